@@ -1,0 +1,1 @@
+"""Corporate Data Ingestion (CDI) as a Dagster project. Start reading at `definitions.py`."""

@@ -1,0 +1,1 @@
+"""Asset checks: does what was published add up."""

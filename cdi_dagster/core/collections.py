@@ -1,0 +1,125 @@
+"""The registry of collections: what they are called, where K2HB writes them, what is published of them.
+
+Adding a collection is one entry in `REGISTRY`; assets, jobs, schedules and the terminal read it. A collection that
+the registry does not know can still be ingested on request, append-only, from `ucfs_main`.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+
+from cdi_dagster.core.failures import CdiError, FailureClass
+
+_COLLECTION_ID = re.compile(r"(?P<db>[A-Za-z0-9][A-Za-z0-9_-]*):(?P<name>[A-Za-z0-9][A-Za-z0-9_-]*)")
+
+
+class StorageGroup(StrEnum):
+    """The part of corporate storage that one K2HB consumer writes and one coalescer merges."""
+
+    AUDIT = "ucfs_audit"
+    EQUALITIES = "ucfs_equalities"
+    MAIN = "ucfs_main"
+
+
+class CollectionKind(StrEnum):
+    """How the change events of a collection add up."""
+
+    APPEND_ONLY = "append_only"
+    """Every event is a record of its own."""
+    KEYED = "keyed"
+    """An INSERT, then maybe a DELETE, per id: published as rows and snapshots, not as daily records."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """One `db:name` of change events.
+
+    Attributes:
+        db: database as K2HB writes it, hyphens kept (`accepted-data`).
+        name: collection name, case kept (`businessAudit`).
+        group: where K2HB writes it.
+        kind: how its events add up.
+        asset_name: snake case name of its assets in Dagster.
+        tables: name of the table set (`cdi_dagster.spark.tables`) published of it, or None where only files are.
+    """
+
+    db: str
+    name: str
+    group: StorageGroup
+    kind: CollectionKind
+    asset_name: str
+    tables: str | None = None
+
+    @property
+    def id(self) -> str:
+        """`db:name`, the form used in settings, commands and status rows."""
+        return f"{self.db}:{self.name}"
+
+    @property
+    def topic(self) -> str:
+        """The Kafka topic, which starts every object name."""
+        if self.db == "data":
+            return f"{self.db}.{self.name}"
+        return f"db.{self.db}.{self.name}"
+
+    def corporate_prefix(self, storage_day: date) -> str:
+        """Return the prefix under the corporate root that holds this collection's objects of one storage day."""
+        return f"corporate_storage/{self.group}/{storage_day:%Y/%m/%d}/{self.db}/{self.name}/"
+
+
+REGISTRY: tuple[Collection, ...] = (
+    Collection(
+        db="data",
+        name="businessAudit",
+        group=StorageGroup.AUDIT,
+        kind=CollectionKind.APPEND_ONLY,
+        asset_name="business_audit",
+        tables="audit",
+    ),
+    Collection(
+        db="data",
+        name="equality",
+        group=StorageGroup.EQUALITIES,
+        kind=CollectionKind.APPEND_ONLY,
+        asset_name="equality",
+    ),
+    Collection(
+        db="calculator",
+        name="calculationParts",
+        group=StorageGroup.MAIN,
+        kind=CollectionKind.KEYED,
+        asset_name="calculation_parts",
+    ),
+)
+
+_BY_ID = {collection.id: collection for collection in REGISTRY}
+
+
+def find_collection(collection_id: str) -> Collection:
+    """Return the registered collection, or an append-only one of `ucfs_main` where the registry does not know it.
+
+    Raises:
+        CdiError: INPUT_INVALID where the text is not of the form `db:name`.
+    """
+    registered = _BY_ID.get(collection_id)
+    if registered:
+        return registered
+    match = _COLLECTION_ID.fullmatch(collection_id)
+    if match is None:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"{collection_id!r} is not a collection: write it as db:name, for example data:businessAudit",
+        )
+    db, name = match["db"], match["name"]
+    return Collection(
+        db=db,
+        name=name,
+        group=StorageGroup.MAIN,
+        kind=CollectionKind.APPEND_ONLY,
+        asset_name=_snake_case(f"{db}_{name}"),
+    )
+
+
+def _snake_case(text: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text).replace("-", "_").lower()

@@ -1,0 +1,228 @@
+"""Failure classes: a failure has a class, a cause, an owner and a next step.
+
+`CdiError` is the one exception that crosses module boundaries here. It travels as JSON from the Spark job to the
+step launcher, and from there to the run page, the status row and the alert.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class FailureClass(StrEnum):
+    """What kind of failure it is; decides what happens by itself and who is told (`FAILURE_GUIDE`)."""
+
+    COALESCER_RUNNING = "COALESCER_RUNNING"
+    COALESCER_NOT_STARTED = "COALESCER_NOT_STARTED"
+    COALESCER_FAILED = "COALESCER_FAILED"
+    COALESCER_UNKNOWN = "COALESCER_UNKNOWN"
+    INPUT_CHANGED = "INPUT_CHANGED"
+    INPUT_INVALID = "INPUT_INVALID"
+    LAUNCH_FAILED = "LAUNCH_FAILED"
+    BOOTSTRAP_FAILED = "BOOTSTRAP_FAILED"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    CLUSTER_LOST = "CLUSTER_LOST"
+    DKS_UNAVAILABLE = "DKS_UNAVAILABLE"
+    DKS_FORBIDDEN = "DKS_FORBIDDEN"
+    RECORDS_REJECTED = "RECORDS_REJECTED"
+    COUNTS_DO_NOT_RECONCILE = "COUNTS_DO_NOT_RECONCILE"
+    DUPLICATE_RUN = "DUPLICATE_RUN"
+    JOB_FAILED = "JOB_FAILED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guidance:
+    """What a failure class means for the person who reads it.
+
+    Attributes:
+        meaning: one sentence.
+        by_itself: what the software does without being asked.
+        next_step: what a person does, if anything.
+        owner: who can mend the cause.
+        rerun_helps: whether simply running again can succeed.
+    """
+
+    meaning: str
+    by_itself: str
+    next_step: str
+    owner: str
+    rerun_helps: bool
+
+
+_ON_CALL = "CDI on-call engineer"
+_COALESCER_TEAM = "corporate storage (coalescer) team"
+_PLATFORM = "AWS platform team"
+_DKS_TEAM = "Data Key Service team"
+
+FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
+    FailureClass.COALESCER_RUNNING: Guidance(
+        meaning="The coalescer is still merging this storage day.",
+        by_itself="Nothing starts; the sensor launches the day when the coalescer is done.",
+        next_step="Wait. If it is much later than usual, read why on the input asset's page.",
+        owner=_COALESCER_TEAM,
+        rerun_helps=False,
+    ),
+    FailureClass.COALESCER_NOT_STARTED: Guidance(
+        meaning="The coalescer has not started on this storage day.",
+        by_itself="Nothing starts; the sensor launches the day when the coalescer is done.",
+        next_step="Ask why the coalescer has not started; run it for the day if it was missed.",
+        owner=_COALESCER_TEAM,
+        rerun_helps=False,
+    ),
+    FailureClass.COALESCER_FAILED: Guidance(
+        meaning="The coalescer failed on this storage day.",
+        by_itself="Nothing starts; the sensor launches the day once the coalescer has succeeded.",
+        next_step="Have the coalescer run again for the day; ingestion then follows by itself.",
+        owner=_COALESCER_TEAM,
+        rerun_helps=False,
+    ),
+    FailureClass.COALESCER_UNKNOWN: Guidance(
+        meaning="The coalescer's state could not be read, so it may be running.",
+        by_itself="Nothing starts; the sensor asks again at every tick.",
+        next_step="Mend what the reason names (permission, marker, network), or use override_gate if you know better.",
+        owner=_ON_CALL,
+        rerun_helps=True,
+    ),
+    FailureClass.INPUT_CHANGED: Guidance(
+        meaning="An object that was pinned has vanished or changed since.",
+        by_itself="The day is pinned again and re-run when the gate is open; bounded.",
+        next_step="If it happens twice, find what writes to corporate storage outside the coalescer.",
+        owner=_COALESCER_TEAM,
+        rerun_helps=True,
+    ),
+    FailureClass.INPUT_INVALID: Guidance(
+        meaning="The input cannot be ingested as it is: a bad name, overlapping offsets, unreadable gzip, no objects.",
+        by_itself="Nothing: it stops, before launch where that can be known.",
+        next_step="Mend or remove the object that the cause names, then materialise the day again.",
+        owner=_ON_CALL,
+        rerun_helps=False,
+    ),
+    FailureClass.LAUNCH_FAILED: Guidance(
+        meaning="Spark did not start: capacity, quota, validation, or a machine without what it needs.",
+        by_itself="Retried, then the next instance choice; bounded.",
+        next_step="Read the attempts on the run page; add an instance choice or raise the quota it names.",
+        owner=_PLATFORM,
+        rerun_helps=True,
+    ),
+    FailureClass.BOOTSTRAP_FAILED: Guidance(
+        meaning="A bootstrap action of the cluster failed.",
+        by_itself="One retry.",
+        next_step="Read the bootstrap log that the cause names; deploy the bundle again if it is missing.",
+        owner=_ON_CALL,
+        rerun_helps=True,
+    ),
+    FailureClass.OUT_OF_MEMORY: Guidance(
+        meaning="Executors or the driver were killed for memory.",
+        by_itself="One retry on the next larger choice.",
+        next_step="Give the day a larger profile and materialise it again.",
+        owner=_ON_CALL,
+        rerun_helps=True,
+    ),
+    FailureClass.CLUSTER_LOST: Guidance(
+        meaning="The cluster or the Spark process ended under a running step.",
+        by_itself="Retried; bounded.",
+        next_step="If nobody ended it on purpose, materialise the day again.",
+        owner=_PLATFORM,
+        rerun_helps=True,
+    ),
+    FailureClass.DKS_UNAVAILABLE: Guidance(
+        meaning="The Data Key Service did not answer within the retry budget.",
+        by_itself="Retried with backoff, then the run again later.",
+        next_step="Ask for the state of the Data Key Service; the day can be run again once it answers.",
+        owner=_DKS_TEAM,
+        rerun_helps=True,
+    ),
+    FailureClass.DKS_FORBIDDEN: Guidance(
+        meaning="The Data Key Service refused our certificate.",
+        by_itself="Nothing: it stops.",
+        next_step="Renew or restore the client certificate, then materialise the day again.",
+        owner=_ON_CALL,
+        rerun_helps=False,
+    ),
+    FailureClass.RECORDS_REJECTED: Guidance(
+        meaning="More records were rejected than allowed. Nothing was published; the rejects were kept.",
+        by_itself="Nothing: it stops.",
+        next_step="Read the rejects by reason; mend the cause, or run again with a higher max_rejected.",
+        owner=_ON_CALL,
+        rerun_helps=False,
+    ),
+    FailureClass.COUNTS_DO_NOT_RECONCILE: Guidance(
+        meaning="What was read is not what was pinned, or not what was published and rejected.",
+        by_itself="Nothing: it stops and publishes nothing.",
+        next_step="Compare the counts by object in the run report with the pinned input; report it as a defect.",
+        owner=_ON_CALL,
+        rerun_helps=False,
+    ),
+    FailureClass.DUPLICATE_RUN: Guidance(
+        meaning="Another run of this collection and day is already at work.",
+        by_itself="The other run goes on; this one stops before it does anything.",
+        next_step="Follow the run that the cause names.",
+        owner=_ON_CALL,
+        rerun_helps=False,
+    ),
+    FailureClass.JOB_FAILED: Guidance(
+        meaning="The job failed in a way that no other class describes.",
+        by_itself="Nothing: it stops.",
+        next_step="Read the last log lines on the run page and report a defect.",
+        owner=_ON_CALL,
+        rerun_helps=False,
+    ),
+}
+
+
+class CdiError(Exception):
+    """A failure with a class, a cause and a next step. Its text never holds payload.
+
+    Attributes:
+        failure_class: what kind of failure it is.
+        cause: one sentence: what was tried, on what, what happened. Names objects and places, never content.
+        next_step: what to do now; the class's own advice unless a more exact one was given.
+        detail: small JSON values for machines (object key, offset, counts).
+    """
+
+    def __init__(
+        self,
+        failure_class: FailureClass,
+        cause: str,
+        *,
+        next_step: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(failure_class, cause)
+        self.failure_class = failure_class
+        self.cause = cause
+        self.next_step = next_step or FAILURE_GUIDE[failure_class].next_step
+        self.detail: dict[str, Any] = dict(detail or {})
+
+    def __str__(self) -> str:
+        return f"{self.failure_class}: {self.cause} Next: {self.next_step}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions cross process boundaries by pickle (Spark's workers); keyword arguments need this.
+        return (_rebuild_error, (self.to_json(),))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the failure as plain JSON values; `from_json` reads it back."""
+        return {
+            "failure_class": str(self.failure_class),
+            "cause": self.cause,
+            "next_step": self.next_step,
+            "detail": self.detail,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "CdiError":
+        """Read what `to_json` wrote; a class that this version does not know becomes JOB_FAILED."""
+        name = str(value.get("failure_class"))
+        known = name in FailureClass.__members__
+        return cls(
+            FailureClass(name) if known else FailureClass.JOB_FAILED,
+            str(value.get("cause", "")) if known else f"{name}: {value.get('cause', '')}",
+            next_step=value.get("next_step"),
+            detail=value.get("detail"),
+        )
+
+
+def _rebuild_error(value: Mapping[str, Any]) -> CdiError:
+    return CdiError.from_json(value)

@@ -1,0 +1,61 @@
+"""The gate: nothing runs beside the coalescer.
+
+A coalescer status is what a source (AWS Batch, our own marker, a quiet listing) could find out about one collection
+and storage day. Only COMPLETE opens the gate; "could not read" is UNKNOWN, and UNKNOWN waits.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from cdi_dagster.core.failures import CdiError, FailureClass
+
+
+class CoalescerState(StrEnum):
+    """What the coalescer is doing about one collection and storage day."""
+
+    NOT_STARTED = "NOT_STARTED"
+    RUNNING = "RUNNING"
+    FAILED = "FAILED"
+    COMPLETE = "COMPLETE"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoalescerStatus:
+    """A state and the sentence that says why we think so.
+
+    Attributes:
+        state: one of `CoalescerState`.
+        reason: a sentence for the person who waits, naming job, times and source.
+        fingerprint: of the listing the coalescer left, where the state is COMPLETE and the source knows it.
+        completed_at: when it completed (aware, UTC), where known.
+    """
+
+    state: CoalescerState
+    reason: str
+    fingerprint: str | None = None
+    completed_at: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the gate is open."""
+        return self.state is CoalescerState.COMPLETE
+
+
+_CLOSED = {
+    CoalescerState.NOT_STARTED: FailureClass.COALESCER_NOT_STARTED,
+    CoalescerState.RUNNING: FailureClass.COALESCER_RUNNING,
+    CoalescerState.FAILED: FailureClass.COALESCER_FAILED,
+    CoalescerState.UNKNOWN: FailureClass.COALESCER_UNKNOWN,
+}
+
+
+def require_open(status: CoalescerStatus) -> None:
+    """Return where the gate is open.
+
+    Raises:
+        CdiError: COALESCER_RUNNING, _NOT_STARTED, _FAILED or _UNKNOWN, with the status's own reason.
+    """
+    if not status.is_open:
+        raise CdiError(_CLOSED[status.state], status.reason)

@@ -1,0 +1,63 @@
+"""Where things are: every key under the corporate root and the published root, in one module.
+
+All functions return keys or prefixes relative to a root; prefixes end with `/`. The names are contracts with
+downstream readers (`json/daily/<export day>/...`); what lies under `_control` is ours.
+"""
+
+from datetime import date
+
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.days import export_day_of
+
+_BASE = "corporate_data_ingestion"
+SUCCESS_MARK = "_SUCCESS"
+
+
+def daily_records_prefix(collection: Collection, storage_day: date) -> str:
+    """Prefix of the published daily records: gzipped JSON lines, and `_SUCCESS` once they are whole."""
+    return f"{_BASE}/json/daily/{export_day_of(storage_day)}/{collection.db}/{collection.name}/"
+
+
+def control_prefix(collection: Collection, storage_day: date) -> str:
+    """Prefix of everything we keep about one collection and day: pinned inputs, rejects, reports."""
+    return f"{_BASE}/_control/{collection.db}/{collection.name}/{export_day_of(storage_day)}/"
+
+
+def pinned_input_key(collection: Collection, storage_day: date) -> str:
+    """Key of the pinned input that the next run reads; older ones stay beside it under their fingerprint."""
+    return f"{control_prefix(collection, storage_day)}pinned_input.json"
+
+
+def pinned_input_history_key(collection: Collection, storage_day: date, fingerprint: str) -> str:
+    """Key under which one pinned input is kept for good."""
+    return f"{control_prefix(collection, storage_day)}pinned/{fingerprint}.json"
+
+
+def run_prefix(collection: Collection, storage_day: date, correlation_id: str) -> str:
+    """Prefix of what one run leaves: its report, its rejects."""
+    return f"{control_prefix(collection, storage_day)}runs/{correlation_id}/"
+
+
+def run_report_key(collection: Collection, storage_day: date, correlation_id: str) -> str:
+    """Key of a run's closing report."""
+    return f"{run_prefix(collection, storage_day, correlation_id)}ingest_report.json"
+
+
+def rejects_prefix(collection: Collection, storage_day: date, correlation_id: str) -> str:
+    """Prefix of a run's rejects: gzipped JSON lines, still encrypted."""
+    return f"{run_prefix(collection, storage_day, correlation_id)}rejects/"
+
+
+def tables_report_key(collection: Collection, storage_day: date, correlation_id: str) -> str:
+    """Key of the closing report of the run that published the tables."""
+    return f"{run_prefix(collection, storage_day, correlation_id)}tables_report.json"
+
+
+def tables_prefix() -> str:
+    """Prefix of the data of all published tables; below it `<database>/<table>/`."""
+    return f"{_BASE}/tables/"
+
+
+def coalescer_marker_key(collection: Collection, storage_day: date) -> str:
+    """Key, under the corporate root, of our own coalescer's RUNNING or COMPLETE marker for one collection and day."""
+    return f"_coalescer/{collection.group}/{storage_day:%Y/%m/%d}/{collection.db}/{collection.name}.json"

@@ -1,0 +1,4 @@
+"""Development tools: a writer of sample data as K2HB writes it, and a local key service.
+
+Never used in production; they make the laptop real.
+"""

@@ -1,0 +1,1 @@
+"""When a day is asked for on time."""

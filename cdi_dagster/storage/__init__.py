@@ -1,0 +1,29 @@
+"""Objects under a root, `file://` and `s3://` alike, behind one small interface.
+
+`open_storage(root)` is the door; `interface` says what every storage promises; `files` and `s3` keep the promises.
+Runs in the control plane and on the cluster, so: no dagster here.
+"""
+
+from cdi_dagster.storage.interface import (
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectMissingError,
+    PreparedObject,
+    Storage,
+    StorageError,
+    StorageUnavailableError,
+    Upload,
+    open_storage,
+)
+
+__all__ = [
+    "ObjectChangedError",
+    "ObjectExistsError",
+    "ObjectMissingError",
+    "PreparedObject",
+    "Storage",
+    "StorageError",
+    "StorageUnavailableError",
+    "Upload",
+    "open_storage",
+]
