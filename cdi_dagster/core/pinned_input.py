@@ -7,7 +7,7 @@ missing. It refuses what it cannot resolve. Writing the manifest is `cdi_dagster
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 from cdi_dagster.core.collections import Collection
