@@ -1,0 +1,305 @@
+"""Settings: every knob of an installation, in one place, validated before anything starts.
+
+Read from environment variables (`CDI_` and the name in capitals), then from `cdi.env` in the home folder, then the
+defaults below, which are safe on a laptop. Definitions, resources and the terminal read settings; what runs on the
+cluster never does: it gets everything it needs as arguments.
+"""
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterator
+from datetime import date, time
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "CDI_"
+ENV_FILE_NAME = "cdi.env"
+DEFAULT_HOME = Path(".cdi")
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_MEMORY = re.compile(r"[1-9][0-9]*[mg]")
+_MAX_REJECTED = re.compile(r"[0-9]+|[0-9]+(\.[0-9]+)?%")
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the text has one line for each problem, with its mend."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Settings(BaseSettings):
+    """What one installation of `cdi_dagster` needs to know."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    deployment: Literal["local", "emr"] = Field(
+        default="local",
+        description="Where Spark jobs run: `local` as a child process on this machine, `emr` on EMR clusters. "
+        "`local` is the default because it cannot cost anything.",
+    )
+    home: Path = Field(
+        default=DEFAULT_HOME,
+        description="Folder (absolute, or below the current one) of everything an installation keeps locally: Dagster "
+        "home, metastore, status rows and, unless the roots say otherwise, the data.",
+    )
+    corporate_root: str = Field(
+        default="",
+        description="Root of corporate storage, `file:///absolute/folder` or `s3://bucket`: K2HB and the coalescer "
+        "write here, we only read. Default: `corporate/` in the home folder.",
+    )
+    published_root: str = Field(
+        default="",
+        description="Root of what we publish, `file:///absolute/folder` or `s3://bucket`. Never the corporate root, "
+        "or one mistake there could touch the input. Default: `published/` in the home folder.",
+    )
+    first_storage_day: date = Field(
+        default=date(2023, 1, 1),
+        description="First storage day (YYYY-MM-DD) that is a partition; earlier days can be neither materialised nor "
+        "backfilled. Set it to the first day that corporate storage still holds.",
+    )
+    max_rejected: str = Field(
+        default="0",
+        description="How many rejected records a day may have and still be published: a number (`10`) or a share of "
+        "the records read (`0.1%`). Default none: an analyst who misses records does not know it.",
+    )
+
+    dks_url: str = Field(
+        default="http://127.0.0.1:8443",
+        description="Base URL of the Data Key Service. Default: where `cdi dks` listens.",
+    )
+    dks_ca: str | None = Field(
+        default=None,
+        description="Path, where the Spark job runs, of the PEM file with the authority that signed the service's "
+        "certificate. Default: the system's authorities.",
+    )
+    dks_certificate: str | None = Field(
+        default=None, description="Path, where the Spark job runs, of our client certificate (PEM), for mutual TLS."
+    )
+    dks_private_key: str | None = Field(
+        default=None, description="Path, where the Spark job runs, of the private key (PEM) of our client certificate."
+    )
+    dks_retry_budget_seconds: int = Field(
+        default=300,
+        ge=1,
+        le=3600,
+        description="Seconds for which one lookup is tried again while the key service answers 503 or nothing. Its "
+        "restarts take two or three minutes; beyond five the run is better retried later than kept on a paid cluster.",
+    )
+
+    spark_master: str = Field(
+        default="local[*]", description="Spark master of local steps; `local[*]` uses every core of this machine."
+    )
+    spark_driver_memory: str = Field(
+        default="2g",
+        description="Heap of local Spark (`2g`, `1500m`). Locally the driver is also the executor; records stream, so "
+        "a day's size hardly matters.",
+    )
+    spark_conf: Annotated[dict[str, str], NoDecode] = Field(
+        default_factory=dict,
+        description='More Spark configuration for every step, as a JSON object: {"spark.sql.shuffle.partitions": "8"}.',
+    )
+
+    coalescer_lease_seconds: int = Field(
+        default=900,
+        ge=60,
+        description="Seconds without a heartbeat after which a RUNNING coalescer marker counts as abandoned (the state "
+        "is then UNKNOWN, and still waits). The coalescer's heartbeat is far more frequent; 15 minutes is a dead one.",
+    )
+    due_time: time = Field(
+        default=time(9, 30), description="UTC time of the export day from which a storage day is due (HH:MM)."
+    )
+    late_time: time = Field(
+        default=time(12, 0),
+        description="UTC time of the export day after which a day that is not ingested is late and somebody is told. "
+        "After `due_time`; the default leaves the coalescer two and a half hours.",
+    )
+    look_back_days: int = Field(
+        default=7,
+        ge=1,
+        le=90,
+        description="How many storage days back automation looks for a day that was missed or coalesced again. A week "
+        "covers a long weekend without a daemon.",
+    )
+    automation: bool = Field(
+        default=False,
+        description="Whether schedule and sensor are on by default. Off, so that a laptop that loads the code location "
+        "starts nothing by itself; production sets it to true.",
+    )
+
+    status_table_name: str = Field(
+        default="data_pipeline_metadata",
+        min_length=3,
+        description="DynamoDB table of the status rows (`emr`); downstream products read it under this name.",
+    )
+    runbook_url: str = Field(
+        default="docs/runbook.md",
+        description="Where the runbook is published; failures link to `<runbook_url>#<class in lower case>`.",
+    )
+
+    @property
+    def dagster_home(self) -> Path:
+        """Folder for DAGSTER_HOME."""
+        return self.home / "dagster_home"
+
+    @property
+    def metastore_path(self) -> Path:
+        """Folder of the local Hive metastore (Derby: one process at a time)."""
+        return self.home / "metastore"
+
+    @property
+    def status_path(self) -> Path:
+        """Folder of the local status table."""
+        return self.home / "status"
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("corporate_root", "published_root")
+    @classmethod
+    def _is_root(cls, value: str) -> str:
+        return value and check_root(value)
+
+    @field_validator("dks_url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{value!r} is not an address: write https://host:port")
+        return value.rstrip("/")
+
+    @field_validator("max_rejected")
+    @classmethod
+    def _is_limit(cls, value: str) -> str:
+        if not _MAX_REJECTED.fullmatch(value) or (value.endswith("%") and float(value[:-1]) > 100):
+            raise ValueError(f"{value!r} is not a limit: write a number (10) or a share of the records read (0.1%)")
+        return value
+
+    @field_validator("spark_driver_memory")
+    @classmethod
+    def _is_memory(cls, value: str) -> str:
+        if not _MEMORY.fullmatch(value.lower()):
+            raise ValueError(f"{value!r} is not an amount of memory: write 2g or 1500m")
+        return value.lower()
+
+    @field_validator("spark_conf", mode="before")
+    @classmethod
+    def _is_conf(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            conf = json.loads(value or "{}")
+        except ValueError:
+            conf = None
+        if not isinstance(conf, dict) or any(not isinstance(item, str | int | float) for item in conf.values()):
+            raise ValueError('not a JSON object of texts: write {"spark.sql.shuffle.partitions": "8"}')
+        return {name: str(item) for name, item in conf.items()}
+
+    @model_validator(mode="after")
+    def _local_defaults(self) -> Self:
+        if self.deployment == "local":
+            for name, folder in (("corporate_root", "corporate"), ("published_root", "published")):
+                if not getattr(self, name):
+                    object.__setattr__(self, name, (self.home / folder).as_uri())
+        return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        problems = list(self._contradictions())
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        if self.late_time <= self.due_time:
+            yield f"CDI_LATE_TIME {self.late_time:%H:%M} is not after CDI_DUE_TIME {self.due_time:%H:%M}: make it later"
+        if bool(self.dks_certificate) != bool(self.dks_private_key):
+            yield "CDI_DKS_CERTIFICATE and CDI_DKS_PRIVATE_KEY belong together: set both, or neither"
+        if self.dks_certificate and self.dks_url.startswith("http://"):
+            yield "CDI_DKS_CERTIFICATE is set but CDI_DKS_URL is plain http: write https://host:port"
+        if self.corporate_root and self.corporate_root == self.published_root:
+            yield "CDI_CORPORATE_ROOT and CDI_PUBLISHED_ROOT are the same: publish to another bucket or folder"
+        if self.deployment == "emr":
+            yield from self._missing_for_emr()
+
+    def _missing_for_emr(self) -> Iterator[str]:
+        for name in ("corporate_root", "published_root"):
+            if not getattr(self, name).startswith("s3://"):
+                yield f"CDI_DEPLOYMENT=emr needs {PREFIX}{name.upper()}: set it to s3://bucket (clusters read buckets)"
+        for name in ("dks_url", "first_storage_day"):
+            if name not in self.model_fields_set:
+                yield f"CDI_DEPLOYMENT=emr needs {PREFIX}{name.upper()}: its default only suits a laptop"
+
+
+def check_root(root: str) -> str:
+    """Return a root URI without its trailing slash.
+
+    Raises:
+        ValueError: neither `file:///absolute/folder` nor `s3://bucket[/prefix]`; the message says how to write it.
+    """
+    parts = urlsplit(root)
+    is_file = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/") and root.startswith("file:///")
+    is_s3 = parts.scheme == "s3" and bool(_BUCKET.fullmatch(parts.netloc))
+    if not (is_file or is_s3) or parts.query or parts.fragment:
+        raise ValueError(f"{root!r} is not a root: write file:///absolute/folder or s3://bucket")
+    return root.rstrip("/")
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings of this process: arguments, environment, `cdi.env` in the home folder, defaults.
+
+    Raises:
+        SettingsError: with a line for every problem found.
+    """
+    home = Path(overrides.get("home") or os.environ.get(f"{PREFIX}HOME") or DEFAULT_HOME).expanduser()
+    problems = list(_misspelt_variables())
+    try:
+        settings = Settings(_env_file=home / ENV_FILE_NAME, home=home, **_without_home(overrides))  # type: ignore[call-arg]
+    except ValidationError as error:
+        problems += [line for detail in error.errors() for line in _mend(detail)]
+        raise SettingsError(problems) from None
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def _without_home(overrides: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in overrides.items() if name != "home"}
+
+
+def _misspelt_variables() -> Iterator[str]:
+    """A variable that is nearly a setting is a typo, and its value would silently be a default."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    for variable in sorted(os.environ):
+        if variable.startswith(PREFIX) and variable not in known:
+            close = difflib.get_close_matches(variable, known, n=1, cutoff=0.85)
+            if close:
+                yield f"{variable} is not a setting: did you mean {close[0]}?"
+
+
+def _mend(detail: ErrorDetails) -> Iterator[str]:
+    """One line for each problem: the variable, its value, the mend. Values that need secrecy are not settings."""
+    message = detail["msg"].removeprefix("Value error, ")
+    if not detail["loc"]:
+        yield from message.split("\n")
+        return
+    variable = PREFIX + str(detail["loc"][0]).upper()
+    value = detail["input"]
+    if detail["type"] == "value_error":
+        yield f"{variable}={message}" if message.startswith("'") else f"{variable}: {message}"
+    elif "date" in detail["type"]:
+        yield f"{variable}={str(value)!r} is not a day: write it as YYYY-MM-DD, for example 2023-03-26"
+    elif "time" in detail["type"]:
+        yield f"{variable}={str(value)!r} is not a time of day: write HH:MM (UTC), for example 09:30"
+    else:
+        yield f"{variable}={str(value)!r} cannot be used: {message[:1].lower()}{message[1:]}"

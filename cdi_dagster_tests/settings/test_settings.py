@@ -1,0 +1,103 @@
+"""Settings are validated before anything starts, and each message says the mend."""
+
+import os
+from datetime import date, time
+from pathlib import Path
+
+import pytest
+
+from cdi_dagster.settings import ENV_FILE_NAME, Settings, SettingsError, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in [name for name in os.environ if name.startswith("CDI_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.chdir(tmp_path)
+
+
+def problems_of(**environment: str) -> list[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        with pytest.raises(SettingsError) as caught:
+            load_settings()
+    return caught.value.problems
+
+
+def test_without_any_variable_everything_lies_below_the_home_folder(tmp_path: Path) -> None:
+    settings = load_settings()
+    home = tmp_path / ".cdi"
+    assert settings.deployment == "local"
+    assert settings.corporate_root == (home / "corporate").as_uri()
+    assert settings.published_root == (home / "published").as_uri()
+    assert settings.dagster_home == home / "dagster_home"
+    assert settings.metastore_path == home / "metastore"
+    assert settings.status_path == home / "status"
+    assert (settings.due_time, settings.late_time) == (time(9, 30), time(12, 0))
+    assert not settings.automation
+
+
+def test_environment_wins_over_the_file_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ENV_FILE_NAME).write_text("CDI_FIRST_STORAGE_DAY=2023-03-24\nCDI_MAX_REJECTED=5\n")
+    monkeypatch.setenv("CDI_HOME", str(tmp_path))
+    monkeypatch.setenv("CDI_MAX_REJECTED", "0.1%")
+    settings = load_settings()
+    assert settings.first_storage_day == date(2023, 3, 24)
+    assert settings.max_rejected == "0.1%"
+
+
+def test_home_given_as_argument_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CDI_HOME", str(tmp_path / "elsewhere"))
+    assert load_settings(home=tmp_path / "here").published_root == (tmp_path / "here" / "published").as_uri()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "mend"),
+    [
+        ("CDI_CORPORATE_ROOT", "s3:/x", "CDI_CORPORATE_ROOT='s3:/x' is not a root: write file:///absolute/folder or "),
+        ("CDI_PUBLISHED_ROOT", "file://data", "is not a root: write file:///absolute/folder or s3://bucket"),
+        ("CDI_PUBLISHED_ROOT", "/data", "is not a root"),
+        ("CDI_PUBLISHED_ROOT", "s3://Bucket_", "is not a root"),
+        ("CDI_MAX_REJECTED", "some", "CDI_MAX_REJECTED='some' is not a limit: write a number (10)"),
+        ("CDI_MAX_REJECTED", "101%", "is not a limit"),
+        ("CDI_DKS_URL", "dks:8443", "CDI_DKS_URL='dks:8443' is not an address: write https://host:port"),
+        ("CDI_FIRST_STORAGE_DAY", "26/03/2023", "is not a day: write it as YYYY-MM-DD"),
+        ("CDI_DUE_TIME", "half nine", "is not a time of day: write HH:MM"),
+        ("CDI_SPARK_DRIVER_MEMORY", "lots", "is not an amount of memory: write 2g or 1500m"),
+        ("CDI_SPARK_CONF", "a=b", "CDI_SPARK_CONF: not a JSON object of texts: write {"),
+        ("CDI_DEPLOYMENT", "moon", "CDI_DEPLOYMENT='moon' cannot be used: input should be 'local' or 'emr'"),
+        ("CDI_LATE_TIME", "08:00", "CDI_LATE_TIME 08:00 is not after CDI_DUE_TIME 09:30: make it later"),
+        ("CDI_DKS_CERTIFICATE", "/tls/c.pem", "belong together: set both, or neither"),
+        ("CDI_COPORATE_ROOT", "s3://bucket", "CDI_COPORATE_ROOT is not a setting: did you mean CDI_CORPORATE_ROOT?"),
+    ],
+)
+def test_a_wrong_value_is_answered_with_its_mend(variable: str, value: str, mend: str) -> None:
+    assert any(mend in problem for problem in problems_of(**{variable: value}))
+
+
+def test_every_problem_is_named_at_once() -> None:
+    problems = problems_of(CDI_CORPORATE_ROOT="x", CDI_MAX_REJECTED="y", CDI_DKS_URL="z")
+    assert len(problems) == 3
+
+
+def test_emr_without_its_places_says_which_variables_to_set() -> None:
+    text = "\n".join(problems_of(CDI_DEPLOYMENT="emr"))
+    for variable in ("CDI_CORPORATE_ROOT", "CDI_PUBLISHED_ROOT", "CDI_DKS_URL", "CDI_FIRST_STORAGE_DAY"):
+        assert variable in text
+
+
+def test_publishing_into_corporate_storage_is_refused() -> None:
+    text = "\n".join(problems_of(CDI_CORPORATE_ROOT="s3://bucket", CDI_PUBLISHED_ROOT="s3://bucket/"))
+    assert "publish to another bucket or folder" in text
+
+
+def test_spark_configuration_is_read_from_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDI_SPARK_CONF", '{"spark.sql.shuffle.partitions": 8}')
+    assert load_settings().spark_conf == {"spark.sql.shuffle.partitions": "8"}
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert len(field.description) > 40, name
