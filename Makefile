@@ -1,0 +1,82 @@
+# Everything a person does with this repository. `make help` lists it.
+# The environment is made on first use and made again when pyproject.toml or constraints.txt changes.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+PY := $(BIN)/python
+INSTALLED := .venv/.installed
+INSTALLED_SPARK4 := .venv-spark4/.installed
+
+# The first Python of these that runs and is new enough; `make PYTHON=/path/to/python3.11 …` says otherwise.
+PYTHON ?= $(shell for candidate in python3.11 python3.12 python3; do \
+	$$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$candidate; break; }; done)
+
+# make_environment(folder, extras): a virtual environment with everything pinned, and a stamp that says it is whole.
+define make_environment
+	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 or newer is needed and none was found." \
+		"Install it (Debian: apt-get install python3.11 python3.11-venv), or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; fi
+	@echo "Making $(1) with $$($(PYTHON) --version): a few minutes the first time"
+	@$(PYTHON) -m venv $(1)
+	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(2)]'
+	@touch $(1)/.installed
+endef
+
+.PHONY: help
+help: ## List the targets
+	@echo "cdi_dagster: Corporate Data Ingestion as a Dagster project"
+	@echo
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "Start with make demo, then make dev. The same from a terminal: $(BIN)/cdi --help"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(call make_environment,.venv,spark$(comma)dev)
+
+$(INSTALLED_SPARK4): pyproject.toml constraints.txt
+	$(call make_environment,.venv-spark4,spark4$(comma)dev)
+
+comma := ,
+
+.PHONY: install
+install: $(INSTALLED) ## Make the virtual environment (.venv); every other target does it by itself
+
+.PHONY: java
+java: $(INSTALLED)
+	@$(BIN)/cdi doctor --only java --quiet
+
+.PHONY: demo
+demo: $(INSTALLED) java ## Sample days through the real thing: encrypt, coalesce, ingest through Dagster, publish tables
+	@$(BIN)/cdi demo
+
+.PHONY: dev
+dev: $(INSTALLED) java ## Open the Dagster UI on the demo's home (http://127.0.0.1:3000)
+	@$(BIN)/cdi dev
+
+.PHONY: test
+test: $(INSTALLED) java ## Run all tests
+	@$(PY) -m pytest
+
+.PHONY: test-spark4
+test-spark4: $(INSTALLED_SPARK4) $(INSTALLED) java ## Run the tests of the Spark side on Spark 4, in its own environment
+	@.venv-spark4/bin/python -m pytest cdi_dagster_tests/spark
+
+.PHONY: check
+check: $(INSTALLED) ## Format, lint, types and import contracts, without changing anything
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: format
+format: $(INSTALLED) ## Format the code and mend what the linter can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: clean
+clean: ## Remove environments, caches and the demo's home
+	@rm -rf .venv .venv-spark4 .cdi build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache \
+		metastore_db derby.log spark-warehouse
