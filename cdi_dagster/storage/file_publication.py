@@ -1,0 +1,94 @@
+"""Publishing to a folder: build the new folder aside, then swap it with the published one in one step.
+
+The folders' names are the journal, so that a killed publication can be finished or forgotten (docs/adr/0001):
+
+    .cdi-staging/publications/<prefix hash>/build-<id>   being built, or, after the swap, the previous content
+    .cdi-staging/publications/<prefix hash>/ready        decided; only where the file system cannot swap
+    .cdi-staging/publications/<prefix hash>/previous     the content that `ready` replaces
+
+For `files` only.
+"""
+
+import os
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from cdi_dagster.storage.file_system import exchange, make_folders, remove_tree, sync_folder
+
+SUCCESS_MARK = "_SUCCESS"
+
+
+def publish_folder(target: Path, workspace: Path, staged: Mapping[str, Path], mark: bytes) -> None:
+    """Make `target` hold exactly the staged files and the mark. The caller holds the prefix's lock.
+
+    Args:
+        target: the published folder; need not exist.
+        workspace: folder of this prefix's publications, on the same file system.
+        staged: path below the target -> the staged file, complete and durable.
+        mark: bytes of `_SUCCESS`.
+
+    Raises:
+        OSError: the target is as before, except that a `ready` folder, once it is there, is finished by `recover`.
+    """
+    recover_folder(target, workspace)
+    build = workspace / f"build-{uuid.uuid4().hex}"
+    make_folders(build)
+    _fill(build, staged, mark)
+    make_folders(target.parent)
+    _swap_in(build, target, workspace)
+    sync_folder(target.parent)
+    forget_builds(workspace)
+
+
+def recover_folder(target: Path, workspace: Path) -> None:
+    """Finish what a killed publication had decided, and remove what it had not. The caller holds the lock."""
+    if not workspace.exists():
+        return
+    if (workspace / "ready").exists():
+        _swap_in_two_steps(target, workspace)
+        sync_folder(target.parent)
+    forget_builds(workspace)
+
+
+def forget_builds(workspace: Path) -> None:
+    """Remove everything undecided, or already replaced, and the workspace itself. The caller holds the lock."""
+    with suppress(FileNotFoundError):
+        for left in list(workspace.iterdir()):
+            if left.name != "ready":
+                remove_tree(left)
+    with suppress(OSError):
+        workspace.rmdir()
+
+
+def _fill(build: Path, staged: Mapping[str, Path], mark: bytes) -> None:
+    folders = {build}
+    for name, source in staged.items():
+        destination = build / name
+        if destination.parent not in folders:
+            make_folders(destination.parent)
+            folders.add(destination.parent)
+        os.rename(source, destination)
+    with (build / SUCCESS_MARK).open("xb") as file:
+        file.write(mark)
+        file.flush()
+        os.fsync(file.fileno())
+    for folder in folders:
+        sync_folder(folder)
+
+
+def _swap_in(build: Path, target: Path, workspace: Path) -> None:
+    if not os.path.lexists(target):
+        os.rename(build, target)
+    elif not exchange(build, target):
+        os.rename(build, workspace / "ready")
+        _swap_in_two_steps(target, workspace)
+
+
+def _swap_in_two_steps(target: Path, workspace: Path) -> None:
+    # Between the two renames readers find no folder at all; a kill there is healed by `recover_folder`.
+    if os.path.lexists(target):
+        remove_tree(workspace / "previous")
+        os.rename(target, workspace / "previous")
+    os.rename(workspace / "ready", target)

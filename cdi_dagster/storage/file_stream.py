@@ -1,0 +1,114 @@
+"""Reading one file as one object: the same content from the first byte to the last, or an error.
+
+For `files` only.
+"""
+
+import io
+import os
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cdi_dagster.core.listing import StoredObject
+from cdi_dagster.storage.file_system import storage_error
+from cdi_dagster.storage.interface import ObjectChangedError, ObjectMissingError
+
+
+def etag_of(status: os.stat_result) -> str:
+    """Return a file's ETag: inode, time of writing and size. Costs no reading; a rename does not change it."""
+    return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
+
+
+def described(key: str, status: os.stat_result) -> StoredObject:
+    """Return what a listing shows of a file."""
+    return StoredObject(
+        key=key,
+        size_bytes=status.st_size,
+        etag=etag_of(status),
+        version_id=None,
+        modified_at=datetime.fromtimestamp(status.st_mtime_ns // 10**3 / 10**6, tz=UTC),
+    )
+
+
+def open_file(path: Path, uri: str, *, etag: str | None, first_byte: int) -> "FileStream":
+    """Open a file as an object.
+
+    Args:
+        path: the file.
+        uri: its name for messages.
+        etag: what it must be, or None for whatever it is now.
+        first_byte: where to begin; beyond the end there is nothing to read.
+
+    Raises:
+        OSError: it cannot be opened.
+        ObjectMissingError: it is not a regular file.
+        ObjectChangedError: it is another object than `etag`.
+    """
+    # O_NONBLOCK: a named pipe must not hang us; it makes no difference to a regular file.
+    file = io.FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), closefd=True)
+    try:
+        status = os.fstat(file.fileno())
+        _require_regular(status, uri)
+        _require(etag or etag_of(status), status, uri)
+        file.seek(first_byte)
+        return FileStream(file, path, uri, opened_as=status, position=first_byte)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _require_regular(status: os.stat_result, uri: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ObjectMissingError(f"{uri} is not a regular file: there is no object of that name.")
+
+
+def _require(etag: str, status: os.stat_result, uri: str) -> None:
+    present = etag_of(status)
+    if present != etag:
+        raise ObjectChangedError(f"{uri} is not the object it was: its ETag is {present}, expected was {etag}.")
+
+
+class FileStream(io.RawIOBase):
+    """An open file that must stay as it was when it was opened; looks again at its end and when it is closed."""
+
+    def __init__(self, file: io.FileIO, path: Path, uri: str, *, opened_as: os.stat_result, position: int) -> None:
+        super().__init__()
+        self._file = file
+        self._path = path
+        self._uri = uri
+        self._etag = etag_of(opened_as)
+        self._size_bytes = opened_as.st_size
+        self._position = position
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Read up to the buffer's length; 0 at the end."""
+        try:
+            count = self._file.readinto(buffer) or 0
+        except OSError as error:
+            raise storage_error(error, "read", self._uri, self._path) from error
+        self._position += count
+        if self._position > self._size_bytes and count:
+            raise ObjectChangedError(f"{self._uri} grew while it was read: something rewrites it in place.")
+        if count == 0 and len(buffer):
+            self._check()
+            if self._position < self._size_bytes:
+                raise ObjectChangedError(f"{self._uri} ended at byte {self._position} of {self._size_bytes}.")
+        return count
+
+    def close(self) -> None:
+        """Look a last time whether it is still the same object, then close."""
+        if self.closed:
+            return
+        try:
+            if not self._file.closed:
+                self._check()
+        finally:
+            self._file.close()
+            super().close()
+
+    def _check(self) -> None:
+        _require(self._etag, os.fstat(self._file.fileno()), self._uri)

@@ -1,0 +1,162 @@
+"""What FileStorage asks of the operating system: durable folders, locks, the atomic swap, and errors in words.
+
+Linux and macOS. For `files` and `file_publication` only.
+"""
+
+import ctypes
+import errno
+import fcntl
+import functools
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from cdi_dagster.storage.interface import ObjectMissingError, StorageError, StorageUnavailableError
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2  # Linux, <linux/fs.h>
+_RENAME_SWAP = 2  # macOS, <sys/stdio.h>
+_NOT_SUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+@contextmanager
+def errors_in_words(doing: str, uri: str, path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into the StorageError that says what to do.
+
+    Args:
+        doing: what was tried: "read", "write", "list" ...
+        uri: what it was tried on, for the message.
+        path: where it is, to tell which file system is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, doing, uri, path) from error
+
+
+def storage_error(error: OSError, doing: str, uri: str, path: Path) -> StorageError:
+    """Return the StorageError that an OSError means."""
+    failed = f"Could not {doing} {uri}: "
+    match error.errno:
+        case errno.ENOENT:
+            return ObjectMissingError(f"{failed}it is not there.")
+        case errno.ENOTDIR | errno.EISDIR | errno.EEXIST | errno.ENOTEMPTY:
+            return StorageError(
+                f"{failed}{error.strerror}. A key cannot also be a folder of other keys: move one away."
+            )
+        case errno.ENOSPC | errno.EDQUOT:
+            return StorageUnavailableError(f"{failed}{_what_is_full(path)}. Free some space, then run again.")
+        case errno.EACCES | errno.EPERM:
+            return StorageUnavailableError(
+                f"{failed}permission denied for user id {os.geteuid()}. Give that user access, or run as another one."
+            )
+        case errno.EROFS:
+            return StorageUnavailableError(f"{failed}the file system is read-only. Mount it writable.")
+        case errno.EFBIG:
+            return StorageUnavailableError(
+                f"{failed}the file is larger than the file system or this process may write. Raise `ulimit -f`."
+            )
+        case errno.EMFILE | errno.ENFILE:
+            return StorageUnavailableError(f"{failed}too many open files. Raise `ulimit -n`.")
+        case errno.ENAMETOOLONG:
+            return StorageError(f"{failed}a part of the name is longer than the file system allows. Use a shorter one.")
+        case errno.EXDEV:
+            return StorageUnavailableError(
+                f"{failed}it lies on another file system than its root. Make root and everything below it one mount."
+            )
+        case _:
+            return StorageUnavailableError(f"{failed}{error.strerror or error}. Check the disk, then run again.")
+
+
+def _what_is_full(path: Path) -> str:
+    place = path
+    while not place.exists():
+        place = place.parent
+    place = place.resolve()
+    while not os.path.ismount(place):
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    return f"the file system mounted at {place} is full, or over a quota ({free // 2**20} MiB free)"
+
+
+def make_folders(folder: Path) -> None:
+    """Create a folder and its parents, durably; fine if it is there."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
+        return
+    except FileNotFoundError:
+        make_folders(folder.parent)
+        folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file, link or folder with everything in it; fine if it is not there."""
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+        return
+    with suppress(FileNotFoundError):
+        shutil.rmtree(path)
+
+
+def remove_empty_folders(folder: Path, below: Path) -> None:
+    """Remove `folder` and then its parents as long as they are empty, up to but without `below`."""
+    while folder != below and below in folder.parents:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return
+        folder = folder.parent
+
+
+@contextmanager
+def locked(lock_file: Path) -> Iterator[None]:
+    """Hold an exclusive lock, against other threads and other processes; the kernel drops it when we are killed."""
+    make_folders(lock_file.parent)
+    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swap two names in one atomic step. Return False where this system or file system cannot."""
+    swap = _swap_function()
+    if swap is None:
+        return False
+    ctypes.set_errno(0)
+    if swap(os.fsencode(one), os.fsencode(other)) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _NOT_SUPPORTED:
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
+@functools.cache
+def _swap_function() -> Callable[[bytes, bytes], int] | None:
+    library = ctypes.CDLL(None, use_errno=True)
+    if sys.platform == "darwin":
+        rename_swap = getattr(library, "renamex_np", None)
+        return rename_swap and (lambda one, other: int(rename_swap(one, other, _RENAME_SWAP)))
+    rename = getattr(library, "renameat2", None)  # glibc 2.28, musl 1.2.6
+    return rename and (lambda one, other: int(rename(_AT_FDCWD, one, _AT_FDCWD, other, _RENAME_EXCHANGE)))

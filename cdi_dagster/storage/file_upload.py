@@ -1,0 +1,160 @@
+"""Writing one file as one object: in the staging folder first, then by one atomic step under its name.
+
+For `files` only.
+"""
+
+import io
+import os
+import stat
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cdi_dagster.core.listing import StoredObject
+from cdi_dagster.storage.file_stream import described, etag_of
+from cdi_dagster.storage.file_system import errors_in_words, make_folders, remove_empty_folders, sync_folder
+from cdi_dagster.storage.interface import ObjectChangedError, ObjectExistsError, PreparedObject, StorageError
+
+_BUFFER_BYTES = 256 * 1024
+_ATTEMPTS = 10  # another upload may remove an emptied staging folder between our mkdir and our open
+
+
+class FileUpload:
+    """An `Upload` to a folder.
+
+    Args:
+        key: what it will be.
+        uri: its name for messages.
+        target: the file it will be.
+        staging: the root's staging folder.
+        folder: folder below `staging/uploads` to stage it in.
+        lock: gives the lock that every writer of the key holds.
+        if_absent: refuse to replace anything.
+        if_match: refuse to replace anything but the object with this ETag.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        uri: str,
+        *,
+        target: Path,
+        staging: Path,
+        folder: Path,
+        lock: Callable[[], AbstractContextManager[None]],
+        if_absent: bool,
+        if_match: str | None,
+    ) -> None:
+        if if_absent and if_match is not None:
+            raise ValueError("if_absent and if_match exclude each other.")
+        self._key = key
+        self._uri = uri
+        self._target = target
+        self._staging = staging
+        self._staged = folder / uuid.uuid4().hex
+        self._lock = lock
+        self._if_absent = if_absent
+        self._if_match = if_match
+        with errors_in_words("write", uri, folder):
+            self._file = self._create()
+        self._ended = False
+
+    def _create(self) -> io.BufferedWriter:
+        for attempt in range(1, _ATTEMPTS + 1):
+            self._staged.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                return io.BufferedWriter(io.FileIO(self._staged, "xb"), _BUFFER_BYTES)
+            except FileNotFoundError:
+                if attempt == _ATTEMPTS:
+                    raise
+        raise AssertionError
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append bytes."""
+        with errors_in_words("write", self._uri, self._staged):
+            return self._open_file().write(data)
+
+    def complete(self) -> StoredObject:
+        """Make the object appear, whole."""
+        with self._aborted_on_failure("write"):
+            self._finish()
+            make_folders(self._target.parent)
+            with self._lock():
+                self._require_condition()
+                os.replace(self._staged, self._target)
+                status = self._target.stat()
+            sync_folder(self._target.parent)
+        self.abort()
+        return described(self._key, status)
+
+    def _require_condition(self) -> None:
+        try:
+            present = self._target.lstat()
+        except FileNotFoundError:
+            present = None
+        if self._if_absent and present is not None:
+            raise ObjectExistsError(f"{self._uri} is there already; it was left as it is.")
+        if self._if_match is not None:
+            found = etag_of(present) if present and stat.S_ISREG(present.st_mode) else None
+            if found != self._if_match:
+                raise ObjectChangedError(
+                    f"{self._uri} has ETag {found}, expected was {self._if_match}; it was left as it is."
+                )
+
+    def prepare(self) -> PreparedObject:
+        """Store the bytes durably in the staging folder."""
+        with self._aborted_on_failure("prepare"):
+            size_bytes = self._finish()
+            sync_folder(self._staged.parent)
+        self._ended = True
+        staged = self._staged.relative_to(self._staging).as_posix()
+        return PreparedObject(key=self._key, size_bytes=size_bytes, token={"staged": staged})
+
+    def abort(self) -> None:
+        """Remove what is staged; harmless after complete, prepare or abort."""
+        if self._ended:
+            return
+        self._ended = True
+        self._file.raw.close()  # without flushing: the disk may be full
+        with errors_in_words("clean up after", self._uri, self._staged):
+            self._staged.unlink(missing_ok=True)
+            remove_empty_folders(self._staged.parent, below=self._staging / "uploads")
+
+    def _finish(self) -> int:
+        """Flush, sync and close; return the size in bytes."""
+        file = self._open_file()
+        file.flush()
+        # A nanosecond time of our own: the kernel's has steps of 4 ms, in which a freed inode can come back with the
+        # same size and so with the same ETag.
+        now = time.time_ns()
+        os.utime(file.fileno(), ns=(now, now))
+        os.fsync(file.fileno())
+        size_bytes = os.fstat(file.fileno()).st_size
+        file.close()
+        return size_bytes
+
+    @contextmanager
+    def _aborted_on_failure(self, doing: str) -> Iterator[None]:
+        try:
+            with errors_in_words(doing, self._uri, self._target):
+                yield
+        except BaseException:
+            self.abort()
+            raise
+
+    def _open_file(self) -> io.BufferedWriter:
+        if self._ended or self._file.closed:
+            raise StorageError(f"The upload to {self._uri} has ended: begin another one.")
+        return self._file
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()

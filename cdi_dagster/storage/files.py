@@ -1,0 +1,245 @@
+"""FileStorage: objects as files below a `file://` root.
+
+An object appears by one atomic rename of a file that was written and synced in `<root>/.cdi-staging/`, so nobody sees
+half of it. Made by `open_storage`; the promises are in `interface`.
+
+    .cdi-staging/uploads/=<group>/<folder of the key>/<id>   uploads, by group (`_` without one)
+    .cdi-staging/publications/                               folders being published (`file_publication`)
+    .cdi-staging/locks/                                      locks: 64 files at most, never removed
+"""
+
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
+from urllib.parse import quote, unquote, urlsplit
+
+from cdi_dagster.core.listing import StoredObject
+from cdi_dagster.storage.file_publication import forget_builds, publish_folder, recover_folder
+from cdi_dagster.storage.file_stream import described, open_file
+from cdi_dagster.storage.file_system import (
+    errors_in_words,
+    locked,
+    remove_empty_folders,
+    remove_tree,
+    storage_error,
+)
+from cdi_dagster.storage.file_upload import FileUpload
+from cdi_dagster.storage.interface import (
+    ObjectMissingError,
+    PreparedObject,
+    StorageError,
+)
+from cdi_dagster.storage.keys import (
+    RESERVED_FOLDERS,
+    STAGING_FOLDER,
+    checked_group,
+    checked_key,
+    checked_prefix,
+    checked_publication_prefix,
+)
+
+_LOCKS = 64
+_BUFFER_BYTES = 256 * 1024
+_URI_SAFE = "/=:@+,~!$&'()*;"
+
+
+class FileStorage:
+    """Objects as files under one folder, which is created at the first write.
+
+    Args:
+        root: `file:///absolute/folder`, percent-encoded where needed.
+
+    Raises:
+        ValueError: it is not such a URI.
+    """
+
+    def __init__(self, root: str) -> None:
+        parts = urlsplit(root)
+        path = unquote(parts.path, errors="strict")
+        if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not path.startswith("/"):
+            raise ValueError(f"{root!r} is not a local root: write it as file:///absolute/folder (three slashes).")
+        if parts.query or parts.fragment or "\0" in path:
+            raise ValueError(f"{root!r} is not a local root: percent-encode ? as %3F and # as %23.")
+        self._folder = Path(os.path.normpath("/" + path.lstrip("/")))
+        self._root = "file://" + quote(str(self._folder), safe=_URI_SAFE).rstrip("/")
+
+    def __repr__(self) -> str:
+        return f"FileStorage({self._root!r})"
+
+    @property
+    def root(self) -> str:
+        """The root URI, without a trailing slash."""
+        return self._root
+
+    def uri(self, key: str) -> str:
+        """Return the full URI of a key or prefix, percent-encoded where needed."""
+        return f"{self._root}/{quote(key, safe=_URI_SAFE)}"
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield every object under a prefix, in key order; one folder at a time is held in memory."""
+        prefix = checked_prefix(self._root, prefix)
+        yield from self._walk(self._folder / prefix, prefix)
+
+    def _walk(self, folder: Path, prefix: str) -> Iterator[StoredObject]:
+        for name, is_folder in self._entries(folder, prefix):
+            if is_folder:
+                yield from self._walk(folder / name, f"{prefix}{name}/")
+            elif (stored := self.head(prefix + name)) is not None:  # None: it vanished meanwhile
+                yield stored
+
+    def _entries(self, folder: Path, prefix: str) -> Sequence[tuple[str, bool]]:
+        """Return (name, is it a folder) in the order of the keys: as if a folder's name ended with `/`."""
+        found: dict[bytes, tuple[str, bool]] = {}
+        with errors_in_words("list", self.uri(prefix), folder), suppress(FileNotFoundError, NotADirectoryError):
+            for entry in os.scandir(folder):
+                is_folder = entry.is_dir()
+                if not prefix and entry.name in RESERVED_FOLDERS:
+                    continue
+                try:
+                    order = entry.name.encode() + (b"/" if is_folder else b"")
+                except UnicodeEncodeError as error:
+                    raise StorageError(
+                        f"{self.uri(prefix)} holds {entry.name!r}, which is not UTF-8: rename that file."
+                    ) from error
+                found[order] = (entry.name, is_folder)
+        return [found[order] for order in sorted(found)]
+
+    def head(self, key: str) -> StoredObject | None:
+        """Return the object's description, or None where there is no regular file of that name."""
+        path = self._path(key)
+        with errors_in_words("look at", self.uri(key), path):
+            try:
+                status = path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return described(key, status) if stat.S_ISREG(status.st_mode) else None
+
+    def open(
+        self, key: str, *, etag: str | None = None, version_id: str | None = None, first_byte: int = 0
+    ) -> BinaryIO:
+        """Open for streaming; an in-place change of the file under the reader is an ObjectChangedError.
+
+        A file that is *replaced* meanwhile is read on as it was: the reader keeps one whole object.
+        """
+        path, uri = self._path(key), self.uri(key)
+        if version_id is not None:
+            raise ObjectMissingError(f"{uri} has no version {version_id}: a folder keeps no versions.")
+        with errors_in_words("read", uri, path):
+            try:
+                stream = open_file(path, uri, etag=etag, first_byte=first_byte)
+            except (NotADirectoryError, IsADirectoryError) as error:
+                raise ObjectMissingError(f"Could not read {uri}: it is not there.") from error
+        return cast(BinaryIO, io.BufferedReader(stream, _BUFFER_BYTES))
+
+    def read(self, key: str) -> bytes:
+        """Return a small object's bytes."""
+        with self.open(key) as stream:
+            return stream.read()
+
+    def write(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> StoredObject:
+        """Write a small object, atomically and durably."""
+        with self._upload(key, group=None, if_absent=if_absent, if_match=if_match) as upload:
+            upload.write(data)
+            return upload.complete()
+
+    def upload(self, key: str, *, if_absent: bool = False, group: str | None = None) -> FileUpload:
+        """Begin writing one object in pieces."""
+        return self._upload(key, group=group, if_absent=if_absent, if_match=None)
+
+    def _upload(self, key: str, *, group: str | None, if_absent: bool, if_match: str | None) -> FileUpload:
+        return FileUpload(
+            key,
+            self.uri(key),
+            target=self._path(key),
+            staging=self._staging,
+            folder=self._uploads(group) / key.rpartition("/")[0],
+            lock=lambda: self._lock(key),
+            if_absent=if_absent,
+            if_match=if_match,
+        )
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects; their folders stay."""
+        failures: list[StorageError] = []
+        for key in keys:
+            path = self._path(key)
+            try:
+                if os.path.lexists(path):
+                    with self._lock(key):
+                        path.unlink()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                continue
+            except OSError as error:
+                failures.append(storage_error(error, "delete", self.uri(key), path))
+        if failures:
+            raise type(failures[0])(" ".join(str(failure) for failure in failures))
+
+    def publish(self, prefix: str, prepared: Sequence[PreparedObject], mark: bytes, *, group: str) -> None:
+        """Swap a folder of the prepared objects and `_SUCCESS` with the published folder, in one step."""
+        prefix = checked_publication_prefix(self._root, prefix)
+        uploads = self._uploads(group) / prefix
+        target = self._folder / prefix
+        with errors_in_words("publish to", self.uri(prefix), target), self._lock(prefix, "publish"):
+            staged = {item.key.removeprefix(prefix): self._staged(prefix, item) for item in prepared}
+            if len(staged) != len(prepared):
+                raise StorageError(f"Two prepared objects for {self.uri(prefix)} have the same key: prepare each once.")
+            publish_folder(target, self._workspace(prefix), staged, mark)
+            for folder in {path.parent for path in staged.values()}:
+                remove_empty_folders(folder, below=self._staging / "uploads")
+            remove_empty_folders(uploads, below=self._staging / "uploads")
+
+    def _staged(self, prefix: str, prepared: PreparedObject) -> Path:
+        checked_key(self._root, prepared.key)
+        staged = PurePosixPath(str(prepared.token.get("staged", "")))
+        if not prepared.key.startswith(prefix) or staged.parts[:1] != ("uploads",) or ".." in staged.parts:
+            raise StorageError(f"{self.uri(prepared.key)} was not prepared for {self.uri(prefix)}: prepare it again.")
+        path = self._staging / staged
+        size_bytes = path.stat().st_size if path.exists() else None
+        if size_bytes != prepared.size_bytes:
+            raise ObjectMissingError(
+                f"{self.uri(prepared.key)} was prepared with {prepared.size_bytes} bytes, but "
+                f"{'its upload is gone' if size_bytes is None else f'{size_bytes} are there'}: run again."
+            )
+        return path
+
+    def recover(self, prefix: str) -> None:
+        """Finish or forget what a killed publication left."""
+        prefix = checked_publication_prefix(self._root, prefix)
+        workspace, target = self._workspace(prefix), self._folder / prefix
+        if workspace.exists():
+            with errors_in_words("recover", self.uri(prefix), target), self._lock(prefix, "publish"):
+                recover_folder(target, workspace)
+
+    def discard(self, prefix: str, *, group: str) -> None:
+        """Remove every unpublished upload to the prefix that was begun under the group."""
+        prefix = checked_prefix(self._root, prefix)
+        uploads = self._uploads(group) / prefix
+        with errors_in_words("discard uploads to", self.uri(prefix), uploads):
+            remove_tree(uploads)
+            remove_empty_folders(uploads.parent, below=self._staging / "uploads")
+            if prefix and self._workspace(prefix).exists():
+                with self._lock(prefix, "publish"):
+                    forget_builds(self._workspace(prefix))
+
+    @property
+    def _staging(self) -> Path:
+        return self._folder / STAGING_FOLDER
+
+    def _path(self, key: str) -> Path:
+        return self._folder / checked_key(self._root, key)
+
+    def _uploads(self, group: str | None) -> Path:
+        name = "_" if group is None else "=" + quote(checked_group(group), safe="=:@+,~ ")
+        return self._staging / "uploads" / name
+
+    def _workspace(self, prefix: str) -> Path:
+        return self._staging / "publications" / hashlib.sha256(prefix.encode()).hexdigest()[:32]
+
+    def _lock(self, name: str, kind: str = "write") -> AbstractContextManager[None]:
+        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:2]) % (_LOCKS // 2)
+        return locked(self._staging / "locks" / f"{kind}-{number}")
