@@ -19,6 +19,7 @@ from isal import isal_zlib
 
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.object_names import ObjectName
+from cdi_dagster.demo.key_service import wrap_data_key
 from cdi_dagster.demo.sample_records import Damage, damages_for, hex_id, message_id, moment_of, plain_record, timestamp
 from cdi_dagster.storage.interface import Storage
 
@@ -246,11 +247,6 @@ class _EnvelopeWriter:
             "version": "core-4.release_152.16",
             "timestamp": modified_at,
         }
-
-
-def wrap_data_key(data_key: bytes) -> str:
-    """Wrap a data key as the STANDALONE profile unwraps it: its bytes reversed, base64. No secrecy."""
-    return pybase64.b64encode_as_string(data_key[::-1])
 
 
 def _one_gzip_member(lines: Sequence[bytes]) -> bytes:

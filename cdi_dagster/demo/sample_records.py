@@ -185,6 +185,11 @@ DAMAGES: tuple[Damage, ...] = (
         ),
     ),
     Damage(
+        name="a data key that the key service cannot decrypt",
+        reason=RejectReason.KEY,
+        envelope=lambda envelope: envelope["message"]["encryption"].update(encryptedEncryptionKey="not base64!"),
+    ),
+    Damage(
         name="the plaintext is not JSON",
         reason=RejectReason.PAYLOAD,
         plaintext=lambda record: b'{"context": {"AUDIT_ID": ',
