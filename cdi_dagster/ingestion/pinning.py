@@ -1,0 +1,151 @@
+"""Pinning a storage day: list it, decide what a run reads, write that down; later, say whether it still holds.
+
+The decision itself is `cdi_dagster.core.pinned_input.pin`; here is what touches storage. Plain functions without
+Dagster, for assets and the terminal alike. Whether the gate is open is the caller's question.
+"""
+
+import json
+from datetime import date, datetime
+from typing import Any
+
+from cdi_dagster.core.collections import Collection, find_collection
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.listing import StoredObject, listing_fingerprint
+from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_name
+from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject, pin
+from cdi_dagster.core.places import SUCCESS_MARK, daily_records_prefix, pinned_input_history_key, pinned_input_key
+from cdi_dagster.storage.interface import ObjectMissingError, Storage
+
+
+def pin_storage_day(
+    corporate: Storage, published: Storage, collection: Collection, storage_day: date, *, allow_empty: bool = False
+) -> PinnedInput:
+    """List a storage day, decide what a run reads, and write the manifest: the present one and its kept copy.
+
+    Args:
+        corporate: the corporate root, which is only listed.
+        published: the published root, which gets the manifest.
+        collection: what to pin.
+        storage_day: which day to pin.
+        allow_empty: pin a day without objects, instead of refusing it.
+
+    Returns:
+        The pinned input. Its `left_out` and `gaps` are findings for the caller to show and to judge.
+
+    Raises:
+        CdiError: INPUT_INVALID where there are no objects, or `pin` cannot resolve what there is.
+        StorageError: the day cannot be listed, or the manifest cannot be written.
+    """
+    prefix = collection.corporate_prefix(storage_day)
+    pinned = pin(collection, storage_day, corporate.root, corporate.list(prefix))
+    if not pinned.objects and not allow_empty:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"There are no objects under {corporate.uri(prefix)}: {collection.id} has nothing for {storage_day}.",
+            next_step="Find out why K2HB wrote nothing; if the day really had no events, run it with allow_empty.",
+            detail={"prefix": prefix},
+        )
+    manifest = json.dumps(pinned.to_json(), indent=1).encode()
+    # The kept copy first: so every manifest that was ever the present one is kept.
+    published.write(pinned_input_history_key(collection, storage_day, pinned.fingerprint), manifest)
+    published.write(pinned_input_key(collection, storage_day), manifest)
+    return pinned
+
+
+def read_pinned_input(published: Storage, collection: Collection, storage_day: date) -> PinnedInput | None:
+    """Return the present pinned input of a day, or None where it was never pinned.
+
+    Raises:
+        CdiError: INPUT_INVALID where the manifest cannot be read as one.
+    """
+    key = pinned_input_key(collection, storage_day)
+    value = _read_json(published, key, next_step="Pin the day again.")
+    return None if value is None else PinnedInput.from_json(value)
+
+
+def published_mark(published: Storage, collection: Collection, storage_day: date) -> dict[str, Any] | None:
+    """Return what the published records were made from (the content of `_SUCCESS`), or None where there are none.
+
+    Raises:
+        CdiError: INPUT_INVALID where the mark cannot be read.
+    """
+    key = f"{daily_records_prefix(collection, storage_day)}{SUCCESS_MARK}"
+    return _read_json(published, key, next_step="Materialise the day again: that publishes records and mark anew.")
+
+
+def _read_json(storage: Storage, key: str, *, next_step: str) -> dict[str, Any] | None:
+    try:
+        content = storage.read(key)
+    except ObjectMissingError:
+        return None
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise CdiError(
+            FailureClass.INPUT_INVALID, f"{storage.uri(key)} is not JSON.", next_step=next_step, detail={"key": key}
+        ) from error
+    if not isinstance(value, dict):
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"{storage.uri(key)} is no JSON object.",
+            next_step=next_step,
+            detail={"key": key},
+        )
+    return value
+
+
+def require_unchanged(corporate: Storage, pinned: PinnedInput) -> None:
+    """Return where the day's listing is still the one that was pinned: nothing gone, changed or added.
+
+    Raises:
+        CdiError: INPUT_CHANGED, naming the first object that differs, how, and since when.
+        StorageError: the day cannot be listed.
+    """
+    collection = find_collection(pinned.collection_id)
+    present = {stored.key: stored for stored in corporate.list(collection.corporate_prefix(pinned.storage_day))}
+    if listing_fingerprint(present.values()) == pinned.fingerprint:
+        return
+    key, difference = _first_difference(pinned, present)
+    raise CdiError(
+        FailureClass.INPUT_CHANGED,
+        f"{key} {difference}.",
+        detail={"key": key, "collection": pinned.collection_id, "storage_day": pinned.storage_day.isoformat()},
+    )
+
+
+def _first_difference(pinned: PinnedInput, present: dict[str, StoredObject]) -> tuple[str, str]:
+    for expected in pinned.objects:
+        stored = present.get(expected.key)
+        if stored is None:
+            return expected.key, f"was pinned and is gone{_where_it_went(expected, present)}"
+        if (stored.size_bytes, stored.etag) != (expected.size_bytes, expected.etag):
+            return expected.key, (
+                f"was pinned with {expected.size_bytes} bytes and ETag {expected.etag}, but was written again at "
+                f"{_utc(stored.modified_at)}: now {stored.size_bytes} bytes, ETag {stored.etag}"
+            )
+    known = {expected.key for expected in pinned.objects} | {left.key for left in pinned.left_out}
+    for key in sorted(present.keys() - known):
+        return key, f"was written at {_utc(present[key].modified_at)} and is not in the pinned input"
+    for left in pinned.left_out:
+        if left.key not in present:
+            return left.key, f"was there when the day was pinned (left out: {left.why}) and is gone"
+    rewritten = max((left.key for left in pinned.left_out), key=lambda key: present[key].modified_at)
+    return (
+        rewritten,
+        f"was left out when the day was pinned and was written again at {_utc(present[rewritten].modified_at)}",
+    )
+
+
+def _where_it_went(gone: PinnedObject, present: dict[str, StoredObject]) -> str:
+    for key, stored in present.items():
+        try:
+            merged = parse_object_name(key).covers(gone.name)
+        except InvalidObjectNameError:
+            continue
+        if merged:
+            return f"; its offsets are in {key.rsplit('/', 1)[-1]} now, written at {_utc(stored.modified_at)}"
+    return "; no other object states its offsets"
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"

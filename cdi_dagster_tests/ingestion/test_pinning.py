@@ -1,0 +1,155 @@
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from cdi_dagster.core.collections import find_collection
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.pinned_input import PinnedInput
+from cdi_dagster.core.places import daily_records_prefix, pinned_input_history_key, pinned_input_key
+from cdi_dagster.ingestion.pinning import pin_storage_day, published_mark, read_pinned_input, require_unchanged
+from cdi_dagster.storage.interface import Storage, open_storage
+from cdi_dagster_tests.s3_server import new_s3_storage
+
+AUDIT = find_collection("data:businessAudit")
+DAY = date(2023, 3, 26)
+PREFIX = AUDIT.corporate_prefix(DAY)
+
+
+def key(offsets: str) -> str:
+    return f"{PREFIX}data.businessAudit_0_{offsets}.jsonl.gz"
+
+
+@pytest.fixture
+def corporate(tmp_path: Path) -> Storage:
+    storage = open_storage((tmp_path / "corporate").as_uri())
+    for offsets in ("0_9", "10-19", "30-39"):
+        storage.write(key(offsets), offsets.encode())
+    return storage
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Storage:
+    return open_storage((tmp_path / "published").as_uri())
+
+
+def pinned(corporate: Storage, published: Storage) -> PinnedInput:
+    return pin_storage_day(corporate, published, AUDIT, DAY)
+
+
+def change(corporate: Storage, published_input: PinnedInput) -> CdiError:
+    with pytest.raises(CdiError) as caught:
+        require_unchanged(corporate, published_input)
+    assert caught.value.failure_class is FailureClass.INPUT_CHANGED
+    return caught.value
+
+
+def test_a_pinned_day_is_read_back_as_it_was_written(corporate: Storage, published: Storage) -> None:
+    result = pinned(corporate, published)
+    assert [o.key for o in result.objects] == [key("0_9"), key("10-19"), key("30-39")]
+    assert [(gap.first_offset, gap.last_offset) for gap in result.gaps] == [(20, 29)]
+    assert read_pinned_input(published, AUDIT, DAY) == result
+
+
+def test_every_pinned_input_is_kept_under_its_fingerprint(corporate: Storage, published: Storage) -> None:
+    first = pinned(corporate, published)
+    corporate.write(key("20-29"), b"late")
+    second = pinned(corporate, published)
+    assert first.fingerprint != second.fingerprint
+    assert read_pinned_input(published, AUDIT, DAY) == second
+    for each in (first, second):
+        kept = published.read(pinned_input_history_key(AUDIT, DAY, each.fingerprint))
+        assert PinnedInput.from_json(json.loads(kept)) == each
+
+
+def test_a_day_that_was_never_pinned_has_no_pinned_input_and_no_mark(published: Storage) -> None:
+    assert read_pinned_input(published, AUDIT, DAY) is None
+    assert published_mark(published, AUDIT, DAY) is None
+
+
+def test_a_day_without_objects_is_refused_unless_it_is_allowed(published: Storage, tmp_path: Path) -> None:
+    nothing = open_storage((tmp_path / "nothing").as_uri())
+    with pytest.raises(CdiError, match="no objects under file:///.*businessAudit") as caught:
+        pin_storage_day(nothing, published, AUDIT, DAY)
+    assert caught.value.failure_class is FailureClass.INPUT_INVALID
+    assert "allow_empty" in caught.value.next_step
+    assert read_pinned_input(published, AUDIT, DAY) is None
+
+    empty = pin_storage_day(nothing, published, AUDIT, DAY, allow_empty=True)
+    assert empty.objects == ()
+    assert read_pinned_input(published, AUDIT, DAY) == empty
+    require_unchanged(nothing, empty)
+
+
+def test_an_input_that_cannot_be_pinned_leaves_the_previous_manifest(corporate: Storage, published: Storage) -> None:
+    before = pinned(corporate, published)
+    corporate.write(key("15-25"), b"overlap")
+    with pytest.raises(CdiError, match="both state offsets from 15 to 19"):
+        pinned(corporate, published)
+    assert read_pinned_input(published, AUDIT, DAY) == before
+
+
+def test_every_page_of_a_listing_is_pinned(published: Storage) -> None:
+    corporate = new_s3_storage()
+    for number in range(1100):
+        corporate.write(key(f"{number}-{number}"), b"x")
+    result = pinned(corporate, published)
+    assert (len(result.objects), result.gaps) == (1100, ())
+    require_unchanged(corporate, result)
+
+
+def test_an_unchanged_day_passes(corporate: Storage, published: Storage) -> None:
+    require_unchanged(corporate, pinned(corporate, published))
+
+
+def test_a_pinned_object_that_is_gone_is_named_with_the_object_that_took_its_records(
+    corporate: Storage, published: Storage
+) -> None:
+    before = pinned(corporate, published)
+    corporate.delete([key("10-19")])
+    assert "no other object states its offsets" in change(corporate, before).cause
+    corporate.write(key("10_29"), b"merged")
+    error = change(corporate, before)
+    assert error.detail["key"] == key("10-19")
+    assert "is gone; its offsets are in data.businessAudit_0_10_29.jsonl.gz now, written at 2" in error.cause
+    assert "UTC" in error.cause
+
+
+def test_a_pinned_object_that_was_written_again_is_named_with_the_time(corporate: Storage, published: Storage) -> None:
+    before = pinned(corporate, published)
+    corporate.write(key("30-39"), b"other content")
+    error = change(corporate, before)
+    assert error.detail["key"] == key("30-39")
+    assert "with 5 bytes" in error.cause
+    assert "now 13 bytes" in error.cause
+
+
+def test_an_object_that_arrived_since_is_named(corporate: Storage, published: Storage) -> None:
+    before = pinned(corporate, published)
+    corporate.write(key("20-29"), b"late")
+    assert change(corporate, before).cause.startswith(f"{key('20-29')} was written at 2")
+
+
+def test_a_left_out_object_that_changed_is_named_too(corporate: Storage, published: Storage) -> None:
+    corporate.write(key("0-9"), b"already merged")
+    before = pinned(corporate, published)
+    assert [left.key for left in before.left_out] == [key("0-9")]
+    corporate.write(key("0-9"), b"written again")
+    assert "was left out when the day was pinned and was written again" in change(corporate, before).cause
+    corporate.delete([key("0-9")])
+    assert change(corporate, before).detail["key"] == key("0-9")
+
+
+@pytest.mark.parametrize("content", [b"{half", b"[]", b'{"format_version": 1}'])
+def test_a_damaged_manifest_says_to_pin_again(published: Storage, content: bytes) -> None:
+    published.write(pinned_input_key(AUDIT, DAY), content)
+    with pytest.raises(CdiError) as caught:
+        read_pinned_input(published, AUDIT, DAY)
+    assert caught.value.failure_class is FailureClass.INPUT_INVALID
+    assert caught.value.next_step == "Pin the day again."
+
+
+def test_the_mark_of_published_records_is_read(published: Storage) -> None:
+    published.write(f"{daily_records_prefix(AUDIT, DAY)}_SUCCESS", b'{"fingerprint": "abc"}')
+    assert published_mark(published, AUDIT, DAY) == {"fingerprint": "abc"}

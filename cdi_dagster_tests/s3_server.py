@@ -1,0 +1,33 @@
+"""One S3 server (moto) for all tests of a process: started at the first use, on loopback, ended with the process."""
+
+import os
+import uuid
+from functools import cache
+
+import boto3
+from moto.server import ThreadedMotoServer
+
+from cdi_dagster.storage.interface import Storage, open_storage
+
+REGION = "eu-west-2"
+
+
+@cache
+def s3_endpoint() -> str:
+    """Return the server's URL; credentials that it accepts are put into the environment, unless some are there."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        os.environ.setdefault(name, "testing")
+    host, port = server.get_host_and_port()
+    return f"http://{host}:{port}"
+
+
+def new_s3_storage() -> Storage:
+    """Return a storage over a new, empty bucket."""
+    endpoint = s3_endpoint()
+    bucket = f"bucket-{uuid.uuid4().hex}"
+    boto3.client("s3", endpoint_url=endpoint, region_name=REGION).create_bucket(
+        Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION}
+    )
+    return open_storage(f"s3://{bucket}", endpoint_url=endpoint, region_name=REGION)
