@@ -1,0 +1,41 @@
+"""Lines of somebody else's log, made fit to be shown: on a run page, in an alert, in a status row.
+
+Spark's log may quote what it was working on. What might be payload, a key or a credential is cut out; what names
+classes, objects and places stays. Pure; everything may use it.
+"""
+
+import re
+from collections.abc import Iterable
+
+MAX_LINE_CHARACTERS = 400
+_CUT = "[cut]"
+_JSON = re.compile(r"\{[^{}]*\"[^{}]*\}|\[[^\[\]]*\"[^\[\]]*\]")
+_LONG_QUOTED = re.compile(r"\"[^\"]{64,}\"|'[^']{64,}'")
+_HEXADECIMAL = re.compile(r"\b[0-9A-Fa-f]{24,}\b")
+_TOKEN = re.compile(r"[A-Za-z0-9+/]{20,}={0,2}")
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
+# Words and numbers of paths and class names average 3.5 characters and more; in base64 it is about 1.7.
+_SHORTEST_MEAN_WORD = 2.5
+
+
+def scrub(line: str) -> str:
+    """Return one log line without what might be payload, key material or credentials, and not too long."""
+    text = line.rstrip()
+    for pattern in (_JSON, _LONG_QUOTED, _HEXADECIMAL):
+        while True:
+            text, count = pattern.subn(_CUT, text)
+            if not count:
+                break
+    text = _TOKEN.sub(_cut_key_material, text)
+    return text if len(text) <= MAX_LINE_CHARACTERS else f"{text[:MAX_LINE_CHARACTERS]}..."
+
+
+def _cut_key_material(match: re.Match[str]) -> str:
+    words = _WORD.findall(match[0])
+    return _CUT if not words or len("".join(words)) / len(words) < _SHORTEST_MEAN_WORD else match[0]
+
+
+def last_lines(lines: Iterable[str], count: int = 20) -> str:
+    """Return the last lines that say something, scrubbed, as one text."""
+    speaking = [line for line in lines if line.strip()]
+    return "\n".join(scrub(line) for line in speaking[-count:])
