@@ -14,8 +14,8 @@ _LONG_QUOTED = re.compile(r"\"[^\"]{64,}\"|'[^']{64,}'")
 _HEXADECIMAL = re.compile(r"\b[0-9A-Fa-f]{24,}\b")
 _TOKEN = re.compile(r"[A-Za-z0-9+/]{20,}={0,2}")
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
-# Words and numbers of paths and class names average 3.5 characters and more; in base64 it is about 1.7.
-_SHORTEST_MEAN_WORD = 2.5
+# Words and numbers of paths and class names average 4 characters; those of base64 2.1.
+_SHORTEST_MEAN_WORD = 3.0
 
 
 def scrub(line: str) -> str:
@@ -32,7 +32,11 @@ def scrub(line: str) -> str:
 
 def _cut_key_material(match: re.Match[str]) -> str:
     words = _WORD.findall(match[0])
-    return _CUT if not words or len("".join(words)) / len(words) < _SHORTEST_MEAN_WORD else match[0]
+    return (
+        _CUT
+        if match[0].endswith("=") or not words or len("".join(words)) / len(words) < _SHORTEST_MEAN_WORD
+        else match[0]
+    )
 
 
 def last_lines(lines: Iterable[str], count: int = 20) -> str:
