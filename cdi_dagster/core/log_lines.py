@@ -15,7 +15,7 @@ _HEXADECIMAL = re.compile(r"\b[0-9A-Fa-f]{24,}\b")
 _TOKEN = re.compile(r"[A-Za-z0-9+/]{20,}={0,2}")
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
 # Words and numbers of paths and class names average 4 characters; those of base64 2.1.
-_SHORTEST_MEAN_WORD = 3.0
+_SHORTEST_MEAN_WORD = 3.4
 
 
 def scrub(line: str) -> str:
