@@ -19,13 +19,14 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from cdi_dagster.core.reject_limit import parse_reject_limit
+
 PREFIX = "CDI_"
 ENV_FILE_NAME = "cdi.env"
 DEFAULT_HOME = Path(".cdi")
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _MEMORY = re.compile(r"[1-9][0-9]*[mg]")
-_MAX_REJECTED = re.compile(r"[0-9]+|[0-9]+(\.[0-9]+)?%")
 
 
 class SettingsError(Exception):
@@ -88,11 +89,11 @@ class Settings(BaseSettings):
         default=None, description="Path, where the Spark job runs, of the private key (PEM) of our client certificate."
     )
     dks_retry_budget_seconds: int = Field(
-        default=300,
-        ge=1,
+        default=120,
+        ge=0,
         le=3600,
-        description="Seconds for which one lookup is tried again while the key service answers 503 or nothing. Its "
-        "restarts take two or three minutes; beyond five the run is better retried later than kept on a paid cluster.",
+        description="Seconds for which one data key is asked for again while the key service answers 503 or nothing; 0 "
+        "asks once. Beyond two minutes the run is better retried later than kept waiting on a paid cluster.",
     )
 
     spark_master: str = Field(
@@ -181,9 +182,7 @@ class Settings(BaseSettings):
     @field_validator("max_rejected")
     @classmethod
     def _is_limit(cls, value: str) -> str:
-        if not _MAX_REJECTED.fullmatch(value) or (value.endswith("%") and float(value[:-1]) > 100):
-            raise ValueError(f"{value!r} is not a limit: write a number (10) or a share of the records read (0.1%)")
-        return value
+        return parse_reject_limit(value).text
 
     @field_validator("spark_driver_memory")
     @classmethod
@@ -227,6 +226,8 @@ class Settings(BaseSettings):
             yield "CDI_DKS_CERTIFICATE and CDI_DKS_PRIVATE_KEY belong together: set both, or neither"
         if self.dks_certificate and self.dks_url.startswith("http://"):
             yield "CDI_DKS_CERTIFICATE is set but CDI_DKS_URL is plain http: write https://host:port"
+        if self.dks_url.startswith("http://") and not _is_loopback(self.dks_url):
+            yield f"CDI_DKS_URL={self.dks_url!r} would carry data keys over the network in the clear: write https://…"
         if self.corporate_root and self.corporate_root == self.published_root:
             yield "CDI_CORPORATE_ROOT and CDI_PUBLISHED_ROOT are the same: publish to another bucket or folder"
         if self.deployment == "emr":
@@ -239,6 +240,11 @@ class Settings(BaseSettings):
         for name in ("dks_url", "first_storage_day"):
             if name not in self.model_fields_set:
                 yield f"CDI_DEPLOYMENT=emr needs {PREFIX}{name.upper()}: its default only suits a laptop"
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def check_root(root: str) -> str:

@@ -59,7 +59,7 @@ def test_home_given_as_argument_wins_over_the_environment(monkeypatch: pytest.Mo
         ("CDI_PUBLISHED_ROOT", "file://data", "is not a root: write file:///absolute/folder or s3://bucket"),
         ("CDI_PUBLISHED_ROOT", "/data", "is not a root"),
         ("CDI_PUBLISHED_ROOT", "s3://Bucket_", "is not a root"),
-        ("CDI_MAX_REJECTED", "some", "CDI_MAX_REJECTED='some' is not a limit: write a number (10)"),
+        ("CDI_MAX_REJECTED", "some", "CDI_MAX_REJECTED='some' is not a limit: write a count such as 25"),
         ("CDI_MAX_REJECTED", "101%", "is not a limit"),
         ("CDI_DKS_URL", "dks:8443", "CDI_DKS_URL='dks:8443' is not an address: write https://host:port"),
         ("CDI_FIRST_STORAGE_DAY", "26/03/2023", "is not a day: write it as YYYY-MM-DD"),

@@ -1,0 +1,170 @@
+"""The command group: the tour that `cdi --help` shows, lazy loading, and what a failure looks like.
+
+A new command is one entry in `COMMANDS` and a click command where it points.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from cdi_dagster.cli.console import json_wanted, print_json, say_failure
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.storage.interface import StorageError
+
+_USED_WRONGLY = 2
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One command of the tour: its section, where its click command is, and its line in the tour."""
+
+    section: str
+    name: str
+    target: str
+    summary: str
+
+
+_START = "Start here"
+_DAILY = "Daily work"
+_BY_HAND = "By hand, without Dagster"
+_DEVELOPMENT = "Development (invented data, keys without secrecy)"
+
+COMMANDS: tuple[Entry, ...] = (
+    Entry(
+        section=_START,
+        name="demo",
+        target="cdi_dagster.cli.demo:demo_command",
+        summary="Sample days through the real thing: encrypt, coalesce, ingest through Dagster, publish.",
+    ),
+    Entry(
+        section=_START,
+        name="dev",
+        target="cdi_dagster.cli.dev:dev_command",
+        summary="Open the Dagster UI on the demo's home.",
+    ),
+    Entry(
+        section=_START,
+        name="doctor",
+        target="cdi_dagster.cli.doctor:doctor_command",
+        summary="Check this installation: a line for each part, with the mend.",
+    ),
+    Entry(
+        section=_DAILY,
+        name="status",
+        target="cdi_dagster.cli.status:status_command",
+        summary="What the coalescer does with a day, and its size against the usual.",
+    ),
+    Entry(
+        section=_DAILY,
+        name="relaunch",
+        target="cdi_dagster.cli.relaunch:relaunch_command",
+        summary="Ingest export days again, as a Dagster backfill.",
+    ),
+    Entry(
+        section=_BY_HAND,
+        name="coalesce",
+        target="cdi_dagster.coalescer.command:coalesce_command",
+        summary="Run the coalescer on one storage day.",
+    ),
+    Entry(
+        section=_BY_HAND,
+        name="pin",
+        target="cdi_dagster.cli.pin:pin_command",
+        summary="Write the pinned input of a day, or say why it may not be.",
+    ),
+    Entry(
+        section=_BY_HAND,
+        name="ingest",
+        target="cdi_dagster.cli.ingest:ingest_command",
+        summary="Pin a day, run the Spark job, publish; print the counts.",
+    ),
+    Entry(
+        section=_DEVELOPMENT,
+        name="sample",
+        target="cdi_dagster.cli.sample:sample_command",
+        summary="Write encrypted raw objects as K2HB does.",
+    ),
+    Entry(
+        section=_DEVELOPMENT,
+        name="dks",
+        target="cdi_dagster.demo.key_service:dks_command",
+        summary="Run the local key service.",
+    ),
+)
+
+
+class Tour(click.Group):
+    """Lists commands by section without importing them, and turns failures into words and exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the tour."""
+        return [entry.name for entry in COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the one command that was asked for."""
+        for entry in COMMANDS:
+            if entry.name == cmd_name:
+                module, _, attribute = entry.target.partition(":")
+                command = getattr(import_module(module), attribute)
+                if not isinstance(command, click.Command):
+                    raise TypeError(f"{entry.target} is not a click command")
+                return command
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the tour."""
+        for section in dict.fromkeys(entry.section for entry in COMMANDS):
+            with formatter.section(section):
+                formatter.write_dl([(entry.name, entry.summary) for entry in COMMANDS if entry.section == section])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a failure is shown with class, cause and next step."""
+        from cdi_dagster.settings import SettingsError
+
+        try:
+            return super().invoke(ctx)
+        except CdiError as error:
+            _fail(ctx, error)
+        except StorageError as error:
+            cause = str(error)
+            _fail(ctx, CdiError(FailureClass.JOB_FAILED, cause, next_step="Mend what it names, then ask again."))
+        except SettingsError as error:
+            _refuse(ctx, error.problems)
+        except KeyboardInterrupt:
+            click.echo("Stopped; nothing is left running.", err=True)
+            ctx.exit(_INTERRUPTED)
+
+
+def _fail(ctx: click.Context, error: CdiError) -> NoReturn:
+    if json_wanted(ctx):
+        print_json({"failure": error.to_json()})
+    say_failure(error)
+    ctx.exit(1)
+
+
+def _refuse(ctx: click.Context, problems: Sequence[str]) -> NoReturn:
+    if json_wanted(ctx):
+        print_json({"settings": list(problems)})
+    click.echo("The settings cannot be used:", err=True)
+    for problem in problems:
+        click.echo(f"  {problem}", err=True)
+    ctx.exit(_USED_WRONGLY)
+
+
+@click.command(
+    cls=Tour,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Roots are file:///absolute/folder or s3://bucket. Every command takes --json, and exits 0 (done), 1 (the "
+    "work failed: class, cause and next step on stderr) or 2 (used wrongly). Defaults come from CDI_… settings.",
+)
+@click.version_option(package_name="cdi_dagster", prog_name="cdi")
+def cdi() -> None:
+    """Corporate Data Ingestion: a day of encrypted change events becomes records and tables.
+
+    A storage day is the UTC day under whose prefix K2HB wrote; its export day, one later, is the date of everything
+    that is published.
+    """

@@ -1,0 +1,98 @@
+"""How the terminal speaks: results on stdout (text, or one JSON object), everything else on stderr.
+
+Tables are rich's where a person watches and plain lines of text elsewhere; only this module knows which.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+import click
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from cdi_dagster.core.failures import CdiError
+
+_JSON_WANTED = "cdi.json"
+_PLAIN_WIDTH = 140
+
+
+def json_option(command: Any) -> Any:
+    """Add `--json`: one JSON object on stdout instead of text."""
+    return click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        is_eager=True,
+        callback=_remember_json,
+        help="Print one JSON object instead of text.",
+    )(command)
+
+
+def _remember_json(ctx: click.Context, _parameter: click.Parameter, value: bool) -> bool:
+    # Contexts share `meta` with their parents, so that a failure above the command knows it too.
+    ctx.meta[_JSON_WANTED] = value
+    return value
+
+
+def json_wanted(ctx: click.Context) -> bool:
+    """Whether the command was asked for JSON."""
+    return bool(ctx.meta.get(_JSON_WANTED))
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on stdout; days and other odd values as text."""
+    click.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+def result_console() -> Console:
+    """Return the console for results."""
+    return _console(sys.stdout)
+
+
+def progress_console() -> Console:
+    """Return the console for everything that is not a result."""
+    return _console(sys.stderr)
+
+
+def _console(stream: TextIO) -> Console:
+    width = None if stream.isatty() else _PLAIN_WIDTH
+    return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def facts_table(rows: Sequence[tuple[str, str]]) -> Table:
+    """Return a table of names and values without frame."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    return table
+
+
+def figures_table(title: str | None, headings: Sequence[str]) -> Table:
+    """Return an empty table of figures: the first column left, all others right."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if number == 0 else "right")
+    return table
+
+
+def say_failure(error: CdiError) -> None:
+    """Print class, cause and next step on stderr."""
+    console = progress_console()
+    console.print(f"[bold red]{error.failure_class}[/]: {escape(error.cause)}")
+    console.print(f"Next: {escape(error.next_step)}")
+
+
+def size_text(size_bytes: float) -> str:
+    """Write a number of bytes for a reader: `3.4 MB` (powers of ten)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"

@@ -1,0 +1,250 @@
+"""`cdi doctor`: checks an installation, a line for each part, with the mend.
+
+Each check is a function of the settings that returns a `Finding`; a new check is one entry in `CHECKS`. A check never
+raises for what it is there to find.
+"""
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from cdi_dagster.cli.console import json_option, print_json, result_console, size_text
+from cdi_dagster.core.failures import CdiError
+from cdi_dagster.settings import Settings, load_settings
+from cdi_dagster.storage.interface import StorageError, open_storage
+
+_FAIL_BELOW_BYTES = 1_000_000_000
+_WARN_BELOW_BYTES = 5_000_000_000
+_HEARTBEAT_PATIENCE_SECONDS = 300
+
+
+class Verdict(StrEnum):
+    """What a check found."""
+
+    OK = "ok"
+    NOTE = "note"
+    """Not needed here, or not started: nothing is broken."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What one check found, and the mend where it failed."""
+
+    verdict: Verdict
+    text: str
+    mend: str | None = None
+
+
+def _ok(text: str) -> Finding:
+    return Finding(verdict=Verdict.OK, text=text)
+
+
+def _note(text: str, mend: str | None = None) -> Finding:
+    return Finding(verdict=Verdict.NOTE, text=text, mend=mend)
+
+
+def _failed(text: str, mend: str) -> Finding:
+    return Finding(verdict=Verdict.FAILED, text=text, mend=mend)
+
+
+def check_java(settings: Settings) -> Finding:
+    """The Java that local Spark would use."""
+    from cdi_dagster.ingestion.spark_submit import require_java
+
+    try:
+        return _ok(f"{require_java()}, of a release that Spark runs on")
+    except CdiError as error:
+        return _failed(error.cause, error.next_step)
+
+
+def check_spark(settings: Settings) -> Finding:
+    """Whether spark-submit starts."""
+    from cdi_dagster.ingestion.spark_submit import (
+        SparkProcessConfig,
+        require_java,
+        spark_environment,
+        spark_submit_command,
+    )
+
+    if settings.deployment == "emr":
+        return _note("not needed here: Spark runs on EMR")
+    try:
+        submit = spark_submit_command("ingest_daily", (), config=SparkProcessConfig(work_folder=settings.home))[0]
+        environment = spark_environment(require_java())
+    except CdiError as error:
+        return _failed(error.cause, error.next_step)
+    version = importlib.metadata.version("pyspark")
+    answer = subprocess.run(  # noqa: S603
+        [submit, "--version"], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    if answer.returncode:
+        last = (answer.stderr.strip().splitlines() or ["no output"])[-1]
+        return _failed(f"{submit} does not start: {last}", f"Install it again: pip install pyspark=={version}.")
+    return _ok(f"pyspark {version}, spark-submit starts")
+
+
+def check_corporate_root(settings: Settings) -> Finding:
+    """Whether corporate storage can be listed; we never write there."""
+    try:
+        storage = open_storage(settings.corporate_root)
+        next(iter(storage.list("corporate_storage/")), None)
+    except StorageError as error:
+        return _failed(str(error), "Mend what it names, or correct CDI_CORPORATE_ROOT.")
+    return _ok(f"{settings.corporate_root} can be listed")
+
+
+def check_published_root(settings: Settings) -> Finding:
+    """Whether what we publish can be written, read and deleted."""
+    key = f"corporate_data_ingestion/_control/doctor/{uuid.uuid4()}"
+    try:
+        storage = open_storage(settings.published_root)
+        storage.write(key, b"written by cdi doctor")
+        storage.read(key)
+        storage.delete([key])
+    except StorageError as error:
+        return _failed(str(error), "Mend what it names, or correct CDI_PUBLISHED_ROOT.")
+    return _ok(f"{settings.published_root} can be written and read")
+
+
+def check_key_service(settings: Settings) -> Finding:
+    """Whether the Data Key Service answers, with our certificate where one is set."""
+    import urllib3
+
+    url = f"{settings.dks_url}/healthcheck"
+    pool = urllib3.PoolManager(
+        retries=False,
+        timeout=10,
+        cert_file=settings.dks_certificate,
+        key_file=settings.dks_private_key,
+        ca_certs=settings.dks_ca,
+    )
+    try:
+        status = pool.request("GET", url).status
+    except urllib3.exceptions.SSLError as error:
+        return _failed(f"{url}: TLS is refused ({error})", "Check CDI_DKS_CA, CDI_DKS_CERTIFICATE and its expiry.")
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        if settings.deployment == "local" and url.startswith("http://"):
+            return _note(
+                f"{settings.dks_url} is not running", "cdi dks starts it; make demo and make dev have their own."
+            )
+        return _failed(f"{url} does not answer ({type(error).__name__})", "Check CDI_DKS_URL and the network to it.")
+    if status == 403:
+        return _failed(f"{url} refuses our certificate (403)", "Renew or restore the client certificate.")
+    if status != 200:
+        return _failed(f"{url} answers {status}", "Ask for the state of the Data Key Service.")
+    return _ok(f"{settings.dks_url} answers")
+
+
+def check_aws(settings: Settings) -> Finding:
+    """Who we are in AWS, where a root is a bucket."""
+    roots = (settings.corporate_root, settings.published_root)
+    if settings.deployment == "local" and not any(root.startswith("s3://") for root in roots):
+        return _note("not needed: both roots are folders")
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        identity = boto3.client("sts").get_caller_identity()
+    except (BotoCoreError, ClientError) as error:
+        return _failed(f"AWS does not know us: {error}", "Set AWS_PROFILE or the instance role, and AWS_REGION.")
+    return _ok(str(identity["Arn"]))
+
+
+def check_daemon(settings: Settings) -> Finding:
+    """Whether the Dagster daemon of DAGSTER_HOME lives; without it no schedule, sensor or queued run starts."""
+    home = Path(os.environ.get("DAGSTER_HOME") or settings.dagster_home)
+    if not (home / "dagster.yaml").is_file():
+        return _note(f"no Dagster home at {home}", "make demo makes one, or set DAGSTER_HOME.")
+    from dagster import DagsterInstance
+
+    with DagsterInstance.from_config(str(home)) as instance:
+        beats = [
+            status.last_heartbeat.timestamp
+            for status in instance.get_daemon_statuses().values()
+            if status.last_heartbeat
+        ]
+    if beats and time.time() - max(beats) < _HEARTBEAT_PATIENCE_SECONDS:
+        return _ok(f"heartbeat {time.time() - max(beats):.0f} s ago in {home}")
+    last = f"its last heartbeat was {(time.time() - max(beats)) / 60:.0f} min ago" if beats else "it never ran"
+    if settings.deployment == "local":
+        return _note(f"not running ({last})", "make dev starts it; without it schedules and sensors do nothing.")
+    return _failed(
+        f"not running: {last}", f"Start dagster-daemon with DAGSTER_HOME={home}; no schedule or sensor runs."
+    )
+
+
+def check_disk(settings: Settings) -> Finding:
+    """Room for local data, logs and Spark's scratch files."""
+    folders = {str(_existing(settings.home)), tempfile.gettempdir()}
+    tightest = min(folders, key=lambda folder: shutil.disk_usage(folder).free)
+    free = shutil.disk_usage(tightest).free
+    text = f"{size_text(free)} free in {tightest}"
+    if free < _FAIL_BELOW_BYTES:
+        return _failed(text, "Make room: runs need at least 1 GB; or set CDI_HOME to another disk.")
+    return _note(text, "A large day may need more than 5 GB.") if free < _WARN_BELOW_BYTES else _ok(text)
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.exists() else _existing(folder.parent)
+
+
+CHECKS: dict[str, tuple[str, Callable[[Settings], Finding]]] = {
+    "java": ("Java", check_java),
+    "spark": ("Spark", check_spark),
+    "corporate-root": ("Corporate root", check_corporate_root),
+    "published-root": ("Published root", check_published_root),
+    "key-service": ("Key service", check_key_service),
+    "aws": ("AWS identity", check_aws),
+    "daemon": ("Dagster daemon", check_daemon),
+    "disk": ("Disk space", check_disk),
+}
+
+
+@click.command("doctor")
+@click.option("--only", type=click.Choice(list(CHECKS)), multiple=True, help="Check only this; may be repeated.")
+@click.option("--quiet", is_flag=True, help="Say only what failed.")
+@json_option
+@click.pass_context
+def doctor_command(ctx: click.Context, only: tuple[str, ...], quiet: bool, as_json: bool) -> None:
+    """Check this installation: a line for each part, with the mend where it fails. Exits 1 if anything fails."""
+    settings = load_settings()
+    console = result_console()
+    findings: dict[str, Finding] = {}
+    for name in only or CHECKS:
+        title, check = CHECKS[name]
+        findings[name] = finding = check(settings)
+        if not as_json and (finding.verdict is Verdict.FAILED or not quiet):
+            console.print(_line(title, finding))
+    failed = [name for name, finding in findings.items() if finding.verdict is Verdict.FAILED]
+    if as_json:
+        print_json({"ok": not failed, "checks": {name: asdict(finding) for name, finding in findings.items()}})
+    if failed:
+        ctx.exit(1)
+
+
+_MARKS = {Verdict.OK: ("ok", "green"), Verdict.NOTE: ("--", "yellow"), Verdict.FAILED: ("FAILED", "bold red")}
+
+
+def _line(title: str, finding: Finding) -> Table:
+    mark, style = _MARKS[finding.verdict]
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(width=6, no_wrap=True)
+    table.add_column(width=14, no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row(Text(mark, style=style), title, Text(finding.text))
+    if finding.mend:
+        table.add_row("", "", Text(finding.mend, style="dim"))
+    return table

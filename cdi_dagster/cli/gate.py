@@ -1,0 +1,40 @@
+"""The gate, for commands that work without Dagster: they too refuse to run beside the coalescer."""
+
+from datetime import date
+
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.gate import CoalescerStatus, require_open
+from cdi_dagster.settings import Settings
+from cdi_dagster.storage.interface import Storage
+
+
+def coalescer_status(settings: Settings, corporate: Storage, collection: Collection, day: date) -> CoalescerStatus:
+    """Return what our own coalescer's marker says of a day."""
+    from datetime import UTC, datetime
+
+    from cdi_dagster.ingestion.coalescer_status import MarkerCoalescerStatus
+
+    source = MarkerCoalescerStatus(
+        corporate, lease_seconds=settings.coalescer_lease_seconds, clock=lambda: datetime.now(UTC)
+    )
+    return source.status(collection, day)
+
+
+def require_gate(status: CoalescerStatus, *, override: bool) -> None:
+    """Return where the gate is open or overridden.
+
+    Raises:
+        CdiError: the coalescer is not done; the next step names `--override-gate`.
+    """
+    if override:
+        return
+    try:
+        require_open(status)
+    except CdiError as error:
+        raise CdiError(
+            error.failure_class,
+            error.cause,
+            next_step=f"{error.next_step} If you know that the coalescer is done: --override-gate.",
+            detail=error.detail,
+        ) from error

@@ -1,0 +1,118 @@
+"""Options that several commands share, and what they become: validated values, settings, storages.
+
+An option that was not given falls back to the settings, so that a configured installation needs few of them.
+"""
+
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import click
+
+from cdi_dagster.core.collections import Collection, find_collection
+from cdi_dagster.core.days import parse_day
+from cdi_dagster.core.failures import CdiError
+
+
+class DayType(click.ParamType):
+    """A calendar day written YYYY-MM-DD."""
+
+    name = "day"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        """Read the day, or say how to write it."""
+        if isinstance(value, date):
+            return value
+        try:
+            return parse_day(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class CollectionType(click.ParamType):
+    """A collection written db:name."""
+
+    name = "db:name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Collection:
+        """Find the collection, or say how to write it."""
+        if isinstance(value, Collection):
+            return value
+        try:
+            return find_collection(str(value))
+        except CdiError as error:
+            self.fail(error.cause, param, ctx)
+
+
+class RootType(click.ParamType):
+    """A root URI."""
+
+    name = "URI"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the root, or say how to write it."""
+        from cdi_dagster.settings import check_root
+
+        try:
+            return check_root(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+Decorator = Callable[[Any], Any]
+
+
+def collection_option() -> Decorator:
+    """`--collection`."""
+    return click.option(
+        "--collection",
+        type=CollectionType(),
+        required=True,
+        metavar="DB:NAME",
+        help="Collection, for example data:businessAudit.",
+    )
+
+
+def storage_day_option() -> Decorator:
+    """`--storage-day`."""
+    return click.option(
+        "--storage-day",
+        type=DayType(),
+        required=True,
+        metavar="YYYY-MM-DD",
+        help="UTC day under whose prefix K2HB wrote: the day before the export day.",
+    )
+
+
+def corporate_root_option() -> Decorator:
+    """`--corporate-root`."""
+    return click.option(
+        "--corporate-root",
+        type=RootType(),
+        metavar="URI",
+        help="Root of corporate storage. Default: CDI_CORPORATE_ROOT, else below CDI_HOME.",
+    )
+
+
+def published_root_option() -> Decorator:
+    """`--published-root`."""
+    return click.option(
+        "--published-root",
+        type=RootType(),
+        metavar="URI",
+        help="Root of what we publish. Default: CDI_PUBLISHED_ROOT, else below CDI_HOME.",
+    )
+
+
+def override_gate_option() -> Decorator:
+    """`--override-gate`."""
+    return click.option(
+        "--override-gate",
+        is_flag=True,
+        help="Go on although the coalescer is not known to be done. Only if you know that it is.",
+    )
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Return the options that were given: they win over the settings."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,89 @@
+"""`cdi pin`: the pinned input of a day, written beside the published records or to a file of one's own."""
+
+import json
+from datetime import date
+from pathlib import Path
+
+import click
+
+from cdi_dagster.cli.console import facts_table, json_option, print_json, result_console, size_text
+from cdi_dagster.cli.options import (
+    collection_option,
+    corporate_root_option,
+    given,
+    override_gate_option,
+    published_root_option,
+    storage_day_option,
+)
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.pinned_input import PinnedInput
+
+
+@click.command("pin")
+@corporate_root_option()
+@published_root_option()
+@collection_option()
+@storage_day_option()
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the manifest here too.",
+)
+@click.option("--allow-empty", is_flag=True, help="Pin a day that has no objects.")
+@override_gate_option()
+@json_option
+def pin_command(
+    corporate_root: str | None,
+    published_root: str | None,
+    collection: Collection,
+    storage_day: date,
+    output: Path | None,
+    allow_empty: bool,
+    override_gate: bool,
+    as_json: bool,
+) -> None:
+    """Decide which objects a run of the day reads, and write that down.
+
+    The manifest goes where the next run reads it, below the published root. Refuses, saying why, while the coalescer
+    is not done, where there are no objects, where a name is wrong, and where offsets overlap.
+    """
+    from cdi_dagster.cli.gate import coalescer_status, require_gate
+    from cdi_dagster.core.places import pinned_input_key
+    from cdi_dagster.ingestion.pinning import pin_storage_day
+    from cdi_dagster.settings import load_settings
+    from cdi_dagster.storage.interface import open_storage
+
+    settings = load_settings(**given(corporate_root=corporate_root, published_root=published_root))
+    corporate, published = open_storage(settings.corporate_root), open_storage(settings.published_root)
+    require_gate(coalescer_status(settings, corporate, collection, storage_day), override=override_gate)
+    pinned = pin_storage_day(corporate, published, collection, storage_day, allow_empty=allow_empty)
+    if output:
+        _write(output, pinned)
+    if as_json:
+        print_json(pinned.to_json())
+        return
+    places = [published.uri(pinned_input_key(collection, storage_day)), *([str(output)] if output else [])]
+    result_console().print(facts_table([*pinned_facts(pinned), *(("written to", place) for place in places)]))
+
+
+def pinned_facts(pinned: PinnedInput) -> list[tuple[str, str]]:
+    """Say what a pinned input holds."""
+    facts = [
+        ("pinned", f"{len(pinned.objects)} objects, {size_text(pinned.input_bytes)}, {pinned.offset_count:,} offsets"),
+        ("fingerprint", pinned.fingerprint),
+    ]
+    for left in pinned.left_out:
+        facts.append(("left out", f"{left.key.rsplit('/', 1)[-1]}: {left.why}"))
+    for gap in pinned.gaps:
+        span = f"{gap.first_offset} to {gap.last_offset}"
+        facts.append(("offset gap", f"Kafka partition {gap.kafka_partition}: {span} ({gap.offset_count:,} missing)"))
+    return facts
+
+
+def _write(output: Path, pinned: PinnedInput) -> None:
+    try:
+        output.write_text(json.dumps(pinned.to_json(), indent=1) + "\n")
+    except OSError as error:
+        raise click.FileError(str(output), hint=error.strerror) from error

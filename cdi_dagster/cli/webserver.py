@@ -1,0 +1,174 @@
+"""A client for Dagster's webserver: the few GraphQL questions that `cdi relaunch` and `cdi demo` ask.
+
+The same requests as the UI's buttons send, so that what the terminal starts looks and behaves like what a click
+starts. No dagster import.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.failures import CdiError, FailureClass
+
+DEFAULT_URL = "http://127.0.0.1:3000"
+_TIMEOUT = urllib3.Timeout(connect=5, read=60)
+
+_ASSETS = """query CdiAssets { assetNodes {
+  assetKey { path } isPartitioned isMaterializable jobNames
+  repository { name location { name } } } }"""
+
+_LOCATIONS = """query CdiLocations { workspaceOrError { __typename
+  ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename
+    ... on PythonError { message } } } } ... on PythonError { message } } }"""
+
+_LAUNCH_BACKFILL = """mutation CdiBackfill($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) { __typename ... on LaunchBackfillSuccess { backfillId } ... on Error { message } } }"""
+
+_LAUNCH_RUN = """mutation CdiRun($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
+  ... on LaunchRunSuccess { run { runId } } ... on Error { message }
+  ... on RunConfigValidationInvalid { errors { message } } } }"""
+
+_RUN = """query CdiRun($id: ID!, $after: String) { runOrError(runId: $id) { __typename ... on Error { message }
+  ... on Run { status startTime endTime eventConnection(afterCursor: $after, limit: 500) { cursor hasMore events {
+    __typename
+    ... on MessageEvent { timestamp message level stepKey }
+    ... on MaterializationEvent { assetKey { path } }
+    ... on ExecutionStepFailureEvent { failureMetadata { metadataEntries { label __typename
+        ... on TextMetadataEntry { text } ... on MarkdownMetadataEntry { mdStr: mdStr }
+        ... on JsonMetadataEntry { jsonString } } } error { message } }
+    ... on AssetCheckEvaluationEvent { evaluation { checkName success assetKey { path } } } } } } } }"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AssetOfCollection:
+    """One partitioned asset of the code location.
+
+    Attributes:
+        path: the asset key's parts.
+        repository: name of its repository.
+        location: name of its code location.
+    """
+
+    path: tuple[str, ...]
+    repository: str
+    location: str
+
+
+class Webserver:
+    """Asks one Dagster webserver."""
+
+    def __init__(self, url: str = DEFAULT_URL) -> None:
+        self.url = url.rstrip("/")
+        self._pool = urllib3.PoolManager(timeout=_TIMEOUT, retries=False)
+
+    def locations(self) -> list[tuple[str, str | None]]:
+        """Return the code locations that are loaded, each with its load error if it has one."""
+        workspace = self._ask(_LOCATIONS)["workspaceOrError"]
+        if workspace["__typename"] != "Workspace":
+            raise self._failed(f"The workspace could not be read: {workspace.get('message')}")
+        entries = [entry for entry in workspace["locationEntries"] if entry["loadStatus"] == "LOADED"]
+        return [(entry["name"], (entry["locationOrLoadError"] or {}).get("message")) for entry in entries]
+
+    def assets_of(self, collection: Collection) -> list[AssetOfCollection]:
+        """Return the partitioned assets of a collection: its input, its daily records, its tables.
+
+        Raises:
+            CdiError: INPUT_INVALID where the code location has none.
+        """
+        found = [
+            AssetOfCollection(
+                path=tuple(node["assetKey"]["path"]),
+                repository=node["repository"]["name"],
+                location=node["repository"]["location"]["name"],
+            )
+            for node in self._ask(_ASSETS)["assetNodes"]
+            if node["isPartitioned"] and node["isMaterializable"] and collection.asset_name in node["assetKey"]["path"]
+        ]
+        if not found:
+            raise CdiError(
+                FailureClass.INPUT_INVALID,
+                f"The code location behind {self.url} has no assets of {collection.id}.",
+                next_step="Only registered collections have assets; others are ingested with cdi ingest.",
+            )
+        return found
+
+    def launch_backfill(
+        self, assets: Sequence[AssetOfCollection], partitions: Sequence[str], *, title: str, tags: Mapping[str, str]
+    ) -> str:
+        """Launch a backfill of the assets over the partitions and return its id."""
+        params = {
+            "assetSelection": [{"path": list(asset.path)} for asset in assets],
+            "partitionNames": list(partitions),
+            "title": title,
+            "tags": _tags(tags),
+        }
+        answer = self._ask(_LAUNCH_BACKFILL, params=params)["launchPartitionBackfill"]
+        if answer["__typename"] != "LaunchBackfillSuccess":
+            raise self._failed(f"The backfill was not launched: {answer.get('message', answer['__typename'])}")
+        return str(answer["backfillId"])
+
+    def launch_run(self, assets: Sequence[AssetOfCollection], partition: str, *, tags: Mapping[str, str]) -> str:
+        """Launch one run that materialises the assets of one partition, as the UI does, and return its id."""
+        params = {
+            "selector": {
+                "repositoryLocationName": assets[0].location,
+                "repositoryName": assets[0].repository,
+                "pipelineName": "__ASSET_JOB",
+                "assetSelection": [{"path": list(asset.path)} for asset in assets],
+                "assetCheckSelection": None,
+            },
+            "mode": "default",
+            "runConfigData": {},
+            "executionMetadata": {"tags": _tags({"dagster/partition": partition, **tags})},
+        }
+        answer = self._ask(_LAUNCH_RUN, params=params)["launchRun"]
+        if answer["__typename"] != "LaunchRunSuccess":
+            errors = "; ".join(error["message"] for error in answer.get("errors", []))
+            raise self._failed(f"The run was not launched: {answer.get('message') or errors or answer['__typename']}")
+        return str(answer["run"]["runId"])
+
+    def run(self, run_id: str, after: str | None) -> dict[str, Any]:
+        """Return a run's status and its events after a cursor."""
+        answer = self._ask(_RUN, id=run_id, after=after)["runOrError"]
+        if answer["__typename"] != "Run":
+            raise self._failed(f"Run {run_id} cannot be read: {answer.get('message', answer['__typename'])}")
+        return dict(answer)
+
+    def answers(self) -> bool:
+        """Whether the webserver is up."""
+        try:
+            return bool(self._pool.request("GET", f"{self.url}/server_info").status == 200)
+        except urllib3.exceptions.HTTPError:
+            return False
+
+    def _ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        try:
+            answer = self._pool.request("POST", f"{self.url}/graphql", json={"query": query, "variables": variables})
+        except urllib3.exceptions.HTTPError as error:
+            raise CdiError(
+                FailureClass.LAUNCH_FAILED,
+                f"Dagster's webserver at {self.url} does not answer ({type(error).__name__}).",
+                next_step="Start it (make dev), or name the right one with --url.",
+            ) from error
+        try:
+            value = json.loads(answer.data)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict) or not value.get("data"):
+            errors = value.get("errors") if isinstance(value, dict) else None
+            what = errors[0]["message"] if errors else f"HTTP {answer.status}"
+            raise self._failed(f"{self.url} is not answering as Dagster's webserver: {what}")
+        return dict(value["data"])
+
+    def _failed(self, cause: str) -> CdiError:
+        return CdiError(
+            FailureClass.LAUNCH_FAILED, cause, next_step="Look at the deployment page of the UI, mend it, ask again."
+        )
+
+
+def _tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value} for key, value in tags.items()]
