@@ -1,0 +1,96 @@
+"""From ciphertext to plaintext: data keys by block, one decryptor per key kept, lenient base64.
+
+Internal to `records`. Plaintext and data keys stay in memory and out of every message.
+"""
+
+import base64
+from collections.abc import Iterable, Mapping
+
+import pybase64
+from cryptography.hazmat.primitives.ciphers import AEADDecryptionContext, Cipher, CipherContext, algorithms, modes
+
+from cdi_dagster.core.ingest_report import RejectReason
+from cdi_dagster.spark.records.keys import KeyRef, KeyResolver
+from cdi_dagster.spark.records.rejection import reject
+
+Decryptor = CipherContext | AEADDecryptionContext
+
+_BLOCK_BYTES = 16
+_KEY_BYTES = (16, 24, 32)
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode as `base64.b64decode` does by default: characters outside the alphabet are skipped.
+
+    Raises:
+        ValueError: not even leniently base64 (padding missing, or text that is not ASCII).
+    """
+    try:
+        # The strict decoder is the fast one, and where it succeeds both agree.
+        return pybase64.b64decode(text, validate=True)
+    except ValueError:
+        return base64.b64decode(text)
+
+
+class DecryptorCache:
+    """Decryptors by data key, kept over blocks, so that a key is asked for and set up once.
+
+    Args:
+        keys: where data keys come from.
+        size: keys kept; a block with more of them still works, only its later ones are then forgotten.
+    """
+
+    def __init__(self, keys: KeyResolver, *, size: int = 1024) -> None:
+        self._keys = keys
+        self._size = size
+        self._kept: dict[KeyRef, Decryptor] = {}
+
+    def decryptors(self, refs: Iterable[KeyRef]) -> Mapping[KeyRef, Decryptor | None]:
+        """Return what decrypts under each key (None: the key service cannot unwrap it), asking for all missing at once.
+
+        A key of an unusable length is left out.
+        """
+        wanted = set(refs)
+        missing = wanted - self._kept.keys()
+        if not missing:
+            return self._kept
+        if len(self._kept) + len(missing) > self._size:
+            self._kept = {ref: self._kept[ref] for ref in wanted & self._kept.keys()}
+        found: dict[KeyRef, Decryptor | None] = {}
+        for ref, data_key in self._keys.data_keys(missing).items():
+            if data_key is None:
+                found[ref] = None
+            elif len(data_key) in _KEY_BYTES:
+                decryptor = Cipher(algorithms.AES(data_key), modes.CTR(bytes(_BLOCK_BYTES))).decryptor()
+                found[ref] = decryptor
+                if len(self._kept) < self._size:
+                    self._kept[ref] = decryptor
+        return {**self._kept, **found}
+
+
+def decrypt(ciphertext: str, initialisation_vector: str, decryptor: Decryptor) -> bytes:
+    """Decrypt AES-CTR with a 128-bit big-endian counter that starts at the initialisation vector.
+
+    Raises:
+        RejectedError: `encryption` where the vector is unusable, `ciphertext` where the base64 is.
+    """
+    try:
+        counter = decode_base64(initialisation_vector)
+    except ValueError:
+        reject(RejectReason.ENCRYPTION, "initialisationVector is not base64")
+    if len(counter) != _BLOCK_BYTES:
+        counter = _as_counter(counter)
+    try:
+        encrypted = decode_base64(ciphertext)
+    except ValueError:
+        reject(RejectReason.CIPHERTEXT, "message.dbObject is not base64")
+    decryptor.reset_nonce(counter)
+    return decryptor.update(encrypted)
+
+
+def _as_counter(start: bytes) -> bytes:
+    """Return the start of the counter, a number, as one block."""
+    number = start.lstrip(b"\0")
+    if not start or len(number) > _BLOCK_BYTES:
+        reject(RejectReason.ENCRYPTION, f"initialisationVector has {len(start)} bytes; a counter has {_BLOCK_BYTES}")
+    return number.rjust(_BLOCK_BYTES, b"\0")

@@ -1,0 +1,97 @@
+"""The record engine: a block of stored envelopes in, canonical records and rejects out.
+
+The one entrance to this package for readers and writers of `spark`. It knows nothing of files, Spark or HTTP.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.ingest_report import RejectReason
+from cdi_dagster.spark.records.decrypt import DecryptorCache, decrypt
+from cdi_dagster.spark.records.envelope import Envelope, parse_envelope
+from cdi_dagster.spark.records.keys import KeyResolver
+from cdi_dagster.spark.records.plain import make_record
+from cdi_dagster.spark.records.rejection import RejectedError, reject
+from cdi_dagster.spark.records.rules import rules_for
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reject:
+    """An envelope that cannot become a record.
+
+    Attributes:
+        index: of the envelope in its block.
+        reason: the reason family.
+        detail: what is wrong, without any payload text.
+    """
+
+    index: int
+    reason: RejectReason
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockResult:
+    """What one block of envelopes gave.
+
+    Attributes:
+        records: canonical records in the order of their envelopes, each followed by a newline.
+        published: number of records.
+        rejects: the others, in order.
+        fallbacks: envelopes that took the plain algorithm instead of the fast one.
+    """
+
+    records: bytes
+    published: int
+    rejects: tuple[Reject, ...]
+    fallbacks: int
+
+
+class RecordEngine:
+    """Makes records of one collection. Keeps data keys in memory; not for two threads at once.
+
+    Args:
+        collection: the collection being ingested.
+        keys: where data keys come from.
+    """
+
+    def __init__(self, collection: Collection, keys: KeyResolver) -> None:
+        self._rules = rules_for(collection.db, collection.name)
+        self._decryptors = DecryptorCache(keys)
+
+    def process(self, envelopes: Sequence[bytes]) -> BlockResult:
+        """Make the records of one block of envelope lines (without newlines, without blank lines).
+
+        All data keys that the block needs and that are not kept are asked for in one call.
+
+        Raises:
+            CdiError: DKS_UNAVAILABLE or DKS_FORBIDDEN, from the key service; never a matter of one record.
+        """
+        rejects: list[Reject] = []
+        parsed: list[tuple[int, Envelope]] = []
+        for index, line in enumerate(envelopes):
+            try:
+                parsed.append((index, parse_envelope(line, self._rules)))
+            except RejectedError as error:
+                rejects.append(Reject(index=index, reason=error.reason, detail=error.detail))
+        decryptors = self._decryptors.decryptors(envelope.key for _, envelope in parsed)
+        records: list[bytes] = []
+        fallbacks = 0
+        for index, envelope in parsed:
+            try:
+                if envelope.key not in decryptors:
+                    reject(RejectReason.ENCRYPTION, "data key is not 16, 24 or 32 bytes long")
+                decryptor = decryptors[envelope.key]
+                if decryptor is None:
+                    reject(RejectReason.KEY, "the key service cannot decrypt this data key")
+                plaintext = decrypt(envelope.ciphertext, envelope.initialisation_vector, decryptor)
+                fallbacks += 1
+                records.append(make_record(plaintext, envelope.modified, envelope.rules).data)
+            except RejectedError as error:
+                rejects.append(Reject(index=index, reason=error.reason, detail=error.detail))
+        rejects.sort(key=lambda reject: reject.index)
+        records.append(b"")
+        return BlockResult(
+            records=b"\n".join(records), published=len(records) - 1, rejects=tuple(rejects), fallbacks=fallbacks
+        )

@@ -1,0 +1,105 @@
+"""From a stored line to what the engine needs of its envelope.
+
+Nothing is decrypted here. Internal to `records`.
+"""
+
+from typing import Any, NamedTuple, NoReturn
+
+import orjson
+
+from cdi_dagster.core.ingest_report import RejectReason
+from cdi_dagster.spark.records import json_text
+from cdi_dagster.spark.records.keys import KeyRef
+from cdi_dagster.spark.records.rejection import reject
+from cdi_dagster.spark.records.rules import Rules, rules_for
+
+
+class Envelope(NamedTuple):
+    """What the engine needs of one envelope. A tuple, as one is made for every line.
+
+    Attributes:
+        ciphertext: `message.dbObject`, base64 text.
+        key: names the data key.
+        initialisation_vector: base64 text.
+        rules: those of the collection it states, else of the collection being ingested.
+        modified: `message._lastModifiedDateTime` as text; empty where it is null, a list or an object, or not there.
+    """
+
+    ciphertext: str
+    key: KeyRef
+    initialisation_vector: str
+    rules: Rules
+    modified: str
+
+
+def parse_envelope(line: bytes, default_rules: Rules) -> Envelope:
+    """Read one line.
+
+    Args:
+        line: the envelope as stored, a trailing carriage return allowed.
+        default_rules: those of the collection being ingested.
+
+    Raises:
+        RejectedError: `envelope` or `encryption`.
+    """
+    # Brackets bound the nesting: few brackets cannot be nested deeper than allowed, the others are counted.
+    if line.count(b"{") + line.count(b"[") > json_text.MAX_DEPTH:
+        return _envelope(_parse_exactly(line), default_rules)
+    try:
+        outer = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return _envelope(_parse_exactly(line), default_rules)
+    if type(outer) is dict and type(outer.get("message")) is dict:
+        modified = outer["message"].get("_lastModifiedDateTime")
+        if type(modified) is float:
+            # orjson reads integers beyond 64 bits as floats; here a number's text matters.
+            return _envelope(_parse_exactly(line), default_rules)
+    return _envelope(outer, default_rules)
+
+
+def _parse_exactly(line: bytes) -> Any:
+    try:
+        return json_text.parse(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        reject(RejectReason.ENVELOPE, f"envelope is not UTF-8 at byte {error.start}")
+    except json_text.NotJsonError as error:
+        reject(RejectReason.ENVELOPE, f"envelope is {error}")
+
+
+def _envelope(outer: Any, default_rules: Rules) -> Envelope:
+    message = outer.get("message") if type(outer) is dict else None
+    if type(message) is not dict:
+        reject(RejectReason.ENVELOPE, "envelope has no message object")
+    ciphertext = message.get("dbObject")
+    if type(ciphertext) is not str:
+        reject(RejectReason.ENVELOPE, "message.dbObject is missing or not a string")
+    encryption = message.get("encryption")
+    if type(encryption) is not dict:
+        reject(RejectReason.ENCRYPTION, "message.encryption is missing or not an object")
+    key_encryption_key_id = encryption.get("keyEncryptionKeyId")
+    encrypted_data_key = encryption.get("encryptedEncryptionKey")
+    initialisation_vector = encryption.get("initialisationVector")
+    if (
+        type(key_encryption_key_id) is not str
+        or type(encrypted_data_key) is not str
+        or type(initialisation_vector) is not str
+        or not (key_encryption_key_id and encrypted_data_key and initialisation_vector)
+    ):
+        _reject_materials(encryption)
+    db, name = message.get("db"), message.get("collection")
+    modified = message.get("_lastModifiedDateTime")
+    if type(modified) is not str:
+        modified = "" if modified is None or isinstance(modified, list | dict) else str(modified)
+    return Envelope(
+        ciphertext,
+        KeyRef(key_encryption_key_id, encrypted_data_key),
+        initialisation_vector,
+        rules_for(db, name) if db and name else default_rules,
+        modified,
+    )
+
+
+def _reject_materials(encryption: dict[str, Any]) -> NoReturn:
+    materials = ("keyEncryptionKeyId", "encryptedEncryptionKey", "initialisationVector")
+    bad = [name for name in materials if type(encryption.get(name)) is not str or not encryption[name]]
+    reject(RejectReason.ENCRYPTION, f"message.encryption: {', '.join(bad)} missing, empty or not a string")

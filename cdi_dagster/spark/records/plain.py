@@ -1,0 +1,149 @@
+"""The record contract, step by step, the plain way: what a record is, is decided here.
+
+Standard library only, no shortcuts. `fast` gives the same bytes for ordinary payloads or leaves them to this module.
+Internal to `records`.
+"""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from cdi_dagster.core.ingest_report import RejectReason
+from cdi_dagster.spark.records import json_text
+from cdi_dagster.spark.records.dates import EPOCH, is_date_shaped, to_utc_text
+from cdi_dagster.spark.records.rejection import reject
+from cdi_dagster.spark.records.rules import Rules
+
+_LAST_MODIFIED = "_lastModifiedDateTime"
+_REMOVED = "_removedDateTime"
+_ARCHIVED = "_archivedDateTime"
+_LINE_BREAK_ESCAPE = re.compile(r"(?<!\\)\\[r|n]")
+
+
+class Record(NamedTuple):
+    """One record: its canonical bytes, and whether it is a DELETE (else an INSERT)."""
+
+    data: bytes
+    is_delete: bool
+
+
+def make_record(plaintext: bytes, modified: str, rules: Rules) -> Record:
+    """Make the record of one decrypted payload.
+
+    Args:
+        plaintext: the decrypted dbObject.
+        modified: the envelope's last modified date as text (audit records are stamped with it).
+        rules: of its collection.
+
+    Raises:
+        RejectedError: `ciphertext`, `payload`, `audit`, `date` or `encoding`.
+    """
+    try:
+        return _make_record(plaintext, modified, rules)
+    except RecursionError:
+        # Not too deep (that is counted), only too deep below our caller: a thread starts with an empty stack.
+        with ThreadPoolExecutor(1) as fresh_stack:
+            return fresh_stack.submit(_make_record, plaintext, modified, rules).result()
+
+
+def _make_record(plaintext: bytes, modified: str, rules: Rules) -> Record:
+    record = _parse_payload(plaintext)
+    if rules.audit:
+        record = _audit_context(record, modified)
+    is_delete = _REMOVED in record
+    _validate(record)
+    text = _sanitise(json_text.write_ascii(record), rules)
+    return Record(_canonical(text), is_delete)
+
+
+def _parse_payload(plaintext: bytes) -> dict[str, Any]:
+    try:
+        payload = json_text.parse(plaintext.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        reject(RejectReason.CIPHERTEXT, f"payload is not UTF-8 at byte {error.start}")
+    except json_text.NotJsonError as error:
+        reject(RejectReason.PAYLOAD, f"payload is {error}")
+    if not isinstance(payload, dict):
+        reject(RejectReason.PAYLOAD, "payload is not an object")
+    return payload
+
+
+def _audit_context(payload: dict[str, Any], modified: str) -> dict[str, Any]:
+    """Return the context of an audit payload, stamped with its type and time."""
+    context, audit_type = payload.get("context"), payload.get("auditType")
+    if not isinstance(context, dict) or not context:
+        reject(RejectReason.AUDIT, "context is missing, empty or not an object")
+    if not audit_type:
+        reject(RejectReason.AUDIT, "auditType is missing or empty")
+    context["AUDIT_EVENT"] = audit_type
+    context["TIME_STAMP"] = modified
+    context["TIME_STAMP_ORIG"] = modified
+    return context
+
+
+def _validate(record: dict[str, Any]) -> None:
+    """Write the last modified date, wrap every date and a primitive id."""
+    try:
+        record[_LAST_MODIFIED] = {"$date": to_utc_text(_last_modified(record))}
+        _wrap_dates(record)
+    except ValueError:
+        # Which one is not told: the name of a field is payload too.
+        reject(RejectReason.DATE, "a date does not parse or does not exist")
+    if _REMOVED in record:
+        record.pop(_ARCHIVED, None)
+    record_id = record.get("_id")
+    if record_id is not None and not isinstance(record_id, dict | list):
+        record["_id"] = {"$oid": str(record_id)}
+
+
+def _last_modified(record: dict[str, Any]) -> Any:
+    for name in (_LAST_MODIFIED, _REMOVED, "createdDateTime"):
+        stated = record.get(name)
+        if isinstance(stated, dict):
+            stated = stated.get("$date")
+        if stated:
+            return stated
+    return EPOCH
+
+
+def _wrap_dates(container: dict[str, Any] | list[Any]) -> None:
+    """Wrap every date string at any depth, and reformat the `$date` objects that are members of an object."""
+    in_object = isinstance(container, dict)
+    members: Any = container.items() if isinstance(container, dict) else enumerate(container)
+    for place, value in members:
+        if isinstance(value, str):
+            if is_date_shaped(value):
+                container[place] = {"$date": to_utc_text(value)}
+        elif in_object and _is_date_object(value):
+            value["$date"] = to_utc_text(value["$date"])
+        elif isinstance(value, dict | list):
+            _wrap_dates(value)
+
+
+def _is_date_object(value: Any) -> bool:
+    if not isinstance(value, dict) or len(value) != 1:
+        return False
+    date = value.get("$date")
+    return bool(date) and not isinstance(date, dict | list)
+
+
+def _sanitise(text: str, rules: Rules) -> str:
+    """Replace what downstream cannot read, on the ASCII-escaped text, where it may meet keys and escapes alike."""
+    if rules.drops_line_breaks:
+        text = _LINE_BREAK_ESCAPE.sub("", text)
+    return (
+        text.replace("$", "d_")
+        .replace("\\u0000", "")
+        .replace("_archivedDateTime", "_removedDateTime")
+        .replace("_archived", "_removed")
+    )
+
+
+def _canonical(text: str) -> bytes:
+    try:
+        return json_text.write_canonical(json_text.parse(text)).encode("utf-8")
+    except json_text.NotJsonError as error:
+        # A literal backslash before u0000 is left without its pair.
+        reject(RejectReason.PAYLOAD, f"sanitised payload is {error}")
+    except UnicodeEncodeError:
+        reject(RejectReason.ENCODING, "record holds half of a surrogate pair and cannot be written as UTF-8")

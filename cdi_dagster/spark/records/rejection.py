@@ -1,0 +1,28 @@
+"""Why one envelope cannot become a record: the error that the steps raise and the engine turns into a `Reject`.
+
+Internal to `records`. A detail is written into reports and reject files: it says what is wrong and where (a position),
+and never holds text of the payload or of a key.
+"""
+
+from typing import NoReturn
+
+from cdi_dagster.core.ingest_report import RejectReason
+
+
+class RejectedError(Exception):
+    """This envelope cannot become a record.
+
+    Attributes:
+        reason: the reason family.
+        detail: what is wrong, without any payload text.
+    """
+
+    def __init__(self, reason: RejectReason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def reject(reason: RejectReason, detail: str) -> NoReturn:
+    """Raise RejectedError, and let no error that quotes the payload travel along as its cause."""
+    raise RejectedError(reason, detail) from None

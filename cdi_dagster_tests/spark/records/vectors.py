@@ -1,0 +1,53 @@
+"""The golden records: read from `vectors/records.jsonl`, and the key resolver that unwraps their data keys."""
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cdi_dagster.spark.records.keys import KeyRef
+
+_FILE = Path(__file__).parents[2] / "vectors" / "records.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vector:
+    """One golden record: `expected` is None where the envelope is rejected."""
+
+    name: str
+    group: str
+    collection_id: str
+    envelope: bytes
+    expected: bytes | None
+    reason: str | None
+
+
+def read_vectors() -> list[Vector]:
+    vectors = []
+    for line in _FILE.read_bytes().splitlines():
+        row = json.loads(line)
+        vectors.append(
+            Vector(
+                name=row["name"],
+                group=row["group"],
+                collection_id=f"{row['db']}:{row['collection']}",
+                envelope=row["envelope"].encode("utf-8"),
+                expected=None if row.get("rejected") else row["expected"].encode("utf-8"),
+                reason=row.get("reason"),
+            )
+        )
+    return vectors
+
+
+class ReversedKeys:
+    """Data keys as the STANDALONE profile wraps them: bytes reversed. Remembers what it was asked."""
+
+    def __init__(self, *, refused: Iterable[KeyRef] = ()) -> None:
+        self.calls: list[set[KeyRef]] = []
+        self._refused = set(refused)
+
+    def data_keys(self, refs: Iterable[KeyRef]) -> Mapping[KeyRef, bytes | None]:
+        asked = set(refs)
+        self.calls.append(asked)
+        return {ref: None if ref in self._refused else base64.b64decode(ref.encrypted_data_key)[::-1] for ref in asked}
