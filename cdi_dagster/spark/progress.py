@@ -1,0 +1,148 @@
+"""How far the workers are, while they are: tiny datagrams from every task to the driver.
+
+Purely informational: a lost, late or foreign datagram changes a line on the run page and nothing else, and no task
+waits for or fails on one. Counts that matter come back as task results. `ProgressSender` runs in the workers,
+`ProgressBoard` in the driver.
+"""
+
+import json
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from cdi_dagster.core.pinned_input import PinnedInput
+
+_SEND_INTERVAL_SECONDS: Final = 0.5
+_DATAGRAM_BYTES: Final = 512
+_MB: Final = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressAddress:
+    """Where the driver listens.
+
+    Attributes:
+        host: address or name of the driver.
+        port: its UDP port.
+        token: proves that a datagram is of this job.
+    """
+
+    host: str
+    port: int
+    token: str
+
+
+class ProgressSender:
+    """Tells the driver what one task has done so far, at most twice a second."""
+
+    def __init__(self, address: ProgressAddress | None, task_index: int) -> None:
+        self._address = address
+        self._task_index = task_index
+        self._due = 0.0
+        self._socket: socket.socket | None = None
+
+    def done(self, *, objects: int, compressed_bytes: int, last: bool = False) -> None:
+        """State the task's totals. Cumulative, so that a lost datagram is mended by the next."""
+        now = time.monotonic()
+        if self._address is None or (now < self._due and not last):
+            return
+        self._due = now + _SEND_INTERVAL_SECONDS
+        message = json.dumps([self._address.token, self._task_index, objects, compressed_bytes])
+        try:
+            if self._socket is None:
+                self._socket = _udp_socket(self._address.host)
+            self._socket.sendto(message.encode(), (self._address.host, self._address.port))
+        except OSError:
+            self._address = None  # no way to the driver: go on without, silently and for good
+
+    def close(self) -> None:
+        """Give the socket back."""
+        if self._socket is not None:
+            self._socket.close()
+
+
+class ProgressBoard:
+    """Adds up what the tasks say and puts it into a sentence.
+
+    Attributes:
+        address: what the senders need, or None where no socket could be opened.
+    """
+
+    def __init__(self, host: str, pinned: PinnedInput, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pinned = pinned
+        self._clock = clock
+        self._started = clock()
+        self._done_by_task: dict[int, tuple[int, int]] = {}
+        self._token = secrets.token_hex(8)
+        self._socket: socket.socket | None = None
+        self.address: ProgressAddress | None = None
+        try:
+            self._socket = _udp_socket(host)
+            self._socket.bind((host, 0))
+            self._socket.setblocking(False)
+            self.address = ProgressAddress(host=host, port=self._socket.getsockname()[1], token=self._token)
+        except OSError:
+            self.close()
+
+    def listen(self) -> None:
+        """Take in the datagrams that have arrived, without waiting."""
+        while self._socket is not None:
+            try:
+                message = json.loads(self._socket.recv(_DATAGRAM_BYTES))
+                token, task_index, objects, compressed_bytes = message
+            except BlockingIOError:
+                return
+            except (OSError, ValueError, TypeError):
+                continue
+            if token == self._token:
+                self._done_by_task[int(task_index)] = (int(objects), int(compressed_bytes))
+
+    def numbers(self) -> dict[str, float | int | None]:
+        """Return objects and bytes done of total, bytes a second, and seconds left (None while unknown)."""
+        total = self._pinned.input_bytes
+        done = min(sum(done for _, done in self._done_by_task.values()), total)
+        elapsed = max(self._clock() - self._started, 1e-9)
+        rate = done / elapsed
+        return {
+            "objects_done": min(sum(objects for objects, _ in self._done_by_task.values()), len(self._pinned.objects)),
+            "objects_total": len(self._pinned.objects),
+            "bytes_done": done,
+            "bytes_total": total,
+            "bytes_per_second": round(rate),
+            "seconds_left": round((total - done) / rate, 1) if rate > 0 else None,
+        }
+
+    def text(self) -> str:
+        """Return the numbers as a sentence for the run page."""
+        numbers = self.numbers()
+        left = numbers["seconds_left"]
+        text = (
+            f"{numbers['objects_done']} of {numbers['objects_total']} objects, "
+            f"{(numbers['bytes_done'] or 0) / _MB:.1f} of {(numbers['bytes_total'] or 0) / _MB:.1f} MB"
+        )
+        if left is None:
+            return f"{text}; the first bytes are still being read"
+        return f"{text}, {(numbers['bytes_per_second'] or 0) / _MB:.1f} MB/s, about {left:.0f} s left"
+
+    def close(self) -> None:
+        """Stop listening."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _udp_socket(host: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.socket(family, socket.SOCK_DGRAM)

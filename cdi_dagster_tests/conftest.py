@@ -1,0 +1,47 @@
+"""Fixtures that several packages of tests share: one Spark for the whole test process.
+
+Servers are plain functions (`s3_server`) and fixtures of one package live in its own conftest. Keep this small.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cdi_dagster_tests.s3_server import REGION, s3_endpoint
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
+    """A Spark with two cores, four tries a task, a Hive catalog in memory, and workers that reach the tests' S3."""
+    from pyspark.sql import SparkSession
+
+    home = tmp_path_factory.mktemp("spark")
+    settings = {
+        "spark.ui.enabled": "false",
+        "spark.driver.memory": "1g",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.pyspark.python": sys.executable,
+        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.catalogImplementation": "hive",
+        "spark.sql.warehouse.dir": (home / "warehouse").as_uri(),
+        "spark.hadoop.javax.jdo.option.ConnectionURL": "jdbc:derby:memory:metastore;create=true",
+        "spark.driver.extraJavaOptions": f"-Dderby.system.home={home} -Dderby.stream.error.file={home}/derby.log",
+        "spark.executorEnv.AWS_ENDPOINT_URL": s3_endpoint(),
+        "spark.executorEnv.AWS_DEFAULT_REGION": REGION,
+        "spark.executorEnv.AWS_ACCESS_KEY_ID": "testing",
+        "spark.executorEnv.AWS_SECRET_ACCESS_KEY": "testing",
+    }
+    builder = SparkSession.builder.master("local[2,4]").appName("tests")
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    session = builder.getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    yield session
+    session.stop()
