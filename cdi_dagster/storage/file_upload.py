@@ -65,8 +65,8 @@ class FileUpload:
 
     def _create(self) -> io.BufferedWriter:
         for attempt in range(1, _ATTEMPTS + 1):
-            self._staged.parent.mkdir(parents=True, exist_ok=True)
             try:
+                self._staged.parent.mkdir(parents=True, exist_ok=True)
                 return io.BufferedWriter(io.FileIO(self._staged, "xb"), _BUFFER_BYTES)
             except FileNotFoundError:
                 if attempt == _ATTEMPTS:

@@ -152,10 +152,11 @@ class FileStorage:
         return self._upload(key, group=group, if_absent=if_absent, if_match=None)
 
     def _upload(self, key: str, *, group: str | None, if_absent: bool, if_match: str | None) -> FileUpload:
+        target = self._path(key)
         return FileUpload(
             key,
             self.uri(key),
-            target=self._path(key),
+            target=target,
             staging=self._staging,
             folder=self._uploads(group) / key.rpartition("/")[0],
             lock=lambda: self._lock(key),

@@ -1,0 +1,227 @@
+"""S3Storage: objects under an `s3://` root.
+
+Conditional requests (If-Match, If-None-Match), version ids where the bucket keeps versions, all pages, all per-key
+errors. Made by `open_storage`; the promises are in `interface`. What belongs to the storage itself lies under
+`<root>/_publications/`: journals of publications, and notes of unfinished uploads by group.
+"""
+
+import io
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC
+from typing import Any, BinaryIO, cast
+
+from cdi_dagster.core.listing import StoredObject
+from cdi_dagster.storage.interface import (
+    ObjectMissingError,
+    PreparedObject,
+    StorageError,
+    StorageUnavailableError,
+)
+from cdi_dagster.storage.keys import (
+    checked_group,
+    checked_key,
+    checked_prefix,
+    checked_publication_prefix,
+    is_reserved,
+)
+from cdi_dagster.storage.s3_bucket import S3Bucket, code_of, etag_in, version_in
+from cdi_dagster.storage.s3_publication import S3Publisher
+from cdi_dagster.storage.s3_stream import S3Stream
+from cdi_dagster.storage.s3_upload import S3Upload, abort_upload, described, put_object, registry_prefix
+
+_BUFFER_BYTES = 256 * 1024
+_PAGE_KEYS = 1000  # what S3 lists or deletes in one request at most
+_DELETE_TRIES = 3
+_WORTH_RETRYING = {"InternalError", "SlowDown", "ServiceUnavailable", "OperationAborted"}
+
+_LOG = logging.getLogger(__name__)
+
+
+class S3Storage:
+    """Objects under one bucket and prefix.
+
+    Args:
+        root: `s3://bucket[/prefix]`.
+        endpoint_url: for anything but AWS itself (default: boto3's own configuration, AWS_ENDPOINT_URL).
+        region_name: default: boto3's own configuration, AWS_REGION.
+
+    Raises:
+        ValueError: the root is not of that form.
+    """
+
+    def __init__(self, root: str, *, endpoint_url: str | None = None, region_name: str | None = None) -> None:
+        self._bucket = S3Bucket(root, endpoint_url=endpoint_url, region_name=region_name)
+        self._keeps_versions: bool | None = None
+        self._bucket_is_there = False
+
+    def __repr__(self) -> str:
+        return f"S3Storage({self.root!r})"
+
+    @property
+    def root(self) -> str:
+        """The root URI, without a trailing slash."""
+        return self._bucket.root
+
+    def uri(self, key: str) -> str:
+        """Return the full URI of a key or prefix."""
+        return self._bucket.uri(key)
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield every object under a prefix, in key order, all pages."""
+        prefix = checked_prefix(self.root, prefix)
+        for row in self._version_rows(prefix) if self._versioned() else self._rows(prefix):
+            key = row["Key"].removeprefix(self._bucket.base)
+            if not is_reserved(key) and not key.endswith("/"):  # `folder/` objects are made by consoles, and empty
+                yield StoredObject(
+                    key=key,
+                    size_bytes=row["Size"],
+                    etag=etag_in(row),
+                    version_id=version_in(row),
+                    modified_at=row["LastModified"].astimezone(UTC),
+                )
+
+    def _rows(self, prefix: str) -> Iterator[dict[str, Any]]:
+        for page in self._pages("list_objects_v2", prefix):
+            yield from page.get("Contents", ())
+
+    def _version_rows(self, prefix: str) -> Iterator[dict[str, Any]]:
+        pages = self._pages("list_object_versions", prefix)
+        try:
+            first = next(pages)
+        except StorageUnavailableError as error:
+            if code_of(error) != "AccessDenied":
+                raise
+            _LOG.warning("s3:ListBucketVersions is not allowed on %s: version ids stay unknown", self.root)
+            self._keeps_versions = False
+            yield from self._rows(prefix)
+            return
+        for page in itertools.chain([first], pages):
+            yield from (row for row in page.get("Versions", ()) if row["IsLatest"])
+
+    def _pages(self, operation: str, prefix: str) -> Iterator[dict[str, Any]]:
+        return self._bucket.pages(
+            operation, "list", prefix, Prefix=self._bucket.full(prefix), PaginationConfig={"PageSize": _PAGE_KEYS}
+        )
+
+    def _versioned(self) -> bool:
+        """Return whether the bucket keeps, or kept, versions; False where we may not know."""
+        if self._keeps_versions is None:
+            try:
+                answer = self._bucket.call("get_bucket_versioning", "look at the versioning of", "")
+                self._keeps_versions = answer.get("Status") in ("Enabled", "Suspended")
+            except StorageUnavailableError as error:
+                if code_of(error) not in ("AccessDenied", "403"):
+                    raise
+                _LOG.warning("s3:GetBucketVersioning is not allowed on %s: version ids stay unknown", self.root)
+                self._keeps_versions = False
+        return self._keeps_versions
+
+    def head(self, key: str) -> StoredObject | None:
+        """Return the object's description, or None where there is none."""
+        checked_key(self.root, key)
+        try:
+            answer = self._bucket.call("head_object", "look at", key, Key=self._bucket.full(key))
+        except ObjectMissingError:
+            self._require_bucket()
+            return None
+        return described(key, answer)
+
+    def _require_bucket(self) -> None:
+        # HEAD answers 404 for a missing bucket too; ask once, so that "no object" is never said of "no bucket".
+        if self._bucket_is_there:
+            return
+        try:
+            self._bucket.call("head_bucket", "look at", "")
+        except ObjectMissingError as error:
+            raise StorageUnavailableError(
+                f"The bucket of {self.root} does not exist. Create it, or correct the root."
+            ) from error
+        self._bucket_is_there = True
+
+    def open(
+        self, key: str, *, etag: str | None = None, version_id: str | None = None, first_byte: int = 0
+    ) -> BinaryIO:
+        """Open for streaming; resumes by itself where a connection is cut."""
+        checked_key(self.root, key)
+        stream = S3Stream(self._bucket, key, etag=etag, version_id=version_id, first_byte=first_byte)
+        return cast(BinaryIO, io.BufferedReader(stream, _BUFFER_BYTES))
+
+    def read(self, key: str) -> bytes:
+        """Return a small object's bytes."""
+        with self.open(key) as stream:
+            return stream.read()
+
+    def write(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> StoredObject:
+        """Write a small object, atomically, in one request."""
+        checked_key(self.root, key)
+        return put_object(self._bucket, key, data, if_absent=if_absent, if_match=if_match)
+
+    def upload(self, key: str, *, if_absent: bool = False, group: str | None = None) -> S3Upload:
+        """Begin writing one object in pieces; at most one part (8 MiB and up) is held in memory."""
+        checked_key(self.root, key)
+        return S3Upload(self._bucket, key, if_absent=if_absent, group=None if group is None else checked_group(group))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects, a thousand in a request; a failure of one batch does not keep the next from being tried."""
+        self._delete(checked_key(self.root, key) for key in keys)
+
+    def _delete(self, keys: Iterable[str]) -> None:
+        failures: dict[str, str] = {}
+        remaining = iter(keys)
+        while batch := list(itertools.islice(remaining, _PAGE_KEYS)):
+            failures |= self._delete_batch(batch)
+        if failures:
+            kinds = ", ".join(sorted(set(failures.values())))
+            raise StorageError(
+                f"{len(failures)} objects under {self.root} could not be deleted ({kinds}): {', '.join(failures)}. "
+                "Give this role s3:DeleteObject, or lift the object lock, then run again."
+            )
+
+    def _delete_batch(self, keys: Sequence[str]) -> dict[str, str]:
+        """Delete up to a thousand keys; return key -> code of those that S3 refused (it answers 200 all the same)."""
+        refused: dict[str, str] = {}
+        for _ in range(_DELETE_TRIES):
+            answer = self._bucket.call(
+                "delete_objects",
+                f"delete {len(keys)} objects, {keys[0]} first, under",
+                "",
+                Delete={"Objects": [{"Key": self._bucket.full(key)} for key in keys], "Quiet": True},
+            )
+            errors = {
+                row["Key"].removeprefix(self._bucket.base): row.get("Code", "unknown")
+                for row in answer.get("Errors", ())
+                if row.get("Code") != "NoSuchKey"
+            }
+            refused = {key: code for key, code in refused.items() if key not in keys} | errors
+            keys = [key for key, code in errors.items() if code in _WORTH_RETRYING]
+            if not keys:
+                break
+        return refused
+
+    def publish(self, prefix: str, prepared: Sequence[PreparedObject], mark: bytes, *, group: str) -> None:
+        """Publish under a journal: whole or as before to whoever respects `_SUCCESS`."""
+        checked_publication_prefix(self.root, prefix)
+        self._publisher.publish(prefix, prepared, mark, group=checked_group(group))
+
+    def recover(self, prefix: str) -> None:
+        """Roll the publication forward that a killed process had decided."""
+        self._publisher.recover(checked_publication_prefix(self.root, prefix))
+
+    @property
+    def _publisher(self) -> S3Publisher:
+        return S3Publisher(self._bucket, self.list, self._delete)
+
+    def discard(self, prefix: str, *, group: str) -> None:
+        """Abort every upload to the prefix that was begun under the group, but for those already decided on."""
+        notes = registry_prefix(checked_group(group), "")
+        decided = self._publisher.decided_uploads()
+        forgotten = []
+        for row in self._rows(notes + checked_prefix(self.root, prefix)):
+            note = row["Key"].removeprefix(self._bucket.base)
+            key, _, upload_id = note.removeprefix(notes).rpartition("/")
+            if upload_id not in decided:
+                abort_upload(self._bucket, key, upload_id)
+                forgotten.append(note)
+        self._delete(forgotten)

@@ -1,0 +1,224 @@
+"""Publishing to a prefix of S3, which cannot swap folders: decide in one object, then roll forward (docs/adr/0001).
+
+    1  write the journal `_publications/journals/<prefix>journal.json`   <- the decision; before it nothing has changed
+    2  delete `_SUCCESS`                                                 from here the prefix is not for reading
+    3  complete the prepared uploads
+    4  delete the objects of the publication before
+    5  write `_SUCCESS` with the mark                                    from here it is, whole
+    6  delete the journal
+
+Killed between 1 and 6, `recover` does what is left; every step may be done twice. Old objects go only when all new
+ones are there, so that a publication whose uploads were aborted by somebody can still be taken back. One publisher
+per prefix at a time is the caller's to ensure. For `s3` only.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from cdi_dagster.core.listing import StoredObject
+from cdi_dagster.storage.interface import (
+    ObjectExistsError,
+    ObjectMissingError,
+    PreparedObject,
+    StorageError,
+)
+from cdi_dagster.storage.keys import PUBLICATIONS_FOLDER
+from cdi_dagster.storage.s3_bucket import S3Bucket
+from cdi_dagster.storage.s3_stream import S3Stream
+from cdi_dagster.storage.s3_upload import (
+    complete_upload,
+    head_if_ours,
+    put_object,
+    registry_key,
+    upload_is_there,
+)
+
+_JOURNALS = f"{PUBLICATIONS_FOLDER}/journals/"
+_SUCCESS_MARK = "_SUCCESS"
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_THREADS = 8  # keeps the time without `_SUCCESS` short: a hundred parts in about a second
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Journal:
+    """A decided publication.
+
+    Attributes:
+        prefix: what is published.
+        group: what it belongs to.
+        prepared: the objects that will be there.
+        mark: content of the new `_SUCCESS`.
+        mark_before: content of the `_SUCCESS` that is replaced, None if there was none.
+    """
+
+    prefix: str
+    group: str
+    prepared: tuple[PreparedObject, ...]
+    mark: bytes
+    mark_before: bytes | None
+
+    def to_bytes(self) -> bytes:
+        before = None if self.mark_before is None else base64.b64encode(self.mark_before).decode()
+        return json.dumps(
+            {
+                "prefix": self.prefix,
+                "group": self.group,
+                "prepared": [asdict(item) for item in self.prepared],
+                "mark": base64.b64encode(self.mark).decode(),
+                "mark_before": before,
+            }
+        ).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "_Journal":
+        value: dict[str, Any] = json.loads(data)
+        before = value["mark_before"]
+        return cls(
+            prefix=value["prefix"],
+            group=value["group"],
+            prepared=tuple(PreparedObject(**item) for item in value["prepared"]),
+            mark=base64.b64decode(value["mark"]),
+            mark_before=None if before is None else base64.b64decode(before),
+        )
+
+
+class S3Publisher:
+    """Publishes to prefixes of one bucket.
+
+    Args:
+        bucket: where.
+        list_objects: yields every object under a prefix.
+        delete: deletes keys, raising for those it could not delete.
+    """
+
+    def __init__(
+        self,
+        bucket: S3Bucket,
+        list_objects: Callable[[str], Iterator[StoredObject]],
+        delete: Callable[[Iterable[str]], None],
+    ) -> None:
+        self._bucket = bucket
+        self._list_objects = list_objects
+        self._delete = delete
+
+    def publish(self, prefix: str, prepared: Sequence[PreparedObject], mark: bytes, *, group: str) -> None:
+        """As `Storage.publish`."""
+        self.recover(prefix)
+        self._require_uploads(prefix, prepared)
+        journal = _Journal(
+            prefix=prefix,
+            group=group,
+            prepared=tuple(prepared),
+            mark=mark,
+            mark_before=self._read(prefix + _SUCCESS_MARK),
+        )
+        try:
+            put_object(self._bucket, _journal_key(prefix), journal.to_bytes(), if_absent=True)
+        except ObjectExistsError as error:
+            raise StorageError(
+                f"Another publication to {self._bucket.uri(prefix)} began just now: let one run at a time publish it."
+            ) from error
+        self._roll_forward(journal)
+
+    def recover(self, prefix: str) -> None:
+        """As `Storage.recover`."""
+        data = self._read(_journal_key(prefix))
+        if data is None:
+            return
+        journal = _Journal.from_bytes(data)
+        if all(_in_parallel(self._can_appear, journal.prepared)):
+            self._roll_forward(journal)
+        else:
+            self._roll_back(journal)
+
+    def decided_uploads(self) -> set[str]:
+        """Return the ids of the uploads that any publication, not finished yet, has decided on."""
+        decided: set[str] = set()
+        for page in self._bucket.pages("list_objects_v2", "list", "", Prefix=self._bucket.full(_JOURNALS)):
+            for row in page.get("Contents", ()):
+                data = self._read(row["Key"].removeprefix(self._bucket.base))
+                if data is not None:
+                    decided |= {item.token["upload_id"] for item in _Journal.from_bytes(data).prepared}
+        return decided
+
+    def _require_uploads(self, prefix: str, prepared: Sequence[PreparedObject]) -> None:
+        keys = [item.key for item in prepared]
+        if len(set(keys)) != len(keys) or not all(
+            item.key.startswith(prefix) and item.key != prefix + _SUCCESS_MARK and "upload_id" in item.token
+            for item in prepared
+        ):
+            raise StorageError(
+                f"Objects were not prepared for {self._bucket.uri(prefix)}, or twice: prepare them again."
+            )
+        for item, there in zip(prepared, _in_parallel(self._can_appear, prepared), strict=True):
+            if not there:
+                raise ObjectMissingError(f"The upload to {self._bucket.uri(item.key)} is gone: run again.")
+
+    def _can_appear(self, prepared: PreparedObject) -> bool:
+        return upload_is_there(self._bucket, prepared) or self._has_appeared(prepared)
+
+    def _has_appeared(self, prepared: PreparedObject) -> bool:
+        return head_if_ours(self._bucket, prepared.key, prepared.token["write_id"]) is not None
+
+    def _complete(self, prepared: PreparedObject) -> None:
+        if upload_is_there(self._bucket, prepared) or not self._has_appeared(prepared):
+            complete_upload(self._bucket, prepared)
+
+    def _roll_forward(self, journal: _Journal) -> None:
+        success = journal.prefix + _SUCCESS_MARK
+        self._delete([success])
+        _in_parallel(self._complete, journal.prepared)
+        if self._finished_by_another(journal):
+            return
+        ours = {item.key for item in journal.prepared}
+        self._delete(stored.key for stored in self._list_objects(journal.prefix) if stored.key not in ours)
+        put_object(self._bucket, success, journal.mark)
+        self._forget(journal)
+
+    def _finished_by_another(self, journal: _Journal) -> bool:
+        """Look once more before anything is lost: a second publisher, against the rule, may have recovered ours."""
+        present = self._read(_journal_key(journal.prefix))
+        if present == journal.to_bytes():
+            return False
+        if present is None and self._read(journal.prefix + _SUCCESS_MARK) == journal.mark:
+            return True
+        raise StorageError(
+            f"Another process took over the publication to {self._bucket.uri(journal.prefix)}: "
+            "let one run at a time publish it, then run again."
+        )
+
+    def _roll_back(self, journal: _Journal) -> None:
+        """Take back a publication whose uploads were aborted by somebody: the one before is still there, whole."""
+        success = journal.prefix + _SUCCESS_MARK
+        self._delete([success])
+        self._delete(item.key for item in journal.prepared if self._has_appeared(item))
+        if journal.mark_before is not None:
+            put_object(self._bucket, success, journal.mark_before)
+        self._forget(journal)
+
+    def _forget(self, journal: _Journal) -> None:
+        notes = [registry_key(journal.group, item.key, item.token["upload_id"]) for item in journal.prepared]
+        self._delete([_journal_key(journal.prefix)])
+        self._delete(notes)
+
+    def _read(self, key: str) -> bytes | None:
+        try:
+            with S3Stream(self._bucket, key, etag=None, version_id=None, first_byte=0) as stream:
+                return stream.readall()
+        except ObjectMissingError:
+            return None
+
+
+def _journal_key(prefix: str) -> str:
+    return f"{_JOURNALS}{prefix}journal.json"
+
+
+def _in_parallel(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return list(threads.map(work, items))
