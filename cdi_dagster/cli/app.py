@@ -38,7 +38,7 @@ COMMANDS: tuple[Entry, ...] = (
         section=_START,
         name="demo",
         target="cdi_dagster.cli.demo:demo_command",
-        summary="Sample days through the real thing: encrypt, coalesce, ingest through Dagster, publish.",
+        summary="Sample days through the real thing, by Dagster.",
     ),
     Entry(
         section=_START,
@@ -50,13 +50,13 @@ COMMANDS: tuple[Entry, ...] = (
         section=_START,
         name="doctor",
         target="cdi_dagster.cli.doctor:doctor_command",
-        summary="Check this installation: a line for each part, with the mend.",
+        summary="Check this installation: a line a part, with the mend.",
     ),
     Entry(
         section=_DAILY,
         name="status",
         target="cdi_dagster.cli.status:status_command",
-        summary="What the coalescer does with a day, and its size against the usual.",
+        summary="What the coalescer does with a day, and its usual size.",
     ),
     Entry(
         section=_DAILY,
@@ -74,7 +74,7 @@ COMMANDS: tuple[Entry, ...] = (
         section=_BY_HAND,
         name="pin",
         target="cdi_dagster.cli.pin:pin_command",
-        summary="Write the pinned input of a day, or say why it may not be.",
+        summary="Write the pinned input of a day, or say why not.",
     ),
     Entry(
         section=_BY_HAND,

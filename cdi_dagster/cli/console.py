@@ -5,7 +5,8 @@ Tables are rich's where a person watches and plain lines of text elsewhere; only
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import click
@@ -64,14 +65,36 @@ def _console(stream: TextIO) -> Console:
     return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
 
 
-def facts_table(rows: Sequence[tuple[str, str]]) -> Table:
-    """Return a table of names and values without frame."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(name, Text(value))
-    return table
+@contextmanager
+def saying(what: str) -> Iterator[Callable[[str], None]]:
+    """Say on stderr what is being done, and yield a function that says how far it is.
+
+    One changing line where a person watches, a line for each saying elsewhere.
+    """
+    console = progress_console()
+    if console.is_terminal:
+        with console.status(escape(what)) as status:
+            yield lambda text: status.update(escape(f"{what}: {text}"))
+        return
+    console.print(escape(what))
+    said = [what]
+
+    def say(text: str) -> None:
+        if text != said[-1]:
+            said.append(text)
+            console.print(f"  {escape(text)}")
+
+    yield say
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> Text:
+    """Return names and values, one pair a line, values aligned and never cut."""
+    width = max((len(name) for name, _ in rows), default=0)
+    text = Text()
+    for number, (name, value) in enumerate(rows):
+        text.append("\n" if number else "")
+        text.append(f"{name:<{width}}", style="dim").append(f"  {value}")
+    return text
 
 
 def figures_table(title: str | None, headings: Sequence[str]) -> Table:

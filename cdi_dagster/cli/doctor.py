@@ -17,7 +17,6 @@ from enum import StrEnum
 from pathlib import Path
 
 import click
-from rich.table import Table
 from rich.text import Text
 
 from cdi_dagster.cli.console import json_option, print_json, result_console, size_text
@@ -238,13 +237,9 @@ def doctor_command(ctx: click.Context, only: tuple[str, ...], quiet: bool, as_js
 _MARKS = {Verdict.OK: ("ok", "green"), Verdict.NOTE: ("--", "yellow"), Verdict.FAILED: ("FAILED", "bold red")}
 
 
-def _line(title: str, finding: Finding) -> Table:
+def _line(title: str, finding: Finding) -> Text:
     mark, style = _MARKS[finding.verdict]
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(width=6, no_wrap=True)
-    table.add_column(width=14, no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row(Text(mark, style=style), title, Text(finding.text))
+    line = Text(f"{mark:<8}", style=style).append(f"{title:<16}{finding.text}", style="default")
     if finding.mend:
-        table.add_row("", "", Text(finding.mend, style="dim"))
-    return table
+        line.append(f"\n{'':<24}{finding.mend}", style="dim")
+    return line

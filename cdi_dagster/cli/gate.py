@@ -21,8 +21,8 @@ def coalescer_status(settings: Settings, corporate: Storage, collection: Collect
     return source.status(collection, day)
 
 
-def require_gate(status: CoalescerStatus, *, override: bool) -> None:
-    """Return where the gate is open or overridden.
+def require_gate(settings: Settings, corporate: Storage, collection: Collection, day: date, *, override: bool) -> None:
+    """Return where the gate is open, or overridden: then nobody is asked.
 
     Raises:
         CdiError: the coalescer is not done; the next step names `--override-gate`.
@@ -30,7 +30,7 @@ def require_gate(status: CoalescerStatus, *, override: bool) -> None:
     if override:
         return
     try:
-        require_open(status)
+        require_open(coalescer_status(settings, corporate, collection, day))
     except CdiError as error:
         raise CdiError(
             error.failure_class,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cdi_dagster.cli.console import facts_table, json_option, print_json, result_console, size_text
+from cdi_dagster.cli.console import facts, json_option, print_json, result_console, size_text
 from cdi_dagster.cli.options import (
     collection_option,
     corporate_root_option,
@@ -49,7 +49,7 @@ def pin_command(
     The manifest goes where the next run reads it, below the published root. Refuses, saying why, while the coalescer
     is not done, where there are no objects, where a name is wrong, and where offsets overlap.
     """
-    from cdi_dagster.cli.gate import coalescer_status, require_gate
+    from cdi_dagster.cli.gate import require_gate
     from cdi_dagster.core.places import pinned_input_key
     from cdi_dagster.ingestion.pinning import pin_storage_day
     from cdi_dagster.settings import load_settings
@@ -57,7 +57,7 @@ def pin_command(
 
     settings = load_settings(**given(corporate_root=corporate_root, published_root=published_root))
     corporate, published = open_storage(settings.corporate_root), open_storage(settings.published_root)
-    require_gate(coalescer_status(settings, corporate, collection, storage_day), override=override_gate)
+    require_gate(settings, corporate, collection, storage_day, override=override_gate)
     pinned = pin_storage_day(corporate, published, collection, storage_day, allow_empty=allow_empty)
     if output:
         _write(output, pinned)
@@ -65,21 +65,21 @@ def pin_command(
         print_json(pinned.to_json())
         return
     places = [published.uri(pinned_input_key(collection, storage_day)), *([str(output)] if output else [])]
-    result_console().print(facts_table([*pinned_facts(pinned), *(("written to", place) for place in places)]))
+    result_console().print(facts([*pinned_facts(pinned), *(("written to", place) for place in places)]))
 
 
 def pinned_facts(pinned: PinnedInput) -> list[tuple[str, str]]:
     """Say what a pinned input holds."""
-    facts = [
+    rows = [
         ("pinned", f"{len(pinned.objects)} objects, {size_text(pinned.input_bytes)}, {pinned.offset_count:,} offsets"),
         ("fingerprint", pinned.fingerprint),
     ]
     for left in pinned.left_out:
-        facts.append(("left out", f"{left.key.rsplit('/', 1)[-1]}: {left.why}"))
+        rows.append(("left out", f"{left.key.rsplit('/', 1)[-1]}: {left.why}"))
     for gap in pinned.gaps:
         span = f"{gap.first_offset} to {gap.last_offset}"
-        facts.append(("offset gap", f"Kafka partition {gap.kafka_partition}: {span} ({gap.offset_count:,} missing)"))
-    return facts
+        rows.append(("offset gap", f"Kafka partition {gap.kafka_partition}: {span} ({gap.offset_count:,} missing)"))
+    return rows
 
 
 def _write(output: Path, pinned: PinnedInput) -> None:

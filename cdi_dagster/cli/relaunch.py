@@ -4,7 +4,7 @@ from datetime import date
 
 import click
 
-from cdi_dagster.cli.console import facts_table, json_option, print_json, result_console
+from cdi_dagster.cli.console import facts, json_option, print_json, result_console
 from cdi_dagster.cli.options import DayType, collection_option
 from cdi_dagster.cli.webserver import DEFAULT_URL, Webserver
 from cdi_dagster.core.collections import Collection
@@ -49,7 +49,7 @@ def relaunch_command(
     span = storage_days[0] if len(storage_days) == 1 else f"{storage_days[0]} to {storage_days[-1]}"
     exported = f"{export_day}" if last == export_day else f"{export_day} to {last}"
     result_console().print(
-        facts_table(
+        facts(
             [
                 ("launched", f"backfill {backfill_id}: {collection.id}, {len(storage_days)} day(s)"),
                 ("export days", exported),

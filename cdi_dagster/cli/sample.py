@@ -4,7 +4,7 @@ from datetime import date
 
 import click
 
-from cdi_dagster.cli.console import facts_table, json_option, print_json, result_console, size_text
+from cdi_dagster.cli.console import facts, json_option, print_json, result_console, size_text
 from cdi_dagster.cli.options import CollectionType, corporate_root_option, given, storage_day_option
 from cdi_dagster.core.collections import Collection
 
@@ -77,7 +77,7 @@ def sample_command(
         return
     bad = ", ".join(f"{count} {reason}" for reason, count in summary.bad_by_reason.items())
     result_console().print(
-        facts_table(
+        facts(
             [
                 ("written", f"{summary.objects} raw objects, {size_text(summary.stored_bytes)}"),
                 ("envelopes", f"{summary.records:,}" + (f", of which broken: {bad}" if bad else "")),

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cdi_dagster.cli.console import facts_table, figures_table, json_option, print_json, result_console, size_text
+from cdi_dagster.cli.console import facts, figures_table, json_option, print_json, result_console, size_text
 from cdi_dagster.cli.options import (
     collection_option,
     corporate_root_option,
@@ -176,7 +176,7 @@ def _show(
     console = result_console()
     console.print(f"[bold]{collection.id}[/], storage day {storage_day}, export day {export_day_of(storage_day)}")
     console.print(
-        facts_table(
+        facts(
             [
                 ("coalescer", f"{status.state}: {status.reason}"),
                 ("gate", "open" if status.is_open else "closed: nothing starts"),

@@ -26,7 +26,8 @@ _LOCATIONS = """query CdiLocations { workspaceOrError { __typename
     ... on PythonError { message } } } } ... on PythonError { message } } }"""
 
 _LAUNCH_BACKFILL = """mutation CdiBackfill($params: LaunchBackfillParams!) {
-  launchPartitionBackfill(backfillParams: $params) { __typename ... on LaunchBackfillSuccess { backfillId } ... on Error { message } } }"""
+  launchPartitionBackfill(backfillParams: $params) { __typename
+  ... on LaunchBackfillSuccess { backfillId } ... on Error { message } } }"""
 
 _LAUNCH_RUN = """mutation CdiRun($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
   ... on LaunchRunSuccess { run { runId } } ... on Error { message }

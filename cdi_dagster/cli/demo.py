@@ -1,0 +1,156 @@
+"""`cdi demo`: several storage days through the real thing, on this machine, then where to look.
+
+Invents encrypted raw objects, runs the coalescer, and materialises the days through a real Dagster: webserver, daemon,
+run workers, Spark. The home is `demo_home`, the runs are followed in `demo_runs`; here is the story.
+"""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from cdi_dagster.cli.console import facts, figures_table, json_option, print_json, result_console, saying, size_text
+from cdi_dagster.cli.demo_home import COLLECTION, DemoHome, home_option
+from cdi_dagster.cli.demo_runs import DayResult, materialise_day, wait_until_loaded
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.places import daily_records_prefix
+
+
+@click.command("demo")
+@home_option()
+@json_option
+def demo_command(home: Path, as_json: bool) -> None:
+    """Run sample days through the real thing: encrypt, coalesce, ingest through Dagster, publish records and tables.
+
+    One of the days holds events that cannot become records, and shows what happens then. Running it again is safe:
+    days that are there are kept, and each is materialised again, which replaces what was published. Needs no network
+    and no AWS.
+    """
+    started = time.monotonic()
+    demo = DemoHome.open(home)
+    results = _run(demo)
+    seconds = time.monotonic() - started
+    if as_json:
+        print_json({"home": str(demo.folder), "seconds": seconds, "days": [asdict(result) for result in results]})
+    else:
+        _tell(result_console(), demo, results, seconds)
+    _require_expected(demo, results)
+
+
+def _run(demo: DemoHome) -> list[DayResult]:
+    from cdi_dagster.cli.servers import dagster_dev, free_port, key_service
+    from cdi_dagster.cli.webserver import Webserver
+
+    demo.make_dagster_home()
+    port = free_port()
+    log_path = demo.folder / "logs" / "dagster.log"
+    with (
+        key_service(demo.folder) as dks_url,
+        # Dagster needs some seconds to come up: meanwhile the days are written and coalesced.
+        dagster_dev(demo.environment(dks_url), port=port, log_path=log_path) as dagster,
+    ):
+        with saying("Writing storage days as K2HB does (invented, encrypted)") as say:
+            demo.write_days(say)
+        _coalesce(demo)
+        webserver = Webserver(f"http://127.0.0.1:{port}")
+        with saying("Starting Dagster: webserver, daemon, code location"):
+            wait_until_loaded(webserver, dagster)
+        results = []
+        for number, day in enumerate(demo.days, start=1):
+            what = f"Materialising storage day {day.storage_day} ({number} of {len(demo.days)})"
+            with saying(what) as say:
+                result = materialise_day(demo, webserver, dagster, day.storage_day, say)
+            say_result(result)
+            results.append(result)
+        return results
+
+
+def _coalesce(demo: DemoHome) -> None:
+    from cdi_dagster.coalescer import coalesce
+
+    with saying("Coalescing: small objects become large ones, then go") as say:
+        for day in demo.days:
+            before = sum(1 for _ in demo.corporate.list(COLLECTION.corporate_prefix(day.storage_day)))
+            coalesce(demo.corporate, COLLECTION, day.storage_day)
+            after = sum(1 for _ in demo.corporate.list(COLLECTION.corporate_prefix(day.storage_day)))
+            say(f"{day.storage_day}: {before} objects became {after}")
+
+
+def say_result(result: DayResult) -> None:
+    """Say in one line, on stderr, what a day came to."""
+    from cdi_dagster.cli.console import progress_console
+
+    style = "green" if result.status == "SUCCESS" else "yellow"
+    progress_console().print(f"  {result.storage_day}: [{style}]{result.status}[/] in {result.seconds:.0f} s")
+
+
+def _tell(console: Console, demo: DemoHome, results: list[DayResult], seconds: float) -> None:
+    headings = ("storage day", "export day", "result", "read", "published", "rejected", "input", "output", "seconds")
+    table = figures_table(f"{COLLECTION.id}: {len(results)} storage days in {seconds:.0f} s", headings)
+    for result in results:
+        style = "green" if result.was_published else "yellow"
+        table.add_row(
+            str(result.storage_day),
+            str(result.export_day),
+            f"[{style}]{result.status}[/]",
+            f"{result.total('read'):,}",
+            f"{result.total('published') if result.was_published else 0:,}",
+            f"{result.total('rejected'):,}",
+            size_text(result.total("input_bytes")),
+            size_text(result.report.get("published_bytes", 0) if result.was_published else 0),
+            f"{result.seconds:.0f}",
+        )
+    console.print()
+    console.print(table)
+    for result in results:
+        if not result.was_published:
+            _tell_failure(console, demo, result)
+    _tell_places(console, demo, results)
+
+
+def _tell_failure(console: Console, demo: DemoHome, result: DayResult) -> None:
+    reasons = result.report.get("totals", {}).get("rejected_by_reason", {})
+    console.print(f"[bold]{result.storage_day} published nothing, and that is the point:[/] {result.status}")
+    rows = [("cause", str(result.failure.get("cause", ""))), ("next step", str(result.failure.get("next_step", "")))]
+    if reasons:
+        rows.insert(1, ("rejected", ", ".join(f"{count} {reason}" for reason, count in reasons.items())))
+    if result.report.get("rejects_prefix"):
+        rows.append(("rejects in", demo.published.uri(result.report["rejects_prefix"])))
+    console.print(facts(rows))
+    console.print()
+
+
+def _tell_places(console: Console, demo: DemoHome, results: list[DayResult]) -> None:
+    published = [result for result in results if result.was_published]
+    rows = [
+        ("records in", demo.published.uri(daily_records_prefix(COLLECTION, result.storage_day)))
+        for result in published[:1]
+    ]
+    names = [
+        f"{table['name']} ({table['rows']:,} rows)" for result in published[:1] for table in result.tables["tables"]
+    ]
+    if names:
+        rows.append(("tables", ", ".join(names)))
+    rows += [
+        ("status rows in", str(demo.settings.status_path)),
+        ("everything in", str(demo.folder)),
+        ("see it", "make dev, then http://127.0.0.1:3000"),
+    ]
+    console.print("[bold]Where to look[/] (of the first day)" if published else "[bold]Where to look[/]")
+    console.print(facts(rows))
+
+
+def _require_expected(demo: DemoHome, results: list[DayResult]) -> None:
+    """Raise where a day ended in another way than the demo's days do."""
+    for day, result in zip(demo.days, results, strict=True):
+        expected = FailureClass.RECORDS_REJECTED if day.bad_envelopes else "SUCCESS"
+        if result.status != expected:
+            failure = CdiError.from_json(result.failure) if result.failure else None
+            raise failure or CdiError(
+                FailureClass.JOB_FAILED,
+                f"Storage day {day.storage_day} ended in {escape(result.status)}, not in {expected}.",
+                next_step=f"Open the UI (make dev) on run {result.run_id}; the log is in {demo.folder / 'logs'}.",
+            )

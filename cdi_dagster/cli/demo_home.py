@@ -1,0 +1,167 @@
+"""The demo's home: a folder with invented corporate storage, what is published of it, and a real DAGSTER_HOME.
+
+`cdi demo` fills it, `cdi dev` opens it. Nothing outside the folder is touched: settings of a real installation that
+may be in the environment are left aside, so that invented data can never land in a real bucket.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import click
+
+from cdi_dagster.cli.servers import REPOSITORY
+from cdi_dagster.core.collections import Collection, find_collection
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.object_names import parse_object_name
+from cdi_dagster.settings import ENV_FILE_NAME, Settings, load_settings
+from cdi_dagster.storage.interface import Storage, open_storage
+
+DEMO_HOME = Path(".cdi/demo")
+COLLECTION: Collection = find_collection("data:businessAudit")
+_DAYS = 4
+_BAD_DAY = 2
+_RECORDS = 20_000
+_OBJECTS = 60
+_BAD_ENVELOPES = 24
+_SPARK_SETTINGS = "CDI_SPARK_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleDay:
+    """One storage day of the demo.
+
+    Attributes:
+        storage_day: the partition.
+        bad_envelopes: how many of its envelopes cannot become records; more than none makes the day end in
+            RECORDS_REJECTED.
+    """
+
+    storage_day: date
+    bad_envelopes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoHome:
+    """The folder, its settings and its days."""
+
+    folder: Path
+    settings: Settings
+
+    @classmethod
+    def open(cls, folder: Path) -> "DemoHome":
+        """Open the folder; the first time, choose its days (the last ones that are over) and keep them in `cdi.env`."""
+        folder = folder.absolute()
+        leave_installation_aside()
+        env_file = folder / ENV_FILE_NAME
+        if not env_file.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            first = datetime.now(UTC).date() - timedelta(days=_DAYS)
+            env_file.write_text(
+                f"# Settings of the demo's home. Written once, so that the demo's days stay the same.\n"
+                f"CDI_FIRST_STORAGE_DAY={first}\n"
+            )
+        os.environ["CDI_HOME"] = str(folder)
+        return cls(folder=folder, settings=load_settings(home=folder))
+
+    @property
+    def days(self) -> list[SampleDay]:
+        """The demo's storage days, oldest first."""
+        first = self.settings.first_storage_day
+        return [
+            SampleDay(
+                storage_day=first + timedelta(days=number), bad_envelopes=_BAD_ENVELOPES if number == _BAD_DAY else 0
+            )
+            for number in range(_DAYS)
+        ]
+
+    @property
+    def corporate(self) -> Storage:
+        """The invented corporate storage."""
+        return open_storage(self.settings.corporate_root)
+
+    @property
+    def published(self) -> Storage:
+        """What is published of it."""
+        return open_storage(self.settings.published_root)
+
+    def environment(self, dks_url: str) -> dict[str, str]:
+        """Return the environment of the Dagster processes."""
+        return {
+            **os.environ,
+            "CDI_DKS_URL": dks_url,
+            "DAGSTER_HOME": str(self.settings.dagster_home),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def make_dagster_home(self) -> None:
+        """Make a real DAGSTER_HOME with the configuration that is deployed."""
+        source = REPOSITORY / "deploy" / "dagster.yaml"
+        if not source.is_file():
+            raise CdiError(
+                FailureClass.LAUNCH_FAILED,
+                f"{source} is missing: the demo runs from a checkout.",
+                next_step="Clone the repository and run make demo in it.",
+            )
+        self.settings.dagster_home.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, self.settings.dagster_home / "dagster.yaml")
+
+    def write_days(self, say: Callable[[str], None]) -> None:
+        """Write every day that is not there yet, the Kafka offsets going on from the day before."""
+        from cdi_dagster.demo.sample import write_sample
+
+        corporate = self.corporate
+        next_offsets: dict[int, int] = {}
+        for day in self.days:
+            there = list(_offsets(corporate, day.storage_day))
+            if there:
+                say(f"{day.storage_day}: {len(there)} objects are there already and are kept")
+                next_offsets = _after(there)
+                continue
+            summary = write_sample(
+                corporate,
+                COLLECTION,
+                day.storage_day,
+                records=_RECORDS,
+                objects=_OBJECTS,
+                seed=1,
+                bad_envelopes=day.bad_envelopes,
+                first_offsets=next_offsets,
+            )
+            next_offsets = summary.next_offsets
+            bad = f", {summary.bad_envelopes} of them broken on purpose" if summary.bad_envelopes else ""
+            say(f"{day.storage_day}: {summary.objects} raw objects, {summary.records:,} encrypted events{bad}")
+
+
+def leave_installation_aside() -> None:
+    """Forget the settings of a real installation; how Spark runs on this machine may stay."""
+    for variable in [name for name in os.environ if name.startswith("CDI_") and not name.startswith(_SPARK_SETTINGS)]:
+        del os.environ[variable]
+
+
+def home_option() -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """`--home`."""
+    return click.option(
+        "--home",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=DEMO_HOME,
+        show_default=True,
+        help="Folder of the demo.",
+    )
+
+
+def _offsets(corporate: Storage, storage_day: date) -> Iterator[tuple[int, int]]:
+    """Yield Kafka partition and last offset of each object of a day."""
+    for stored in corporate.list(COLLECTION.corporate_prefix(storage_day)):
+        name = parse_object_name(stored.key)
+        yield name.kafka_partition, name.last_offset
+
+
+def _after(spans: list[tuple[int, int]]) -> dict[int, int]:
+    following: dict[int, int] = {}
+    for kafka_partition, last_offset in spans:
+        following[kafka_partition] = max(following.get(kafka_partition, 0), last_offset + 1)
+    return following
