@@ -1,0 +1,58 @@
+"""The verdict in words that people used to go and find out by hand."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from cdi_dagster.core.diagnosis import DayVolume, day_volume, diagnose
+from cdi_dagster.core.listing import StoredObject
+
+USUAL = DayVolume(objects=100, bytes=1_000_000_000, offsets=700_000)
+HISTORY = [DayVolume(objects=100 + n, bytes=1_000_000_000 + n * 1_000_000, offsets=700_000 + n) for n in range(-7, 7)]
+
+
+def volume(objects: float, size: float) -> DayVolume:
+    return DayVolume(
+        objects=int(USUAL.objects * objects), bytes=int(USUAL.bytes * size), offsets=int(USUAL.offsets * size)
+    )
+
+
+@pytest.mark.parametrize(
+    ("day", "verdict"),
+    [
+        (volume(1, 1), ": usual volume"),
+        (volume(1.2, 1.4), ": usual volume"),
+        (volume(3.1, 3.1), ": 3.1x the usual volume"),
+        (volume(1, 3.1), ": 3.1x the usual volume"),
+        (volume(11, 1), ": usual volume in 11x the usual number of objects: K2HB is not batching"),
+        (volume(20, 2), ": 2.0x the usual volume in 20x the usual number of objects: K2HB is not batching"),
+        (volume(0.3, 1), ": usual volume in 0.3x the usual number of objects"),
+        (volume(0.2, 0.2), ": 0.2x the usual volume"),
+        (DayVolume(objects=0, bytes=0, offsets=0), ": no objects, where there usually are some"),
+    ],
+)
+def test_the_verdict_says_what_is_unusual(day: DayVolume, verdict: str) -> None:
+    assert diagnose(day, HISTORY).verdict.endswith(verdict)
+
+
+def test_the_verdict_opens_with_the_figures() -> None:
+    assert diagnose(USUAL, HISTORY).verdict == (
+        "100 objects, 1.0 GB, 700,000 records by offsets, mean object 10.0 MB: usual volume"
+    )
+
+
+def test_too_little_history_is_said_and_days_without_objects_are_no_history() -> None:
+    empty = DayVolume(objects=0, bytes=0, offsets=0)
+    diagnosis = diagnose(USUAL, [empty] * 12 + HISTORY[:2])
+    assert diagnosis.usual is None
+    assert diagnosis.verdict.endswith("only 2 earlier days to compare with")
+
+
+def test_a_listing_is_counted_and_names_without_offsets_count_as_objects_only() -> None:
+    def stored(name: str, size: int) -> StoredObject:
+        now = datetime(2023, 3, 26, tzinfo=UTC)
+        return StoredObject(key=f"p/{name}", size_bytes=size, etag="e", version_id=None, modified_at=now)
+
+    listing = [stored("data.businessAudit_0_0-9.jsonl.gz", 5), stored("t_1_0_4.jsonl.gz", 7), stored("odd", 1)]
+    assert day_volume(listing) == DayVolume(objects=3, bytes=13, offsets=15)
+    assert day_volume([]).mean_object_bytes == 0
