@@ -6,6 +6,7 @@ The same steps and the same Spark job as the assets run; what it leaves is what 
 import json
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -184,11 +185,14 @@ def _run(day: _Day, step: str, arguments: Sequence[str], report_key: str, *, ver
         conf={**local_metastore_conf(settings.metastore_path), **settings.spark_conf},
     )
     mark = f"[{day.correlation_id}] "
-    with turn_at_local_metastore(settings.metastore_path), saying(f"Running {step}") as say:
+    # Only the tables need the metastore, which takes one process at a time.
+    turn = turn_at_local_metastore(settings.metastore_path) if step == "publish_tables" else nullcontext()
+    with turn, saying(f"Running {step}") as say:
 
         def hear(line: str) -> None:
-            if mark in line:
-                say(line.partition(mark)[2].partition(": ")[2])
+            text = line.partition(mark)[2].partition(": ")[2]
+            if text and " is done: " not in text:
+                say(text)
             elif verbose:
                 progress_console().print(escape(line), style="dim")
 
@@ -217,6 +221,9 @@ def _uri(day: _Day, prefix: str | None) -> str | None:
 
 def _show(day: _Day, report: IngestReport, table_report: dict[str, Any] | None) -> None:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.totals["rejected_by_reason"].items())
+    published = f"{report.published:,} records in {report.parts} parts, {size_text(report.published_bytes)}"
+    if not report.published_prefix:
+        published = f"nothing ({report.published:,} good records are held back)"
     rows = [
         (
             "collection",
