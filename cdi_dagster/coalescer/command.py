@@ -1,0 +1,136 @@
+"""The coalescer's click command: options, progress on stderr, the summary on stdout, exit codes.
+
+Mounted as `cdi coalesce`, and run alone by `python -m cdi_dagster.coalescer`; so it shows its own failures.
+"""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import click
+
+from cdi_dagster.coalescer.marker import DEFAULT_LEASE_SECONDS
+from cdi_dagster.coalescer.plan import DEFAULT_MAX_BYTES, DEFAULT_MAX_OBJECTS
+from cdi_dagster.coalescer.run import CoalesceProgress, CoalesceSummary, coalesce
+from cdi_dagster.core.collections import find_collection
+from cdi_dagster.core.days import parse_day
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.storage.interface import StorageError, open_storage
+
+_PROGRESS_SECONDS = 2.0
+_WARNINGS_SHOWN = 20
+
+
+def _checked(read: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], Any]:
+    """Return a click callback that reads a value, or says how to write it."""
+
+    def callback(_context: click.Context, _parameter: click.Parameter, text: str) -> Any:
+        try:
+            return read(text)
+        except CdiError as error:
+            raise click.BadParameter(error.cause) from error
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return callback
+
+
+@click.command("coalesce", short_help="Run the coalescer on one storage day.")
+@click.option(
+    "--corporate-root",
+    "storage",
+    required=True,
+    envvar="CDI_CORPORATE_ROOT",
+    show_envvar=True,
+    metavar="URI",
+    callback=_checked(open_storage),
+    help="Where K2HB writes: file:///absolute/folder or s3://bucket.",
+)
+@click.option("--collection", required=True, metavar="DB:NAME", callback=_checked(find_collection))
+@click.option("--storage-day", required=True, metavar="YYYY-MM-DD", callback=_checked(parse_day))
+@click.option("--max-bytes", default=DEFAULT_MAX_BYTES, show_default=True, type=click.IntRange(1), help="Of a batch.")
+@click.option(
+    "--max-objects", default=DEFAULT_MAX_OBJECTS, show_default=True, type=click.IntRange(1), help="Of a batch."
+)
+@click.option(
+    "--lease-seconds",
+    default=DEFAULT_LEASE_SECONDS,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="A claim without a heartbeat for longer is that of a killed coalescer, and is taken over.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+def coalesce_command(as_json: bool, **options: Any) -> None:
+    """Merge the small raw objects of a storage day into larger ones, then delete them.
+
+    Nothing is deleted before the coalesced object is stored and verified. What cannot be merged is left as it was, and
+    the exit code is then 1; running it again goes on where it stopped, also after a kill.
+    """
+    previous = signal.signal(signal.SIGTERM, _stop)
+    try:
+        summary = coalesce(progress=_progress_printer(), **options)
+    except (CdiError, StorageError) as error:
+        _fail(error if isinstance(error, CdiError) else _as_failure(str(error)), as_json=as_json)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    if as_json:
+        click.echo(json.dumps(summary.to_json(), indent=2))
+    else:
+        _print(summary)
+    if not summary.succeeded:
+        for failure in summary.failures:
+            click.echo(f"{FailureClass.COALESCER_FAILED}: {failure}", err=True)
+        sys.exit(1)
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    """End by an exception, so that the claim is given back and the marker says FAILED."""
+    raise KeyboardInterrupt
+
+
+def _as_failure(cause: str) -> CdiError:
+    return CdiError(FailureClass.COALESCER_FAILED, cause, next_step="Mend what it names, then run the coalescer again.")
+
+
+def _fail(error: CdiError, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"failure": error.to_json()}, indent=2))
+    click.echo(f"{error.failure_class}: {error.cause}\nNext: {error.next_step}", err=True)
+    sys.exit(1)
+
+
+def _progress_printer() -> Callable[[CoalesceProgress], None]:
+    said_at = time.monotonic()
+
+    def say(progress: CoalesceProgress) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at < _PROGRESS_SECONDS:
+            return
+        said_at = time.monotonic()
+        click.echo(
+            f"  {progress.objects_done} of {progress.objects} raw objects, "
+            f"{progress.bytes_done / 1e6:.0f} of {progress.bytes / 1e6:.0f} MB",
+            err=True,
+        )
+
+    return say
+
+
+def _print(summary: CoalesceSummary) -> None:
+    before, after = summary.before, summary.after
+    click.echo(f"{summary.collection_id} of {summary.storage_day}: {'done' if summary.succeeded else 'FAILED'}")
+    click.echo(f"  objects  {before.objects} -> {after.objects}")
+    click.echo(f"  bytes    {before.bytes} -> {after.bytes}")
+    click.echo(f"  offsets  {after.offsets} stated by the names of what is there now")
+    click.echo(f"  merged   {len(summary.merged)} coalesced objects written, {len(summary.finished)} finished")
+    click.echo(f"  seconds  {summary.seconds:.1f}")
+    if summary.took_over:
+        click.echo(f"  took over from {summary.took_over}, which did not end")
+    for warning in summary.warnings[:_WARNINGS_SHOWN]:
+        click.echo(f"  warning: {warning}")
+    if len(summary.warnings) > _WARNINGS_SHOWN:
+        click.echo(f"  ... and {len(summary.warnings) - _WARNINGS_SHOWN} more warnings (--json shows all)")

@@ -1,0 +1,280 @@
+"""The coalescer's marker of one collection and storage day: what others read of its state, and its exclusive claim.
+
+One small JSON object, only ever replaced where it is still the one that was read (compare and swap), so that of two
+coalescers one works and the other is told. `ingestion.coalescer_status` reads it.
+"""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, date, datetime
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.places import coalescer_marker_key
+from cdi_dagster.storage.interface import (
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectMissingError,
+    Storage,
+    StorageError,
+)
+
+DEFAULT_LEASE_SECONDS = 120.0
+"""How long a RUNNING marker is believed without a sign of life: six heartbeats."""
+_HEARTBEATS_PER_LEASE = 6
+_CLAIM_ATTEMPTS = 5
+
+_log = logging.getLogger(__name__)
+
+
+class MarkerState(StrEnum):
+    """What the marker says."""
+
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    FAILED = "FAILED"
+
+
+class InvalidMarkerError(ValueError):
+    """The object is no marker; the text says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """What the coalescer says of itself.
+
+    Attributes:
+        state: RUNNING, COMPLETE or FAILED.
+        started_at: when this run of it began (aware, UTC, as are all times here).
+        heartbeat_at: its latest sign of life.
+        writer: `host:pid#run` of the process.
+        completed_at: when it ended, well or not.
+        objects: objects of the day when it ended.
+        bytes: their compressed bytes.
+        offsets: the offsets that their names state, summed.
+        fingerprint: `core.listing.listing_fingerprint` of the day when it ended.
+        reason: why it failed.
+    """
+
+    state: MarkerState
+    started_at: datetime
+    heartbeat_at: datetime
+    writer: str
+    completed_at: datetime | None = None
+    objects: int | None = None
+    bytes: int | None = None
+    offsets: int | None = None
+    fingerprint: str | None = None
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values; `from_json` reads it back."""
+        return {
+            name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Marker":
+        """Read what `to_json` wrote; fields that this version does not know are ignored.
+
+        Raises:
+            InvalidMarkerError: it is not a marker.
+        """
+        try:
+            return cls(
+                state=MarkerState(value["state"]),
+                started_at=_moment(value["started_at"]),
+                heartbeat_at=_moment(value["heartbeat_at"]),
+                completed_at=_moment(value["completed_at"]) if value.get("completed_at") else None,
+                writer=str(value["writer"]),
+                **{name: value.get(name) for name in ("objects", "bytes", "offsets", "fingerprint", "reason")},
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InvalidMarkerError(f"{type(error).__name__}: {error}") from error
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return moment.astimezone(UTC)
+
+
+def read_marker(storage: Storage, key: str) -> tuple[Marker, str] | None:
+    """Return the marker and its ETag, or None where there is none.
+
+    Raises:
+        InvalidMarkerError: the object is no marker.
+        StorageError: it cannot be read.
+    """
+    for _ in range(_CLAIM_ATTEMPTS):
+        stored = storage.head(key)
+        if stored is None:
+            return None
+        try:
+            with storage.open(key, etag=stored.etag) as stream:
+                content = stream.read()
+        except (ObjectChangedError, ObjectMissingError):
+            continue  # its writer replaced it between the two calls
+        try:
+            return Marker.from_json(json.loads(content)), stored.etag
+        except ValueError as error:
+            raise InvalidMarkerError(f"{storage.uri(key)} is no marker of the coalescer ({error})") from error
+    raise StorageError(f"{storage.uri(key)} changed at each of {_CLAIM_ATTEMPTS} attempts to read it: try again.")
+
+
+class Claim:
+    """The exclusive right to coalesce one collection and day, kept alive by a thread; a context manager.
+
+    Entering writes RUNNING (or refuses); `complete` or `fail` write the end; leaving by an error writes FAILED.
+
+    Args:
+        storage: the corporate root.
+        collection: what is coalesced.
+        storage_day: which day.
+        lease_seconds: how long a RUNNING marker is believed without a heartbeat. The same for every coalescer and
+            for `MarkerCoalescerStatus`.
+        clock: the time now, aware.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        collection: Collection,
+        storage_day: date,
+        *,
+        lease_seconds: float = DEFAULT_LEASE_SECONDS,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        self._storage = storage
+        self._what = f"{collection.id} of {storage_day}"
+        self._key = coalescer_marker_key(collection, storage_day)
+        self._lease_seconds = lease_seconds
+        self._clock = clock or (lambda: datetime.now(UTC))
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="coalescer heartbeat", daemon=True)
+        self._lost: str | None = None
+        self.took_over: str | None = None
+
+    def __enter__(self) -> Self:
+        now = self._clock()
+        # The random part tells two claims of one process apart.
+        writer = f"{socket.gethostname()}:{os.getpid()}#{os.urandom(3).hex()}"
+        self._marker = Marker(state=MarkerState.RUNNING, started_at=now, heartbeat_at=now, writer=writer)
+        self._etag = self._acquire(_content(self._marker))
+        self._beaten_at = time.monotonic()
+        self._thread.start()
+        return self
+
+    def _acquire(self, content: bytes) -> str:
+        for _ in range(_CLAIM_ATTEMPTS):
+            present = self._replaceable()
+            try:
+                if present is None:
+                    return self._storage.write(self._key, content, if_absent=True).etag
+                return self._storage.write(self._key, content, if_match=present).etag
+            except (ObjectExistsError, ObjectChangedError, ObjectMissingError):
+                continue  # somebody was faster: look again
+        raise StorageError(f"{self._storage.uri(self._key)} changed at each attempt to claim it: try again.")
+
+    def _replaceable(self) -> str | None:
+        """Return the ETag of a marker that may be replaced, or None where there is none."""
+        found = read_marker(self._storage, self._key)
+        if found is None:
+            return None
+        marker, etag = found
+        if marker.state is MarkerState.RUNNING and marker.writer != self._marker.writer:
+            silent_seconds = (self._clock() - marker.heartbeat_at).total_seconds()
+            if silent_seconds <= self._lease_seconds:
+                raise CdiError(
+                    FailureClass.COALESCER_RUNNING,
+                    f"Another coalescer ({marker.writer}) has been at work on {self._what} since "
+                    f"{marker.started_at:%H:%M:%S} UTC; its last sign of life is {silent_seconds:.0f} s old.",
+                    next_step=f"Wait for it. If it was killed, its claim ends {self._lease_seconds:.0f} s after that.",
+                )
+            self.took_over = f"{marker.writer} (silent for {silent_seconds:.0f} s)"
+        return etag
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._lease_seconds / _HEARTBEATS_PER_LEASE):
+            try:
+                with self._lock:
+                    if not self._stop.is_set():
+                        self._replace(replace(self._marker, heartbeat_at=self._clock()))
+            except (ObjectChangedError, ObjectMissingError) as error:
+                self._lost = f"somebody else replaced its marker ({error})"
+                return
+            except StorageError as error:
+                _log.warning("The coalescer's heartbeat could not be written, it will be tried again: %s", error)
+
+    def _replace(self, marker: Marker) -> None:
+        try:
+            self._etag = self._storage.write(self._key, _content(marker), if_match=self._etag).etag
+        except ObjectChangedError:
+            # An earlier write of ours may have arrived though its reply was lost.
+            found = read_marker(self._storage, self._key)
+            if found is None or found[0].writer != marker.writer:
+                raise
+            self._etag = self._storage.write(self._key, _content(marker), if_match=found[1]).etag
+        self._marker = marker
+        self._beaten_at = time.monotonic()
+
+    def require_held(self) -> None:
+        """Return where the claim is still ours; to be asked before anything is deleted.
+
+        Raises:
+            CdiError: COALESCER_FAILED where another coalescer took over, or may have by now.
+        """
+        why = self._lost
+        silent_seconds = time.monotonic() - self._beaten_at
+        if why is None and silent_seconds > self._lease_seconds / 2:
+            why = f"its last heartbeat is {silent_seconds:.0f} s old"
+        if why:
+            raise CdiError(
+                FailureClass.COALESCER_FAILED,
+                f"This coalescer lost its claim on {self._what}: {why}. It stopped; nothing is lost or doubled.",
+                next_step="Let the other one finish, or run the coalescer again: it goes on where this one stopped.",
+            )
+
+    def complete(self, **figures: Any) -> None:
+        """Write COMPLETE with the day's figures (objects, bytes, offsets, fingerprint)."""
+        self.require_held()
+        self._end(MarkerState.COMPLETE, **figures)
+
+    def fail(self, reason: str, **figures: Any) -> None:
+        """Write FAILED with the reason, and the day's figures where they are known."""
+        self._end(MarkerState.FAILED, reason=reason, **figures)
+
+    def _end(self, state: MarkerState, **figures: Any) -> None:
+        self._stop.set()
+        with self._lock:
+            now = self._clock()
+            self._replace(replace(self._marker, state=state, heartbeat_at=now, completed_at=now, **figures))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ended = self._stop.is_set()
+        self._stop.set()
+        self._thread.join()
+        if error is None or ended or self._lost:
+            return
+        try:
+            self.fail(f"{type(error).__name__}: {error}" if str(error) else f"stopped by {type(error).__name__}")
+        except StorageError as marker_error:
+            # The first error matters more; without this marker the claim ends with its lease.
+            _log.warning("The coalescer's FAILED marker could not be written: %s", marker_error)
+
+
+def _content(marker: Marker) -> bytes:
+    return json.dumps(marker.to_json(), indent=1).encode()

@@ -1,0 +1,281 @@
+"""Coalescing one collection and storage day: claims it, carries out the plan, says what happened.
+
+The order that cannot lose or double a record: write the coalesced object whole, under a name that must be free; read
+it back and compare size and checksum; only then delete the raw objects. Killed before the deletes, the raw objects
+are all there; killed during them, the next run finds the coalesced object and proves by content what it holds.
+What to merge is `plan`'s business.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date, datetime
+from typing import Any
+
+from cdi_dagster.coalescer.marker import DEFAULT_LEASE_SECONDS, Claim
+from cdi_dagster.coalescer.merge import BatchError, Merged, merge, stored_checksum
+from cdi_dagster.coalescer.plan import (
+    DEFAULT_MAX_BYTES,
+    DEFAULT_MAX_OBJECTS,
+    Batch,
+    LeftAlone,
+    Plan,
+    Source,
+    plan_batches,
+)
+from cdi_dagster.coalescer.proof import require_holds
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.listing import StoredObject, listing_fingerprint
+from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_name
+from cdi_dagster.storage.interface import ObjectExistsError, Storage, StorageError
+
+UPLOAD_GROUP = "coalescer"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoalesceProgress:
+    """How far a run is: raw objects and their compressed bytes, merged (or given up) of those to merge."""
+
+    batches: int
+    objects: int
+    bytes: int
+    batches_done: int = 0
+    objects_done: int = 0
+    bytes_done: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DayFigures:
+    """One storage day as listed.
+
+    Attributes:
+        objects: raw and coalesced objects.
+        bytes: their compressed bytes.
+        offsets: the offsets that their names state, summed.
+        fingerprint: of the listing.
+    """
+
+    objects: int
+    bytes: int
+    offsets: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoalesceSummary:
+    """What one run of the coalescer did.
+
+    Attributes:
+        collection_id: `db:name`.
+        storage_day: the day.
+        before: the day as found.
+        after: the day as left.
+        merged: keys of the coalesced objects that this run wrote.
+        finished: keys of coalesced objects that were there, and whose raw objects this run deleted.
+        left_alone: objects that stay as they are, with the reason.
+        warnings: sentences about oddities that lose nothing.
+        failures: sentences about what could not be done; empty where the run succeeded.
+        took_over: the killed coalescer whose claim was taken over, if any.
+        seconds: wall clock.
+    """
+
+    collection_id: str
+    storage_day: date
+    before: DayFigures
+    after: DayFigures
+    merged: tuple[str, ...]
+    finished: tuple[str, ...]
+    left_alone: tuple[LeftAlone, ...]
+    warnings: tuple[str, ...]
+    failures: tuple[str, ...]
+    took_over: str | None
+    seconds: float
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether everything that could be merged was, and the COMPLETE marker was written."""
+        return not self.failures
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values; of what is left alone for ordinary reasons, only the numbers."""
+        ordinary = Counter(left.why for left in self.left_alone if left.expected)
+        return {
+            **asdict(self),
+            "storage_day": self.storage_day.isoformat(),
+            "left_alone": [asdict(left) for left in self.left_alone if not left.expected],
+            "left_alone_as_usual": dict(ordinary),
+            "succeeded": self.succeeded,
+        }
+
+
+def coalesce(
+    storage: Storage,
+    collection: Collection,
+    storage_day: date,
+    *,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    max_objects: int = DEFAULT_MAX_OBJECTS,
+    progress: Callable[[CoalesceProgress], None] | None = None,
+    lease_seconds: float = DEFAULT_LEASE_SECONDS,
+    clock: Callable[[], datetime] | None = None,
+) -> CoalesceSummary:
+    """Merge the raw objects of a storage day; finish what a killed run began.
+
+    A batch that cannot be merged is left as it was; the others go on, and the summary and the FAILED marker say why.
+
+    Args:
+        storage: the corporate root.
+        collection: what to coalesce.
+        storage_day: which day.
+        max_bytes: most compressed bytes of one batch.
+        max_objects: most raw objects of one batch.
+        progress: told after every raw object and batch, from this thread.
+        lease_seconds: how long a RUNNING marker is believed without a heartbeat (`marker.Claim`).
+        clock: the time now, aware.
+
+    Raises:
+        ValueError: a limit below 1.
+        CdiError: COALESCER_RUNNING where another coalescer is at work on the day; COALESCER_FAILED where another one
+            took this one's claim over.
+        StorageError: the day cannot be listed, or the marker cannot be written.
+    """
+    if max_bytes < 1 or max_objects < 1:
+        raise ValueError("max_bytes and max_objects must each be 1 or more")
+    begun = time.monotonic()
+    prefix = collection.corporate_prefix(storage_day)
+    with Claim(storage, collection, storage_day, lease_seconds=lease_seconds, clock=clock) as claim:
+        storage.discard(prefix, group=UPLOAD_GROUP)
+        found = list(storage.list(prefix))
+        plan = plan_batches(collection, prefix, found, max_bytes=max_bytes, max_objects=max_objects)
+        run = _Run(storage, claim, plan, progress or (lambda _: None))
+        run.carry_out()
+        after = _figures(list(storage.list(prefix)))
+        if run.failures:
+            claim.fail(_reason(run.failures), **asdict(after))
+        else:
+            claim.complete(**asdict(after))
+    return CoalesceSummary(
+        collection_id=collection.id,
+        storage_day=storage_day,
+        before=_figures(found),
+        after=after,
+        merged=tuple(run.merged),
+        finished=tuple(run.finished),
+        left_alone=plan.left_alone,
+        warnings=tuple(run.warnings),
+        failures=tuple(run.failures),
+        took_over=claim.took_over,
+        seconds=round(time.monotonic() - begun, 3),
+    )
+
+
+def _reason(failures: list[str]) -> str:
+    return failures[0] if len(failures) == 1 else f"{len(failures)} batches failed; the first: {failures[0]}"
+
+
+def _figures(listing: list[StoredObject]) -> DayFigures:
+    return DayFigures(
+        objects=len(listing),
+        bytes=sum(stored.size_bytes for stored in listing),
+        offsets=sum(_offset_count(stored.key) for stored in listing),
+        fingerprint=listing_fingerprint(listing),
+    )
+
+
+def _offset_count(key: str) -> int:
+    try:
+        return parse_object_name(key).offset_count
+    except InvalidObjectNameError:
+        return 0
+
+
+class _Run:
+    """One plan being carried out, one batch after the other."""
+
+    def __init__(
+        self, storage: Storage, claim: Claim, plan: Plan, progress: Callable[[CoalesceProgress], None]
+    ) -> None:
+        self._storage = storage
+        self._claim = claim
+        self._plan = plan
+        self._progress = progress
+        self._state = CoalesceProgress(batches=len(plan.batches), objects=plan.source_count, bytes=plan.source_bytes)
+        self.merged: list[str] = []
+        self.finished: list[str] = []
+        self.warnings = [f"{left.key} was left alone: {left.why}" for left in plan.left_alone if not left.expected]
+        self.failures: list[str] = []
+
+    def carry_out(self) -> None:
+        """Merge every batch that can be merged; the others become failures."""
+        for number, batch in enumerate(self._plan.batches, start=1):
+            self._claim.require_held()
+            before = self._state
+            try:
+                self._store(batch)
+                self._delete(batch.sources)
+            except (BatchError, StorageError) as error:
+                _log.warning("A batch was left as it was: %s", error)
+                self.failures.append(str(error))
+            self._report(
+                replace(
+                    before,
+                    batches_done=number,
+                    objects_done=before.objects_done + len(batch.sources),
+                    bytes_done=before.bytes_done + batch.size_bytes,
+                )
+            )
+
+    def _store(self, batch: Batch) -> None:
+        """Return once the coalesced object is stored and known to hold every source."""
+        present = batch.stored_as or self._storage.head(batch.key)
+        if present is None:
+            uploaded, merged = self._upload(batch)
+            if merged is not None:
+                self._verify(uploaded, merged)
+                self.merged.append(batch.key)
+                self.warnings += merged.warnings
+                return
+            present = uploaded
+        require_holds(self._storage, present, batch.sources)
+        self.finished.append(batch.key)
+
+    def _upload(self, batch: Batch) -> tuple[StoredObject, Merged | None]:
+        """Upload a coalesced object; where somebody took the name meanwhile, return that object and None."""
+        with self._storage.upload(batch.key, if_absent=True, group=UPLOAD_GROUP) as upload:
+            merged = merge(self._storage, batch.sources, upload.write, on_source=self._report_source)
+            self._claim.require_held()
+            try:
+                return upload.complete(), merged
+            except ObjectExistsError:
+                present = self._storage.head(batch.key)
+                if present is None:
+                    raise
+                return present, None
+
+    def _verify(self, stored: StoredObject, merged: Merged) -> None:
+        if stored_checksum(self._storage, stored) == (merged.size_bytes, merged.sha256):
+            return
+        # The pin would read it instead of the raw objects. It is ours: the name was free.
+        self._storage.delete([stored.key])
+        raise BatchError(
+            f"{stored.key} did not read back as it was written; it was removed, and its raw objects are all kept. "
+            "Check the storage, then run the coalescer again."
+        )
+
+    def _delete(self, sources: Sequence[Source]) -> None:
+        self._claim.require_held()
+        self._storage.delete([source.stored.key for source in sources])
+
+    def _report_source(self, source: Source) -> None:
+        done = self._state
+        self._report(
+            replace(done, objects_done=done.objects_done + 1, bytes_done=done.bytes_done + source.stored.size_bytes)
+        )
+
+    def _report(self, state: CoalesceProgress) -> None:
+        self._state = state
+        self._progress(state)

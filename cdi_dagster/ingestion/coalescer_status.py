@@ -1,0 +1,122 @@
+"""The coalescer's status as our own coalescer's marker tells it.
+
+One of the sources that can stand behind the gate (`resources.interfaces.CoalescerStatusSource`); plain functions
+without Dagster. The verdict is `verdict`, pure; `MarkerCoalescerStatus` reads what it needs. Only reads.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+
+from cdi_dagster.coalescer.marker import InvalidMarkerError, Marker, MarkerState, read_marker
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
+from cdi_dagster.core.listing import StoredObject, listing_fingerprint
+from cdi_dagster.core.places import coalescer_marker_key
+from cdi_dagster.storage.interface import Storage, StorageError
+
+
+class MarkerCoalescerStatus:
+    """Says from the marker and a listing what the coalescer is doing about one collection and day.
+
+    Args:
+        corporate: the corporate root.
+        lease_seconds: a RUNNING marker whose heartbeat is older is that of a killed coalescer. At least as long as the
+            coalescer's own lease.
+        clock: the time now, aware.
+    """
+
+    def __init__(
+        self, corporate: Storage, *, lease_seconds: float, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._corporate = corporate
+        self._lease_seconds = lease_seconds
+        self._clock = clock
+
+    def status(self, collection: Collection, storage_day: date) -> CoalescerStatus:
+        """Return the state with its reason; what cannot be read is UNKNOWN, never an exception."""
+        key = coalescer_marker_key(collection, storage_day)
+        try:
+            found = read_marker(self._corporate, key)
+            marker = found[0] if found else None
+            # The listing after the marker: a coalescer that begins in between then shows as a difference.
+            running = marker is not None and marker.state is MarkerState.RUNNING
+            listing = () if running else tuple(self._corporate.list(collection.corporate_prefix(storage_day)))
+        except (InvalidMarkerError, StorageError) as error:
+            return CoalescerStatus(
+                state=CoalescerState.UNKNOWN, reason=f"coalescer for {storage_day}: its state cannot be read: {error}"
+            )
+        return verdict(marker, listing, storage_day, now=self._clock(), lease_seconds=self._lease_seconds)
+
+
+def verdict(
+    marker: Marker | None, listing: Sequence[StoredObject], storage_day: date, *, now: datetime, lease_seconds: float
+) -> CoalescerStatus:
+    """Judge a marker.
+
+    Args:
+        marker: what the coalescer says, or None where it says nothing.
+        listing: everything under the day's prefix; not looked at while the coalescer runs.
+        storage_day: the day, for the reason.
+        now: the time, aware.
+        lease_seconds: how old the heartbeat of a live coalescer may be.
+    """
+    if marker is None:
+        there = f"{len(listing)} objects wait for it" if listing else "there are no objects for it either"
+        return CoalescerStatus(
+            state=CoalescerState.NOT_STARTED, reason=f"coalescer for {storage_day} has not started; {there}"
+        )
+    if marker.state is MarkerState.RUNNING:
+        return _running(marker, storage_day, now, lease_seconds)
+    if marker.state is MarkerState.FAILED:
+        at = f"{marker.completed_at or marker.heartbeat_at:%Y-%m-%d %H:%M} UTC"
+        return CoalescerStatus(
+            state=CoalescerState.FAILED,
+            reason=f"coalescer for {storage_day} failed at {at} ({marker.writer}): {marker.reason or 'no reason given'}",
+        )
+    return _complete(marker, listing, storage_day)
+
+
+def _running(marker: Marker, storage_day: date, now: datetime, lease_seconds: float) -> CoalescerStatus:
+    silent_seconds = (now - marker.heartbeat_at).total_seconds()
+    if silent_seconds > lease_seconds:
+        return CoalescerStatus(
+            state=CoalescerState.FAILED,
+            reason=f"coalescer for {storage_day} has given no sign of life since {marker.heartbeat_at:%Y-%m-%d %H:%M:%S} "
+            f"UTC ({_duration(silent_seconds)}; {marker.writer}): it was killed or is cut off. Run it again, it goes on "
+            "where it stopped",
+        )
+    so_far = _duration(max(0.0, (now - marker.started_at).total_seconds()))
+    return CoalescerStatus(
+        state=CoalescerState.RUNNING,
+        reason=f"coalescer for {storage_day} still running ({marker.writer}, {so_far} so far)",
+    )
+
+
+def _complete(marker: Marker, listing: Sequence[StoredObject], storage_day: date) -> CoalescerStatus:
+    completed_at = marker.completed_at or marker.heartbeat_at
+    at = f"{completed_at:%Y-%m-%d %H:%M:%S} UTC"
+    if marker.fingerprint is not None and listing_fingerprint(listing) == marker.fingerprint:
+        return CoalescerStatus(
+            state=CoalescerState.COMPLETE,
+            reason=f"coalescer for {storage_day} completed at {at}: {marker.objects} objects, {marker.bytes} bytes",
+            fingerprint=marker.fingerprint,
+            completed_at=completed_at,
+        )
+    newer = sorted(
+        (stored for stored in listing if stored.modified_at > completed_at), key=lambda stored: stored.modified_at
+    )
+    if newer:
+        arrived = f"{len(newer)} objects have arrived since ({newer[0].key.rsplit('/', 1)[-1]} first)"
+    else:
+        arrived = f"the objects are others since: {marker.objects} then, {len(listing)} now"
+    return CoalescerStatus(
+        state=CoalescerState.NOT_STARTED,
+        reason=f"coalescer for {storage_day} completed at {at}, but {arrived}: run it again",
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
