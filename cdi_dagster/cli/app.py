@@ -162,9 +162,15 @@ def _refuse(ctx: click.Context, problems: Sequence[str]) -> NoReturn:
     "work failed: class, cause and next step on stderr) or 2 (used wrongly). Defaults come from CDI_… settings.",
 )
 @click.version_option(package_name="cdi_dagster", prog_name="cdi")
-def cdi() -> None:
+@click.pass_context
+def cdi(ctx: click.Context) -> None:
     """Corporate Data Ingestion: a day of encrypted change events becomes records and tables.
 
     A storage day is the UTC day under whose prefix K2HB wrote; its export day, one later, is the date of everything
     that is published.
     """
+    if ctx.invoked_subcommand == "coalesce":
+        # The coalescer also runs alone, so it knows no settings; here its root comes from them as everywhere.
+        from cdi_dagster.settings import load_settings
+
+        ctx.default_map = {"coalesce": {"storage": load_settings().corporate_root}}
