@@ -1,1 +1,26 @@
-"""The assets: corporate storage inputs, daily records, tables. Thin: each calls a step and reports what it gave."""
+"""The assets: corporate storage inputs, daily records, tables. Thin: each calls a step and reports what it gave.
+
+`build_assets` makes those of every append-only collection in the registry; adding a collection is one entry there.
+"""
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from cdi_dagster import names
+from cdi_dagster.assets.corporate_input import corporate_input_asset
+from cdi_dagster.assets.daily_records import daily_records_asset
+from cdi_dagster.assets.tables import tables_asset
+from cdi_dagster.core.collections import Collection
+
+
+def build_assets(
+    collections: Iterable[Collection], partitions: dg.DailyPartitionsDefinition
+) -> list[dg.AssetsDefinition]:
+    """Return input, daily records and, where there are any, tables of each collection."""
+    assets = []
+    for collection in collections:
+        assets += [corporate_input_asset(collection, partitions), daily_records_asset(collection, partitions)]
+        if names.table_members(collection):
+            assets.append(tables_asset(collection, partitions))
+    return assets

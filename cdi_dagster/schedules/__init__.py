@@ -1,1 +1,19 @@
 """When a day is asked for on time."""
+
+from collections.abc import Iterable
+from datetime import date, time
+
+import dagster as dg
+
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.schedules.daily import daily_schedule
+
+
+def build_schedules(
+    collections: Iterable[Collection], *, first_storage_day: date, due_time: time, running: bool
+) -> list[dg.ScheduleDefinition]:
+    """Return the daily schedule of every collection."""
+    return [
+        daily_schedule(collection, first_storage_day=first_storage_day, due_time=due_time, running=running)
+        for collection in collections
+    ]

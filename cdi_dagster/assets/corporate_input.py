@@ -1,0 +1,124 @@
+"""`corporate_storage/<collection>`: the pinned input of one storage day. No cluster: ask the gate, list, write."""
+
+import dagster as dg
+from pydantic import Field
+
+from cdi_dagster import names
+from cdi_dagster.assets.gate import gate_is_overridden, pass_gate
+from cdi_dagster.assets.steps import recorded_step
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.gate import CoalescerStatus
+from cdi_dagster.core.pinned_input import PinnedInput
+from cdi_dagster.core.places import pinned_input_history_key
+from cdi_dagster.ingestion.pinning import pin_storage_day
+from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.resources.interfaces import CoalescerStatusSource, StatusTable
+from cdi_dagster.storage.interface import Storage
+
+_SHOWN = 20
+
+
+class InputConfig(dg.Config):
+    """What a person may decide about one day's input when launching it by hand."""
+
+    override_gate: bool = Field(
+        default=False,
+        description="Go on though the coalescer is not known to be complete. Only where you know better than the "
+        "reason given: an object that vanishes while it is read ends the run with INPUT_CHANGED.",
+    )
+    wait_for_coalescer_minutes: int = Field(
+        default=0, ge=0, le=240, description="Wait so long for a closed gate, instead of failing at once."
+    )
+    allow_empty: bool = Field(
+        default=False,
+        description="Publish an empty day, instead of failing with INPUT_INVALID, where there are no objects at all.",
+    )
+
+
+def corporate_input_asset(collection: Collection, partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
+    """Return the input asset of a collection."""
+
+    @dg.asset(
+        key=names.input_key(collection),
+        partitions_def=partitions,
+        group_name=collection.asset_name,
+        owners=list(names.OWNERS),
+        kinds={"gzip", "json"},
+        tags={"cdi/collection": collection.id.replace(":", "."), "cdi/layer": "corporate_storage"},
+        description=(
+            f"The pinned input of `{collection.id}`: the exact objects of one storage day that a run reads.\n\n"
+            "**Grain**: one manifest per storage day; one entry per object, with key, size, ETag, version and Kafka "
+            "offsets.\n\n"
+            "Asks the coalescer first: while it is not complete nothing starts. Then lists the day, leaves out raw "
+            "objects that a coalesced one holds, refuses overlaps that it cannot resolve, and writes the manifest."
+        ),
+    )
+    def corporate_input(
+        context: dg.AssetExecutionContext,
+        config: InputConfig,
+        corporate_storage: dg.ResourceParam[Storage],
+        published_storage: dg.ResourceParam[Storage],
+        coalescer_status: dg.ResourceParam[CoalescerStatusSource],
+        status_table: dg.ResourceParam[StatusTable],
+        options: IngestOptions,
+    ) -> dg.MaterializeResult:
+        with recorded_step(
+            context,
+            collection,
+            "pin",
+            status_table=status_table,
+            options=options,
+            followed_by=(names.daily_records_key(collection),),
+        ) as step:
+            status = pass_gate(
+                context,
+                coalescer_status,
+                collection,
+                step.storage_day,
+                wait_minutes=config.wait_for_coalescer_minutes,
+            )
+            step.detail["gate_overridden"] = gate_is_overridden(context, collection)
+            pinned = pin_storage_day(
+                corporate_storage, published_storage, collection, step.storage_day, allow_empty=config.allow_empty
+            )
+            step.detail |= {"objects": len(pinned.objects), "fingerprint": pinned.fingerprint}
+            manifest = pinned_input_history_key(collection, step.storage_day, pinned.fingerprint)
+            metadata = _metadata(pinned, status) | {
+                "gate_overridden": gate_is_overridden(context, collection),
+                "manifest": dg.MetadataValue.path(published_storage.uri(manifest)),
+                "correlation_id": step.correlation_id,
+            }
+        return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(pinned.fingerprint))
+
+    return corporate_input
+
+
+def _metadata(pinned: PinnedInput, status: CoalescerStatus) -> dict[str, dg.MetadataValue | str | int | float]:
+    objects = len(pinned.objects)
+    metadata: dict[str, dg.MetadataValue | str | int | float] = {
+        "day": "as expected" if objects else "EMPTY: there are no objects",
+        "objects": objects,
+        "input_bytes": pinned.input_bytes,
+        "offsets": pinned.offset_count,
+        "mean_object_bytes": round(pinned.input_bytes / objects) if objects else 0,
+        "coalesced_objects": sum(entry.name.coalesced for entry in pinned.objects),
+        "left_out_objects": len(pinned.left_out),
+        "gaps": len(pinned.gaps),
+        "missing_offsets": sum(gap.offset_count for gap in pinned.gaps),
+        "fingerprint": pinned.fingerprint,
+        "coalescer_state": str(status.state),
+        "coalescer_reason": status.reason,
+    }
+    if pinned.left_out:
+        rows = [f"| `{left.key}` | `{left.covered_by}` | {left.why} |" for left in pinned.left_out[:_SHOWN]]
+        metadata["left_out"] = _table("left out | held by | why", rows, len(pinned.left_out))
+    if pinned.gaps:
+        rows = [f"| {gap.kafka_partition} | {gap.first_offset} | {gap.last_offset} |" for gap in pinned.gaps[:_SHOWN]]
+        metadata["missing"] = _table("Kafka partition | first offset | last offset", rows, len(pinned.gaps))
+    return metadata
+
+
+def _table(head: str, rows: list[str], total: int) -> dg.MetadataValue:
+    rule = "|".join("---" for _ in head.split("|"))
+    more = [f"\n{total - len(rows)} more in the manifest."] if total > len(rows) else []
+    return dg.MetadataValue.md("\n".join([f"| {head} |", f"|{rule}|", *rows, *more]))

@@ -1,0 +1,188 @@
+"""`<collection>/daily_records`: one storage day decrypted, cleaned and published, by the Spark job `ingest_daily`."""
+
+import dagster as dg
+from pydantic import Field
+
+from cdi_dagster import names
+from cdi_dagster.assets.gate import pass_gate
+from cdi_dagster.assets.steps import Step, recorded_step
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.decision import launch_of
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.gate import CoalescerStatus
+from cdi_dagster.core.ingest_report import IngestReport
+from cdi_dagster.core.pinned_input import PinnedInput
+from cdi_dagster.core.places import daily_records_prefix, pinned_input_history_key
+from cdi_dagster.ingestion.pinning import read_pinned_input, require_unchanged
+from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.resources.interfaces import (
+    CoalescerStatusSource,
+    LaunchEvidence,
+    PySparkStepLauncher,
+    SparkStep,
+    StatusTable,
+)
+from cdi_dagster.storage.interface import Storage
+
+
+class IngestConfig(dg.Config):
+    """What a person may decide about one day's ingestion when launching it by hand."""
+
+    max_rejected: str | None = Field(
+        default=None,
+        description="Most rejects this day may have and still be published: a number (`10`) or a share (`0.1%`). "
+        "Default: the setting CDI_MAX_REJECTED.",
+    )
+    override_gate: bool = Field(
+        default=False, description="Go on though the coalescer is not known to be complete (see the input asset)."
+    )
+    allow_sparse_offsets: bool = Field(
+        default=False,
+        description="Accept objects that hold fewer records than their names state offsets: only for topics that are "
+        "compacted or transactional.",
+    )
+
+
+def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
+    """Return the daily records asset of a collection."""
+
+    @dg.asset(
+        key=names.daily_records_key(collection),
+        deps=[names.input_key(collection)],
+        partitions_def=partitions,
+        group_name=collection.asset_name,
+        owners=list(names.OWNERS),
+        kinds={"pyspark", "json"},
+        tags={"cdi/collection": collection.id.replace(":", "."), "cdi/layer": "daily_records"},
+        pool=names.ingest_pool(collection),
+        description=(
+            f"The daily records of `{collection.id}`: decrypted, validated, sanitised, as gzipped JSON lines.\n\n"
+            "**Grain**: one line per record of one storage day, published under the export day (storage day + 1).\n\n"
+            "Reads exactly the pinned objects; every envelope becomes a record or a reject that is kept with its "
+            "reason. Published whole or not at all: a failed run leaves the previous publication as it was."
+        ),
+    )
+    def daily_records(
+        context: dg.AssetExecutionContext,
+        config: IngestConfig,
+        corporate_storage: dg.ResourceParam[Storage],
+        published_storage: dg.ResourceParam[Storage],
+        coalescer_status: dg.ResourceParam[CoalescerStatusSource],
+        step_launcher: dg.ResourceParam[PySparkStepLauncher],
+        status_table: dg.ResourceParam[StatusTable],
+        options: IngestOptions,
+    ) -> dg.MaterializeResult:
+        with recorded_step(
+            context,
+            collection,
+            "ingest_daily",
+            status_table=status_table,
+            options=options,
+            followed_by=names.table_keys(collection),
+        ) as step:
+            # Hours may lie between the pin and this moment (a queue, a re-run of this asset alone): look again.
+            status = pass_gate(context, coalescer_status, collection, step.storage_day)
+            _tag_launch(context, step, status)
+            pinned = _require_pin(published_storage, step)
+            require_unchanged(corporate_storage, pinned)
+            evidence = step_launcher.launch(context, _spark_step(step, pinned, config, options, published_storage))
+            report = IngestReport.from_json(evidence.report)
+            step.cluster_id = evidence.cluster_id
+            step.s3_prefix = published_storage.uri(daily_records_prefix(collection, step.storage_day))
+            step.detail |= dict(report.totals) | {"fingerprint": report.fingerprint}
+            metadata = _metadata(report, evidence, step, published_storage)
+        return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(pinned.fingerprint))
+
+    return daily_records
+
+
+def _tag_launch(context: dg.AssetExecutionContext, step: Step, status: CoalescerStatus) -> None:
+    """Say what this run is for, so that the sensor counts a person's run among the attempts."""
+    if status.is_open:
+        context.instance.add_run_tags(context.run_id, {names.LAUNCH_TAG: launch_of(step.storage_day, status)})
+
+
+def _require_pin(published: Storage, step: Step) -> PinnedInput:
+    pinned = read_pinned_input(published, step.collection, step.storage_day)
+    if pinned is None:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"{step.collection.id} was never pinned for {step.storage_day}.",
+            next_step=f"Materialise {names.input_key(step.collection).to_user_string()} for the day first, or together "
+            "with this asset.",
+        )
+    return pinned
+
+
+def _spark_step(
+    step: Step, pinned: PinnedInput, config: IngestConfig, options: IngestOptions, published: Storage
+) -> SparkStep:
+    # The kept copy of the manifest, not the present one: nothing can put another in its place under a running job.
+    manifest = published.uri(pinned_input_history_key(step.collection, step.storage_day, pinned.fingerprint))
+    arguments = [
+        *("--pinned-input", manifest),
+        *("--published-root", published.root),
+        *("--correlation-id", step.correlation_id),
+        *("--max-rejected", config.max_rejected or options.max_rejected),
+        *options.key_service_arguments(),
+    ]
+    if config.allow_sparse_offsets:
+        arguments.append("--allow-sparse-offsets")
+    if not pinned.objects:
+        # Whoever pinned an empty day allowed it there.
+        arguments.append("--allow-empty")
+    return SparkStep(
+        name="ingest_daily",
+        arguments=tuple(arguments),
+        collection=step.collection,
+        storage_day=step.storage_day,
+        correlation_id=step.correlation_id,
+        input_bytes=pinned.input_bytes,
+    )
+
+
+def _metadata(
+    report: IngestReport, evidence: LaunchEvidence, step: Step, published: Storage
+) -> dict[str, dg.MetadataValue | str | int | float]:
+    metadata: dict[str, dg.MetadataValue | str | int | float] = {
+        "records_read": report.read,
+        "records_published": report.published,
+        "records_rejected": report.rejected,
+        "input_objects": len(report.objects),
+        "input_bytes": int(report.totals["input_bytes"]),
+        "record_bytes": report.record_bytes,
+        "published_bytes": report.published_bytes,
+        "parts": report.parts,
+        "seconds": round(report.seconds, 2),
+        "records_per_second": round(report.read / report.seconds, 1) if report.seconds else 0.0,
+        "key_service_calls": report.key_service.calls,
+        "key_service_cache_hits": report.key_service.cache_hits,
+        "key_service_retries": report.key_service.retries,
+        "key_service_seconds": round(report.key_service.seconds, 3),
+        "fallback_records": report.fallback_records,
+        "published_to": dg.MetadataValue.path(step.s3_prefix or ""),
+        "fingerprint": report.fingerprint,
+        "correlation_id": step.correlation_id,
+        "cluster_id": evidence.cluster_id,
+        "log": dg.MetadataValue.path(evidence.log_location),
+        "attempts": dg.MetadataValue.md(
+            "\n".join(
+                f"{n}. {attempt.where}: {attempt.outcome} after {attempt.seconds:.0f} s"
+                for n, attempt in enumerate(evidence.attempts, start=1)
+            )
+        ),
+    }
+    if report.rejected:
+        reasons = report.totals["rejected_by_reason"].items()
+        metadata["rejected_by_reason"] = dg.MetadataValue.md(
+            "\n".join(["| reason | records |", "|---|---|", *(f"| {reason} | {count} |" for reason, count in reasons)])
+        )
+        metadata["reject_samples"] = dg.MetadataValue.md(
+            "\n".join(
+                ["| reason | detail | object | line |", "|---|---|---|---|"]
+                + [f"| {s.reason} | {s.detail} | `{s.key}` | {s.line_number} |" for s in report.reject_samples]
+            )
+        )
+    if report.rejects_prefix:
+        metadata["rejects"] = dg.MetadataValue.path(published.uri(report.rejects_prefix))
+    return metadata

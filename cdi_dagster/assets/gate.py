@@ -1,0 +1,60 @@
+"""The gate inside the run: asked first thing, whoever asked for the run, and again before Spark is launched."""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from cdi_dagster import names
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.gate import CoalescerStatus, require_open
+from cdi_dagster.resources.interfaces import CoalescerStatusSource
+
+_LOOK_EVERY_SECONDS = 15.0
+
+
+def pass_gate(
+    context: dg.AssetExecutionContext,
+    source: CoalescerStatusSource,
+    collection: Collection,
+    storage_day: date,
+    *,
+    wait_minutes: int = 0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> CoalescerStatus:
+    """Return the coalescer's status where the gate is open, or where this run was told to go on regardless.
+
+    Args:
+        context: of the asset.
+        source: who knows what the coalescer is doing.
+        collection: whose gate.
+        storage_day: of which day.
+        wait_minutes: how long to wait for a closed gate before giving up.
+        sleep: how to wait.
+
+    Raises:
+        CdiError: COALESCER_RUNNING, _NOT_STARTED, _FAILED or _UNKNOWN.
+    """
+    status = source.status(collection, storage_day)
+    for _ in range(round(wait_minutes * 60 / _LOOK_EVERY_SECONDS)):
+        if status.is_open or gate_is_overridden(context, collection):
+            break
+        context.log.info(f"Waiting for the coalescer, {status.state}: {status.reason}")
+        sleep(_LOOK_EVERY_SECONDS)
+        status = source.status(collection, storage_day)
+    if gate_is_overridden(context, collection):
+        if not status.is_open:
+            context.log.warning(f"override_gate: going on though the coalescer is {status.state}: {status.reason}")
+        return status
+    require_open(status)
+    return status
+
+
+def gate_is_overridden(context: dg.AssetExecutionContext, collection: Collection) -> bool:
+    """Whether the person who asked for this run said `override_gate`, on the input or on the daily records."""
+    run_config: Mapping[str, Any] = context.run.run_config
+    ops: Mapping[str, Any] = run_config.get("ops", {})
+    keys = (names.input_key(collection), names.daily_records_key(collection))
+    return any(ops.get(key.to_python_identifier(), {}).get("config", {}).get("override_gate", False) for key in keys)

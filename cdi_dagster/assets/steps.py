@@ -1,0 +1,193 @@
+"""What every asset does around its work: the status row, and a failure that a person can act on.
+
+`recorded_step` is the only place where a `CdiError` becomes a Dagster failure.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from cdi_dagster import names
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.days import export_day_of
+from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
+from cdi_dagster.partitions import storage_day_in
+from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.resources.interfaces import StatusRow, StatusTable
+from cdi_dagster.storage.interface import StorageError
+
+
+@dataclass(kw_only=True)
+class Step:
+    """One asset's work on one storage day, as the status row tells it.
+
+    Attributes:
+        name: written as `CurrentStep`.
+        collection: what it works on.
+        storage_day: the partition.
+        correlation_id: of the run: the run id, so that every log line, row and key request leads to the run page.
+        is_last: whether the run is complete when this step is.
+        cluster_id: where Spark ran, once known.
+        s3_prefix: URI of the published daily records, once published.
+        detail: counts and whatever else helps a reader of the row.
+    """
+
+    name: str
+    collection: Collection
+    storage_day: date
+    correlation_id: str
+    is_last: bool
+    cluster_id: str | None = None
+    s3_prefix: str | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    def row(self, status: str, failure: str | None = None) -> StatusRow:
+        """Return the status row of this moment."""
+        return StatusRow(
+            correlation_id=self.correlation_id,
+            data_product=f"CDI-{self.collection.id}",
+            run_id=self.correlation_id,
+            status=status,
+            export_day=export_day_of(self.storage_day),
+            current_step=self.name,
+            cluster_id=self.cluster_id,
+            s3_prefix=self.s3_prefix,
+            failure=failure,
+            detail=dict(self.detail),
+        )
+
+
+@contextmanager
+def recorded_step(
+    context: dg.AssetExecutionContext,
+    collection: Collection,
+    name: str,
+    *,
+    status_table: StatusTable,
+    options: IngestOptions,
+    followed_by: tuple[dg.AssetKey, ...] = (),
+) -> Iterator[Step]:
+    """Write IN_PROGRESS, then COMPLETED or FAILED, around an asset's work, and make its failure readable.
+
+    Args:
+        context: of the asset.
+        collection: what it works on.
+        name: of the step.
+        status_table: where the rows go.
+        options: for the runbook link.
+        followed_by: assets that come after; where the run holds one of them, this step leaves the row IN_PROGRESS.
+
+    Raises:
+        dagster.Failure: with class, cause, owner, next step and runbook link as metadata.
+    """
+    step = Step(
+        name=name,
+        collection=collection,
+        storage_day=storage_day_in(context),
+        correlation_id=context.run_id,
+        is_last=not assets_of_run(context).intersection(followed_by),
+    )
+    try:
+        require_only_run(context, collection)
+        status_table.put(step.row("IN_PROGRESS"))
+        yield step
+        status_table.put(step.row("COMPLETED" if step.is_last else "IN_PROGRESS"))
+    except CdiError as error:
+        _record_failure(context, status_table, step, error)
+        raise as_failure(error, options) from error
+    except StorageError as error:
+        classed = CdiError(
+            FailureClass.JOB_FAILED,
+            f"Storage did not do what was asked: {error}",
+            next_step="Mend what the cause names (permission, network, room), then materialise the day again.",
+        )
+        _record_failure(context, status_table, step, classed)
+        raise as_failure(classed, options) from error
+    except dg.DagsterExecutionInterruptedError:
+        _put_failed(context, status_table, step, "The run was terminated.")
+        raise
+    except Exception as error:
+        _put_failed(context, status_table, step, f"{FailureClass.JOB_FAILED}: {type(error).__name__}")
+        raise
+
+
+def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:
+    """Return the failure as the run page shows it. Dagster must not retry: our classes decide what is tried again."""
+    guidance = FAILURE_GUIDE[error.failure_class]
+    metadata: dict[str, Any] = {
+        "failure_class": str(error.failure_class),
+        "cause": error.cause,
+        "what_happens_by_itself": guidance.by_itself,
+        "next_step": error.next_step,
+        "owner": guidance.owner,
+        "rerun_helps": guidance.rerun_helps,
+        "runbook": dg.MetadataValue.url(options.runbook_link(error.failure_class)),
+    }
+    if "last_log_lines" in error.detail:
+        metadata["last_log_lines"] = dg.MetadataValue.md(f"```\n{error.detail['last_log_lines']}\n```")
+    detail = {name: value for name, value in error.detail.items() if name != "last_log_lines"}
+    if detail:
+        metadata["detail"] = dg.MetadataValue.json(detail)
+    return dg.Failure(description=str(error), metadata=metadata, allow_retries=False)
+
+
+def assets_of_run(context: dg.AssetExecutionContext) -> frozenset[dg.AssetKey]:
+    """Return every asset that this run materialises: of a job all of it, else what was selected."""
+    return frozenset(context.job_def.asset_layer.executable_asset_keys)
+
+
+def require_only_run(context: dg.AssetExecutionContext, collection: Collection) -> None:
+    """Return where no older run of this collection and day is at work or in the queue.
+
+    Raises:
+        CdiError: DUPLICATE_RUN, naming the other run. The older of two always goes on, so one of them does.
+    """
+    records = context.instance.get_run_records(
+        dg.RunsFilter(tags={names.PARTITION_TAG: context.partition_key}, statuses=list(LIVE_RUN_STATUSES))
+    )
+    mine = next((record for record in records if record.dagster_run.run_id == context.run_id), None)
+    if mine is None:
+        return
+    for record in records:
+        older = (record.create_timestamp, record.storage_id) < (mine.create_timestamp, mine.storage_id)
+        if older and works_on(record.dagster_run, collection):
+            raise CdiError(
+                FailureClass.DUPLICATE_RUN,
+                f"Run {record.dagster_run.run_id} of {collection.id} for {context.partition_key} is "
+                f"{record.dagster_run.status.value.lower()} and came first.",
+                detail={"run_id": record.dagster_run.run_id},
+            )
+
+
+LIVE_RUN_STATUSES = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+
+
+def works_on(run: dg.DagsterRun, collection: Collection) -> bool:
+    """Whether a run of any origin publishes a collection's daily records."""
+    if run.asset_selection:
+        return names.daily_records_key(collection) in run.asset_selection
+    return run.job_name == names.daily_job_name(collection)
+
+
+def _record_failure(context: dg.AssetExecutionContext, status_table: StatusTable, step: Step, error: CdiError) -> None:
+    context.instance.add_run_tags(context.run_id, {names.FAILURE_CLASS_TAG: str(error.failure_class)})
+    # The row of a duplicate would tell downstream readers that the day failed while the other run is at it.
+    if error.failure_class is not FailureClass.DUPLICATE_RUN:
+        _put_failed(context, status_table, step, f"{error.failure_class}: {error.cause}")
+
+
+def _put_failed(context: dg.AssetExecutionContext, status_table: StatusTable, step: Step, failure: str) -> None:
+    try:
+        status_table.put(step.row("FAILED", failure))
+    except Exception as error:  # noqa: BLE001
+        # Raising here would hide why the step failed; the step fails anyway.
+        context.log.exception(f"The status row could not be written: {type(error).__name__}")

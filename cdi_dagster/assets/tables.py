@@ -1,0 +1,127 @@
+"""`<collection>/<table>`: the Hive tables and views of one storage day, all by one launch of `publish_tables`."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from cdi_dagster import names
+from cdi_dagster.assets.steps import recorded_step
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.table_sets import TableMember
+from cdi_dagster.core.tables_report import PublishedTable, TablesReport
+from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.resources.interfaces import LaunchEvidence, PySparkStepLauncher, SparkStep, StatusTable
+from cdi_dagster.storage.interface import Storage
+
+
+def tables_asset(collection: Collection, partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
+    """Return the tables of a collection: one launch for those that are selected."""
+
+    @dg.multi_asset(
+        name=f"{collection.asset_name}__tables",
+        specs=[_spec(collection, member, partitions) for member in names.table_members(collection)],
+        can_subset=True,
+        pool=names.LOCAL_METASTORE_POOL,
+    )
+    def tables(
+        context: dg.AssetExecutionContext,
+        published_storage: dg.ResourceParam[Storage],
+        step_launcher: dg.ResourceParam[PySparkStepLauncher],
+        status_table: dg.ResourceParam[StatusTable],
+        options: IngestOptions,
+    ) -> Iterator[dg.MaterializeResult]:
+        members = {
+            member.kind: names.table_key(collection, member.name)
+            for member in names.table_members(collection)
+            if names.table_key(collection, member.name) in context.selected_asset_keys
+        }
+        with recorded_step(context, collection, "publish_tables", status_table=status_table, options=options) as step:
+            mark = published_mark(published_storage, collection, step.storage_day)
+            if mark is None:
+                raise CdiError(
+                    FailureClass.INPUT_INVALID,
+                    f"There are no daily records of {collection.id} for storage day {step.storage_day}.",
+                    next_step=f"Materialise {names.daily_records_key(collection).to_user_string()} for the day first.",
+                )
+            evidence = step_launcher.launch(
+                context,
+                SparkStep(
+                    name="publish_tables",
+                    arguments=(
+                        *("--published-root", published_storage.root),
+                        *("--collection", collection.id),
+                        *("--storage-day", step.storage_day.isoformat()),
+                        *("--correlation-id", step.correlation_id),
+                        *("--tables", ",".join(members)),
+                    ),
+                    collection=collection,
+                    storage_day=step.storage_day,
+                    correlation_id=step.correlation_id,
+                    input_bytes=int(mark["published_bytes"]),
+                ),
+            )
+            report = TablesReport.from_json(evidence.report)
+            step.cluster_id = evidence.cluster_id
+            step.detail |= {table.name: table.rows for table in report.tables}
+            published = {table.kind: table for table in report.tables}
+            missing = sorted(members.keys() - published.keys())
+            if missing:
+                raise CdiError(
+                    FailureClass.COUNTS_DO_NOT_RECONCILE,
+                    f"The job ended well but its report does not name these tables: {', '.join(missing)}.",
+                )
+        for kind, key in members.items():
+            yield dg.MaterializeResult(
+                asset_key=key,
+                metadata=_metadata(published[kind], report, evidence),
+                data_version=dg.DataVersion(f"{report.fingerprint}-{report.table_config_sha256[:12]}"),
+            )
+
+    return tables
+
+
+def _spec(collection: Collection, member: TableMember, partitions: dg.DailyPartitionsDefinition) -> dg.AssetSpec:
+    source = next((other.name for other in names.table_members(collection) if other.kind == member.over), None)
+    what = "view" if member.over else "table"
+    return dg.AssetSpec(
+        key=names.table_key(collection, member.name),
+        deps=[names.table_key(collection, source) if source else names.daily_records_key(collection)],
+        partitions_def=partitions,
+        group_name=collection.asset_name,
+        owners=list(names.OWNERS),
+        kinds={"pyspark", "hive", what},
+        tags={"cdi/collection": collection.id.replace(":", "."), "cdi/layer": "tables"},
+        description=(
+            f"The {what} `{member.database}.{member.name}`. {member.about}\n\n"
+            f"**Grain**: {member.grain} Partition `date_str` is the export day (storage day + 1).\n\n"
+            "A re-run replaces exactly that partition."
+        ),
+    )
+
+
+def _metadata(
+    table: PublishedTable, report: TablesReport, evidence: LaunchEvidence
+) -> dict[str, dg.MetadataValue | str | int | float]:
+    metadata: dict[str, dg.MetadataValue | str | int | float] = {
+        "dagster/row_count": table.rows,
+        "dagster/table_name": table.name,
+        "rows": table.rows,
+        "columns": table.columns,
+        "stored_bytes": table.stored_bytes,
+        "files": table.files,
+        "unparsable_values": sum(table.unparsable.values()),
+        "seconds": round(table.seconds, 2),
+        "action": table.action,
+        "date_str": report.export_day,
+        "table_definition": report.table_config,
+        "correlation_id": report.correlation_id,
+        "log": dg.MetadataValue.path(evidence.log_location),
+    }
+    if table.location:
+        metadata["location"] = dg.MetadataValue.path(table.location)
+    if table.unparsable:
+        rows = [f"| `{column}` | {count} |" for column, count in sorted(table.unparsable.items())]
+        metadata["unparsable_by_column"] = dg.MetadataValue.md("\n".join(["| column | values |", "|---|---|", *rows]))
+    return metadata

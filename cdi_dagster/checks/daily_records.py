@@ -1,0 +1,165 @@
+"""Checks of one day's published records: counts reconcile, no offset twice or missing, rejects.
+
+Each reads the publication's own mark, the report and the pinned input that the mark names, and the stored parts.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from cdi_dagster import names
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.days import export_day_of, parse_day
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.ingest_report import IngestReport
+from cdi_dagster.core.pinned_input import PinnedInput
+from cdi_dagster.core.places import daily_records_prefix, pinned_input_history_key, run_report_key
+from cdi_dagster.core.published_counts import count_mismatches, missing_records, overlapping_offsets
+from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.resources.interfaces import StatusRow, StatusTable
+from cdi_dagster.storage.interface import ObjectMissingError, Storage
+
+_SHOWN = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """What lies published of one day, and what it says it was made from."""
+
+    mark: dict[str, Any]
+    report: IngestReport
+    pinned: PinnedInput
+
+
+def read_publication(published: Storage, collection: Collection, storage_day: date) -> Publication:
+    """Read the mark, and the report and pinned input that it names.
+
+    Raises:
+        CdiError: COUNTS_DO_NOT_RECONCILE where one of them is not there.
+    """
+    mark = published_mark(published, collection, storage_day)
+    if mark is None:
+        raise _not_there(published.uri(daily_records_prefix(collection, storage_day)) + "_SUCCESS")
+    report = _read(published, run_report_key(collection, storage_day, mark["correlation_id"]))
+    pinned = _read(published, pinned_input_history_key(collection, storage_day, mark["fingerprint"]))
+    return Publication(mark=mark, report=IngestReport.from_json(report), pinned=PinnedInput.from_json(pinned))
+
+
+def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefinition]:
+    """Return the checks of a collection's daily records."""
+    asset = names.daily_records_key(collection)
+
+    @dg.asset_check(
+        asset=asset,
+        blocking=True,
+        description="Read = published + rejected, object by object; the mark, the run report, the pinned input and the "
+        "stored parts all state the same. Where they do not, no table is published.",
+    )
+    def counts_reconcile(
+        context: dg.AssetCheckExecutionContext,
+        published_storage: dg.ResourceParam[Storage],
+        status_table: dg.ResourceParam[StatusTable],
+    ) -> dg.AssetCheckResult:
+        storage_day = _storage_day(context)
+        try:
+            publication = read_publication(published_storage, collection, storage_day)
+        except CdiError as error:
+            problems, totals = [error.cause], {}
+        else:
+            stored = published_storage.list(daily_records_prefix(collection, storage_day))
+            problems = count_mismatches(publication.mark, publication.report, publication.pinned, stored)
+            totals = {name: publication.report.totals[name] for name in ("read", "published", "rejected", "objects")}
+        if problems:
+            _record_mismatch(status_table, collection, storage_day, context.op_execution_context.run_id, problems)
+        return _result(problems, dg.AssetCheckSeverity.ERROR, **totals)
+
+    @dg.asset_check(
+        asset=asset,
+        description="No Kafka offset is in two objects (an error), and none is missing between or inside objects "
+        "(a warning: compacted topics and lost batches both look like this).",
+    )
+    def offsets_are_whole(
+        context: dg.AssetCheckExecutionContext, published_storage: dg.ResourceParam[Storage]
+    ) -> dg.AssetCheckResult:
+        publication = read_publication(published_storage, collection, _storage_day(context))
+        overlaps = overlapping_offsets(publication.pinned)
+        missing = missing_records(publication.pinned, publication.report)
+        severity = dg.AssetCheckSeverity.ERROR if overlaps else dg.AssetCheckSeverity.WARN
+        return _result(
+            overlaps + missing,
+            severity,
+            overlaps=len(overlaps),
+            gaps=len(publication.pinned.gaps),
+            missing_offsets=sum(gap.offset_count for gap in publication.pinned.gaps),
+        )
+
+    @dg.asset_check(
+        asset=asset,
+        description="No envelope was rejected. Rejects within the limit are a warning; rejects that were counted but "
+        "not kept are an error.",
+    )
+    def nothing_rejected(
+        context: dg.AssetCheckExecutionContext, published_storage: dg.ResourceParam[Storage]
+    ) -> dg.AssetCheckResult:
+        report = read_publication(published_storage, collection, _storage_day(context)).report
+        problems = [f"{count} rejected: {reason}" for reason, count in report.totals["rejected_by_reason"].items()]
+        severity = dg.AssetCheckSeverity.WARN
+        kept = list(published_storage.list(report.rejects_prefix)) if report.rejects_prefix else []
+        if report.rejected and not kept:
+            problems.append(f"{report.rejected} rejects were counted, but none are kept")
+            severity = dg.AssetCheckSeverity.ERROR
+        share = 100 * report.rejected / report.read if report.read else 0.0
+        return _result(problems, severity, rejected=report.rejected, rejected_percent=round(share, 4))
+
+    return counts_reconcile, offsets_are_whole, nothing_rejected
+
+
+def _storage_day(context: dg.AssetCheckExecutionContext) -> date:
+    # A check of a partitioned asset runs in the run of a partition; partitions of its own are only in preview.
+    return parse_day(context.op_execution_context.partition_key)
+
+
+def _result(problems: Sequence[str], severity: dg.AssetCheckSeverity, **numbers: float) -> dg.AssetCheckResult:
+    metadata: dict[str, Any] = dict(numbers)
+    if problems:
+        more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+        metadata["problems"] = dg.MetadataValue.md("\n".join(f"- {text}" for text in [*problems[:_SHOWN], *more]))
+    return dg.AssetCheckResult(
+        passed=not problems,
+        severity=severity,
+        description=problems[0] if problems else None,
+        metadata=metadata,
+    )
+
+
+def _record_mismatch(
+    status_table: StatusTable, collection: Collection, storage_day: date, run_id: str, problems: Sequence[str]
+) -> None:
+    """Tell downstream readers too: the row may say COMPLETED by now."""
+    status_table.put(
+        StatusRow(
+            correlation_id=run_id,
+            data_product=f"CDI-{collection.id}",
+            run_id=run_id,
+            status="FAILED",
+            export_day=export_day_of(storage_day),
+            current_step="counts_reconcile",
+            failure=f"{FailureClass.COUNTS_DO_NOT_RECONCILE}: {problems[0]}",
+        )
+    )
+
+
+def _read(published: Storage, key: str) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(published.read(key))
+    except ObjectMissingError as error:
+        raise _not_there(published.uri(key)) from error
+    return value
+
+
+def _not_there(uri: str) -> CdiError:
+    return CdiError(FailureClass.COUNTS_DO_NOT_RECONCILE, f"{uri} is not there.")

@@ -1,0 +1,56 @@
+"""Names that several rooms of the Dagster side must spell alike: asset keys, jobs, pools, tags, owners.
+
+No logic and no resources. `docs/naming.md` is the grammar.
+"""
+
+import dagster as dg
+
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.table_sets import TABLE_SETS, TableMember
+
+OWNERS = ("team:corporate-data-ingestion",)
+
+PARTITION_TAG = "dagster/partition"
+LAUNCH_TAG = "cdi/launch"
+"""What a run was launched for: storage day and what the coalescer left (`cdi_dagster.core.decision.launch_of`)."""
+ATTEMPT_TAG = "cdi/attempt"
+LAUNCHED_BY_TAG = "cdi/launched_by"
+"""`schedule` or `sensor`; a run without it was asked for by a person."""
+FAILURE_CLASS_TAG = "cdi/failure_class"
+LOCAL_METASTORE_POOL = "cdi_local_metastore"
+"""The local Hive metastore takes one process at a time."""
+
+
+def input_key(collection: Collection) -> dg.AssetKey:
+    """Asset key of a collection's pinned input."""
+    return dg.AssetKey(["corporate_storage", collection.asset_name])
+
+
+def daily_records_key(collection: Collection) -> dg.AssetKey:
+    """Asset key of a collection's daily records."""
+    return dg.AssetKey([collection.asset_name, "daily_records"])
+
+
+def table_key(collection: Collection, table: str) -> dg.AssetKey:
+    """Asset key of one of a collection's tables or views."""
+    return dg.AssetKey([collection.asset_name, table])
+
+
+def table_members(collection: Collection) -> tuple[TableMember, ...]:
+    """Return the tables and views published of a collection; none where only files are."""
+    return TABLE_SETS[collection.tables] if collection.tables else ()
+
+
+def table_keys(collection: Collection) -> tuple[dg.AssetKey, ...]:
+    """Asset keys of all of a collection's tables and views."""
+    return tuple(table_key(collection, member.name) for member in table_members(collection))
+
+
+def daily_job_name(collection: Collection) -> str:
+    """Name of the job that takes one storage day from pinned input to tables."""
+    return f"{collection.asset_name}_daily"
+
+
+def ingest_pool(collection: Collection) -> str:
+    """Pool of a collection's ingestion: its limit is how many of its days are ingested at a time."""
+    return f"cdi_{collection.asset_name}"

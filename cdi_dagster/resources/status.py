@@ -1,0 +1,24 @@
+"""The status table as a Dagster resource: files in a folder locally, DynamoDB in production."""
+
+from pathlib import Path
+from typing import Literal
+
+import dagster as dg
+from pydantic import Field
+
+from cdi_dagster.resources.interfaces import StatusTable
+from cdi_dagster.resources.status_table import DynamoDbStatusTable, FileStatusTable
+
+
+class StatusTableResource(dg.ConfigurableResource):
+    """The rows that downstream products read; assets see the `StatusTable` interface."""
+
+    kind: Literal["file", "dynamodb"] = Field(description="`file`: a folder on this machine; `dynamodb`: production.")
+    folder: str | None = Field(default=None, description="Folder of the rows (`file`).")
+    table_name: str = Field(default="data_pipeline_metadata", description="Name of the table (`dynamodb`).")
+
+    def create_resource(self, context: dg.InitResourceContext) -> StatusTable:
+        """Return the table; nothing is read or written before an asset does."""
+        if self.kind == "dynamodb":
+            return DynamoDbStatusTable(self.table_name)
+        return FileStatusTable(Path(self.folder or "."))

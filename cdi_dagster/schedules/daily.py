@@ -1,0 +1,68 @@
+"""The daily schedule: at the due time, yesterday's storage day, if the coalescer is done with it."""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time
+
+import dagster as dg
+
+from cdi_dagster import names
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.days import storage_day_of
+from cdi_dagster.core.decision import Verdict, decide, schedule_owns
+from cdi_dagster.resources.interfaces import CoalescerStatusSource
+from cdi_dagster.sensors.coalescer_completion import run_request, utc_now
+from cdi_dagster.sensors.day_facts import read_day_facts
+from cdi_dagster.storage.interface import Storage
+
+
+def daily_schedule(
+    collection: Collection,
+    *,
+    first_storage_day: date,
+    due_time: time,
+    running: bool,
+    clock: Callable[[], datetime] = utc_now,
+) -> dg.ScheduleDefinition:
+    """Return the schedule of one collection.
+
+    Args:
+        collection: what it launches.
+        first_storage_day: the first partition.
+        due_time: when (UTC, on the export day) a storage day is due.
+        running: whether it is on by default.
+        clock: aware, UTC.
+    """
+
+    @dg.schedule(
+        name=f"{collection.asset_name}_daily_schedule",
+        job_name=names.daily_job_name(collection),
+        cron_schedule=f"{due_time.minute} {due_time.hour} * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
+        description=f"Every day at {due_time:%H:%M} UTC (an hour later by British clocks in summer): launches "
+        f"yesterday's storage day of `{collection.id}` if the coalescer is done with it. If it is not, or this tick is "
+        "missed, the coalescer completion sensor launches the day later.",
+        tags={"cdi/collection": collection.id.replace(":", ".")},
+    )
+    def schedule(
+        context: dg.ScheduleEvaluationContext,
+        coalescer_status: dg.ResourceParam[CoalescerStatusSource],
+        published_storage: dg.ResourceParam[Storage],
+    ) -> dg.RunRequest | dg.SkipReason:
+        tick = context.scheduled_execution_time.astimezone(UTC)
+        storage_day = storage_day_of(tick.date())
+        now = clock()
+        if storage_day < first_storage_day:
+            return dg.SkipReason(f"{storage_day} is before the first storage day, {first_storage_day}.")
+        if not schedule_owns(storage_day, now, due_time):
+            return dg.SkipReason(f"{storage_day}: this tick of {tick:%H:%M} UTC is evaluated late; the sensor has it.")
+        facts = read_day_facts(
+            context.instance, collection, [storage_day], coalescer_status=coalescer_status, published=published_storage
+        )
+        decision = decide(facts[0], now)
+        if decision.verdict is Verdict.LAUNCH:
+            return run_request(storage_day, decision, launched_by="schedule")
+        then = "" if decision.verdict is Verdict.DONE else ". The sensor launches it once that is over."
+        return dg.SkipReason(f"{storage_day}: {decision.reason}{then}")
+
+    return schedule

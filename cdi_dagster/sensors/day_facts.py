@@ -1,0 +1,99 @@
+"""Reading what a decision goes by: the gate, the publication's mark, and the run records of each day.
+
+One look for schedule and sensor alike. "Could not read" becomes a fact of the day, and the day waits.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+
+import dagster as dg
+
+from cdi_dagster import names
+from cdi_dagster.assets.steps import LIVE_RUN_STATUSES, works_on
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.decision import DayFacts, PastRun, Publication, RunState
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.resources.interfaces import CoalescerStatusSource
+from cdi_dagster.storage.interface import Storage, StorageError
+
+_STATES: Mapping[dg.DagsterRunStatus, RunState] = {
+    **dict.fromkeys(LIVE_RUN_STATUSES, RunState.LIVE),
+    dg.DagsterRunStatus.SUCCESS: RunState.SUCCEEDED,
+    dg.DagsterRunStatus.FAILURE: RunState.FAILED,
+    dg.DagsterRunStatus.CANCELED: RunState.CANCELED,
+}
+
+
+def read_day_facts(
+    instance: dg.DagsterInstance,
+    collection: Collection,
+    storage_days: Sequence[date],
+    *,
+    coalescer_status: CoalescerStatusSource,
+    published: Storage,
+) -> list[DayFacts]:
+    """Return the facts of each day, in the order given. One query of run records; one mark and one status a day."""
+    runs = past_runs(instance, collection, storage_days)
+    return [
+        _facts(collection, storage_day, runs[storage_day], coalescer_status, published) for storage_day in storage_days
+    ]
+
+
+def _facts(
+    collection: Collection,
+    storage_day: date,
+    runs: tuple[PastRun, ...],
+    coalescer_status: CoalescerStatusSource,
+    published: Storage,
+) -> DayFacts:
+    publication, unreadable = None, None
+    try:
+        mark = published_mark(published, collection, storage_day)
+        publication = _publication(mark) if mark else None
+    except (CdiError, StorageError) as error:
+        unreadable = f"what is published could not be read: {error}"
+    return DayFacts(
+        storage_day=storage_day,
+        coalescer=coalescer_status.status(collection, storage_day),
+        publication=publication,
+        runs=runs,
+        unreadable=unreadable,
+    )
+
+
+def past_runs(
+    instance: dg.DagsterInstance, collection: Collection, storage_days: Sequence[date]
+) -> Mapping[date, tuple[PastRun, ...]]:
+    """Return the runs that publish a collection's daily records, of any origin, oldest first, by storage day."""
+    days = {storage_day.isoformat(): storage_day for storage_day in storage_days}
+    found: dict[date, list[PastRun]] = defaultdict(list)
+    records = instance.get_run_records(
+        dg.RunsFilter(tags={names.PARTITION_TAG: list(days)}, statuses=list(_STATES)), ascending=True
+    )
+    for record in records:
+        run = record.dagster_run
+        if works_on(run, collection):
+            found[days[run.tags[names.PARTITION_TAG]]].append(_past_run(record))
+    return {storage_day: tuple(found[storage_day]) for storage_day in storage_days}
+
+
+def _past_run(record: dg.RunRecord) -> PastRun:
+    run = record.dagster_run
+    named = run.tags.get(names.FAILURE_CLASS_TAG)
+    return PastRun(
+        run_id=run.run_id,
+        state=_STATES[run.status],
+        launch=run.tags.get(names.LAUNCH_TAG),
+        failure_class=FailureClass(named) if named and named in FailureClass.__members__ else None,
+        ended_at=datetime.fromtimestamp(record.end_time, tz=UTC) if record.end_time else None,
+    )
+
+
+def _publication(mark: Mapping[str, str]) -> Publication:
+    published_at = mark.get("published_at")
+    return Publication(
+        fingerprint=mark["fingerprint"],
+        published_at=datetime.fromisoformat(published_at).astimezone(UTC) if published_at else None,
+    )
