@@ -1,8 +1,6 @@
 """`cdi status`: what the coalescer does with a day, how large the day is against the usual, and how far it got."""
 
-import statistics
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date, timedelta
 from typing import Any
 
@@ -18,61 +16,10 @@ from cdi_dagster.cli.options import (
 )
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of, storage_days_between
+from cdi_dagster.core.diagnosis import DayVolume, Diagnosis, day_volume, diagnose
 from cdi_dagster.core.gate import CoalescerStatus
-from cdi_dagster.core.listing import StoredObject, listing_fingerprint
-from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_name
+from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.storage.interface import Storage
-
-
-@dataclass(frozen=True, kw_only=True)
-class DayFigures:
-    """How large a storage day is.
-
-    Attributes:
-        raw_objects: as K2HB wrote them.
-        coalesced_objects: as the coalescer wrote them.
-        unknown_objects: whose names are of neither form.
-        stored_bytes: compressed bytes of all.
-        offsets: Kafka offsets that the names state; raw objects that a coalesced one covers count twice.
-        kafka_partitions: Kafka partitions that occur.
-    """
-
-    raw_objects: int
-    coalesced_objects: int
-    unknown_objects: int
-    stored_bytes: int
-    offsets: int
-    kafka_partitions: int
-
-    @property
-    def objects(self) -> int:
-        """Objects of every kind."""
-        return self.raw_objects + self.coalesced_objects + self.unknown_objects
-
-
-def figures_of(listing: Iterable[StoredObject]) -> DayFigures:
-    """Count a listing."""
-    raw = coalesced = unknown = stored_bytes = offsets = 0
-    kafka_partitions = set()
-    for stored in listing:
-        stored_bytes += stored.size_bytes
-        try:
-            name = parse_object_name(stored.key)
-        except InvalidObjectNameError:
-            unknown += 1
-            continue
-        coalesced += name.coalesced
-        raw += not name.coalesced
-        offsets += name.offset_count
-        kafka_partitions.add(name.kafka_partition)
-    return DayFigures(
-        raw_objects=raw,
-        coalesced_objects=coalesced,
-        unknown_objects=unknown,
-        stored_bytes=stored_bytes,
-        offsets=offsets,
-        kafka_partitions=len(kafka_partitions),
-    )
 
 
 @click.command("status")
@@ -108,21 +55,17 @@ def status_command(
     corporate, published = open_storage(settings.corporate_root), open_storage(settings.published_root)
     status = coalescer_status(settings, corporate, collection, storage_day)
     listing = list(corporate.list(collection.corporate_prefix(storage_day)))
-    figures = figures_of(listing)
-    usual = _usual(corporate, collection, storage_day, usual_days)
+    diagnosis = diagnose(day_volume(listing), _history(corporate, collection, storage_day, usual_days))
     progress = _progress(published, collection, storage_day, listing_fingerprint(listing))
     if as_json:
-        print_json(_as_json(collection, storage_day, status, figures, usual, progress))
+        print_json(_as_json(collection, storage_day, status, diagnosis, progress))
     else:
-        _show(corporate, collection, storage_day, status, figures, usual, progress)
+        _show(corporate, collection, storage_day, status, diagnosis, progress)
 
 
-def _usual(corporate: Storage, collection: Collection, storage_day: date, days: int) -> dict[str, float]:
-    """Return the median of each figure over the days before that have objects; empty where none has."""
+def _history(corporate: Storage, collection: Collection, storage_day: date, days: int) -> list[DayVolume]:
     first, last = storage_day - timedelta(days=days), storage_day - timedelta(days=1)
-    found = [figures_of(corporate.list(collection.corporate_prefix(day))) for day in storage_days_between(first, last)]
-    rows = [{**asdict(figures), "objects": figures.objects} for figures in found if figures.objects]
-    return {name: statistics.median(row[name] for row in rows) for name in rows[0]} if rows else {}
+    return [day_volume(corporate.list(collection.corporate_prefix(day))) for day in storage_days_between(first, last)]
 
 
 def _progress(published: Storage, collection: Collection, storage_day: date, fingerprint: str) -> dict[str, Any]:
@@ -141,12 +84,7 @@ def _progress(published: Storage, collection: Collection, storage_day: date, fin
 
 
 def _as_json(
-    collection: Collection,
-    storage_day: date,
-    status: CoalescerStatus,
-    figures: DayFigures,
-    usual: dict[str, float],
-    progress: dict[str, Any],
+    collection: Collection, storage_day: date, status: CoalescerStatus, diagnosis: Diagnosis, progress: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "collection": collection.id,
@@ -158,8 +96,7 @@ def _as_json(
             "completed_at": status.completed_at and status.completed_at.isoformat(),
         },
         "gate_open": status.is_open,
-        "figures": {**asdict(figures), "objects": figures.objects},
-        "usual": usual,
+        **asdict(diagnosis),
         **progress,
     }
 
@@ -169,8 +106,7 @@ def _show(
     collection: Collection,
     storage_day: date,
     status: CoalescerStatus,
-    figures: DayFigures,
-    usual: dict[str, float],
+    diagnosis: Diagnosis,
     progress: dict[str, Any],
 ) -> None:
     console = result_console()
@@ -180,20 +116,21 @@ def _show(
             [
                 ("coalescer", f"{status.state}: {status.reason}"),
                 ("gate", "open" if status.is_open else "closed: nothing starts"),
+                ("size", diagnosis.verdict),
                 ("pinned", _current(progress["pinned"], progress["pinned_is_current"])),
                 ("published", _current(progress["published"], progress["published_is_current"])),
                 ("objects under", corporate.uri(collection.corporate_prefix(storage_day))),
             ]
         )
     )
+    if diagnosis.usual is None:
+        return
     table = figures_table(None, ["", "this day", "usual"])
-    rows = (("raw_objects", "raw objects"), ("coalesced_objects", "coalesced objects"), ("offsets", "offsets"))
-    for name, heading in rows:
-        table.add_row(heading, f"{getattr(figures, name):,}", f"{usual[name]:,.0f}" if usual else "-")
-    if figures.unknown_objects:
-        table.add_row("objects with a wrong name", f"{figures.unknown_objects:,}", "0")
-    table.add_row("stored bytes", size_text(figures.stored_bytes), size_text(usual["stored_bytes"]) if usual else "-")
-    table.add_row("bytes an object", _mean_size(figures.stored_bytes, figures.objects), _usual_mean_size(usual))
+    day, usual = diagnosis.day, diagnosis.usual
+    table.add_row("objects", f"{day.objects:,}", f"{usual.objects:,}")
+    table.add_row("records by offsets", f"{day.offsets:,}", f"{usual.offsets:,}")
+    table.add_row("stored bytes", size_text(day.bytes), size_text(usual.bytes))
+    table.add_row("mean object", size_text(day.mean_object_bytes), size_text(usual.mean_object_bytes))
     console.print(table)
 
 
@@ -201,11 +138,3 @@ def _current(done: bool, is_current: bool) -> str:
     if not done:
         return "no"
     return "yes, from the objects that are there now" if is_current else "yes, but the objects have changed since"
-
-
-def _mean_size(stored_bytes: float, objects: float) -> str:
-    return size_text(stored_bytes / objects) if objects else "-"
-
-
-def _usual_mean_size(usual: dict[str, float]) -> str:
-    return _mean_size(usual["stored_bytes"], usual["objects"]) if usual else "-"
