@@ -40,10 +40,13 @@ def open_file(path: Path, uri: str, *, etag: str | None, first_byte: int) -> "Fi
         first_byte: where to begin; beyond the end there is nothing to read.
 
     Raises:
+        ValueError: `first_byte` is negative.
         OSError: it cannot be opened.
         ObjectMissingError: it is not a regular file.
         ObjectChangedError: it is another object than `etag`.
     """
+    if first_byte < 0:
+        raise ValueError(f"first_byte is {first_byte}: count from 0.")
     # O_NONBLOCK: a named pipe must not hang us; it makes no difference to a regular file.
     file = io.FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), closefd=True)
     try:

@@ -82,6 +82,44 @@ def _what_is_full(path: Path) -> str:
     return f"the file system mounted at {place} is full, or over a quota ({free // 2**20} MiB free)"
 
 
+def scan(folder: Path) -> dict[str, os.stat_result]:
+    """Return what is in a folder, links followed, as it was at one moment; nothing where there is no folder.
+
+    Where a publication swaps the folder while we look into it, we look again: names of the one and the other are
+    never mixed, and none is left out.
+
+    Raises:
+        StorageError: a name is not UTF-8, so that it can be no key.
+        OSError: it cannot be read, or was swapped each of a hundred times.
+    """
+    for _ in range(100):
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        try:
+            found = _stat_all(descriptor, folder)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(folder), os.fstat(descriptor)):
+                    return found
+        finally:
+            os.close(descriptor)
+    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(folder))
+
+
+def _stat_all(descriptor: int, folder: Path) -> dict[str, os.stat_result]:
+    found: dict[str, os.stat_result] = {}
+    for name in os.listdir(descriptor):
+        try:
+            name.encode()
+            found[name] = os.stat(name, dir_fd=descriptor)
+        except FileNotFoundError:  # deleted since, or a link to nothing
+            continue
+        except UnicodeEncodeError as error:
+            raise StorageError(f"{folder} holds {name!r}, which is not UTF-8: rename that file.") from error
+    return found
+
+
 def make_folders(folder: Path) -> None:
     """Create a folder and its parents, durably; fine if it is there."""
     try:

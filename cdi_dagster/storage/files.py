@@ -13,7 +13,7 @@ import io
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 from urllib.parse import quote, unquote, urlsplit
@@ -26,6 +26,7 @@ from cdi_dagster.storage.file_system import (
     locked,
     remove_empty_folders,
     remove_tree,
+    scan,
     storage_error,
 )
 from cdi_dagster.storage.file_upload import FileUpload
@@ -86,28 +87,16 @@ class FileStorage:
         yield from self._walk(self._folder / prefix, prefix)
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[StoredObject]:
-        for name, is_folder in self._entries(folder, prefix):
-            if is_folder:
-                yield from self._walk(folder / name, f"{prefix}{name}/")
-            elif (stored := self.head(prefix + name)) is not None:  # None: it vanished meanwhile
-                yield stored
-
-    def _entries(self, folder: Path, prefix: str) -> Sequence[tuple[str, bool]]:
-        """Return (name, is it a folder) in the order of the keys: as if a folder's name ended with `/`."""
-        found: dict[bytes, tuple[str, bool]] = {}
-        with errors_in_words("list", self.uri(prefix), folder), suppress(FileNotFoundError, NotADirectoryError):
-            for entry in os.scandir(folder):
-                is_folder = entry.is_dir()
-                if not prefix and entry.name in RESERVED_FOLDERS:
-                    continue
-                try:
-                    order = entry.name.encode() + (b"/" if is_folder else b"")
-                except UnicodeEncodeError as error:
-                    raise StorageError(
-                        f"{self.uri(prefix)} holds {entry.name!r}, which is not UTF-8: rename that file."
-                    ) from error
-                found[order] = (entry.name, is_folder)
-        return [found[order] for order in sorted(found)]
+        with errors_in_words("list", self.uri(prefix), folder):
+            entries = scan(folder)
+        # In the order of the keys: as if a folder's name ended with `/`.
+        for name in sorted(entries, key=lambda name: name + "/" if stat.S_ISDIR(entries[name].st_mode) else name):
+            status = entries[name]
+            if stat.S_ISDIR(status.st_mode):
+                if prefix or name not in RESERVED_FOLDERS:
+                    yield from self._walk(folder / name, f"{prefix}{name}/")
+            elif stat.S_ISREG(status.st_mode):
+                yield described(prefix + name, status)
 
     def head(self, key: str) -> StoredObject | None:
         """Return the object's description, or None where there is no regular file of that name."""

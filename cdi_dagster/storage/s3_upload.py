@@ -124,7 +124,7 @@ def complete_upload(bucket: S3Bucket, prepared: PreparedObject, *, if_absent: bo
             MultipartUpload={"Parts": parts},
             **({"IfNoneMatch": "*"} if if_absent else {}),
         )
-    except (ObjectMissingError, ObjectChangedError) as error:
+    except StorageError as error:
         if (written := head_if_ours(bucket, prepared.key, token["write_id"])) is not None:
             return written
         if isinstance(error, ObjectChangedError) and if_absent:

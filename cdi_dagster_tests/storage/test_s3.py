@@ -1,0 +1,220 @@
+"""What only S3 does to us: cut connections, lost replies, errors inside a good answer, refusals, versions, pages."""
+
+import pickle
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from cdi_dagster.storage import (
+    ObjectChangedError,
+    ObjectExistsError,
+    StorageError,
+    StorageUnavailableError,
+    open_storage,
+)
+from cdi_dagster_tests.s3_server import s3_endpoint
+from cdi_dagster_tests.storage.faulty_s3 import Proxy, fixed_answer
+
+DATA = bytes(range(256)) * 8_000  # 2 MB
+MakeBucket = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cdi_dagster.storage.s3_stream._FIRST_PAUSE_SECONDS", 0.001)
+
+
+@pytest.fixture
+def one_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "cdi_dagster.storage.s3_bucket._CONFIG", Config(retries={"total_max_attempts": 1}, connect_timeout=2)
+    )
+
+
+def error_xml(code: str) -> str:
+    return f"<Error><Code>{code}</Code><Message>said the server</Message></Error>"
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+def test_a_read_cut_in_the_body_goes_on_where_it_was_cut(make_bucket: MakeBucket, versioned: bool) -> None:
+    root = f"s3://{make_bucket(versioned=versioned)}"
+    written = open_storage(root).write("a", DATA)
+    cuts = iter([700_000, 500_000, 1])
+    with Proxy(s3_endpoint(), lambda method, path, count: next(cuts, None)) as proxy:
+        storage = open_storage(root, endpoint_url=proxy.url)
+        with storage.open("a", etag=written.etag, version_id=written.version_id, first_byte=100) as stream:
+            assert stream.read() == DATA[100:]
+
+    assert [byte_range for _, _, byte_range in proxy.requests] == [
+        "bytes=100-",
+        "bytes=700100-",
+        "bytes=1200100-",
+        "bytes=1200101-",
+    ]
+
+
+def test_a_read_cut_before_the_object_is_replaced_never_mixes_old_and_new(make_bucket: MakeBucket) -> None:
+    root = f"s3://{make_bucket()}"
+    storage = open_storage(root)
+    storage.write("a", b"o" * 2_000_000)
+    with Proxy(s3_endpoint(), lambda method, path, count: 700_000 if count == 0 else None) as proxy:
+        proxy.between = lambda: storage.write("a", b"n" * 2_000_000) and None
+        with open_storage(root, endpoint_url=proxy.url).open("a") as stream, pytest.raises(ObjectChangedError):
+            stream.read()
+
+
+def test_a_version_is_read_on_though_the_object_is_replaced_and_deleted(make_bucket: MakeBucket) -> None:
+    root = f"s3://{make_bucket(versioned=True)}"
+    storage = open_storage(root)
+    storage.write("a", b"o" * 2_000_000)
+
+    def replace_and_delete() -> None:
+        storage.write("a", b"n" * 2_000_000)
+        storage.delete(["a"])
+
+    with Proxy(s3_endpoint(), lambda method, path, count: 700_000 if count == 0 else None) as proxy:
+        proxy.between = replace_and_delete
+        with open_storage(root, endpoint_url=proxy.url).open("a") as stream:
+            assert stream.read() == b"o" * 2_000_000
+
+
+def test_a_connection_that_never_gets_further_is_given_up(make_bucket: MakeBucket) -> None:
+    root = f"s3://{make_bucket()}"
+    open_storage(root).write("a", DATA)
+
+    def cut(method: str, path: str, count: int) -> int:
+        return 5000 if count == 0 else -len(DATA)  # the headers only: no byte gained
+
+    with Proxy(s3_endpoint(), cut) as proxy:
+        stream = open_storage(root, endpoint_url=proxy.url).open("a")
+        with pytest.raises(StorageUnavailableError, match="at byte 5000 of 2048000"):
+            stream.read()
+    assert len(proxy.requests) == 7
+
+
+def test_a_write_if_absent_whose_reply_was_lost_is_still_known_as_ours(make_bucket: MakeBucket) -> None:
+    root = f"s3://{make_bucket()}"
+    with Proxy(s3_endpoint(), lambda method, path, count: 0 if count == 0 else None) as proxy:
+        storage = open_storage(root, endpoint_url=proxy.url)
+        written = storage.write("lease", b"mine", if_absent=True)  # the retry is answered 412: somebody was first: we
+        assert [method for method, _, _ in proxy.requests] == ["PUT", "PUT", "HEAD"]
+        assert storage.head("lease") == written
+        with pytest.raises(ObjectExistsError):
+            storage.write("lease", b"mine", if_absent=True)
+
+
+def test_a_completed_upload_whose_reply_was_lost_is_still_known_as_ours(make_bucket: MakeBucket) -> None:
+    root = f"s3://{make_bucket()}"
+    lost = iter([0])
+    with Proxy(
+        s3_endpoint(), lambda method, path, count: next(lost, None) if method == "POST" and "uploadId" in path else None
+    ) as proxy:
+        storage = open_storage(root, endpoint_url=proxy.url)
+        with storage.upload("a", group="run-1") as upload:
+            upload.write(b"x" * 9_000_000)
+            stored = upload.complete()
+        assert storage.head("a") == stored
+
+
+def test_keys_that_s3_would_not_delete_are_named_though_it_answered_200(aws_environment: None) -> None:
+    body = (
+        "<DeleteResult><Error><Key>a/1</Key><Code>AccessDenied</Code><Message>locked</Message></Error>"
+        "<Error><Key>a/2</Key><Code>InternalError</Code></Error></DeleteResult>"
+    )
+    with fixed_answer(200, body) as url, pytest.raises(StorageError) as failure:
+        open_storage("s3://bucket", endpoint_url=url).delete(["a/0", "a/1", "a/2"])
+    assert "a/1, a/2" in str(failure.value)
+    assert "a/0" not in str(failure.value)
+    assert "AccessDenied" in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "mend"),
+    [
+        (403, "AccessDenied", "permission"),
+        (404, "NoSuchBucket", "Create it"),
+        (400, "ExpiredToken", "Log in again"),
+        (403, "InvalidAccessKeyId", "identity"),
+        (403, "SignatureDoesNotMatch", "credentials"),
+        (403, "RequestTimeTooSkewed", "clock"),
+        (503, "SlowDown", "later"),
+        (500, "InternalError", "later"),
+    ],
+)
+def test_a_refusal_says_what_to_do(aws_environment: None, one_try: None, status: int, code: str, mend: str) -> None:
+    with fixed_answer(status, error_xml(code)) as url:
+        storage = open_storage("s3://bucket/below", endpoint_url=url)
+        for use in (
+            lambda: storage.read("a"),
+            lambda: storage.write("a", b"", if_absent=True),
+            lambda: list(storage.list("a/")),
+            lambda: storage.delete(["a"]),
+        ):
+            with pytest.raises(StorageUnavailableError, match=mend) as failure:
+                use()
+            assert "s3://bucket/below" in str(failure.value)
+
+
+def test_head_says_none_only_if_it_can_tell(make_bucket: MakeBucket, one_try: None) -> None:
+    with fixed_answer(403, "") as url, pytest.raises(StorageUnavailableError, match="denied"):
+        open_storage("s3://bucket", endpoint_url=url).head("a")
+    with pytest.raises(StorageUnavailableError, match="does not exist"):
+        open_storage("s3://no-such-bucket-anywhere").head("a")
+    assert open_storage(f"s3://{make_bucket()}").head("a") is None
+
+
+def test_an_endpoint_that_nobody_serves_is_unavailable(aws_environment: None, one_try: None) -> None:
+    storage = open_storage("s3://bucket", endpoint_url="http://127.0.0.1:9")
+    with pytest.raises(StorageUnavailableError, match=r"127\.0\.0\.1:9"):
+        list(storage.list(""))
+    with pytest.raises(StorageUnavailableError, match="AWS_ENDPOINT_URL"):
+        open_storage("s3://bucket", endpoint_url="not a url").read("a")
+
+
+def test_version_ids_stay_unknown_where_we_may_not_ask_for_them(make_bucket: MakeBucket) -> None:
+    name = make_bucket(versioned=True)
+    open_storage(f"s3://{name}").write("a", b"1")
+    for denied in ("?versioning", "?versions"):
+        with Proxy(s3_endpoint(), denied=denied) as proxy:
+            (listed,) = open_storage(f"s3://{name}", endpoint_url=proxy.url).list("")
+        assert (listed.key, listed.version_id) == ("a", None)
+
+
+def test_a_thousand_objects_and_one_are_listed_and_deleted(make_bucket: MakeBucket) -> None:
+    name = make_bucket()
+    client = boto3.client("s3", config=Config(max_pool_connections=8))
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda n: client.put_object(Bucket=name, Key=f"day/{n:04}", Body=b""), range(1001)))
+    storage = open_storage(f"s3://{name}")
+
+    assert [stored.key for stored in storage.list("day/")] == [f"day/{n:04}" for n in range(1001)]
+    storage.delete(stored.key for stored in storage.list("day/"))
+    assert list(storage.list("")) == []
+
+
+def test_a_folder_marker_made_by_a_console_is_not_listed(make_bucket: MakeBucket) -> None:
+    name = make_bucket()
+    boto3.client("s3").put_object(Bucket=name, Key="day/", Body=b"")
+    assert list(open_storage(f"s3://{name}").list("")) == []
+
+
+def test_what_discard_aborts_is_gone_from_s3_but_never_what_was_decided(make_bucket: MakeBucket) -> None:
+    name = make_bucket()
+    storage = open_storage(f"s3://{name}")
+    with storage.upload("out/a", group="run-1") as upload:
+        upload.write(b"x")
+        upload.prepare()
+    client = boto3.client("s3")
+    assert len(client.list_multipart_uploads(Bucket=name)["Uploads"]) == 1
+    storage.discard("", group="run-1")
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=name)
+    assert "Contents" not in client.list_objects_v2(Bucket=name)
+
+
+def test_a_storage_in_use_crosses_processes(make_bucket: MakeBucket) -> None:
+    storage = open_storage(f"s3://{make_bucket()}")
+    storage.write("a", b"1")
+    assert pickle.loads(pickle.dumps(storage)).read("a") == b"1"
