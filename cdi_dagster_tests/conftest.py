@@ -3,6 +3,7 @@
 Servers are plain functions (`s3_server`) and fixtures of one package live in its own conftest. Keep this small.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -20,13 +21,13 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
     """A Spark with two cores, four tries a task, a Hive catalog in memory, and workers that reach the tests' S3."""
     from pyspark.sql import SparkSession
 
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # the setting of the same name counts for spark-submit only
     home = tmp_path_factory.mktemp("spark")
     settings = {
         "spark.ui.enabled": "false",
         "spark.driver.memory": "1g",
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
-        "spark.pyspark.python": sys.executable,
         "spark.sql.shuffle.partitions": "2",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.catalogImplementation": "hive",

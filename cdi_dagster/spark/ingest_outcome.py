@@ -6,7 +6,7 @@ Pure: from task results to values. Reading and publishing are `ingest_daily`.
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -110,7 +110,7 @@ def require_few_rejects(report: IngestReport, limit: RejectLimit, *, rejects_uri
             "rejected": report.rejected,
             "rejected_by_reason": by_reason,
             "max_rejected": limit.text,
-            "samples": report.to_json()["reject_samples"],
+            "samples": [asdict(sample) for sample in report.reject_samples],
             "rejects_uri": rejects_uri,
         },
     )

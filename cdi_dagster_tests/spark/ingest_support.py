@@ -1,0 +1,122 @@
+"""One storage day to ingest in a test: roots, sample, pinned input, the job run in this process's Spark."""
+
+import gzip
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from pyspark import SparkContext
+
+from cdi_dagster.core.collections import Collection, find_collection
+from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.ingest_report import IngestReport
+from cdi_dagster.core.places import daily_records_prefix, pinned_input_key, rejects_prefix, run_prefix
+from cdi_dagster.demo.sample import SampleSummary, write_sample
+from cdi_dagster.ingestion.pinning import pin_storage_day
+from cdi_dagster.spark.ingest_arguments import parse_arguments
+from cdi_dagster.spark.ingest_daily import IngestDaily
+from cdi_dagster.spark.reporting import Reporter
+from cdi_dagster.storage import Storage
+
+AUDIT = find_collection("data:businessAudit")
+DAY = date(2023, 3, 26)
+
+
+class RecordingReporter(Reporter):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[dict[str, Any]] = []
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self.said.append(message)
+
+
+@dataclass
+class SampleDay:
+    """A storage day of encrypted raw objects, and everything that a run of it leaves."""
+
+    corporate: Storage
+    published: Storage
+    dks_url: str
+    collection: Collection = AUDIT
+    storage_day: date = DAY
+    reporter: RecordingReporter = field(default_factory=RecordingReporter)
+
+    def write(self, records: int = 300, objects: int = 5, **options: Any) -> SampleSummary:
+        seed = options.pop("seed", 1)
+        return write_sample(
+            self.corporate, self.collection, self.storage_day, records=records, objects=objects, seed=seed, **options
+        )
+
+    def pin(self, **options: Any) -> None:
+        pin_storage_day(self.corporate, self.published, self.collection, self.storage_day, **options)
+
+    def arguments(self, *more: str, correlation_id: str = "run-1") -> list[str]:
+        return [
+            "--pinned-input",
+            self.published.uri(pinned_input_key(self.collection, self.storage_day)),
+            "--published-root",
+            self.published.root,
+            "--correlation-id",
+            correlation_id,
+            "--dks-url",
+            self.dks_url,
+            "--dks-retry-budget-seconds",
+            "1",
+            *more,
+        ]
+
+    def ingest(self, spark: SparkContext, *more: str, correlation_id: str = "run-1") -> IngestReport:
+        arguments = parse_arguments(self.arguments(*more, correlation_id=correlation_id))
+        return IngestDaily(arguments, self.reporter).run(spark)
+
+    @property
+    def records_prefix(self) -> str:
+        return daily_records_prefix(self.collection, self.storage_day)
+
+    def published_keys(self) -> list[str]:
+        return [stored.key.removeprefix(self.records_prefix) for stored in self.published.list(self.records_prefix)]
+
+    def mark(self) -> dict[str, Any] | None:
+        key = f"{self.records_prefix}_SUCCESS"
+        return json.loads(self.published.read(key)) if self.published.head(key) else None
+
+    def records(self) -> "Counter[bytes]":
+        """The published records, as a multiset; they must be exactly what the mark says."""
+        mark = self.mark()
+        if mark is None:
+            assert self.published_keys() == []
+            return Counter()
+        assert self.published_keys() == [
+            "_SUCCESS",
+            *(part["key"].removeprefix(self.records_prefix) for part in mark["parts"]),
+        ]
+        found: Counter[bytes] = Counter()
+        for part in mark["parts"]:
+            lines = gzip.decompress(self.published.read(part["key"])).splitlines()
+            assert len(lines) == part["records"]
+            found.update(lines)
+        assert found.total() == mark["published"]
+        return found
+
+    def rejects(self, correlation_id: str = "run-1") -> list[dict[str, Any]]:
+        prefix = rejects_prefix(self.collection, self.storage_day, correlation_id)
+        return [
+            json.loads(line)
+            for stored in self.published.list(prefix)
+            if not stored.key.endswith("_SUCCESS")
+            for line in gzip.decompress(self.published.read(stored.key)).splitlines()
+        ]
+
+    def left_by_run(self, name: str, correlation_id: str = "run-1") -> dict[str, Any] | None:
+        key = f"{run_prefix(self.collection, self.storage_day, correlation_id)}{name}"
+        return json.loads(self.published.read(key)) if self.published.head(key) else None
+
+    def failure_left(self, correlation_id: str = "run-1") -> CdiError:
+        left = self.left_by_run("failure.json", correlation_id)
+        assert left is not None
+        return CdiError.from_json(left)
