@@ -12,6 +12,7 @@ from datetime import date
 from typing import Any
 
 import click
+from rich.console import Console
 from rich.markup import escape
 
 from cdi_dagster.cli.console import (
@@ -110,7 +111,7 @@ def ingest_command(
         key = tables_report_key(collection, storage_day, day.correlation_id)
         table_report = _run(day, "publish_tables", _tables_arguments(day), key, verbose=verbose)
     if as_json:
-        places = {"published": _uri(day, report.published_prefix), "rejects": _uri(day, report.rejects_prefix)}
+        places = {"published_to": _uri(day, report.published_prefix), "rejects_in": _uri(day, report.rejects_prefix)}
         print_json(
             {
                 "correlation_id": day.correlation_id,
@@ -125,7 +126,7 @@ def ingest_command(
             }
         )
         return
-    _show(day, report, table_report)
+    _show(result_console(), day, report, table_report)
 
 
 def _pin(day: _Day, *, allow_empty: bool, override_gate: bool) -> None:
@@ -202,7 +203,7 @@ def _run(day: _Day, step: str, arguments: Sequence[str], report_key: str, *, ver
     error = verdict(ended.exit_code, ended.log_tail, report, failure if ended.exit_code else None)
     if error:
         if report and step == "ingest_daily":
-            _show(day, IngestReport.from_json(report), None)
+            _show(progress_console(), day, IngestReport.from_json(report), None)
         progress_console().print(f"Log: {escape(str(ended.log_path))}")
         raise error
     return report or {}
@@ -219,7 +220,7 @@ def _uri(day: _Day, prefix: str | None) -> str | None:
     return day.published.uri(prefix) if prefix else None
 
 
-def _show(day: _Day, report: IngestReport, table_report: dict[str, Any] | None) -> None:
+def _show(console: Console, day: _Day, report: IngestReport, table_report: dict[str, Any] | None) -> None:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.totals["rejected_by_reason"].items())
     published = f"{report.published:,} records in {report.parts} parts, {size_text(report.published_bytes)}"
     if not report.published_prefix:
@@ -243,4 +244,4 @@ def _show(day: _Day, report: IngestReport, table_report: dict[str, Any] | None) 
         rows.append(("rejects in", _uri(day, report.rejects_prefix) or ""))
     for table in (table_report or {}).get("tables", []):
         rows.append((f"{table['kind']} table", f"{table['name']}: {table['rows']:,} rows"))
-    result_console().print(facts(rows))
+    console.print(facts(rows))

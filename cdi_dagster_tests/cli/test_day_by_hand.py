@@ -1,0 +1,76 @@
+"""A day by hand on real storage: sample, status, the gate, pin; each command's figures are those of the others."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cdi_dagster_tests.cli.conftest import Answer, Cdi
+
+DAY = ("--collection", "data:businessAudit", "--storage-day", "2023-03-26")
+
+
+def sample(cdi: Cdi) -> Answer:
+    answer = cdi("sample", *DAY, "--records", "120", "--objects", "6", "--json")
+    assert answer.exit_code == 0, answer.stderr
+    return answer
+
+
+def test_a_day_that_is_not_coalesced_is_not_pinned_and_the_refusal_has_a_class(cdi: Cdi) -> None:
+    sample(cdi)
+    answer = cdi("pin", *DAY, "--json")
+    assert answer.exit_code == 1
+    assert answer.stderr.startswith("COALESCER_NOT_STARTED: ")
+    assert "--override-gate" in answer.stderr
+    assert answer.json["failure"]["failure_class"] == "COALESCER_NOT_STARTED"
+
+
+def test_a_coalesced_day_is_pinned_and_status_says_so(cdi: Cdi, tmp_path: Path) -> None:
+    written = sample(cdi).json
+    assert cdi("status", *DAY, "--json").json["gate_open"] is False
+    assert cdi("coalesce", *DAY).exit_code == 0
+
+    answer = cdi("pin", *DAY, "-o", str(tmp_path / "pinned.json"), "--json")
+    assert answer.exit_code == 0, answer.stderr
+    assert answer.json["totals"] == {"objects": 3, "bytes": written["bytes"], "offsets": 120}
+    assert json.loads((tmp_path / "pinned.json").read_text()) == answer.json
+
+    status = cdi("status", *DAY, "--json").json
+    assert (status["gate_open"], status["pinned"], status["pinned_is_current"]) == (True, True, True)
+    assert (status["published"], status["export_day"]) == (False, "2023-03-27")
+    assert status["day"] == {"objects": 3, "bytes": written["bytes"], "offsets": 120}
+
+
+def test_pinning_a_day_without_objects_says_that_there_are_none(cdi: Cdi) -> None:
+    answer = cdi("pin", *DAY, "--override-gate")
+    assert answer.exit_code == 1
+    assert answer.stderr.startswith("INPUT_INVALID: There are no objects under file:///")
+
+
+def test_ingest_refuses_to_run_beside_the_coalescer_and_starts_nothing(cdi: Cdi, home: Path) -> None:
+    sample(cdi)
+    answer = cdi("ingest", *DAY)
+    assert answer.exit_code == 1
+    assert answer.stderr.startswith("COALESCER_NOT_STARTED: ")
+    assert not (home / "published").exists()
+    assert not (home / "runs").exists()
+
+
+@pytest.mark.spark
+def test_ingest_counts_rejects_and_publishes_nothing_unless_they_are_allowed(cdi: Cdi, home: Path) -> None:
+    from cdi_dagster.demo.key_service import DevelopmentKeyService
+
+    assert cdi("sample", *DAY, "--records", "300", "--objects", "6", "--bad-envelopes", "3").exit_code == 0
+    assert cdi("coalesce", *DAY).exit_code == 0
+    with DevelopmentKeyService() as service:
+        refused = cdi("ingest", *DAY, "--dks-url", service.url, "--json")
+        allowed = cdi("ingest", *DAY, "--dks-url", service.url, "--max-rejected", "1%", "--json")
+    assert refused.exit_code == 1
+    assert "RECORDS_REJECTED: 3 of 300 envelopes were rejected" in refused.stderr
+    assert refused.json["failure"]["failure_class"] == "RECORDS_REJECTED"
+    assert allowed.exit_code == 0, allowed.stderr
+    assert (allowed.json["read"], allowed.json["published"], allowed.json["rejected"]) == (300, 297, 3)
+    published = home / "published/corporate_data_ingestion/json/daily/2023-03-27/data/businessAudit"
+    assert json.loads((published / "_SUCCESS").read_text())["published"] == 297
+    status = cdi("status", *DAY, "--json").json
+    assert (status["published_is_current"], status["published_records"]) == (True, 297)

@@ -1,0 +1,40 @@
+"""`cdi doctor` says what is wrong with an installation, and how to mend it."""
+
+from pathlib import Path
+
+from cdi_dagster.demo.key_service import DevelopmentKeyService
+from cdi_dagster_tests.cli.conftest import Cdi
+
+
+def test_a_missing_java_is_named_with_what_to_install(cdi: Cdi, tmp_path: Path) -> None:
+    answer = cdi("doctor", "--only", "java", "--quiet", PATH=str(tmp_path), JAVA_HOME="")
+    assert answer.exit_code == 1
+    assert "FAILED" in answer.stdout
+    assert "Install a Java 17 runtime" in answer.stdout
+
+
+def test_a_published_root_that_cannot_be_written_fails(cdi: Cdi, tmp_path: Path) -> None:
+    (tmp_path / "a_file").write_text("in the way")
+    root = (tmp_path / "a_file" / "published").as_uri()
+    answer = cdi("doctor", "--only", "published-root", "--json", CDI_PUBLISHED_ROOT=root)
+    assert answer.exit_code == 1
+    assert answer.json["checks"]["published-root"]["verdict"] == "failed"
+    assert "CDI_PUBLISHED_ROOT" in answer.json["checks"]["published-root"]["mend"]
+
+
+def test_a_key_service_that_answers_is_well_and_one_that_does_not_is_noted(cdi: Cdi) -> None:
+    with DevelopmentKeyService() as service:
+        url = service.url
+        assert cdi("doctor", "--only", "key-service", "--json", CDI_DKS_URL=url).json["ok"]
+    answer = cdi("doctor", "--only", "key-service", "--json", CDI_DKS_URL=url)
+    assert answer.json["checks"]["key-service"]["verdict"] == "note"
+    answer = cdi("doctor", "--only", "key-service", "--json", CDI_DKS_URL=url.replace("http:", "https:"))
+    assert answer.exit_code == 1
+    assert "does not answer" in answer.json["checks"]["key-service"]["text"]
+
+
+def test_parts_that_are_not_there_yet_on_a_laptop_are_notes(cdi: Cdi) -> None:
+    answer = cdi("doctor", "--only", "aws", "--only", "daemon", "--only", "disk", "--json")
+    assert answer.exit_code == 0
+    assert answer.json["checks"]["aws"]["verdict"] == "note"
+    assert answer.json["checks"]["daemon"]["text"].startswith("no Dagster home")
