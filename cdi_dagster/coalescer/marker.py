@@ -164,6 +164,7 @@ class Claim:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="coalescer heartbeat", daemon=True)
         self._lost: str | None = None
+        self._ended = False
         self.took_over: str | None = None
 
     def __enter__(self) -> Self:
@@ -171,10 +172,28 @@ class Claim:
         # The random part tells two claims of one process apart.
         writer = f"{socket.gethostname()}:{os.getpid()}#{os.urandom(3).hex()}"
         self._marker = Marker(state=MarkerState.RUNNING, started_at=now, heartbeat_at=now, writer=writer)
-        self._etag = self._acquire(_content(self._marker))
-        self._beaten_at = time.monotonic()
-        self._thread.start()
+        try:
+            self._etag = self._acquire(_content(self._marker))
+            self._beaten_at = time.monotonic()
+            self._thread.start()
+        except BaseException as error:
+            self._stop.set()
+            self._give_back(error)  # stopped between writing the marker and entering
+            raise
         return self
+
+    def _give_back(self, error: BaseException) -> None:
+        """Write FAILED where the marker is ours and still says RUNNING."""
+        if self._ended or self._lost:
+            return
+        try:
+            found = read_marker(self._storage, self._key)
+            if found and found[0].writer == self._marker.writer:
+                self._etag = found[1]
+                self.fail(f"{type(error).__name__}: {error}" if str(error) else f"stopped by {type(error).__name__}")
+        except (StorageError, InvalidMarkerError) as marker_error:
+            # The first error matters more; without this marker the claim ends with its lease.
+            _log.warning("The coalescer's FAILED marker could not be written: %s", marker_error)
 
     def _acquire(self, content: bytes) -> str:
         for _ in range(_CLAIM_ATTEMPTS):
@@ -189,7 +208,14 @@ class Claim:
 
     def _replaceable(self) -> str | None:
         """Return the ETag of a marker that may be replaced, or None where there is none."""
-        found = read_marker(self._storage, self._key)
+        try:
+            found = read_marker(self._storage, self._key)
+        except InvalidMarkerError as error:
+            raise CdiError(
+                FailureClass.COALESCER_UNKNOWN,
+                f"Whether another coalescer is at work on {self._what} cannot be told: {error}.",
+                next_step="Delete it if no coalescer is running, then run the coalescer again.",
+            ) from error
         if found is None:
             return None
         marker, etag = found
@@ -260,20 +286,15 @@ class Claim:
         with self._lock:
             now = self._clock()
             self._replace(replace(self._marker, state=state, heartbeat_at=now, completed_at=now, **figures))
+        self._ended = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ended = self._stop.is_set()
         self._stop.set()
         self._thread.join()
-        if error is None or ended or self._lost:
-            return
-        try:
-            self.fail(f"{type(error).__name__}: {error}" if str(error) else f"stopped by {type(error).__name__}")
-        except StorageError as marker_error:
-            # The first error matters more; without this marker the claim ends with its lease.
-            _log.warning("The coalescer's FAILED marker could not be written: %s", marker_error)
+        if error is not None:
+            self._give_back(error)
 
 
 def _content(marker: Marker) -> bytes:

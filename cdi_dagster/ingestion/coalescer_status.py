@@ -71,7 +71,7 @@ def verdict(
         at = f"{marker.completed_at or marker.heartbeat_at:%Y-%m-%d %H:%M} UTC"
         return CoalescerStatus(
             state=CoalescerState.FAILED,
-            reason=f"coalescer for {storage_day} failed at {at} ({marker.writer}): {marker.reason or 'no reason given'}",
+            reason=f"coalescer for {storage_day} failed at {at} ({marker.writer}): {marker.reason or 'no reason'}",
         )
     return _complete(marker, listing, storage_day)
 
@@ -81,9 +81,9 @@ def _running(marker: Marker, storage_day: date, now: datetime, lease_seconds: fl
     if silent_seconds > lease_seconds:
         return CoalescerStatus(
             state=CoalescerState.FAILED,
-            reason=f"coalescer for {storage_day} has given no sign of life since {marker.heartbeat_at:%Y-%m-%d %H:%M:%S} "
-            f"UTC ({_duration(silent_seconds)}; {marker.writer}): it was killed or is cut off. Run it again, it goes on "
-            "where it stopped",
+            reason=f"coalescer for {storage_day} has given no sign of life for {_duration(silent_seconds)}, since "
+            f"{marker.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC ({marker.writer}): it was killed or is cut off. "
+            "Run it again, it goes on where it stopped",
         )
     so_far = _duration(max(0.0, (now - marker.started_at).total_seconds()))
     return CoalescerStatus(

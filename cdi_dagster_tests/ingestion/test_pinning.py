@@ -90,12 +90,13 @@ def test_an_input_that_cannot_be_pinned_leaves_the_previous_manifest(corporate: 
     assert read_pinned_input(published, AUDIT, DAY) == before
 
 
-def test_every_page_of_a_listing_is_pinned(published: Storage) -> None:
+def test_every_page_of_a_listing_is_pinned(published: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cdi_dagster.storage.s3._PAGE_KEYS", 10)
     corporate = new_s3_storage()
-    for number in range(1100):
+    for number in range(25):
         corporate.write(key(f"{number}-{number}"), b"x")
     result = pinned(corporate, published)
-    assert (len(result.objects), result.gaps) == (1100, ())
+    assert (len(result.objects), result.gaps) == (25, ())
     require_unchanged(corporate, result)
 
 

@@ -1,0 +1,87 @@
+"""`python -m cdi_dagster.coalescer` and `cdi coalesce`: options, output, exit codes."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cdi_dagster.coalescer.command import coalesce_command
+from cdi_dagster.coalescer.marker import Claim
+from cdi_dagster.storage.interface import Storage
+from cdi_dagster_tests.coalescer.days import AUDIT, DAY, names, put_raw, put_small_day
+
+
+def invoke(storage: Storage, *more: str, **options: Any) -> Result:
+    arguments = ["--corporate-root", storage.root, "--collection", "data:businessAudit", "--storage-day", "2023-03-26"]
+    return CliRunner().invoke(coalesce_command, [*arguments, *more], **options)
+
+
+def test_it_runs_alone_without_dagster() -> None:
+    check = (
+        "import sys, cdi_dagster.coalescer.__main__; sys.exit(any(m.split('.')[0] == 'dagster' for m in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+    shown = subprocess.run(
+        [sys.executable, "-m", "cdi_dagster.coalescer", "--help"], capture_output=True, check=True, text=True
+    )
+    assert "Nothing is deleted before the coalesced object is stored and verified" in " ".join(shown.stdout.split())
+
+
+def test_a_good_run_says_what_it_did_and_exits_0(file_storage: Storage) -> None:
+    put_small_day(file_storage)
+    result = invoke(file_storage)
+    assert result.exit_code == 0
+    assert "objects  8 -> 3" in result.output
+    assert "3 coalesced objects written" in result.output
+
+
+def test_json_is_one_object(file_storage: Storage) -> None:
+    put_small_day(file_storage)
+    value = json.loads(invoke(file_storage, "--json").stdout)
+    assert (value["before"]["objects"], value["after"]["objects"], value["succeeded"]) == (8, 3, True)
+
+
+def test_a_part_that_cannot_be_read_exits_1_with_class_and_object_on_stderr(file_storage: Storage) -> None:
+    put_small_day(file_storage)
+    bad = put_raw(file_storage, 5, 9, data=b"not gzip")
+    result = invoke(file_storage)
+    assert result.exit_code == 1
+    assert f"COALESCER_FAILED: {bad} cannot be merged" in result.stderr
+    assert "2 coalesced objects written" in result.stdout
+
+
+def test_beside_another_coalescer_it_exits_1_and_touches_nothing(file_storage: Storage) -> None:
+    put_small_day(file_storage)
+    with Claim(file_storage, AUDIT, DAY):
+        result = invoke(file_storage, "--json")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("COALESCER_RUNNING: Another coalescer")
+    assert "Next: Wait for it" in result.stderr
+    assert json.loads(result.stdout)["failure"]["failure_class"] == "COALESCER_RUNNING"
+    assert len(names(file_storage)) == 8
+
+
+def test_the_root_may_come_from_the_environment(file_storage: Storage) -> None:
+    arguments = ["--collection", "data:businessAudit", "--storage-day", "2023-03-26"]
+    result = CliRunner(env={"CDI_CORPORATE_ROOT": file_storage.root}).invoke(coalesce_command, arguments)
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--storage-day", "26.03.2023"), "write it as YYYY-MM-DD"),
+        (("--collection", "businessAudit"), "write it as db:name"),
+        (("--corporate-root", "/data"), "is not a root"),
+        (("--max-bytes", "0"), "--max-bytes"),
+    ],
+)
+def test_used_wrongly_it_exits_2_and_says_how_to_write_it(
+    file_storage: Storage, more: tuple[str, str], says: str
+) -> None:
+    result = invoke(file_storage, *more)
+    assert result.exit_code == 2
+    assert says in result.stderr

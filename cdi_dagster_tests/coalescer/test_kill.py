@@ -1,0 +1,211 @@
+"""kill -9 at every single storage operation: no record is lost or doubled, and the next run finishes."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdi_dagster.coalescer import coalesce
+from cdi_dagster.coalescer.marker import MarkerState, read_marker
+from cdi_dagster.core.places import coalescer_marker_key
+from cdi_dagster.storage.interface import Storage, open_storage
+from cdi_dagster_tests.coalescer.days import (
+    AUDIT,
+    DAY,
+    PREFIX,
+    ingested,
+    names,
+    put_raw,
+    put_small_day,
+    small_day_records,
+)
+from cdi_dagster_tests.s3_server import REGION, new_s3_storage, s3_endpoint
+
+pytestmark = pytest.mark.kill
+
+COALESCED = ["0_0_14.jsonl.gz", "0_20_29.jsonl.gz", "1_100_114.jsonl.gz"]
+MARKER = coalescer_marker_key(AUDIT, DAY)
+
+
+class Killer:
+    """A storage that kills its process before or after one of its operations; deletes go key by key."""
+
+    def __init__(self, storage: Storage, operations: int) -> None:
+        self._storage = storage
+        self._left = operations
+
+    def _step(self) -> None:
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._left -= 1
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._storage, name)
+        if not callable(real):
+            return real
+
+        def operation(*arguments: Any, **options: Any) -> Any:
+            self._step()
+            result = real(*arguments, **options)
+            self._step()
+            return _KilledUpload(result, self._step) if name == "upload" else result
+
+        return operation
+
+    def delete(self, keys: Any) -> None:
+        for each in keys:
+            self._step()
+            self._storage.delete([each])
+        self._step()
+
+
+class _KilledUpload:
+    def __init__(self, upload: Any, step: Callable[[], None]) -> None:
+        self._upload = upload
+        self._step = step
+
+    def __enter__(self) -> "_KilledUpload":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._upload.__exit__(*error)
+
+    def write(self, data: bytes) -> int:
+        self._step()
+        return int(self._upload.write(data))
+
+    def complete(self) -> Any:
+        self._step()
+        stored = self._upload.complete()
+        self._step()
+        return stored
+
+
+def run_and_kill(storage: Storage, operations: int, *, minutes_later: int) -> bool:
+    """Coalesce in a child process that is killed after so many operations; return whether it was."""
+    child = os.fork()
+    if child == 0:
+        try:
+            coalesce(Killer(storage, operations), AUDIT, DAY, clock=later(minutes_later))  # type: ignore[arg-type]
+            os._exit(0)
+        finally:
+            traceback.print_exc()
+            os._exit(3)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0
+    return os.WIFSIGNALED(status)
+
+
+def later(minutes: int) -> Callable[[], datetime]:
+    """A clock past the lease of whoever was killed before."""
+    return lambda: datetime.now(UTC) + timedelta(minutes=minutes)
+
+
+def require_finished(storage: Storage, *, minutes_later: int) -> None:
+    summary = coalesce(storage, AUDIT, DAY, clock=later(minutes_later))
+    assert summary.failures == ()
+    assert names(storage) == COALESCED
+    assert ingested(storage) == small_day_records()
+
+
+def test_killed_at_any_operation_nothing_is_lost_or_doubled_and_the_next_run_finishes(folder: Path) -> None:
+    operations = 0
+    while True:
+        storage = open_storage((folder / str(operations)).as_uri())
+        put_small_day(storage)
+        killed = run_and_kill(storage, operations, minutes_later=0)
+        assert ingested(storage) == small_day_records(), operations
+        require_finished(storage, minutes_later=10)
+        assert not list((folder / str(operations) / ".cdi-staging").rglob("uploads/*/*")), operations
+        if not killed:
+            break
+        operations += 1
+    assert operations > 50
+
+
+def test_killed_again_and_again_it_still_finishes(folder: Path) -> None:
+    random_points = random.Random(5)
+    for world in range(8):
+        storage = open_storage((folder / str(world)).as_uri())
+        put_small_day(storage)
+        for attempt in range(1, 5):
+            run_and_kill(storage, random_points.randrange(70), minutes_later=10 * attempt)
+            assert ingested(storage) == small_day_records(), (world, attempt)
+        require_finished(storage, minutes_later=100)
+
+
+def test_the_program_killed_at_random_moments_loses_and_doubles_nothing(folder: Path) -> None:
+    storage = open_storage((folder / "corporate").as_uri())
+    for first in range(0, 1500, 5):
+        put_raw(storage, first, first + 4)
+    before = ingested(storage)
+    command = [sys.executable, "-m", "cdi_dagster.coalescer", "--corporate-root", storage.root]
+    command += ["--collection", AUDIT.id, "--storage-day", str(DAY), "--max-objects", "10", "--lease-seconds", "1"]
+    delays = random.Random(3)
+    for _ in range(3):
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while (found := read_marker(storage, MARKER)) is None or not found[0].writer.split("#")[0].endswith(
+            f":{child.pid}"
+        ):
+            assert time.monotonic() < deadline
+            assert child.poll() is None
+            time.sleep(0.005)
+        time.sleep(delays.uniform(0, 0.4))
+        child.kill()
+        child.wait()
+        assert ingested(storage) == before
+        time.sleep(1.1)
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    assert len(names(storage)) == 30
+    assert ingested(storage) == before
+
+
+def test_stopped_by_sigterm_it_says_failed_at_once(folder: Path) -> None:
+    storage = open_storage((folder / "corporate").as_uri())
+    for first in range(0, 2000, 5):
+        put_raw(storage, first, first + 4)
+    command = [sys.executable, "-m", "cdi_dagster.coalescer", "--corporate-root", storage.root]
+    command += ["--collection", AUDIT.id, "--storage-day", str(DAY), "--max-objects", "2"]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while read_marker(storage, MARKER) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    child.terminate()
+    assert child.wait(30) == 1
+    found = read_marker(storage, MARKER)
+    assert found is not None
+    assert found[0].state is MarkerState.FAILED
+    assert len(ingested(storage)) == 2000
+
+
+_S3_CHILD = """
+import sys
+from cdi_dagster.coalescer import coalesce
+from cdi_dagster.storage.interface import open_storage
+from cdi_dagster_tests.coalescer.days import AUDIT, DAY
+from cdi_dagster_tests.coalescer.test_kill import Killer
+root, endpoint, region, operations = sys.argv[1:]
+coalesce(Killer(open_storage(root, endpoint_url=endpoint, region_name=region), int(operations)), AUDIT, DAY)
+"""
+
+
+@pytest.mark.parametrize("operations", [12, 30, 41])
+def test_killed_on_s3_nothing_is_lost_or_doubled_and_the_next_run_finishes(operations: int) -> None:
+    storage = new_s3_storage()
+    put_small_day(storage)
+    child = [sys.executable, "-c", _S3_CHILD, storage.root, s3_endpoint(), REGION, str(operations)]
+    assert subprocess.run(child, check=False).returncode == -signal.SIGKILL
+    assert ingested(storage) == small_day_records()
+    require_finished(storage, minutes_later=10)
+    assert all(stored.key.startswith((PREFIX, MARKER)) for stored in storage.list(""))
