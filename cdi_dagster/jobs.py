@@ -9,21 +9,20 @@ from cdi_dagster import names
 from cdi_dagster.core.collections import Collection
 
 
-def build_jobs(collections: Iterable[Collection], partitions: dg.DailyPartitionsDefinition) -> list[Any]:
+def build_jobs(collections: Iterable[Collection]) -> list[Any]:
     """Return the daily job of every collection. Jobs over assets bring the assets' checks with them.
 
     (What `define_asset_job` returns has no public name.)
     """
-    return [_daily_job(collection, partitions) for collection in collections]
+    return [_daily_job(collection) for collection in collections]
 
 
-def _daily_job(collection: Collection, partitions: dg.DailyPartitionsDefinition) -> Any:
+def _daily_job(collection: Collection) -> Any:
     keys = [names.input_key(collection), names.daily_records_key(collection), *names.table_keys(collection)]
     tables = " and publishes the tables" if names.table_members(collection) else ""
     return dg.define_asset_job(
         names.daily_job_name(collection),
         selection=dg.AssetSelection.assets(*keys),
-        partitions_def=partitions,
         description=f"Takes one storage day of `{collection.id}` through: asks the coalescer, pins the input, decrypts "
         f"and publishes the daily records{tables}. Safe to run again: it replaces exactly that day.",
         tags={"cdi/collection": collection.id.replace(":", ".")},

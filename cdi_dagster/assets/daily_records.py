@@ -99,7 +99,7 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
 def _tag_launch(context: dg.AssetExecutionContext, step: Step, status: CoalescerStatus) -> None:
     """Say what this run is for, so that the sensor counts a person's run among the attempts."""
     if status.is_open:
-        context.instance.add_run_tags(context.run_id, {names.LAUNCH_TAG: launch_of(step.storage_day, status)})
+        context.instance.add_run_tags(context.run.run_id, {names.LAUNCH_TAG: launch_of(step.storage_day, status)})
 
 
 def _require_pin(published: Storage, step: Step) -> PinnedInput:

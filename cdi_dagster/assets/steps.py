@@ -45,11 +45,22 @@ class Step:
     s3_prefix: str | None = None
     detail: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def data_product(self) -> str:
+        """How the status table calls the collection."""
+        return f"CDI-{self.collection.id}"
+
+    def carry_on(self, earlier: StatusRow | None) -> None:
+        """Keep what an earlier step of this run wrote: a row is replaced whole."""
+        if earlier:
+            self.s3_prefix = earlier.s3_prefix
+            self.detail = dict(earlier.detail)
+
     def row(self, status: str, failure: str | None = None) -> StatusRow:
         """Return the status row of this moment."""
         return StatusRow(
             correlation_id=self.correlation_id,
-            data_product=f"CDI-{self.collection.id}",
+            data_product=self.data_product,
             run_id=self.correlation_id,
             status=status,
             export_day=export_day_of(self.storage_day),
@@ -88,11 +99,12 @@ def recorded_step(
         name=name,
         collection=collection,
         storage_day=storage_day_in(context),
-        correlation_id=context.run_id,
+        correlation_id=context.run.run_id,
         is_last=not assets_of_run(context).intersection(followed_by),
     )
     try:
         require_only_run(context, collection)
+        step.carry_on(status_table.get(step.correlation_id, step.data_product))
         status_table.put(step.row("IN_PROGRESS"))
         yield step
         status_table.put(step.row("COMPLETED" if step.is_last else "IN_PROGRESS"))
@@ -149,7 +161,7 @@ def require_only_run(context: dg.AssetExecutionContext, collection: Collection) 
     records = context.instance.get_run_records(
         dg.RunsFilter(tags={names.PARTITION_TAG: context.partition_key}, statuses=list(LIVE_RUN_STATUSES))
     )
-    mine = next((record for record in records if record.dagster_run.run_id == context.run_id), None)
+    mine = next((record for record in records if record.dagster_run.run_id == context.run.run_id), None)
     if mine is None:
         return
     for record in records:
@@ -179,7 +191,7 @@ def works_on(run: dg.DagsterRun, collection: Collection) -> bool:
 
 
 def _record_failure(context: dg.AssetExecutionContext, status_table: StatusTable, step: Step, error: CdiError) -> None:
-    context.instance.add_run_tags(context.run_id, {names.FAILURE_CLASS_TAG: str(error.failure_class)})
+    context.instance.add_run_tags(context.run.run_id, {names.FAILURE_CLASS_TAG: str(error.failure_class)})
     # The row of a duplicate would tell downstream readers that the day failed while the other run is at it.
     if error.failure_class is not FailureClass.DUPLICATE_RUN:
         _put_failed(context, status_table, step, f"{error.failure_class}: {error.cause}")

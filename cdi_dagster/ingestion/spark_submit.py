@@ -19,6 +19,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 JAVA_VERSIONS = range(17, 22)
 """Java releases that Spark 3.5 and Spark 4 run on; production has 17."""
 _QUIET_CONF = {
+    "spark.log.level": "WARN",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.driver.bindAddress": "127.0.0.1",

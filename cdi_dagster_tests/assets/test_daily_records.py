@@ -1,0 +1,150 @@
+"""Daily records: only of what was pinned and is still so, one launch, every figure on the page."""
+
+import dagster as dg
+
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.gate import CoalescerState
+from cdi_dagster.storage.interface import StorageUnavailableError
+from cdi_dagster_tests.dagster_day import DAY, EQUALITY, argument, failure_of, metadata_of
+
+INPUT = "corporate_storage/business_audit"
+RECORDS = "business_audit/daily_records"
+
+
+def test_a_day_goes_from_pinned_input_to_tables_in_one_run(day):
+    day.put_object("0_9", content=b"x" * 100)
+    result = day.run()
+    assert result.success
+    metadata = metadata_of(result, RECORDS)
+    assert (metadata["records_read"], metadata["records_published"], metadata["records_rejected"]) == (10, 10, 0)
+    assert (metadata["input_bytes"], metadata["record_bytes"], metadata["seconds"]) == (100, 80, 2.0)
+    assert (metadata["records_per_second"], metadata["key_service_calls"]) == (5.0, 3)
+    assert metadata["correlation_id"] == result.run_id
+    assert [step.name for step in day.spark.launched] == ["ingest_daily", "publish_tables"]
+    assert {step.correlation_id for step in day.spark.launched} == {result.run_id}
+
+
+def test_the_status_row_is_completed_by_the_last_step_of_the_run_only_and_keeps_what_came_before(day):
+    day.put_object("0_9")
+    day.run()
+    assert day.rows.told == [
+        ("pin", "IN_PROGRESS"),
+        ("pin", "IN_PROGRESS"),
+        ("ingest_daily", "IN_PROGRESS"),
+        ("ingest_daily", "IN_PROGRESS"),
+        ("publish_tables", "IN_PROGRESS"),
+        ("publish_tables", "COMPLETED"),
+    ]
+    last = day.rows.writes[-1]
+    assert last.data_product == "CDI-data:businessAudit"
+    assert last.export_day.isoformat() == "2023-03-27"
+    assert last.s3_prefix.endswith("/json/daily/2023-03-27/data/businessAudit/")
+    assert last.detail["published"] == 10
+    assert last.detail["uc.auditlog_red_v"] == 10
+
+
+def test_a_collection_without_tables_is_complete_with_its_daily_records(day):
+    day.put_object("0_9", of=EQUALITY)
+    assert day.run(collection=EQUALITY).success
+    assert day.rows.told[-1] == ("ingest_daily", "COMPLETED")
+
+
+def test_the_job_reads_the_kept_manifest_and_gets_every_argument(day):
+    day.put_object("0_9", content=b"x" * 100)
+    day.run(INPUT, RECORDS, config={RECORDS: {"max_rejected": "1%", "allow_sparse_offsets": True}})
+    (step,) = day.spark.launched
+    assert "/pinned/" in argument(step, "--pinned-input")
+    assert argument(step, "--max-rejected") == "1%"
+    assert argument(step, "--dks-url") == day.settings.dks_url
+    assert "--allow-sparse-offsets" in step.arguments
+    assert "--allow-empty" not in step.arguments
+    assert step.input_bytes == 100
+
+
+def test_an_input_that_changed_since_it_was_pinned_stops_the_run_before_any_launch(day):
+    key = day.put_object("0_9")
+    assert day.run(INPUT).success
+    day.corporate.delete([key])
+    failure = failure_of(day.run(RECORDS))
+    assert failure["failure_class"] == "INPUT_CHANGED"
+    assert key in failure["cause"]
+    assert day.spark.launched == []
+
+
+def test_daily_records_alone_pass_the_gate_too(day):
+    day.put_object("0_9")
+    assert day.run(INPUT).success
+    day.status.state = CoalescerState.RUNNING
+    assert failure_of(day.run(RECORDS))["failure_class"] == "COALESCER_RUNNING"
+    assert day.spark.launched == []
+
+
+def test_a_day_that_was_never_pinned_says_what_to_materialise_first(day):
+    failure = failure_of(day.run(RECORDS))
+    assert failure["failure_class"] == "INPUT_INVALID"
+    assert INPUT in failure["next_step"]
+
+
+def test_a_failed_job_keeps_its_class_and_log_on_the_run_page_the_tag_and_the_status_row(day):
+    day.put_object("0_9")
+    day.spark.failure = CdiError(
+        FailureClass.JOB_FAILED, "Spark ended with exit code 1: oh", detail={"last_log_lines": "a\noh", "exit_code": 1}
+    )
+    result = day.run()
+    failure = failure_of(result)
+    assert failure["failure_class"] == "JOB_FAILED"
+    assert failure["runbook"].endswith("#job_failed")
+    assert failure["last_log_lines"] == "```\na\noh\n```"
+    assert failure["detail"] == {"exit_code": 1}
+    assert day.rows.writes[-1].status == "FAILED"
+    assert day.instance.get_run_by_id(result.run_id).tags["cdi/failure_class"] == "JOB_FAILED"
+
+
+def test_rejects_over_the_limit_are_the_class_that_says_so(day):
+    day.put_object("0_9")
+    day.spark.failure = CdiError(FailureClass.RECORDS_REJECTED, "3 of 10 records were rejected, 0 allowed.")
+    failure = failure_of(day.run())
+    assert failure["failure_class"] == "RECORDS_REJECTED"
+    assert failure["rerun_helps"] is False
+
+
+def test_rejects_within_the_limit_are_shown_by_reason_and_place(day):
+    key = day.put_object("0_9")
+    day.spark.rejected = 2
+    result = day.run(config={RECORDS: {"max_rejected": "2"}})
+    assert result.success
+    metadata = metadata_of(result, RECORDS)
+    assert metadata["records_rejected"] == 2
+    assert "| date | 2 |" in metadata["rejected_by_reason"]
+    assert key in metadata["reject_samples"]
+    assert "/rejects/" in metadata["rejects"]
+
+
+def test_a_storage_that_fails_is_told_with_its_place(day, monkeypatch):
+    day.put_object("0_9")
+    day.spark.failure = StorageUnavailableError("file:///x: no space left on device")
+    failure = failure_of(day.run())
+    assert failure["failure_class"] == "JOB_FAILED"
+    assert "no space left" in failure["cause"]
+
+
+def test_an_unexpected_error_fails_the_step_and_the_status_row(day):
+    day.put_object("0_9")
+    day.spark.failure = ZeroDivisionError("a defect")
+    result = day.run()
+    assert not result.success
+    assert day.rows.writes[-1].failure == "JOB_FAILED: ZeroDivisionError"
+
+
+def test_a_terminated_run_leaves_a_failed_row(day):
+    day.put_object("0_9")
+    day.spark.failure = dg.DagsterExecutionInterruptedError()
+    assert not day.run().success
+    assert (day.rows.writes[-1].status, day.rows.writes[-1].failure) == ("FAILED", "The run was terminated.")
+
+
+def test_a_run_of_a_person_is_tagged_with_what_it_was_launched_for(day):
+    day.put_object("0_9")
+    result = day.run(INPUT, RECORDS)
+    launch = day.instance.get_run_by_id(result.run_id).tags["cdi/launch"]
+    assert launch == f"{DAY}|{metadata_of(result, RECORDS)['fingerprint']}"

@@ -1,0 +1,260 @@
+"""One storage day on a real Dagster instance and real storage, with a scripted Spark in place of the real one.
+
+`ScriptedSpark` leaves on storage what the real jobs leave, so that checks, mark and reports are real.
+"""
+
+import gzip
+import json
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from cdi_dagster.core.collections import REGISTRY, Collection
+from cdi_dagster.core.days import export_day_of
+from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
+from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, RejectSample
+from cdi_dagster.core.listing import listing_fingerprint
+from cdi_dagster.core.pinned_input import PinnedInput
+from cdi_dagster.core.places import daily_records_prefix, rejects_prefix, run_report_key
+from cdi_dagster.core.table_sets import TABLE_SETS
+from cdi_dagster.core.tables_report import PublishedTable, TablesReport
+from cdi_dagster.definitions import build_definitions
+from cdi_dagster.resources.interfaces import LaunchAttempt, LaunchEvidence, SparkStep, StatusRow
+from cdi_dagster.settings import Settings, load_settings
+from cdi_dagster.storage.interface import Storage, open_storage
+
+AUDIT = REGISTRY[0]
+EQUALITY = REGISTRY[1]
+DAY = date(2023, 3, 26)
+
+
+@dataclass
+class RememberedStatus:
+    """A coalescer status that the test sets."""
+
+    corporate: Storage
+    state: CoalescerState = CoalescerState.COMPLETE
+    reason: str = "coalescer completed at 08:11 UTC"
+    by_day: dict[date, CoalescerState] = field(default_factory=dict)
+    asked: list[date] = field(default_factory=list)
+    on_asked: Callable[[int], None] = lambda times: None
+
+    def status(self, collection: Collection, storage_day: date) -> CoalescerStatus:
+        self.asked.append(storage_day)
+        self.on_asked(len(self.asked))
+        state = self.by_day.get(storage_day, self.state)
+        listing = self.corporate.list(collection.corporate_prefix(storage_day))
+        fingerprint = listing_fingerprint(listing) if state is CoalescerState.COMPLETE else None
+        return CoalescerStatus(state=state, reason=self.reason, fingerprint=fingerprint)
+
+
+@dataclass
+class RememberedRows:
+    """A status table that keeps every write."""
+
+    writes: list[StatusRow] = field(default_factory=list)
+
+    def put(self, row: StatusRow) -> None:
+        self.writes.append(row)
+
+    def get(self, correlation_id: str, data_product: str) -> StatusRow | None:
+        found = [r for r in self.writes if (r.correlation_id, r.data_product) == (correlation_id, data_product)]
+        return found[-1] if found else None
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        return [(row.current_step, row.status) for row in self.writes]
+
+
+@dataclass
+class ScriptedSpark:
+    """Stands where the step launcher stands; publishes what was pinned, or fails as told."""
+
+    published: Storage
+    rejected: int = 0
+    failure: CdiError | BaseException | None = None
+    keep_rejects: bool = True
+    unreported_tables: tuple[str, ...] = ()
+    launched: list[SparkStep] = field(default_factory=list)
+
+    def launch(self, context: Any, step: SparkStep) -> LaunchEvidence:
+        self.launched.append(step)
+        if self.failure:
+            raise self.failure
+        report = self._ingest(step) if step.name == "ingest_daily" else self._tables(step)
+        return LaunchEvidence(
+            report=report,
+            attempts=(LaunchAttempt(where="scripted", outcome="COMPLETED", seconds=2.0),),
+            log_location="/log",
+            cluster_id="local",
+        )
+
+    def _ingest(self, step: SparkStep) -> Mapping[str, Any]:
+        root, _, name = argument(step, "--pinned-input").rpartition("/")
+        pinned = PinnedInput.from_json(json.loads(open_storage(root).read(name)))
+        objects = tuple(
+            _counts(entry.key, entry.size_bytes, entry.name.offset_count, self.rejected if n == 0 else 0)
+            for n, entry in enumerate(pinned.objects)
+        )
+        published = sum(counts.published for counts in objects)
+        prefix = daily_records_prefix(step.collection, step.storage_day)
+        rejects = rejects_prefix(step.collection, step.storage_day, step.correlation_id)
+        with self.published.upload(f"{prefix}part-00000-{step.correlation_id}.jsonl.gz") as upload:
+            upload.write(gzip.compress(b'{"a":1}\n' * published))
+            part = upload.prepare()
+        if self.rejected and self.keep_rejects:
+            self.published.write(f"{rejects}part-00000.jsonl.gz", b"rejects")
+        report = IngestReport(
+            fingerprint=pinned.fingerprint,
+            objects=objects,
+            record_bytes=8 * published,
+            published_bytes=part.size_bytes,
+            parts=1,
+            fallback_records=0,
+            key_service=KeyServiceCounts(calls=3, cache_hits=97),
+            reject_samples=tuple(
+                RejectSample(reason="date", detail="does not parse", key=objects[0].key, line_number=n)
+                for n in range(1, self.rejected + 1)
+            ),
+            seconds=2.0,
+            published_prefix=prefix,
+            rejects_prefix=rejects if self.rejected else None,
+        )
+        mark = {
+            "fingerprint": pinned.fingerprint,
+            "correlation_id": step.correlation_id,
+            "collection": step.collection.id,
+            "storage_day": step.storage_day.isoformat(),
+            "export_day": export_day_of(step.storage_day).isoformat(),
+            "published": published,
+            "rejected": report.rejected,
+            "record_bytes": report.record_bytes,
+            "published_bytes": report.published_bytes,
+            "parts": [{"key": part.key, "size_bytes": part.size_bytes, "records": published}],
+            "published_at": datetime.now(UTC).isoformat(),
+        }
+        self.published.publish(prefix, [part], json.dumps(mark).encode(), group=step.correlation_id)
+        key = run_report_key(step.collection, step.storage_day, step.correlation_id)
+        self.published.write(key, json.dumps(report.to_json()).encode())
+        return report.to_json()
+
+    def _tables(self, step: SparkStep) -> Mapping[str, Any]:
+        members = {member.kind: member for member in TABLE_SETS["audit"]}
+        return TablesReport(
+            correlation_id=step.correlation_id,
+            collection_id=step.collection.id,
+            storage_day=step.storage_day.isoformat(),
+            export_day=export_day_of(step.storage_day).isoformat(),
+            fingerprint="f" * 64,
+            records=10,
+            table_config="audit.json (shipped)",
+            table_config_sha256="a" * 64,
+            tables=tuple(
+                PublishedTable(
+                    kind=kind, name=f"{members[kind].database}.{members[kind].name}", rows=10, columns=3, seconds=1.0
+                )
+                for kind in argument(step, "--tables").split(",")
+                if kind not in self.unreported_tables
+            ),
+            seconds=3.0,
+        ).to_json()
+
+
+def _counts(key: str, size: int, read: int, rejected: int) -> ObjectCounts:
+    return ObjectCounts(
+        key=key,
+        read=read,
+        published=read - rejected,
+        rejected={"date": rejected} if rejected else {},
+        blank_lines=0,
+        compressed_bytes=size,
+    )
+
+
+def argument(step: SparkStep, name: str) -> str:
+    """Return the value of one of a step's arguments."""
+    return step.arguments[step.arguments.index(name) + 1]
+
+
+class DagsterDay:
+    """Storage, scripted Spark, status table and a Dagster instance, all below one folder."""
+
+    def __init__(self, home: Path, instance: dg.DagsterInstance) -> None:
+        self.settings: Settings = load_settings(home=home)
+        self.instance = instance
+        self.corporate = open_storage(self.settings.corporate_root)
+        self.published = open_storage(self.settings.published_root)
+        self.status = RememberedStatus(self.corporate)
+        self.rows = RememberedRows()
+        self.spark = ScriptedSpark(self.published)
+        self.definitions = build_definitions(settings=self.settings, resource_overrides=self.resources)
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        return {"coalescer_status": self.status, "step_launcher": self.spark, "status_table": self.rows}
+
+    def put_object(
+        self,
+        offsets: str,
+        *,
+        storage_day: date = DAY,
+        partition: int = 0,
+        content: bytes = b"x",
+        of: Collection = AUDIT,
+    ) -> str:
+        """Store an object named by its offsets: `0-9` is a raw one, `0_9` a coalesced one."""
+        key = f"{of.corporate_prefix(storage_day)}{of.topic}_{partition}_{offsets}.jsonl.gz"
+        self.corporate.write(key, content)
+        return key
+
+    def run(
+        self,
+        *assets: str,
+        storage_day: date = DAY,
+        config: Mapping[str, Any] | None = None,
+        collection: Collection = AUDIT,
+        tags: Mapping[str, str] | None = None,
+    ) -> dg.ExecuteInProcessResult:
+        """Run the daily job, or only the named assets of it; config is by asset."""
+        ops = {key.replace("/", "__"): {"config": dict(value)} for key, value in (config or {}).items()}
+        return self.definitions.resolve_job_def(f"{collection.asset_name}_daily").execute_in_process(
+            partition_key=storage_day.isoformat(),
+            instance=self.instance,
+            raise_on_error=False,
+            run_config={"ops": ops},
+            asset_selection=[dg.AssetKey.from_user_string(name) for name in assets] or None,
+            tags=dict(tags or {}),
+        )
+
+
+@contextmanager
+def dagster_day(home: Path):
+    """Yield a day on an instance that ends with the test."""
+    with dg.DagsterInstance.ephemeral(tempdir=str(home)) as instance:
+        yield DagsterDay(home, instance)
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> Mapping[str, Any]:
+    """Return the metadata of the run's one step failure, as plain values."""
+    failures = [event for event in result.all_events if event.is_step_failure]
+    assert len(failures) == 1, failures
+    data = failures[0].step_failure_data
+    assert data.user_failure_data, data.error
+    return {name: value.value for name, value in data.user_failure_data.metadata.items()}
+
+
+def metadata_of(result: dg.ExecuteInProcessResult, asset: str) -> Mapping[str, Any]:
+    """Return the metadata of an asset's materialisation, as plain values."""
+    (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key.to_user_string() == asset]
+    return {name: value.value for name, value in event.materialization.metadata.items()}
+
+
+def checks_of(result: dg.ExecuteInProcessResult) -> Mapping[str, dg.AssetCheckEvaluation]:
+    """Return the check evaluations of a run by name."""
+    return {evaluation.check_name: evaluation for evaluation in result.get_asset_check_evaluations()}
