@@ -1,0 +1,64 @@
+"""What an unexpected error in a Spark job means: the failure class, and a cause without payload.
+
+For the job modules only. What a module knows to be wrong it raises as `CdiError` itself; this is for the rest.
+"""
+
+from typing import Any
+
+from py4j.protocol import Py4JError
+
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.log_lines import scrub
+from cdi_dagster.storage import StorageError
+
+_DERBY_IS_OPEN = "Another instance of Derby"
+_MEMORY = ("java.lang.OutOfMemoryError", "SparkOutOfMemoryError")
+_DISK_FULL = "No space left on device"
+_MOST_CAUSES = 30
+
+
+def failure_of(error: Exception) -> CdiError:
+    """Return the failure that an error amounts to; a `CdiError` is returned as it is."""
+    if isinstance(error, CdiError):
+        return error
+    text = "\n".join([str(error), *_java_causes(error)])
+    if _DERBY_IS_OPEN in text:
+        return CdiError(
+            FailureClass.LAUNCH_FAILED,
+            "Another local Spark process has the metastore open (an embedded Derby database, one process at a time).",
+            next_step="Wait until the other one has ended and run again, or run with another CDI_HOME.",
+        )
+    if any(sign in text for sign in _MEMORY):
+        return CdiError(FailureClass.OUT_OF_MEMORY, f"Spark ran out of memory: {_gist(error)}.")
+    if _DISK_FULL in text:
+        return CdiError(
+            FailureClass.JOB_FAILED,
+            f"A disk is full: {_gist(error)}.",
+            next_step="Make room where the published root and Spark's scratch folder lie, then run again.",
+        )
+    if isinstance(error, StorageError):
+        return CdiError(FailureClass.JOB_FAILED, str(error), next_step="Mend what the cause names, then run again.")
+    return CdiError(FailureClass.JOB_FAILED, f"{type(error).__name__}: {_gist(error)}")
+
+
+def _java_causes(error: Exception) -> list[str]:
+    """Return what the Java exceptions below an error say: PySpark's own text is of the outermost only."""
+    # `_origin` of PySpark's errors has no public name; py4j's own errors have `java_exception`.
+    cause: Any = getattr(error, "_origin", None) or getattr(error, "java_exception", None)
+    said: list[str] = []
+    try:
+        while cause is not None and len(said) < _MOST_CAUSES:
+            said.append(str(cause.toString()))
+            cause = cause.getCause()
+    except (Py4JError, OSError):
+        return said  # the JVM is gone
+    return said
+
+
+def _gist(error: Exception) -> str:
+    """Return the first line that says something, scrubbed: Spark's errors quote plans and values further down."""
+    if isinstance(error, Py4JError) and getattr(error, "java_exception", None) is not None:
+        text = str(error.java_exception)
+    else:
+        text = str(error)
+    return scrub(next((line for line in text.splitlines() if line.strip()), "it gave no reason"))

@@ -1,0 +1,46 @@
+"""Where the data of tables lies, and the same place as Spark writes it.
+
+Pure; the only module that turns a storage URI into a path for Spark.
+"""
+
+import re
+from datetime import date
+from urllib.parse import unquote, urlsplit
+
+from cdi_dagster.core.places import tables_prefix
+from cdi_dagster.spark.tables.definition import PARTITION_COLUMN
+
+_PATTERN_CHARACTERS = re.compile(r"([\[\]{}*?\\])")
+
+
+def spark_path(uri: str, *, s3_scheme: str = "s3a") -> str:
+    """Return a storage URI as Spark's file systems take it.
+
+    Hadoop's paths are not percent-encoded, and open-source Spark knows S3 as `s3a`. So does EMR from 7.10 on,
+    where S3A is behind both schemes; `s3_scheme="s3"` keeps `s3://` where readers of the metastore know only that.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return f"file://{unquote(parts.path)}"
+    return f"{s3_scheme}://{parts.netloc}{parts.path}" if parts.scheme in ("s3", "s3a") else uri
+
+
+def exactly(path: str) -> str:
+    """Return a path for Spark's readers, which take `[`, `{`, `*` in a folder's name for a pattern."""
+    return _PATTERN_CHARACTERS.sub(r"\\\1", path)
+
+
+def table_prefix(table: str) -> str:
+    """Return the prefix, below the published root, of all data of a table (`database.name`)."""
+    database, name = table.split(".")
+    return f"{tables_prefix()}{database}/{name}/"
+
+
+def partition_prefix(table: str, export_day: date) -> str:
+    """Return the prefix of all attempts at one partition; below it `<attempt id>/`, one of them the published one."""
+    return f"{table_prefix(table)}{PARTITION_COLUMN}={export_day}/"
+
+
+def attempt_mark_key(table: str, export_day: date, attempt: str) -> str:
+    """Return the key of what an attempt says of itself. Spark and Hive skip names that begin with `_`."""
+    return f"{partition_prefix(table, export_day)}{attempt}/_attempt.json"
