@@ -74,7 +74,7 @@ def storage_and_key(uri: str) -> tuple[Storage, str]:
         ValueError: it is not the URI of an object; the message says how to write it.
     """
     folder, _, key = uri.rpartition("/")
-    if not key or folder.rstrip("/") in ("file:", "s3:"):
+    if not key or "://" not in folder or folder.endswith("/"):
         raise ValueError(f"{uri!r} is not an object: write it as file:///folder/name.json or s3://bucket/name.json")
     return open_storage(folder), key
 

@@ -92,14 +92,14 @@ class ProgressBoard:
         """Take in the datagrams that have arrived, without waiting."""
         while self._socket is not None:
             try:
-                message = json.loads(self._socket.recv(_DATAGRAM_BYTES))
-                token, task_index, objects, compressed_bytes = message
+                token, *numbers = json.loads(self._socket.recv(_DATAGRAM_BYTES))
+                task_index, objects, compressed_bytes = map(int, numbers)
             except BlockingIOError:
                 return
             except (OSError, ValueError, TypeError):
-                continue
+                continue  # not one of ours, or damaged
             if token == self._token:
-                self._done_by_task[int(task_index)] = (int(objects), int(compressed_bytes))
+                self._done_by_task[task_index] = (objects, compressed_bytes)
 
     def numbers(self) -> dict[str, float | int | None]:
         """Return objects and bytes done of total, bytes a second, and seconds left (None while unknown)."""
