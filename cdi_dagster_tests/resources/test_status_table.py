@@ -1,0 +1,200 @@
+"""The status table, the folder and DynamoDB: one contract, and the columns that downstream products read."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from cdi_dagster.core.failures import CdiError
+from cdi_dagster.resources.interfaces import StatusRow, StatusTable
+from cdi_dagster.resources.status_table import DynamoDbStatusTable, FileStatusTable
+
+NOW = datetime(2023, 3, 27, 9, 30, tzinfo=UTC)
+PRODUCT = "CDI-data:businessAudit"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-2")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        keys = ("Correlation_Id", "DataProduct")
+        yield boto3.resource("dynamodb").create_table(
+            TableName="data_pipeline_metadata",
+            KeySchema=[
+                {"AttributeName": name, "KeyType": kind} for name, kind in zip(keys, ("HASH", "RANGE"), strict=True)
+            ],
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in keys],
+            BillingMode="PAY_PER_REQUEST",
+        )
+
+
+@pytest.fixture(params=["file", "dynamodb"])
+def table(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> FileStatusTable | DynamoDbStatusTable:
+    if request.param == "file":
+        return FileStatusTable(tmp_path / "status", clock=clock)
+    request.getfixturevalue("dynamodb")
+    return DynamoDbStatusTable("data_pipeline_metadata", clock=clock)
+
+
+def row(**changes: Any) -> StatusRow:
+    values: dict[str, Any] = {
+        "correlation_id": "run-1",
+        "data_product": PRODUCT,
+        "run_id": "run-1",
+        "status": "COMPLETED",
+        "export_day": date(2023, 3, 27),
+        "current_step": "publish_tables",
+        "cluster_id": "j-123",
+        "s3_prefix": "s3://published/corporate_data_ingestion/json/daily/2023-03-27/data/businessAudit/",
+        "detail": {"records": 12, "seconds": 1.5, "tables": ["a"]},
+    }
+    return StatusRow(**{**values, **changes})
+
+
+def test_a_row_comes_back_as_it_was_put(table: StatusTable) -> None:
+    table.put(row())
+
+    assert table.get("run-1", PRODUCT) == row()
+    assert table.get("run-1", "CDI-data:equality") is None
+    assert table.get("run-2", PRODUCT) is None
+
+
+def test_a_row_without_optional_columns_comes_back(table: StatusTable) -> None:
+    table.put(row(cluster_id=None, s3_prefix=None, detail={}))
+
+    assert table.get("run-1", PRODUCT) == row(cluster_id=None, s3_prefix=None, detail={})
+
+
+def test_putting_again_replaces_the_row_of_that_product_only(table: StatusTable) -> None:
+    table.put(row(status="IN_PROGRESS"))
+    table.put(row(data_product="CDI-data:equality"))
+    table.put(row(status="FAILED", failure="DKS_FORBIDDEN: refused", s3_prefix=None))
+
+    assert table.get("run-1", PRODUCT) == row(status="FAILED", failure="DKS_FORBIDDEN: refused", s3_prefix=None)
+    assert table.get("run-1", "CDI-data:equality") == row(data_product="CDI-data:equality")
+
+
+def test_the_latest_rows_of_a_product_come_first_and_expired_ones_not_at_all(
+    table: FileStatusTable | DynamoDbStatusTable, clock: Clock
+) -> None:
+    for number in range(4):
+        table.put(row(correlation_id=f"run-{number}"))
+        clock.now += timedelta(days=2)
+    table.put(row(correlation_id="other", data_product="CDI-data:equality"))
+
+    assert [found.correlation_id for found in table.recent(PRODUCT)] == ["run-3", "run-2", "run-1"]
+    assert [found.correlation_id for found in table.recent(PRODUCT, limit=1)] == ["run-3"]
+
+
+def test_an_identifier_may_hold_anything(table: StatusTable) -> None:
+    odd = row(correlation_id="../manual/2023 ü:" + "x" * 300)
+    table.put(odd)
+
+    assert table.get(odd.correlation_id, PRODUCT) == odd
+
+
+@pytest.fixture
+def stored_item(request: pytest.FixtureRequest, table: StatusTable, tmp_path: Path) -> Callable[[], dict[str, Any]]:
+    def read() -> dict[str, Any]:
+        files = list((tmp_path / "status").glob("*.json"))
+        if files:
+            item: dict[str, Any] = json.loads(files[0].read_bytes())
+            return item
+        stored: dict[str, Any] = request.getfixturevalue("dynamodb").scan()["Items"][0]
+        return stored
+
+    return read
+
+
+def test_the_columns_are_those_that_downstream_products_read(
+    table: StatusTable, stored_item: Callable[[], dict[str, Any]]
+) -> None:
+    table.put(row(failure="JOB_FAILED: it broke"))
+
+    item = stored_item()
+    assert json.loads(item.pop("Detail")) == {"records": 12, "seconds": 1.5, "tables": ["a"]}
+    assert item == {
+        "Correlation_Id": "run-1",
+        "DataProduct": PRODUCT,
+        "Run_Id": "run-1",
+        "Status": "COMPLETED",
+        "Cluster_Id": "j-123",
+        "Date": "2023-03-27",
+        "CurrentStep": "publish_tables",
+        "TimeToExist": int((NOW + timedelta(days=7)).timestamp()),
+        "S3_Prefix_CDI_Export": row().s3_prefix,
+        "Failure": "JOB_FAILED: it broke",
+        "Updated_At": "2023-03-27T09:30:00.000+00:00",
+    }
+
+
+def test_a_row_of_an_older_writer_can_be_read(dynamodb: Any) -> None:
+    dynamodb.put_item(
+        Item={"Correlation_Id": "old", "DataProduct": PRODUCT, "Run_Id": 3, "Status": "COMPLETED", "Date": "2023-03-26"}
+    )
+
+    found = DynamoDbStatusTable("data_pipeline_metadata").get("old", PRODUCT)
+    assert found is not None
+    assert (found.run_id, found.export_day, found.current_step) == ("3", date(2023, 3, 26), "")
+
+
+def test_the_latest_rows_are_found_on_every_page(dynamodb: Any, clock: Clock) -> None:
+    table = DynamoDbStatusTable("data_pipeline_metadata", clock=clock)
+    for number in range(6):  # DynamoDB pages at 1 MB
+        table.put(row(correlation_id=f"run-{number}", detail={"text": "x" * 300_000}))
+        clock.now += timedelta(minutes=1)
+
+    assert dynamodb.scan().get("LastEvaluatedKey")
+    assert [found.correlation_id for found in table.recent(PRODUCT)] == [
+        f"run-{number}" for number in (5, 4, 3, 2, 1, 0)
+    ]
+
+
+@pytest.mark.usefixtures("dynamodb")
+def test_a_table_that_is_not_there_is_said_with_its_mend() -> None:
+    with pytest.raises(CdiError, match="no_such_table: ResourceNotFoundException") as failed:
+        DynamoDbStatusTable("no_such_table").put(row())
+    assert "CDI_STATUS_TABLE_NAME" in failed.value.next_step
+
+
+def test_a_folder_that_cannot_be_written_is_said_with_its_mend(tmp_path: Path) -> None:
+    (tmp_path / "status").write_text("a file")
+    with pytest.raises(CdiError, match="could not be written"):
+        FileStatusTable(tmp_path / "status").put(row())
+
+
+def test_an_expired_row_leaves_the_folder(tmp_path: Path, clock: Clock) -> None:
+    table = FileStatusTable(tmp_path, days_to_exist=1, clock=clock)
+    table.put(row())
+    clock.now += timedelta(days=1)
+    table.put(row(correlation_id="run-2"))
+
+    assert [path.name for path in tmp_path.iterdir()] == ["run-2__CDI-data%3AbusinessAudit.json"]
+
+
+def test_making_a_table_touches_nothing(tmp_path: Path) -> None:
+    FileStatusTable(tmp_path / "status")
+    DynamoDbStatusTable("data_pipeline_metadata")
+
+    assert list(tmp_path.iterdir()) == []
