@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from cdi_dagster.storage.file_system import exchange, make_folders, remove_tree, sync_folder
+from cdi_dagster.storage.file_system import exchange, in_folder, make_folders, remove_tree, sync_folder
 
 SUCCESS_MARK = "_SUCCESS"
 
@@ -36,8 +36,7 @@ def publish_folder(target: Path, workspace: Path, staged: Mapping[str, Path], ma
     build = workspace / f"build-{uuid.uuid4().hex}"
     make_folders(build)
     _fill(build, staged, mark)
-    make_folders(target.parent)
-    _swap_in(build, target, workspace)
+    in_folder(target.parent, lambda: _swap_in(build, target, workspace))
     sync_folder(target.parent)
     forget_builds(workspace)
 
@@ -47,7 +46,7 @@ def recover_folder(target: Path, workspace: Path) -> None:
     if not workspace.exists():
         return
     if (workspace / "ready").exists():
-        _swap_in_two_steps(target, workspace)
+        in_folder(target.parent, lambda: _swap_in_two_steps(target, workspace))
         sync_folder(target.parent)
     forget_builds(workspace)
 

@@ -82,6 +82,7 @@ class FileStream(io.RawIOBase):
         self._etag = etag_of(opened_as)
         self._size_bytes = opened_as.st_size
         self._position = position
+        self._told = False
 
     def readable(self) -> bool:
         """Return True."""
@@ -94,24 +95,24 @@ class FileStream(io.RawIOBase):
         except OSError as error:
             raise storage_error(error, "read", self._uri, self._path) from error
         self._position += count
-        if self._position > self._size_bytes and count:
-            raise ObjectChangedError(f"{self._uri} grew while it was read: something rewrites it in place.")
-        if count == 0 and len(buffer):
+        if self._position > self._size_bytes or (count == 0 and len(buffer)):
             self._check()
-            if self._position < self._size_bytes:
-                raise ObjectChangedError(f"{self._uri} ended at byte {self._position} of {self._size_bytes}.")
         return count
 
     def close(self) -> None:
-        """Look a last time whether it is still the same object, then close."""
+        """Look a last time whether it is still the same object, unless we have said already that it is not; close."""
         if self.closed:
             return
         try:
-            if not self._file.closed:
+            if not self._told:
                 self._check()
         finally:
             self._file.close()
             super().close()
 
     def _check(self) -> None:
-        _require(self._etag, os.fstat(self._file.fileno()), self._uri)
+        try:
+            _require(self._etag, os.fstat(self._file.fileno()), self._uri)
+        except ObjectChangedError:
+            self._told = True
+            raise

@@ -13,12 +13,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from cdi_dagster.storage.interface import ObjectMissingError, StorageError, StorageUnavailableError
+
+_Result = TypeVar("_Result")
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux, <linux/fs.h>
 _RENAME_SWAP = 2  # macOS, <sys/stdio.h>
+_TRIES = 100  # at what another process may undo in between
 _NOT_SUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -90,9 +94,9 @@ def scan(folder: Path) -> dict[str, os.stat_result]:
 
     Raises:
         StorageError: a name is not UTF-8, so that it can be no key.
-        OSError: it cannot be read, or was swapped each of a hundred times.
+        OSError: it cannot be read, or was swapped each time.
     """
-    for _ in range(100):
+    for _ in range(_TRIES):
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
@@ -132,6 +136,18 @@ def make_folders(folder: Path) -> None:
         make_folders(folder.parent)
         folder.mkdir(exist_ok=True)
     sync_folder(folder.parent)
+
+
+def in_folder(folder: Path, action: Callable[[], _Result]) -> _Result:
+    """Create a folder and do something in it; once more where a delete removed the empty folder in between."""
+    for _ in range(_TRIES):
+        make_folders(folder)
+        try:
+            return action()
+        except FileNotFoundError:
+            if folder.is_dir():
+                raise
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,11 +16,10 @@ from typing import Self
 
 from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.storage.file_stream import described, etag_of
-from cdi_dagster.storage.file_system import errors_in_words, make_folders, remove_empty_folders, sync_folder
+from cdi_dagster.storage.file_system import errors_in_words, in_folder, remove_empty_folders, sync_folder
 from cdi_dagster.storage.interface import ObjectChangedError, ObjectExistsError, PreparedObject, StorageError
 
 _BUFFER_BYTES = 256 * 1024
-_ATTEMPTS = 10  # another upload may remove an emptied staging folder between our mkdir and our open
 
 
 class FileUpload:
@@ -59,19 +58,12 @@ class FileUpload:
         self._lock = lock
         self._if_absent = if_absent
         self._if_match = if_match
-        with errors_in_words("write", uri, folder):
-            self._file = self._create()
         self._ended = False
+        with errors_in_words("write", uri, folder):
+            self._file = in_folder(folder, self._create)
 
     def _create(self) -> io.BufferedWriter:
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                self._staged.parent.mkdir(parents=True, exist_ok=True)
-                return io.BufferedWriter(io.FileIO(self._staged, "xb"), _BUFFER_BYTES)
-            except FileNotFoundError:
-                if attempt == _ATTEMPTS:
-                    raise
-        raise AssertionError
+        return io.BufferedWriter(io.FileIO(self._staged, "xb"), _BUFFER_BYTES)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append bytes."""
@@ -82,14 +74,17 @@ class FileUpload:
         """Make the object appear, whole."""
         with self._aborted_on_failure("write"):
             self._finish()
-            make_folders(self._target.parent)
-            with self._lock():
-                self._require_condition()
-                os.replace(self._staged, self._target)
-                status = self._target.stat()
-            sync_folder(self._target.parent)
+            status = in_folder(self._target.parent, self._put_in_place)
         self.abort()
         return described(self._key, status)
+
+    def _put_in_place(self) -> os.stat_result:
+        with self._lock():
+            self._require_condition()
+            os.replace(self._staged, self._target)
+            status = self._target.stat()
+        sync_folder(self._target.parent)
+        return status
 
     def _require_condition(self) -> None:
         try:

@@ -154,7 +154,7 @@ class FileStorage:
         )
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects; their folders stay."""
+        """Delete objects, and the folders that they leave empty."""
         failures: list[StorageError] = []
         for key in keys:
             path = self._path(key)
@@ -162,6 +162,7 @@ class FileStorage:
                 if os.path.lexists(path):
                     with self._lock(key):
                         path.unlink()
+                    remove_empty_folders(path.parent, below=self._folder)
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 continue
             except OSError as error:

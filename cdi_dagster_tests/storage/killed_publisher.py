@@ -1,5 +1,9 @@
-"""A publication that kills itself (SIGKILL) before its n-th step on the storage: what `test_kill` starts as a child.
+"""Publications that kill themselves (SIGKILL) before their n-th step on the storage: what `test_kill` starts.
 
+    python -m cdi_dagster_tests.storage.killed_publisher <root with {step}> <first step> <end> <before> <number> <swap>
+
+writes publication <before> to a root of its own for each step, and forks a publisher of <number> that dies before that
+step; ends with the first that gets through alive, or before step <end>. Prints the number of the step after the last.
 A step is a call of the operating system that changes a name (on folders) or a request (on S3).
 """
 
@@ -14,6 +18,7 @@ from typing import Any
 from botocore.client import BaseClient
 
 from cdi_dagster.storage import PreparedObject, Storage, file_publication, file_system, open_storage
+from cdi_dagster.storage.s3_bucket import _shared_loader
 
 PREFIX = "out/day/"
 OS_STEPS = ("mkdir", "rename", "replace", "unlink", "rmdir")
@@ -54,12 +59,35 @@ def kill_before(step: int) -> None:
     BaseClient._make_api_call = counted(BaseClient._make_api_call)  # type: ignore[attr-defined]
 
 
-def run(root: str, number: int, step: int, swap_works: bool, environment: dict[str, str]) -> None:
-    """Publish version `number` to the root; killed before step `step`, if it gets that far."""
-    os.environ.update(environment)
-    if not swap_works:
-        file_system.exchange = lambda one, other: False
+def whole(number: int) -> dict[str, bytes]:
+    """What the prefix holds once publication `number` is there; 0 is none."""
+    return {f"{PREFIX}_SUCCESS": b"mark %d" % number} | version(number) if number else {}
+
+
+def publish_and_die(root: str, before: int, number: int, step: int) -> None:
+    storage = open_storage(root)
+    for key, data in whole(before).items():
+        storage.write(key, data)
     kill_before(step)
-    publish_version(open_storage(root), number)
-    sys.stdout.flush()
-    os._exit(0)
+    publish_version(storage, number)
+
+
+def main(template: str, first_step: int, end: int, before: int, number: int, swap: str) -> None:
+    if swap == "no-swap":
+        file_system.exchange = lambda one, other: False
+    _shared_loader().load_service_model("s3", "service-2")  # once, not in each child
+    for step in range(first_step, end):
+        child = os.fork()
+        if child == 0:
+            publish_and_die(template.format(step=step), before, number, step)
+            os._exit(0)
+        exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if exit_code not in (0, -signal.SIGKILL):
+            raise SystemExit(f"step {step}: exit {exit_code}")
+        if exit_code == 0:
+            break
+    print(step + 1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:6]), sys.argv[6])
