@@ -178,10 +178,10 @@ DAMAGES: tuple[Damage, ...] = (
         envelope=lambda envelope: envelope["message"]["encryption"].pop("initialisationVector"),
     ),
     Damage(
-        name="an initialisation vector of 4 bytes",
+        name="an initialisation vector longer than a block",
         reason=RejectReason.ENCRYPTION,
         envelope=lambda envelope: envelope["message"]["encryption"].update(
-            initialisationVector=base64.b64encode(b"oops").decode()
+            initialisationVector=base64.b64encode(b"longer than a block").decode()
         ),
     ),
     Damage(

@@ -2,6 +2,8 @@ import base64
 import gzip
 import json
 import zlib
+from collections import Counter
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 
@@ -11,8 +13,11 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cdi_dagster.core.collections import Collection, find_collection
 from cdi_dagster.core.object_names import parse_object_name
 from cdi_dagster.core.pinned_input import pin
+from cdi_dagster.demo.key_service import unwrap_data_key
 from cdi_dagster.demo.sample import SampleSummary, write_sample
 from cdi_dagster.demo.sample_records import damages_for
+from cdi_dagster.spark.records.engine import RecordEngine
+from cdi_dagster.spark.records.keys import KeyRef
 from cdi_dagster.storage.interface import Storage, open_storage
 
 DAY = date(2023, 3, 26)
@@ -141,3 +146,27 @@ def test_other_collections_hold_records_without_context(storage: Storage) -> Non
 def test_numbers_that_do_not_fit_are_refused(storage: Storage, numbers: dict[str, int], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         sample(storage, **numbers)
+
+
+class LocalKeys:
+    """Answers as the local key service does."""
+
+    def data_keys(self, refs: Iterable[KeyRef]) -> dict[KeyRef, bytes | None]:
+        answers: dict[KeyRef, bytes | None] = {}
+        for ref in refs:
+            try:
+                answers[ref] = unwrap_data_key(ref.encrypted_data_key)
+            except ValueError:
+                answers[ref] = None
+        return answers
+
+
+@pytest.mark.parametrize("collection_id", ["data:businessAudit", "core:claimant"])
+def test_ingestion_rejects_exactly_the_bad_envelopes_each_for_its_reason(storage: Storage, collection_id: str) -> None:
+    collection = find_collection(collection_id)
+    summary = sample(storage, collection, bad_envelopes=40)
+    engine = RecordEngine(collection, LocalKeys())
+    results = [engine.process(lines(storage, key)) for key in summary.keys]
+    rejected = Counter(str(reject.reason) for result in results for reject in result.rejects)
+    assert rejected == summary.bad_by_reason
+    assert sum(result.published for result in results) == summary.records - 40
