@@ -10,6 +10,7 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.spark.records.decrypt import DecryptorCache, decrypt
 from cdi_dagster.spark.records.envelope import Envelope, parse_envelope
+from cdi_dagster.spark.records.fast import try_record
 from cdi_dagster.spark.records.keys import KeyResolver
 from cdi_dagster.spark.records.plain import make_record
 from cdi_dagster.spark.records.rejection import RejectedError, reject
@@ -86,8 +87,11 @@ class RecordEngine:
                 if decryptor is None:
                     reject(RejectReason.KEY, "the key service cannot decrypt this data key")
                 plaintext = decrypt(envelope.ciphertext, envelope.initialisation_vector, decryptor)
-                fallbacks += 1
-                records.append(make_record(plaintext, envelope.modified, envelope.rules).data)
+                record = try_record(plaintext, envelope.modified, envelope.rules)
+                if record is None:
+                    fallbacks += 1
+                    record = make_record(plaintext, envelope.modified, envelope.rules).data
+                records.append(record)
             except RejectedError as error:
                 rejects.append(Reject(index=index, reason=error.reason, detail=error.detail))
         rejects.sort(key=lambda reject: reject.index)

@@ -10,6 +10,7 @@ import orjson
 from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.spark.records import json_text
 from cdi_dagster.spark.records.keys import KeyRef
+from cdi_dagster.spark.records.nesting import with_room_for_nesting
 from cdi_dagster.spark.records.rejection import reject
 from cdi_dagster.spark.records.rules import Rules, rules_for
 
@@ -42,9 +43,6 @@ def parse_envelope(line: bytes, default_rules: Rules) -> Envelope:
     Raises:
         RejectedError: `envelope` or `encryption`.
     """
-    # Brackets bound the nesting: few brackets cannot be nested deeper than allowed, the others are counted.
-    if line.count(b"{") + line.count(b"[") > json_text.MAX_DEPTH:
-        return _envelope(_parse_exactly(line), default_rules)
     try:
         outer = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -59,7 +57,7 @@ def parse_envelope(line: bytes, default_rules: Rules) -> Envelope:
 
 def _parse_exactly(line: bytes) -> Any:
     try:
-        return json_text.parse(line.decode("utf-8"))
+        return with_room_for_nesting(json_text.parse, line.decode("utf-8"))
     except UnicodeDecodeError as error:
         reject(RejectReason.ENVELOPE, f"envelope is not UTF-8 at byte {error.start}")
     except json_text.NotJsonError as error:

@@ -11,8 +11,8 @@ from itertools import accumulate
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any, NamedTuple
 
-MAX_DEPTH = 500
-"""Deepest nesting of objects and lists; real payloads stay below 20, and Python's own stack ends near 1,000."""
+MAX_DEPTH = 1024
+"""Deepest nesting of objects and lists: as deep as orjson reads. Real payloads stay below 20."""
 
 _LONG_INTEGER_DIGITS = 4000  # Python converts up to 4,300 by default
 _LONG_INTEGER = re.compile(f"[0-9]{{{_LONG_INTEGER_DIGITS}}}")

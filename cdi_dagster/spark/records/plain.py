@@ -5,12 +5,12 @@ Internal to `records`.
 """
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.spark.records import json_text
 from cdi_dagster.spark.records.dates import EPOCH, is_date_shaped, to_utc_text
+from cdi_dagster.spark.records.nesting import with_room_for_nesting
 from cdi_dagster.spark.records.rejection import reject
 from cdi_dagster.spark.records.rules import Rules
 
@@ -38,12 +38,7 @@ def make_record(plaintext: bytes, modified: str, rules: Rules) -> Record:
     Raises:
         RejectedError: `ciphertext`, `payload`, `audit`, `date` or `encoding`.
     """
-    try:
-        return _make_record(plaintext, modified, rules)
-    except RecursionError:
-        # Not too deep (that is counted), only too deep below our caller: a thread starts with an empty stack.
-        with ThreadPoolExecutor(1) as fresh_stack:
-            return fresh_stack.submit(_make_record, plaintext, modified, rules).result()
+    return with_room_for_nesting(_make_record, plaintext, modified, rules)
 
 
 def _make_record(plaintext: bytes, modified: str, rules: Rules) -> Record:
