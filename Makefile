@@ -76,6 +76,10 @@ format: $(INSTALLED) ## Format the code and mend what the linter can mend
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+.PHONY: bundle
+bundle: $(INSTALLED) ## Make what a cluster needs (wheels, hashes, bootstrap script) below dist/bundle; cdi deploy uploads it
+	@$(BIN)/cdi bundle
+
 .PHONY: clean
 clean: ## Remove environments, caches and the demo's home
 	@rm -rf .venv .venv-spark4 .cdi build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache \

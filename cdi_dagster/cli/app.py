@@ -31,6 +31,7 @@ class Entry:
 _START = "Start here"
 _DAILY = "Daily work"
 _BY_HAND = "By hand, without Dagster"
+_CLUSTERS = "Clusters (AWS EMR)"
 _DEVELOPMENT = "Development (invented data, keys without secrecy)"
 
 COMMANDS: tuple[Entry, ...] = (
@@ -81,6 +82,18 @@ COMMANDS: tuple[Entry, ...] = (
         name="ingest",
         target="cdi_dagster.cli.ingest:ingest_command",
         summary="Pin a day, run the Spark job, publish; print the counts.",
+    ),
+    Entry(
+        section=_CLUSTERS,
+        name="bundle",
+        target="cdi_dagster.cli.bundle:bundle_command",
+        summary="Make what a cluster needs, addressed by its content.",
+    ),
+    Entry(
+        section=_CLUSTERS,
+        name="deploy",
+        target="cdi_dagster.cli.bundle:deploy_command",
+        summary="Put a bundle where clusters fetch it.",
     ),
     Entry(
         section=_DEVELOPMENT,

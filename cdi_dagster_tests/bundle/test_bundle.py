@@ -1,0 +1,153 @@
+"""The bundle as a cluster meets it: fetched, checked, installed without an index, and run without dagster."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import cdi_dagster
+from cdi_dagster.bundle.build import Bundle, build_bundle
+from cdi_dagster.bundle.upload import upload_bundle
+from cdi_dagster.storage.interface import open_storage
+
+CONSTRAINTS = Path(cdi_dagster.__file__).parents[1] / "constraints.txt"
+BOOTSTRAP = Path(cdi_dagster.__file__).parent / "bundle" / "bootstrap.sh"
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("python3.11") is None, reason="the bundle's wheels are for Python 3.11, which is not on PATH"
+)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return build_bundle(tmp_path_factory.mktemp("bundles"), constraints=CONSTRAINTS)
+
+
+@pytest.fixture(scope="module")
+def installed(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prefix that a bootstrap of the bundle filled, with every index out of reach."""
+    prefix = tmp_path_factory.mktemp("opt") / "cdi"
+    done = bootstrap(bundle.folder, prefix)
+    assert done.returncode == 0, done.stderr
+    return prefix
+
+
+def bootstrap(folder: Path, prefix: Path) -> subprocess.CompletedProcess[str]:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(prefix.parent),
+        "CDI_PREFIX": str(prefix),
+        "PIP_INDEX_URL": "http://127.0.0.1:9/nothing",
+        "PIP_CONFIG_FILE": os.devnull,
+    }
+    return subprocess.run(
+        ["bash", str(BOOTSTRAP), str(folder)], env=environment, capture_output=True, text=True, check=False, timeout=240
+    )
+
+
+def test_the_same_sources_give_the_same_bundle(bundle: Bundle) -> None:
+    again = build_bundle(bundle.folder.parent, constraints=CONSTRAINTS)
+    assert again == bundle
+    assert [path.name for path in bundle.folder.parent.iterdir()] == [bundle.id]
+
+
+def test_it_holds_no_dagster_and_no_pyspark(bundle: Bundle) -> None:
+    names = {path.name.split("-")[0] for path in (bundle.folder / "wheels").iterdir()}
+    assert "cdi_dagster_spark" in names
+    assert names.isdisjoint({"dagster", "dagster_aws", "dagster_shared", "pyspark"})
+
+
+def test_it_installs_without_an_index_and_the_jobs_import_without_dagster(installed: Path) -> None:
+    program = (
+        "import sys; sys.path.append(sys.argv[1]); "
+        "import cdi_dagster.spark.ingest_daily, cdi_dagster.spark.publish_tables, importlib.util as u; "
+        "print([u.find_spec(name) is not None for name in ('dagster', 'dagster_aws')])"
+    )
+    # pyspark (and py4j) are the cluster's own: here those of this environment, and nothing else of it.
+    only_pyspark = installed / "pyspark-only"
+    only_pyspark.mkdir()
+    import py4j
+    import pyspark
+
+    for package in (pyspark, py4j):
+        folder = Path(package.__file__).parent
+        (only_pyspark / folder.name).symlink_to(folder)
+    python = installed / "venv" / "bin" / "python"
+    done = subprocess.run(
+        [python, "-c", program, only_pyspark], capture_output=True, text=True, check=False, cwd=installed, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[False, False]"
+
+
+@pytest.mark.spark
+def test_the_installed_job_runs_a_day(installed: Path, tmp_path: Path) -> None:
+    """The whole job from the bundle: its own Python, its own entry point, the cluster's Spark."""
+    from datetime import date
+
+    import pyspark
+
+    from cdi_dagster.core.collections import find_collection
+    from cdi_dagster.core.places import daily_records_prefix, pinned_input_key
+    from cdi_dagster.demo.key_service import DevelopmentKeyService
+    from cdi_dagster.demo.sample import write_sample
+    from cdi_dagster.ingestion.pinning import pin_storage_day
+
+    collection, day = find_collection("data:businessAudit"), date(2023, 3, 26)
+    corporate, published = (open_storage((tmp_path / name).as_uri()) for name in ("corporate", "published"))
+    write_sample(corporate, collection, day, records=200, objects=4, seed=1)
+    pin_storage_day(corporate, published, collection, day)
+    spark_home = Path(pyspark.__file__).parent
+    python = str(installed / "venv" / "bin" / "python")
+    environment = {
+        **os.environ,
+        "PYSPARK_PYTHON": python,
+        "PYSPARK_DRIVER_PYTHON": python,
+        "SPARK_HOME": str(spark_home),
+    }
+    environment.pop("PYTHONPATH", None)
+    with DevelopmentKeyService() as key_service:
+        done = subprocess.run(
+            [
+                *(str(spark_home / "bin" / "spark-submit"), "--master", "local[2]"),
+                *("--conf", "spark.driver.host=127.0.0.1", "--conf", "spark.ui.enabled=false"),
+                str(installed / "entry_points" / "ingest_daily.py"),
+                *("--pinned-input", published.uri(pinned_input_key(collection, day))),
+                *("--published-root", published.root, "--correlation-id", "bundle-test", "--dks-url", key_service.url),
+            ],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            timeout=180,
+        )
+    assert done.returncode == 0, done.stderr[-2000:]
+    mark = json.loads(published.read(f"{daily_records_prefix(collection, day)}_SUCCESS"))
+    assert mark["published"] == 200
+
+
+def test_a_spoilt_file_is_found_before_anything_is_installed(bundle: Bundle, tmp_path: Path) -> None:
+    spoilt = tmp_path / "bundle"
+    shutil.copytree(bundle.folder, spoilt)
+    wheel = next((spoilt / "wheels").iterdir())
+    wheel.write_bytes(wheel.read_bytes()[:-1] + b"!")
+    done = bootstrap(spoilt, tmp_path / "cdi")
+    assert done.returncode != 0
+    assert wheel.name in done.stdout + done.stderr
+    assert not (tmp_path / "cdi" / "venv").exists()
+
+
+def test_it_is_uploaded_once_and_whole(bundle: Bundle, tmp_path: Path) -> None:
+    storage = open_storage((tmp_path / "bundles").as_uri())
+    assert upload_bundle(bundle.folder, storage) is True
+    assert upload_bundle(bundle.folder, storage) is False
+    stored = [path for path in (tmp_path / "bundles" / bundle.id).rglob("*") if path.is_file()]
+    assert len(stored) == bundle.files
+    assert all(
+        path.read_bytes() == (bundle.folder.parent / path.relative_to(tmp_path / "bundles")).read_bytes()
+        for path in stored
+    )
