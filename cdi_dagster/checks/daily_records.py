@@ -64,7 +64,7 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
         published_storage: dg.ResourceParam[Storage],
         status_table: dg.ResourceParam[StatusTable],
     ) -> dg.AssetCheckResult:
-        storage_day = _storage_day(context)
+        storage_day = _storage_day(context, asset)
         try:
             publication = read_publication(published_storage, collection, storage_day)
         except CdiError as error:
@@ -85,7 +85,7 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
     def offsets_are_whole(
         context: dg.AssetCheckExecutionContext, published_storage: dg.ResourceParam[Storage]
     ) -> dg.AssetCheckResult:
-        publication = read_publication(published_storage, collection, _storage_day(context))
+        publication = read_publication(published_storage, collection, _storage_day(context, asset))
         overlaps = overlapping_offsets(publication.pinned)
         missing = missing_records(publication.pinned, publication.report)
         severity = dg.AssetCheckSeverity.ERROR if overlaps else dg.AssetCheckSeverity.WARN
@@ -105,7 +105,7 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
     def nothing_rejected(
         context: dg.AssetCheckExecutionContext, published_storage: dg.ResourceParam[Storage]
     ) -> dg.AssetCheckResult:
-        report = read_publication(published_storage, collection, _storage_day(context)).report
+        report = read_publication(published_storage, collection, _storage_day(context, asset)).report
         problems = [f"{count} rejected: {reason}" for reason, count in report.totals["rejected_by_reason"].items()]
         severity = dg.AssetCheckSeverity.WARN
         kept = list(published_storage.list(report.rejects_prefix)) if report.rejects_prefix else []
@@ -118,9 +118,16 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
     return counts_reconcile, offsets_are_whole, nothing_rejected
 
 
-def _storage_day(context: dg.AssetCheckExecutionContext) -> date:
-    # A check of a partitioned asset runs in the run of a partition; partitions of its own are only in preview.
-    return parse_day(context.op_execution_context.partition_key)
+def _storage_day(context: dg.AssetCheckExecutionContext, asset: dg.AssetKey) -> date:
+    """Return the day of the run; of a check executed alone, which has no partition, the day materialised last."""
+    op_context = context.op_execution_context
+    if op_context.has_partition_key:
+        return parse_day(op_context.partition_key)
+    latest = op_context.instance.get_latest_materialization_event(asset)
+    materialization = latest.asset_materialization if latest else None
+    if materialization is None or materialization.partition is None:
+        raise dg.Failure(f"No day of {asset.to_user_string()} was materialised yet.", allow_retries=False)
+    return parse_day(materialization.partition)
 
 
 def _result(problems: Sequence[str], severity: dg.AssetCheckSeverity, **numbers: float) -> dg.AssetCheckResult:

@@ -1,0 +1,107 @@
+"""The code location: everything wired together, here and nowhere else.
+
+`defs` is what Dagster loads; tests call `build_definitions` with fakes. Loading reads settings and opens nothing.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from cdi_dagster.assets import build_assets
+from cdi_dagster.checks import build_checks
+from cdi_dagster.core.collections import REGISTRY, CollectionKind
+from cdi_dagster.jobs import build_jobs
+from cdi_dagster.partitions import storage_days
+from cdi_dagster.resources.coalescer import CoalescerStatusResource
+from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.resources.local_launcher import LocalPySparkStepLauncher
+from cdi_dagster.resources.status import StatusTableResource
+from cdi_dagster.resources.storage import StorageResource
+from cdi_dagster.schedules import build_schedules
+from cdi_dagster.sensors import build_sensors
+from cdi_dagster.settings import Settings, SettingsError, load_settings
+
+
+def build_definitions(
+    *, settings: Settings | None = None, resource_overrides: Mapping[str, Any] | None = None
+) -> dg.Definitions:
+    """Return the code location.
+
+    Args:
+        settings: of the installation; read from the environment by default.
+        resource_overrides: resources by name that take the place of the installation's own.
+
+    Raises:
+        dagster.DagsterInvalidDefinitionError: the settings cannot be used; one line for each problem, with its mend.
+    """
+    try:
+        settings = settings or load_settings()
+    except SettingsError as error:
+        raise dg.DagsterInvalidDefinitionError(f"The settings cannot be used:\n{error}") from error
+    collections = [collection for collection in REGISTRY if collection.kind is CollectionKind.APPEND_ONLY]
+    partitions = storage_days(settings.first_storage_day)
+    return dg.Definitions(
+        assets=build_assets(collections, partitions),
+        asset_checks=build_checks(collections),
+        jobs=build_jobs(collections),
+        schedules=build_schedules(
+            collections,
+            first_storage_day=settings.first_storage_day,
+            due_time=settings.due_time,
+            running=settings.automation,
+        ),
+        sensors=build_sensors(
+            collections,
+            first_storage_day=settings.first_storage_day,
+            due_time=settings.due_time,
+            look_back_days=settings.look_back_days,
+            running=settings.automation,
+        ),
+        resources={**_resources(settings), **(resource_overrides or {})},
+        # A step only drives Spark: a process for each would cost a second and give nothing. Here, and not on the job:
+        # a job's executor does not reach the runs of backfills and of the asset pages.
+        executor=dg.in_process_executor,
+    )
+
+
+def _resources(settings: Settings) -> dict[str, Any]:
+    return {
+        "corporate_storage": StorageResource(root=settings.corporate_root),
+        "published_storage": StorageResource(root=settings.published_root),
+        "coalescer_status": CoalescerStatusResource(
+            corporate_root=settings.corporate_root, lease_seconds=settings.coalescer_lease_seconds
+        ),
+        "step_launcher": _step_launcher(settings),
+        "status_table": StatusTableResource(
+            kind="file" if settings.deployment == "local" else "dynamodb",
+            folder=str(settings.status_path),
+            table_name=settings.status_table_name,
+        ),
+        "options": IngestOptions(
+            dks_url=settings.dks_url,
+            dks_ca=settings.dks_ca,
+            dks_certificate=settings.dks_certificate,
+            dks_private_key=settings.dks_private_key,
+            dks_retry_budget_seconds=settings.dks_retry_budget_seconds,
+            max_rejected=settings.max_rejected,
+            runbook_url=settings.runbook_url,
+        ),
+    }
+
+
+def _step_launcher(settings: Settings) -> LocalPySparkStepLauncher:
+    if settings.deployment != "local":
+        raise dg.DagsterInvalidDefinitionError(
+            f"CDI_DEPLOYMENT={settings.deployment}: this version runs Spark on this machine only; set it to local."
+        )
+    return LocalPySparkStepLauncher(
+        work_folder=str(settings.home / "runs"),
+        metastore_folder=str(settings.metastore_path),
+        master=settings.spark_master,
+        driver_memory=settings.spark_driver_memory,
+        conf=settings.spark_conf,
+    )
+
+
+defs = build_definitions()

@@ -1,0 +1,122 @@
+"""The code location: loads alone and quickly, and everything in it is described for the person who reads it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+import cdi_dagster
+from cdi_dagster.core.collections import REGISTRY, CollectionKind
+from cdi_dagster.core.table_sets import TABLE_SETS
+from cdi_dagster.definitions import build_definitions
+from cdi_dagster.settings import load_settings
+
+
+@pytest.fixture(scope="module")
+def definitions(tmp_path_factory):
+    return build_definitions(settings=load_settings(home=tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(scope="module")
+def specs(definitions):
+    return list(definitions.resolve_all_asset_specs())
+
+
+def _load(environment):
+    program = """
+import sys
+from cdi_dagster.definitions import defs
+import dagster as dg
+dg.Definitions.validate_loadable(defs)
+print([name for name in ("pyspark", "boto3", "dagster_aws", "cdi_dagster.spark") if name in sys.modules])
+"""
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | environment, check=False
+    )
+
+
+def test_it_loads_in_a_fresh_interpreter_without_spark_or_aws_and_touches_nothing(tmp_path):
+    home = tmp_path / "home"
+    loaded = _load({"CDI_HOME": str(home)})
+    assert loaded.returncode == 0, loaded.stderr
+    assert loaded.stdout.strip() == "[]"
+    assert not home.exists()
+
+
+def test_wrong_settings_are_refused_with_the_mend_and_not_with_a_stack_of_validation(tmp_path):
+    loaded = _load({"CDI_HOME": str(tmp_path), "CDI_DUE_TIME": "nine"})
+    assert loaded.returncode == 1
+    assert "CDI_DUE_TIME='nine' is not a time of day: write HH:MM" in loaded.stderr
+    assert "pydantic" not in loaded.stderr.rpartition("SettingsError")[2]
+
+
+def test_every_append_only_collection_of_the_registry_has_its_assets_job_schedule_and_sensor(definitions, specs):
+    keys = {spec.key.to_user_string() for spec in specs}
+    jobs = {job.name for job in definitions.resolve_all_job_defs()}
+    for collection in REGISTRY:
+        expected = collection.kind is CollectionKind.APPEND_ONLY
+        assert (f"corporate_storage/{collection.asset_name}" in keys) is expected
+        assert (f"{collection.asset_name}/daily_records" in keys) is expected
+        assert (f"{collection.asset_name}_daily" in jobs) is expected
+    assert {schedule.name for schedule in definitions.schedules} == {
+        "business_audit_daily_schedule",
+        "equality_daily_schedule",
+    }
+    assert len(list(definitions.sensors)) == 2
+
+
+def test_every_asset_declares_group_owner_kinds_partitions_tags_and_grain(specs):
+    assert specs
+    for spec in specs:
+        assert spec.group_name in {collection.asset_name for collection in REGISTRY}, spec.key
+        assert spec.owners, spec.key
+        assert spec.kinds, spec.key
+        assert spec.tags["cdi/layer"], spec.key
+        assert spec.tags["cdi/collection"], spec.key
+        assert "**Grain**: " in spec.description, spec.key
+        assert isinstance(spec.partitions_def, dg.DailyPartitionsDefinition), spec.key
+        assert spec.partitions_def.timezone == "UTC", spec.key
+
+
+def test_no_asset_has_a_backfill_policy_so_that_every_run_carries_its_partition(definitions):
+    for asset in definitions.assets:
+        assert asset.backfill_policy is None, asset.keys
+
+
+def test_every_ingestion_takes_turns_in_a_pool(definitions):
+    pools = {key.to_user_string(): asset.op.pool for asset in definitions.assets for key in asset.keys}
+    assert pools["business_audit/daily_records"] == "cdi_business_audit"
+    assert pools["equality/daily_records"] == "cdi_equality"
+    assert pools["business_audit/auditlog_raw"] == "cdi_local_metastore"
+
+
+def test_every_job_schedule_sensor_and_check_is_described(definitions):
+    described = [
+        *(job for job in definitions.resolve_all_job_defs() if not job.name.startswith("__")),
+        *definitions.schedules,
+        *definitions.sensors,
+    ]
+    assert all(thing.description for thing in described)
+    for checks in definitions.asset_checks:
+        assert all(spec.description for spec in checks.check_specs)
+
+
+def test_the_tables_are_those_that_the_spark_job_publishes():
+    for name, members in TABLE_SETS.items():
+        path = Path(cdi_dagster.__file__).parent / "spark" / "tables" / f"{name}.json"
+        definition = json.loads(path.read_text())
+        assert {member.kind: f"{member.database}.{member.name}" for member in members} == {
+            kind: definition[kind] for kind in ("raw", "managed", "secured", "redacted")
+        }
+
+
+def test_automation_is_off_unless_a_setting_turns_it_on(definitions, tmp_path):
+    assert all(schedule.default_status == dg.DefaultScheduleStatus.STOPPED for schedule in definitions.schedules)
+    assert all(sensor.default_status == dg.DefaultSensorStatus.STOPPED for sensor in definitions.sensors)
+    on = build_definitions(settings=load_settings(home=tmp_path, automation=True))
+    assert all(schedule.default_status == dg.DefaultScheduleStatus.RUNNING for schedule in on.schedules)
+    assert all(sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in on.sensors)
