@@ -16,6 +16,8 @@ CLUSTER_BEFORE_RUNNING = ("STARTING", "BOOTSTRAPPING")
 CLUSTER_ENDED = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 CLUSTER_ENDING = ("TERMINATING", *CLUSTER_ENDED)
 STEP_ENDED_BADLY = ("FAILED", "CANCELLED", "INTERRUPTED")
+_THE_STEPS_OWN_END = ("", "STEP_FAILURE", "ALL_STEPS_COMPLETED")
+"""Reasons of a cluster's end that follow from its steps. With any other, the cluster took the step with it."""
 
 
 class TroubleKind(StrEnum):
@@ -111,7 +113,7 @@ def judge(seen: Observation) -> Progress | Trouble:
         return _completed(seen)
     if seen.job_failure is not None and (_ended(seen) or seen.step_state in STEP_ENDED_BADLY):
         return _reported(seen.job_failure)
-    if seen.step_state == "FAILED" and seen.reason_code not in ("USER_REQUEST", "INSTANCE_FAILURE"):
+    if seen.step_state == "FAILED" and seen.reason_code in _THE_STEPS_OWN_END:
         return _failed_step(seen)
     if _ended(seen):
         return _ended_cluster(seen)
@@ -132,6 +134,12 @@ def stuck_in_starting(cluster_id: str, seconds: float) -> Trouble:
     """Return the trouble of a cluster that showed no sign of life: EMR may wait for capacity for ever."""
     cause = f"Cluster {cluster_id} was still STARTING after {seconds:.0f} s; EMR is probably waiting for capacity."
     return Trouble(kind=TroubleKind.NO_CAPACITY, failure=CdiError(FailureClass.LAUNCH_FAILED, cause))
+
+
+def stuck_in_bootstrap(cluster_id: str, seconds: float) -> Trouble:
+    """Return the trouble of a cluster whose bootstrap actions do not come to an end."""
+    cause = f"Cluster {cluster_id} was still BOOTSTRAPPING after {seconds:.0f} s; a bootstrap action hangs."
+    return Trouble(kind=TroubleKind.BOOTSTRAP, failure=CdiError(FailureClass.BOOTSTRAP_FAILED, cause))
 
 
 def over_deadline(cluster_id: str, seconds: float) -> Trouble:

@@ -12,6 +12,7 @@ from cdi_dagster.core.emr_verdict import (
     judge,
     over_deadline,
     rejected,
+    stuck_in_bootstrap,
     stuck_in_starting,
 )
 from cdi_dagster.core.failures import CdiError, FailureClass
@@ -88,6 +89,10 @@ def seen(cluster_state: str, step_state: str | None = None, **more: object) -> O
             (K.INSTANCE_LOST, F.CLUSTER_LOST),
         ),
         (
+            seen("TERMINATED_WITH_ERRORS", "FAILED", reason_code="INTERNAL_ERROR", ran=True),
+            (K.INSTANCE_LOST, F.CLUSTER_LOST),
+        ),
+        (
             seen("TERMINATED", "CANCELLED", reason_code="USER_REQUEST", ran=True),
             (K.ENDED_BY_SOMEONE, F.CLUSTER_LOST),
         ),
@@ -158,4 +163,5 @@ def test_a_refused_request_is_not_tried_again_unless_it_was_for_capacity() -> No
 def test_deadlines_name_the_cluster_and_the_time() -> None:
     assert stuck_in_starting("j-1", 1200).kind is K.NO_CAPACITY
     assert "j-1 was still STARTING after 1200 s" in stuck_in_starting("j-1", 1200).failure.cause
+    assert stuck_in_bootstrap("j-1", 3600).kind is K.BOOTSTRAP
     assert over_deadline("j-1", 14400).kind is K.DEADLINE

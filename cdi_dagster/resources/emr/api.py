@@ -1,0 +1,228 @@
+"""The few questions that we ask EMR, and the two that cost money. The only module here that knows boto3.
+
+Questions are retried by the SDK, gently. RunJobFlow and AddJobFlowSteps are not: EMR has no client token for them, so a
+retry after a lost answer starts a second cluster. What their errors mean for the next try is said by the exceptions.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    NoRegionError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+
+from cdi_dagster.core.emr_verdict import CLUSTER_ENDED
+
+_THROTTLED = frozenset(
+    {"Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException", "RequestLimitExceeded"}
+)
+_NEVER_SENT = (NoCredentialsError, PartialCredentialsError, NoRegionError, ParamValidationError, ProfileNotFound)
+_CLOCK_SKEW_SECONDS = 300
+LIVE_STATES = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING")
+
+
+class RefusedError(Exception):
+    """EMR refused the request: nothing was started, and asking the same again gives the same answer."""
+
+
+class ThrottledError(Exception):
+    """EMR had no time for the request: nothing was started."""
+
+
+class AnswerLostError(Exception):
+    """The request may or may not have been carried out: look the name up."""
+
+
+class UnreachableError(Exception):
+    """EMR could not be asked, after the retries that make sense."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterView:
+    """One look at a cluster and our step on it. Times are epoch seconds."""
+
+    cluster_id: str
+    state: str
+    reason_code: str = ""
+    reason_message: str = ""
+    ready_at: float | None = None
+    step_id: str | None = None
+    step_state: str | None = None
+    step_reason: str = ""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the cluster is gone."""
+        return self.state in CLUSTER_ENDED
+
+
+@dataclass(frozen=True, kw_only=True)
+class OurCluster:
+    """A cluster that carries our name, with its tags."""
+
+    cluster_id: str
+    name: str
+    state: str
+    created_at: datetime
+    tags: Mapping[str, str]
+
+
+class EmrApi:
+    """EMR in one region. Region, endpoint and credentials are boto3's own business."""
+
+    @cached_property
+    def _asking(self) -> Any:
+        # Adaptive: slows down by itself when EMR throttles DescribeCluster, which it does for the whole account.
+        return boto3.client(
+            "emr",
+            config=Config(retries={"mode": "adaptive", "total_max_attempts": 8}, connect_timeout=10, read_timeout=30),
+        )
+
+    @cached_property
+    def _launching(self) -> Any:
+        return boto3.client(
+            "emr", config=Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=60)
+        )
+
+    @property
+    def region(self) -> str:
+        """The region that boto3 was configured for."""
+        return str(self._asking.meta.region_name)
+
+    def console_link(self, cluster_id: str) -> str:
+        """Return where a person looks at a cluster."""
+        return (
+            f"https://{self.region}.console.aws.amazon.com/emr/home?region={self.region}#/clusterDetails/{cluster_id}"
+        )
+
+    # --- what costs money -------------------------------------------------------------------------------------
+
+    def run_job_flow(self, request: Mapping[str, Any]) -> str:
+        """Start a cluster, by one call; return its id.
+
+        Raises:
+            RefusedError, ThrottledError: nothing was started.
+            AnswerLostError: nobody knows.
+        """
+        return str(_once(lambda: self._launching.run_job_flow(**request))["JobFlowId"])
+
+    def add_step(self, cluster_id: str, step: Mapping[str, Any]) -> str:
+        """Add a step to a cluster, by one call; return its id. Raises as `run_job_flow`."""
+        answer = _once(lambda: self._launching.add_job_flow_steps(JobFlowId=cluster_id, Steps=[dict(step)]))
+        return str(answer["StepIds"][0])
+
+    # --- questions --------------------------------------------------------------------------------------------
+
+    def clusters_named(self, name: str, *, asked_at: float) -> list[str]:
+        """Return the ids of the clusters of this name that were made since, oldest first, whatever their state.
+
+        Raises:
+            UnreachableError: EMR could not be asked, so nobody knows.
+        """
+        after = datetime.fromtimestamp(asked_at - _CLOCK_SKEW_SECONDS, UTC)
+        rows = _asked(lambda: list(self._pages("list_clusters", "Clusters", CreatedAfter=after)))
+        found = [row for row in rows if row["Name"] == name]
+        return [str(row["Id"]) for row in sorted(found, key=lambda row: row["Status"]["Timeline"]["CreationDateTime"])]
+
+    def step_named(self, cluster_id: str, name: str) -> str | None:
+        """Return the id of the step of this name. Raises UnreachableError."""
+        rows = _asked(lambda: list(self._pages("list_steps", "Steps", ClusterId=cluster_id)))
+        return next((str(row["Id"]) for row in rows if row["Name"] == name), None)
+
+    def look(self, cluster_id: str, step_name: str) -> ClusterView:
+        """Return how a cluster and its step of this name are. Raises UnreachableError."""
+        cluster = _asked(lambda: self._asking.describe_cluster(ClusterId=cluster_id))["Cluster"]
+        steps = _asked(lambda: list(self._pages("list_steps", "Steps", ClusterId=cluster_id)))
+        status = cluster["Status"]
+        reason, ready = status.get("StateChangeReason", {}), status.get("Timeline", {}).get("ReadyDateTime")
+        step = next((row for row in steps if row["Name"] == step_name), None)
+        details = (step or {}).get("Status", {}).get("FailureDetails", {})
+        return ClusterView(
+            cluster_id=cluster_id,
+            state=status["State"],
+            reason_code=reason.get("Code", ""),
+            reason_message=reason.get("Message", ""),
+            ready_at=ready.timestamp() if ready else None,
+            step_id=step["Id"] if step else None,
+            step_state=step["Status"]["State"] if step else None,
+            step_reason=" ".join(filter(None, (details.get("Reason"), details.get("Message")))),
+        )
+
+    def our_clusters(self, *, name_prefix: str, states: Sequence[str] = LIVE_STATES) -> list[OurCluster]:
+        """Return the clusters whose name starts so, with their tags. Raises UnreachableError."""
+        rows = _asked(lambda: list(self._pages("list_clusters", "Clusters", ClusterStates=list(states))))
+        return [self._with_tags(row) for row in rows if row["Name"].startswith(name_prefix)]
+
+    # --- endings ----------------------------------------------------------------------------------------------
+
+    def terminate(self, cluster_id: str) -> None:
+        """Have a cluster end; harmless where it does already. Raises UnreachableError."""
+        _asked(lambda: self._asking.terminate_job_flows(JobFlowIds=[cluster_id]))
+
+    def cancel_step(self, cluster_id: str, step_id: str) -> None:
+        """Have a step end, also a running one; harmless where it has already. Raises UnreachableError."""
+        _asked(
+            lambda: self._asking.cancel_steps(
+                ClusterId=cluster_id, StepIds=[step_id], StepCancellationOption="TERMINATE_PROCESS"
+            )
+        )
+
+    def _pages(self, operation: str, name: str, **arguments: Any) -> Iterator[dict[str, Any]]:
+        for page in self._asking.get_paginator(operation).paginate(**arguments):
+            yield from page.get(name, [])
+
+    def _with_tags(self, row: Mapping[str, Any]) -> OurCluster:
+        cluster = _asked(lambda: self._asking.describe_cluster(ClusterId=row["Id"]))["Cluster"]
+        return OurCluster(
+            cluster_id=row["Id"],
+            name=row["Name"],
+            state=cluster["Status"]["State"],
+            created_at=cluster["Status"]["Timeline"]["CreationDateTime"],
+            tags={tag["Key"]: tag.get("Value", "") for tag in cluster.get("Tags", [])},
+        )
+
+
+def request_problems(request: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with the form of a RunJobFlow request, by EMR's own model of it; asks nobody."""
+    from botocore.loaders import Loader
+    from botocore.model import ServiceModel
+    from botocore.validate import ParamValidator
+
+    model = ServiceModel(Loader().load_service_model("emr", "service-2"), "emr")
+    shape = model.operation_model("RunJobFlow").input_shape
+    return [line for line in ParamValidator().validate(dict(request), shape).generate_report().splitlines() if line]
+
+
+def _once(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except _NEVER_SENT as error:
+        raise RefusedError(str(error)) from error
+    except ClientError as error:
+        code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
+        if code in _THROTTLED:
+            raise ThrottledError(f"{code}: {message}") from error
+        if error.response["ResponseMetadata"].get("HTTPStatusCode", 400) >= 500 or code.startswith("InternalServer"):
+            raise AnswerLostError(f"{code}: {message}") from error
+        raise RefusedError(f"{code}: {message}") from error
+    except BotoCoreError as error:
+        # A cut connection, a timeout, an answer that cannot be read: whatever is not known never to have been sent.
+        raise AnswerLostError(str(error)) from error
+
+
+def _asked(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except (ClientError, BotoCoreError) as error:
+        raise UnreachableError(str(error)) from error
