@@ -139,15 +139,13 @@ def make_folders(folder: Path) -> None:
 
 
 def in_folder(folder: Path, action: Callable[[], _Result]) -> _Result:
-    """Create a folder and do something in it; once more where a delete removed the empty folder in between."""
-    for _ in range(_TRIES):
-        make_folders(folder)
-        try:
+    """Create a folder and do something in it; again where a delete removed the empty folder in between."""
+    for _ in range(_TRIES - 1):
+        with suppress(FileNotFoundError):
+            make_folders(folder)
             return action()
-        except FileNotFoundError:
-            if folder.is_dir():
-                raise
-    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+    make_folders(folder)
+    return action()
 
 
 def sync_folder(folder: Path) -> None:

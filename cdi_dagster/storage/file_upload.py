@@ -31,6 +31,7 @@ class FileUpload:
         target: the file it will be.
         staging: the root's staging folder.
         folder: folder below `staging/uploads` to stage it in.
+        keep: the folder above, or that very folder, which stays though it is empty.
         lock: gives the lock that every writer of the key holds.
         if_absent: refuse to replace anything.
         if_match: refuse to replace anything but the object with this ETag.
@@ -44,6 +45,7 @@ class FileUpload:
         target: Path,
         staging: Path,
         folder: Path,
+        keep: Path,
         lock: Callable[[], AbstractContextManager[None]],
         if_absent: bool,
         if_match: str | None,
@@ -54,6 +56,7 @@ class FileUpload:
         self._uri = uri
         self._target = target
         self._staging = staging
+        self._keep = keep
         self._staged = folder / uuid.uuid4().hex
         self._lock = lock
         self._if_absent = if_absent
@@ -117,7 +120,7 @@ class FileUpload:
         self._file.raw.close()  # without flushing: the disk may be full
         with errors_in_words("clean up after", self._uri, self._staged):
             self._staged.unlink(missing_ok=True)
-            remove_empty_folders(self._staged.parent, below=self._staging / "uploads")
+            remove_empty_folders(self._staged.parent, below=self._keep)
 
     def _finish(self) -> int:
         """Flush, sync and close; return the size in bytes."""

@@ -3,7 +3,8 @@
 An object appears by one atomic rename of a file that was written and synced in `<root>/.cdi-staging/`, so nobody sees
 half of it. Made by `open_storage`; the promises are in `interface`.
 
-    .cdi-staging/uploads/=<group>/<folder of the key>/<id>   uploads, by group (`_` without one)
+    .cdi-staging/uploads/=<group>/<folder of the key>/<id>   uploads of a group
+    .cdi-staging/uploads/_/<id>                              uploads of none
     .cdi-staging/publications/                               folders being published (`file_publication`)
     .cdi-staging/locks/                                      locks: 64 files at most, never removed
 """
@@ -142,12 +143,14 @@ class FileStorage:
 
     def _upload(self, key: str, *, group: str | None, if_absent: bool, if_match: str | None) -> FileUpload:
         target = self._path(key)
+        uploads = self._uploads(group)
         return FileUpload(
             key,
             self.uri(key),
             target=target,
             staging=self._staging,
-            folder=self._uploads(group) / key.rpartition("/")[0],
+            folder=uploads / key.rpartition("/")[0] if group is not None else uploads,
+            keep=uploads.parent if group is not None else uploads,
             lock=lambda: self._lock(key),
             if_absent=if_absent,
             if_match=if_match,

@@ -1,7 +1,9 @@
 """What every storage promises: the Protocols, their errors, and `open_storage`.
 
-Keys are relative to the root, `/` between parts, never starting with `/`. A key is whole or absent: nobody ever sees
-half an object. All methods raise `StorageError` or a subclass, whose text names root and key.
+Keys are relative to the root, `/` between parts, never starting with `/`, without empty parts, `.` or `..`; a key is
+not also a folder of other keys. A key is whole or absent: nobody ever sees half an object. `.cdi-staging/` and
+`_publications/` below a root belong to the storage itself. All methods raise `StorageError` or a subclass, whose text
+names root and key and says what to do. Storages may be used by several threads and cross processes by pickle.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -97,7 +99,9 @@ class Storage(Protocol):
         """Open for streaming from `first_byte`, in bounded memory, resuming by itself where a connection is cut.
 
         With `version_id` that version is read; with `etag` the read fails with ObjectChangedError, at open or at any
-        later read, as soon as the object is another one. Raises ObjectMissingError where it is gone.
+        later read, as soon as the object is another one. Raises ObjectMissingError where it is gone. Even without
+        either, bytes of two objects never mix: what was opened is read to its end, or ObjectChangedError.
+        Beyond the end there is nothing to read.
         """
 
     def read(self, key: str) -> bytes:
@@ -123,14 +127,18 @@ class Storage(Protocol):
         """Make `prefix` hold exactly the prepared objects and a `_SUCCESS` object with `mark`, written last.
 
         Whole or as before, whenever this process is killed: `recover` (called here first) finishes or forgets what a
-        killed publication began. `prefix` ends with `/`; every prepared key starts with it.
+        killed publication began. `prefix` ends with `/`; every prepared key starts with it. On S3 the prefix has no
+        `_SUCCESS` while objects change (docs/adr/0001), and one publisher per prefix at a time is the caller's duty.
+
+        Raises:
+            ObjectMissingError: a prepared object's upload is gone; nothing was changed.
         """
 
     def recover(self, prefix: str) -> None:
         """Finish the publication to `prefix` that a killed process had decided; otherwise do nothing."""
 
     def discard(self, prefix: str, *, group: str) -> None:
-        """Forget every unpublished upload to `prefix` that was begun under `group`."""
+        """Forget every upload to `prefix` begun under `group` that is neither completed nor decided to be published."""
 
 
 def open_storage(root: str, **options: Any) -> Storage:

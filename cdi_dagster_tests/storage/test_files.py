@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,19 @@ def test_a_listing_survives_entries_that_vanish(storage: Storage) -> None:
         assert set(names[1::2]) <= {stored.key for stored in storage.list("")}
     deleter.join()
     assert [stored.key for stored in storage.list("")] == names[1::2]
+
+
+def test_deletes_that_empty_a_folder_never_hinder_writes_to_it(storage: Storage) -> None:
+    def write_and_delete(name: str) -> None:
+        for number in range(60):
+            storage.write(f"d/e/{name}", b"%d" % number)
+            with storage.upload(f"d/e/{name}-grouped", group="run-1") as upload:
+                upload.complete()
+            storage.delete([f"d/e/{name}-grouped", f"d/e/{name}"])
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write_and_delete, "abcd"))
+    assert list(storage.list("")) == []
 
 
 def test_a_reader_never_sees_two_publications_mixed_or_none(storage: Storage) -> None:

@@ -88,6 +88,8 @@ def test_readers_who_respect_success_see_a_whole_prefix_wherever_its_s3_publishe
         seen = content(storage)
         if f"{PREFIX}_SUCCESS" in seen:
             assert seen in (whole(1), whole(2)), f"killed before step {step}"
+        if step % 2:  # must spare what the publication has decided on
+            storage.discard(PREFIX, group="run-2")
         storage.recover(PREFIX)
         outcome = content(storage)
         assert outcome in (whole(1), whole(2)), f"killed before step {step}, recovered"

@@ -202,7 +202,7 @@ def test_a_folder_marker_made_by_a_console_is_not_listed(make_bucket: MakeBucket
     assert list(open_storage(f"s3://{name}").list("")) == []
 
 
-def test_what_discard_aborts_is_gone_from_s3_but_never_what_was_decided(make_bucket: MakeBucket) -> None:
+def test_what_discard_aborts_is_gone_from_s3(make_bucket: MakeBucket) -> None:
     name = make_bucket()
     storage = open_storage(f"s3://{name}")
     with storage.upload("out/a", group="run-1") as upload:
