@@ -18,7 +18,7 @@ _FEED_BYTES: Final = 32 * 1024
 """Compressed bytes given to the inflater at once: what it copies back at the end of a member stays small, which
 matters for coalesced objects of thousands of small members."""
 
-_INFLATED_BYTES: Final = 1024 * 1024
+_INFLATED_BYTES: Final = 256 * 1024
 """Most that one step may inflate to: a bomb of zeros costs time, never memory."""
 
 _DAMAGED = cast(type[Exception], igzip_lib.IsalError)  # its stub calls it an instance
@@ -40,7 +40,7 @@ class Gunzip:
         self._members = 0
 
     def chunks(self) -> Iterator[bytes | None]:
-        """Yield inflated bytes in pieces of at most 1 MB, and None where a member ends.
+        """Yield inflated bytes in pieces of at most 256 KB, and None where a member ends.
 
         Zero padding between and after members is skipped. Every byte of the object is read and its checksums are
         verified before this ends.

@@ -6,18 +6,13 @@
 
 import json
 import logging
-import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
-from typing import Final, NoReturn
+from collections.abc import Sequence
+from typing import Final
 
-from py4j.protocol import Py4JError
-from pyspark import SparkConf, SparkContext
-from pyspark.errors import PySparkException
+from pyspark import SparkContext
 
 from cdi_dagster.core.collections import CollectionKind, find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
@@ -35,6 +30,7 @@ from cdi_dagster.spark.ingest_outcome import (
 )
 from cdi_dagster.spark.ingest_task import TaskSettings
 from cdi_dagster.spark.job_failures import failure_of
+from cdi_dagster.spark.job_process import ended_by_signal, spark_context
 from cdi_dagster.spark.planning import plan_tasks
 from cdi_dagster.spark.progress import ProgressBoard
 from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
@@ -49,10 +45,10 @@ def main(argv: Sequence[str]) -> int:
     """Run the job: 0 when the day is published and reported, 1 when it failed, 2 (by SystemExit) when used wrongly."""
     with open_reporter(argv) as (reporter, rest):
         arguments = parse_arguments(rest)
-        with correlated_logging(arguments.correlation_id), _ended_by_signal():
+        with correlated_logging(arguments.correlation_id), ended_by_signal():
             try:
                 job = IngestDaily(arguments, reporter)
-                with _spark_context(job.name) as spark:
+                with spark_context(job.name) as spark:
                     report = job.run(spark)
             except Exception as error:  # noqa: BLE001 - the end of every failure: it gets a class and is reported
                 reporter.failure(failure_of(error))
@@ -237,41 +233,6 @@ def _read_pinned_input(uri: str) -> PinnedInput:
         raise CdiError(
             FailureClass.INPUT_INVALID, f"The pinned input at {uri} is not JSON.", next_step="Pin the day again."
         ) from error
-
-
-@contextmanager
-def _spark_context(name: str) -> Iterator[SparkContext]:
-    """Start Spark as spark-submit configured it, and stop it at the end; one that runs already is left running."""
-    running = SparkContext._active_spark_context
-    if running is not None:
-        yield running
-        return
-    try:
-        spark = SparkContext(conf=SparkConf().setAppName(name))
-    except (PySparkException, Py4JError, OSError) as error:
-        raise CdiError(
-            FailureClass.LAUNCH_FAILED,
-            f"Spark did not start: {failure_of(error).cause}",
-            next_step="Read the log for what Spark missed (Java, memory, master), then run again.",
-        ) from error
-    try:
-        yield spark
-    finally:
-        spark.stop()
-
-
-@contextmanager
-def _ended_by_signal() -> Iterator[None]:
-    """Let SIGTERM end the job by an exception, so that everything begun is cleaned up on the way out."""
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":
