@@ -40,8 +40,16 @@ def read_vectors() -> list[Vector]:
     return vectors
 
 
+def unwrapped(encrypted_data_key: str) -> bytes | None:
+    """Unwrap a data key as the STANDALONE profile does (its bytes reversed); None where it would answer 400."""
+    try:
+        return base64.b64decode(encrypted_data_key)[::-1]
+    except ValueError:
+        return None
+
+
 class ReversedKeys:
-    """Data keys as the STANDALONE profile wraps them: bytes reversed. Remembers what it was asked."""
+    """A key resolver that remembers what it was asked."""
 
     def __init__(self, *, refused: Iterable[KeyRef] = ()) -> None:
         self.calls: list[set[KeyRef]] = []
@@ -50,4 +58,4 @@ class ReversedKeys:
     def data_keys(self, refs: Iterable[KeyRef]) -> Mapping[KeyRef, bytes | None]:
         asked = set(refs)
         self.calls.append(asked)
-        return {ref: None if ref in self._refused else base64.b64decode(ref.encrypted_data_key)[::-1] for ref in asked}
+        return {ref: None if ref in self._refused else unwrapped(ref.encrypted_data_key) for ref in asked}
