@@ -1,0 +1,153 @@
+"""The local step launcher: live words on the run page, proof of success, a class for every failure."""
+
+import json
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from cdi_dagster.core.collections import REGISTRY
+from cdi_dagster.core.failures import CdiError
+from cdi_dagster.ingestion import spark_process
+from cdi_dagster.resources.interfaces import SparkStep
+from cdi_dagster.resources.local_launcher import LocalPySparkStepLauncher
+
+# A program in the place of spark-submit that speaks as the Spark jobs speak.
+JOB = f"""#!{sys.executable}
+import os, sys, time
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.spark.reporting import open_reporter
+with open_reporter(sys.argv[1:]) as (reporter, rest):
+    {{body}}
+"""
+
+
+class Launched:
+    """What a run of one asset that launches one step gave."""
+
+    def __init__(self, result, evidence, error, messages):
+        self.result, self.evidence, self.error, self.messages = result, evidence, error, messages
+
+
+@pytest.fixture
+def launch(tmp_path, monkeypatch):
+    def run(body, name="ingest_daily"):
+        script = tmp_path / "spark-submit"
+        script.write_text(JOB.format(body=body))
+        script.chmod(0o755)
+        monkeypatch.setattr(
+            spark_process,
+            "spark_submit_command",
+            lambda step, arguments, *, config: [str(script), *arguments],
+        )
+        monkeypatch.setattr(spark_process, "require_java", lambda: Path("/usr/bin/java"))
+        launcher = LocalPySparkStepLauncher(
+            work_folder=str(tmp_path / "work"), metastore_folder=str(tmp_path / "metastore")
+        )
+        kept = {}
+
+        @dg.asset
+        def records(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+            step = SparkStep(
+                name=name,
+                arguments=("--flag",),
+                collection=REGISTRY[0],
+                storage_day=date(2023, 3, 26),
+                correlation_id=context.run.run_id,
+                input_bytes=1,
+            )
+            try:
+                kept["evidence"] = launcher.launch(context, step)
+            except CdiError as error:
+                kept["error"] = error
+                raise
+            return dg.MaterializeResult()
+
+        with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+            result = dg.materialize([records], instance=instance, raise_on_error=False)
+            messages = [
+                (entry.timestamp, entry.user_message)
+                for entry in instance.all_logs(result.run_id)
+                if not entry.is_dagster_event
+            ]
+        return Launched(result, kept.get("evidence"), kept.get("error"), messages)
+
+    return run
+
+
+REPORT = 'reporter.report("ingest_daily", {"published": 3})'
+
+
+def test_a_step_succeeds_with_the_jobs_own_report_as_proof(launch, tmp_path):
+    launched = launch(REPORT)
+    assert launched.result.success
+    assert launched.evidence.report == {"published": 3}
+    assert launched.evidence.cluster_id == "local"
+    assert launched.evidence.attempts[0].outcome == "COMPLETED"
+    assert Path(launched.evidence.log_location).is_relative_to(tmp_path / "work" / launched.result.run_id)
+
+
+def test_progress_is_on_the_run_page_while_the_job_runs(launch):
+    launched = launch(f'reporter.progress("1 of 2 objects"); time.sleep(2); {REPORT}; time.sleep(0.1)')
+    (at,) = [when for when, message in launched.messages if message == "1 of 2 objects"]
+    assert at < time.time() - 1.5
+
+
+def test_the_failure_that_the_job_reports_is_the_one_that_is_raised(launch):
+    launched = launch('reporter.failure(CdiError(FailureClass.DKS_FORBIDDEN, "Certificate refused.")); sys.exit(1)')
+    assert launched.error.failure_class == "DKS_FORBIDDEN"
+    assert launched.error.detail["log"]
+
+
+def test_exit_code_zero_without_a_report_is_no_success(launch):
+    launched = launch("pass")
+    assert not launched.result.success
+    assert launched.error.failure_class == "JOB_FAILED"
+    assert "closing report never arrived" in launched.error.cause
+
+
+def test_a_killed_job_is_a_lost_cluster(launch):
+    launched = launch("os.kill(os.getpid(), 9)")
+    assert launched.error.failure_class == "CLUSTER_LOST"
+
+
+def test_the_log_is_kept_and_scratch_and_pipes_files_are_gone(launch, tmp_path):
+    launched = launch(f'print("a line", flush=True); {REPORT}')
+    log = Path(launched.evidence.log_location)
+    assert "a line" in log.read_text()
+    assert list(log.parent.iterdir()) == [log]
+
+
+def test_the_job_gets_its_arguments_and_the_pipes_arguments_on_the_command_line(launch):
+    launched = launch('reporter.report("x", {"rest": rest})')
+    rest = launched.evidence.report["rest"]
+    assert rest[-1] == "--flag"
+    assert not any("pipes" in part for part in rest)
+    assert json.dumps(rest)
+
+
+def test_missing_java_is_told_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "nowhere"))
+    launcher = LocalPySparkStepLauncher(work_folder=str(tmp_path / "work"), metastore_folder=str(tmp_path / "m"))
+
+    @dg.asset
+    def records(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        step = SparkStep(
+            name="ingest_daily",
+            arguments=(),
+            collection=REGISTRY[0],
+            storage_day=date(2023, 3, 26),
+            correlation_id="c1",
+            input_bytes=1,
+        )
+        with pytest.raises(CdiError, match="Install a Java 17 runtime") as raised:
+            launcher.launch(context, step)
+        assert raised.value.failure_class == "LAUNCH_FAILED"
+        return dg.MaterializeResult()
+
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        assert dg.materialize([records], instance=instance).success
+    assert not (tmp_path / "work").exists()
