@@ -4,6 +4,7 @@ Questions are retried by the SDK, gently. RunJobFlow and AddJobFlowSteps are not
 retry after a lost answer starts a second cluster. What their errors mean for the next try is said by the exceptions.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,8 +22,6 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
-
-from cdi_dagster.core.emr_verdict import CLUSTER_ENDED
 
 _THROTTLED = frozenset(
     {"Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException", "RequestLimitExceeded"}
@@ -57,14 +56,10 @@ class ClusterView:
     reason_code: str = ""
     reason_message: str = ""
     ready_at: float | None = None
+    log_uri: str | None = None
     step_id: str | None = None
     step_state: str | None = None
     step_reason: str = ""
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the cluster is gone."""
-        return self.state in CLUSTER_ENDED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +149,8 @@ class EmrApi:
             reason_code=reason.get("Code", ""),
             reason_message=reason.get("Message", ""),
             ready_at=ready.timestamp() if ready else None,
+            # EMR gives the URI back with the scheme of a connector that is gone.
+            log_uri=re.sub("^s3[an]:", "s3:", cluster.get("LogUri", "")).rstrip("/") or None,
             step_id=step["Id"] if step else None,
             step_state=step["Status"]["State"] if step else None,
             step_reason=" ".join(filter(None, (details.get("Reason"), details.get("Message")))),

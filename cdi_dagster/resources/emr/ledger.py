@@ -24,6 +24,10 @@ REPLACED = "REPLACED"
 """Given up because other work was asked for in the meantime (the day was pinned again)."""
 
 
+class TakenOverError(CdiError):
+    """Another process follows the launch now; this one must leave its cluster alone."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
     """One try. Times are epoch seconds.
@@ -185,8 +189,8 @@ def _entry(value: Mapping[str, Any]) -> LaunchEntry:
     return LaunchEntry(**{**value, "attempts": tuple(Attempt(**attempt) for attempt in value["attempts"])})
 
 
-def _taken_over(uri: str) -> CdiError:
-    return CdiError(
+def _taken_over(uri: str) -> TakenOverError:
+    return TakenOverError(
         FailureClass.DUPLICATE_RUN,
         f"Another process follows this launch now (ledger {uri}); this one leaves it alone.",
         next_step="Follow the younger run of this day; it has the cluster and its messages.",
