@@ -3,17 +3,18 @@
 Internal to `records`. Plaintext and data keys stay in memory and out of every message.
 """
 
-import base64
+from binascii import a2b_base64
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 import pybase64
 from cryptography.hazmat.primitives.ciphers import AEADDecryptionContext, Cipher, CipherContext, algorithms, modes
 
 from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.spark.records.keys import KeyRef, KeyResolver
-from cdi_dagster.spark.records.rejection import reject
+from cdi_dagster.spark.records.rejection import RejectedError, reject
 
-Decryptor = CipherContext | AEADDecryptionContext
+Decryptor: TypeAlias = CipherContext | AEADDecryptionContext
 
 _BLOCK_BYTES = 16
 _KEY_BYTES = (16, 24, 32)
@@ -29,7 +30,7 @@ def decode_base64(text: str) -> bytes:
         # The strict decoder is the fast one, and where it succeeds both agree.
         return pybase64.b64decode(text, validate=True)
     except ValueError:
-        return base64.b64decode(text)
+        return a2b_base64(text)
 
 
 class DecryptorCache:
@@ -45,37 +46,40 @@ class DecryptorCache:
         self._size = size
         self._kept: dict[KeyRef, Decryptor] = {}
 
-    def decryptors(self, refs: Iterable[KeyRef]) -> Mapping[KeyRef, Decryptor | None]:
-        """Return what decrypts under each key (None: the key service cannot unwrap it), asking for all missing at once.
-
-        A key of an unusable length is left out.
-        """
+    def decryptors(self, refs: Iterable[KeyRef]) -> Mapping[KeyRef, Decryptor | RejectedError]:
+        """Return what decrypts under each key, or why nothing does, asking for all missing keys in one call."""
         wanted = set(refs)
         missing = wanted - self._kept.keys()
         if not missing:
             return self._kept
         if len(self._kept) + len(missing) > self._size:
             self._kept = {ref: self._kept[ref] for ref in wanted & self._kept.keys()}
-        found: dict[KeyRef, Decryptor | None] = {}
-        for ref, data_key in self._keys.data_keys(missing).items():
-            if data_key is None:
-                found[ref] = None
-            elif len(data_key) in _KEY_BYTES:
-                decryptor = Cipher(algorithms.AES(data_key), modes.CTR(bytes(_BLOCK_BYTES))).decryptor()
-                found[ref] = decryptor
-                if len(self._kept) < self._size:
-                    self._kept[ref] = decryptor
+        found = {ref: _decryptor(data_key) for ref, data_key in self._keys.data_keys(missing).items()}
+        for ref, decryptor in found.items():
+            if len(self._kept) < self._size and not isinstance(decryptor, RejectedError):
+                self._kept[ref] = decryptor
         return {**self._kept, **found}
 
 
-def decrypt(ciphertext: str, initialisation_vector: str, decryptor: Decryptor) -> bytes:
+def _decryptor(data_key: bytes | None) -> Decryptor | RejectedError:
+    if data_key is None:
+        return RejectedError(RejectReason.KEY, "the key service cannot decrypt this data key")
+    if len(data_key) not in _KEY_BYTES:
+        return RejectedError(RejectReason.ENCRYPTION, f"data key has {len(data_key)} bytes, not 16, 24 or 32")
+    return Cipher(algorithms.AES(data_key), modes.CTR(bytes(_BLOCK_BYTES))).decryptor()
+
+
+def decrypt(ciphertext: str, initialisation_vector: str, decryptor: Decryptor | RejectedError) -> bytes:
     """Decrypt AES-CTR with a 128-bit big-endian counter that starts at the initialisation vector.
 
     Raises:
-        RejectedError: `encryption` where the vector is unusable, `ciphertext` where the base64 is.
+        RejectedError: what is given instead of a decryptor; `encryption` where the vector is unusable, `ciphertext`
+            where the base64 is.
     """
+    if isinstance(decryptor, RejectedError):
+        raise RejectedError(decryptor.reason, decryptor.detail)  # a new one: raised again, its traceback would grow
     try:
-        counter = decode_base64(initialisation_vector)
+        counter = a2b_base64(initialisation_vector)
     except ValueError:
         reject(RejectReason.ENCRYPTION, "initialisationVector is not base64")
     if len(counter) != _BLOCK_BYTES:

@@ -5,6 +5,7 @@ The one entrance to this package for readers and writers of `spark`. It knows no
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.ingest_report import RejectReason
@@ -13,8 +14,8 @@ from cdi_dagster.spark.records.envelope import Envelope, parse_envelope
 from cdi_dagster.spark.records.fast import try_record
 from cdi_dagster.spark.records.keys import KeyResolver
 from cdi_dagster.spark.records.plain import make_record
-from cdi_dagster.spark.records.rejection import RejectedError, reject
-from cdi_dagster.spark.records.rules import rules_for
+from cdi_dagster.spark.records.rejection import RejectedError
+from cdi_dagster.spark.records.rules import Rules, rules_for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +50,10 @@ class BlockResult:
     fallbacks: int
 
 
+_Decrypted: TypeAlias = tuple[int, bytes, str, Rules]
+"""Index in the block, plaintext, last modified date of the envelope, rules."""
+
+
 class RecordEngine:
     """Makes records of one collection. Keeps data keys in memory; not for two threads at once.
 
@@ -69,33 +74,49 @@ class RecordEngine:
         Raises:
             CdiError: DKS_UNAVAILABLE or DKS_FORBIDDEN, from the key service; never a matter of one record.
         """
+        # Stage by stage, not record by record: the code and tables of one stage stay in the processor's cache.
         rejects: list[Reject] = []
-        parsed: list[tuple[int, Envelope]] = []
-        for index, line in enumerate(envelopes):
-            try:
-                parsed.append((index, parse_envelope(line, self._rules)))
-            except RejectedError as error:
-                rejects.append(Reject(index=index, reason=error.reason, detail=error.detail))
-        decryptors = self._decryptors.decryptors(envelope.key for _, envelope in parsed)
+        parsed = self._parse(envelopes, rejects)
+        decrypted = self._decrypt(parsed, rejects)
         records: list[bytes] = []
         fallbacks = 0
-        for index, envelope in parsed:
-            try:
-                if envelope.key not in decryptors:
-                    reject(RejectReason.ENCRYPTION, "data key is not 16, 24 or 32 bytes long")
-                decryptor = decryptors[envelope.key]
-                if decryptor is None:
-                    reject(RejectReason.KEY, "the key service cannot decrypt this data key")
-                plaintext = decrypt(envelope.ciphertext, envelope.initialisation_vector, decryptor)
-                record = try_record(plaintext, envelope.modified, envelope.rules)
-                if record is None:
-                    fallbacks += 1
-                    record = make_record(plaintext, envelope.modified, envelope.rules).data
-                records.append(record)
-            except RejectedError as error:
-                rejects.append(Reject(index=index, reason=error.reason, detail=error.detail))
+        for index, plaintext, modified, rules in decrypted:
+            record = try_record(plaintext, modified, rules)
+            if record is None:
+                fallbacks += 1
+                try:
+                    record = make_record(plaintext, modified, rules).data
+                except RejectedError as error:
+                    rejects.append(_reject(index, error))
+                    continue
+            records.append(record)
         rejects.sort(key=lambda reject: reject.index)
         records.append(b"")
         return BlockResult(
             records=b"\n".join(records), published=len(records) - 1, rejects=tuple(rejects), fallbacks=fallbacks
         )
+
+    def _parse(self, envelopes: Sequence[bytes], rejects: list[Reject]) -> list[tuple[int, Envelope]]:
+        parsed = []
+        for index, line in enumerate(envelopes):
+            try:
+                parsed.append((index, parse_envelope(line, self._rules)))
+            except RejectedError as error:
+                rejects.append(_reject(index, error))
+        return parsed
+
+    def _decrypt(self, parsed: list[tuple[int, Envelope]], rejects: list[Reject]) -> list[_Decrypted]:
+        decryptors = self._decryptors.decryptors([envelope.key for _, envelope in parsed])
+        decrypted: list[_Decrypted] = []
+        for index, (ciphertext, key, initialisation_vector, rules, modified) in parsed:
+            try:
+                plaintext = decrypt(ciphertext, initialisation_vector, decryptors[key])
+            except RejectedError as error:
+                rejects.append(_reject(index, error))
+            else:
+                decrypted.append((index, plaintext, modified, rules))
+        return decrypted
+
+
+def _reject(index: int, error: RejectedError) -> Reject:
+    return Reject(index=index, reason=error.reason, detail=error.detail)

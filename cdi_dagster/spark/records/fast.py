@@ -43,7 +43,7 @@ _DATE_SHAPED = re.compile(
 _CHECKED_DATE_TEXT = re.compile(
     r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}T" + _CLOCK.decode() + r"(?:Z|\+(?:[01][0-9]|2[0-3])[0-5][0-9])"
 )
-_USUAL_DATE_TEXT = re.compile(r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}(?:Z|\+[0-9]{4})")
+_USUAL_DATE_TEXT = re.compile((rb"[1-9][0-9]{3}-" + _DAY + rb"T" + _CLOCK + rb"(?:Z|\+0000)").decode())
 
 # Each starts with one rare character, that memchr finds, and looks around it: several times faster than `in`.
 _NEGATIVE_EXPONENT = re.compile(rb"-(?<=[0-9]e-)[0-9]+[,}\]]")
@@ -64,6 +64,12 @@ _MEMBER_ODD_DATE_OBJECT = re.compile(rb':\{"\$date":[^{\[]')
 _LONE_DOLLAR_KEY = re.compile(rb'\{"\$([A-Za-z]+":(?:"[^"\\]*"|[-0-9.]+|null|true|false|\{"d_date":"[^"\\]*"\})\})')
 
 _LAST_MODIFIED: Final = "_lastModifiedDateTime"
+# The dates that every record gets stand in the written text as one control character (which nothing else in JSON text
+# does, unescaped) until the other dates are wrapped: found in no time, and not taken for dates once more.
+_LAST_MODIFIED_MARK: Final = b"\x01"
+_STAMP_MARK: Final = b"\x02"
+_LAST_MODIFIED_FRAGMENT: Final = orjson.Fragment(_LAST_MODIFIED_MARK)
+_STAMP_FRAGMENT: Final = orjson.Fragment(_STAMP_MARK)
 _SORT_KEYS: Final = orjson.OPT_SORT_KEYS
 
 _loads = orjson.loads
@@ -84,42 +90,46 @@ def try_record(plaintext: bytes, modified: str, rules: Rules) -> bytes | None:
         return None
     if type(record) is not dict:
         return None
+    stamp = b""
     if rules.audit:
-        record = _audit_context(record, modified)
-        if record is None:
+        audit_type = record.get("auditType")
+        record = record.get("context")
+        if type(record) is not dict or not record or not audit_type:
             return None
-    last_modified = _last_modified(record)
-    if last_modified is None:
+        stamp = _stamp(record, audit_type, modified)
+    stated = _last_modified(record)
+    if stated is None or not _USUAL_DATE_TEXT.fullmatch(stated):
         return None
-    record[_LAST_MODIFIED] = last_modified
+    record[_LAST_MODIFIED] = _LAST_MODIFIED_FRAGMENT
     if "_id" in record and not _wrap_id(record):
         return None
     try:
         text = _dumps(record, None, _SORT_KEYS)
     except orjson.JSONEncodeError:
         return None
-    return _finish(text, rules)
+    return _finish(text, _wrapped(stated), stamp, rules)
 
 
-def _audit_context(payload: dict[str, Any], modified: str) -> dict[str, Any] | None:
-    context = payload.get("context")
-    audit_type = payload.get("auditType")
-    if type(context) is not dict or not context or not audit_type:
-        return None
+def _stamp(context: dict[str, Any], audit_type: Any, modified: str) -> bytes:
+    """Stamp an audit record with its type and time; return what its time's mark stands for."""
+    usual = _USUAL_DATE_TEXT.fullmatch(modified) is not None
     context["AUDIT_EVENT"] = audit_type
-    context["TIME_STAMP"] = modified
-    context["TIME_STAMP_ORIG"] = modified
-    return context
+    context["TIME_STAMP"] = context["TIME_STAMP_ORIG"] = _STAMP_FRAGMENT if usual else modified
+    return _wrapped(modified) if usual else b""
+
+
+def _wrapped(date: str) -> bytes:
+    return b'{"d_date":"%bZ"}' % date[:23].encode()
 
 
 def _last_modified(record: dict[str, Any]) -> str | None:
-    """Return the last modified date as stated (it is wrapped later like any date), or None if it is not ordinary."""
+    """Return the last modified date as stated, or None where that is no string."""
     for name in (_LAST_MODIFIED, "_removedDateTime", "createdDateTime"):
         stated = record.get(name)
         if type(stated) is dict:
             stated = stated.get("$date")
         if stated:
-            return stated if type(stated) is str and _USUAL_DATE_TEXT.fullmatch(stated) else None
+            return stated if type(stated) is str else None
     return EPOCH
 
 
@@ -134,14 +144,14 @@ def _wrap_id(record: dict[str, Any]) -> bool:
     return True
 
 
-def _finish(text: bytes, rules: Rules) -> bytes | None:
+def _finish(text: bytes, last_modified: bytes, stamp: bytes, rules: Rules) -> bytes | None:
     """Wrap dates and sanitise, on the written text, or return None."""
-    if _NEGATIVE_EXPONENT.search(text) or _POSITIVE_EXPONENT.search(text) or _TINY_FLOAT.search(text):
+    if _NEGATIVE_EXPONENT.search(text) or _TINY_FLOAT.search(text):
         return None
     wrapped = _wrap_dates(text)
-    if wrapped is None:
+    if wrapped is None or (b"+" in wrapped and _POSITIVE_EXPONENT.search(wrapped)):
         return None
-    text = wrapped
+    text = wrapped.replace(_LAST_MODIFIED_MARK, last_modified).replace(_STAMP_MARK, stamp)
     if b"\\" in text:
         if rules.drops_line_breaks:
             if _LINE_BREAK_IN_KEY.search(text):
@@ -162,6 +172,7 @@ def _finish(text: bytes, rules: Rules) -> bytes | None:
 
 
 def _wrap_dates(text: bytes) -> bytes | None:
+    """Wrap every date in the text, or return None where `plain` has to look."""
     pieces: list[bytes] = []
     done = 0
     for match in _DATE_FROM_T.finditer(text):
@@ -197,11 +208,12 @@ def _unusual_date(text: str) -> str | None:
 
 def _rename_dollars(text: bytes) -> bytes | None:
     """Replace every `$`, or return None where that would change keys that have neighbours."""
-    if b'"$' in text:
+    if _DOLLAR_IN_KEY.search(text):
         text = _MEMBER_DATE_OBJECT.sub(rb":\1", text)  # its date is wrapped already: once is enough
         if _MEMBER_ODD_DATE_OBJECT.search(text):
             return None
         text = _LONE_DOLLAR_KEY.sub(rb'{"d_\1', text)
-    if _DOLLAR_IN_KEY.search(text):
-        return None
+        # What is left has neighbours, among which it would move.
+        if _DOLLAR_IN_KEY.search(text):
+            return None
     return text.replace(b"$", b"d_")

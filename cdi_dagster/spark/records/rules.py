@@ -4,6 +4,7 @@ Internal to `records`; the rules themselves are in `plain` and `fast`.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 _AUDIT = ("data", "businessAudit")
 # The exporter before this one dropped line breaks there; downstream still expects it.
@@ -31,6 +32,12 @@ class Rules:
 
 def rules_for(db: object, name: object) -> Rules:
     """Return the rules for a db and collection as an envelope may state them (any JSON value)."""
-    audit = (db, name) == _AUDIT
-    named = isinstance(db, str) and isinstance(name, str)
-    return Rules(audit=audit, drops_line_breaks=named and (db, name) in _WITHOUT_LINE_BREAKS)
+    return _rules(db, name) if type(db) is type(name) is str else _PLAIN_RULES
+
+
+@lru_cache(maxsize=256)
+def _rules(db: str, name: str) -> Rules:
+    return Rules(audit=(db, name) == _AUDIT, drops_line_breaks=(db, name) in _WITHOUT_LINE_BREAKS)
+
+
+_PLAIN_RULES = Rules(audit=False, drops_line_breaks=False)
