@@ -137,7 +137,7 @@ def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:
         "next_step": error.next_step,
         "owner": guidance.owner,
         "rerun_helps": guidance.rerun_helps,
-        "runbook": dg.MetadataValue.url(options.runbook_link(error.failure_class)),
+        "runbook": _link(options.runbook_link(error.failure_class)),
     }
     if "last_log_lines" in error.detail:
         metadata["last_log_lines"] = dg.MetadataValue.md(f"```\n{error.detail['last_log_lines']}\n```")
@@ -145,6 +145,11 @@ def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:
     if detail:
         metadata["detail"] = dg.MetadataValue.json(detail)
     return dg.Failure(description=str(error), metadata=metadata, allow_retries=False)
+
+
+def _link(place: str) -> dg.MetadataValue:
+    # Only an address can be clicked; by default the runbook is a file of the checkout.
+    return dg.MetadataValue.url(place) if "://" in place else dg.MetadataValue.path(place)
 
 
 def assets_of_run(context: dg.AssetExecutionContext) -> frozenset[dg.AssetKey]:

@@ -21,4 +21,6 @@ class StatusTableResource(dg.ConfigurableResource):
         """Return the table; nothing is read or written before an asset does."""
         if self.kind == "dynamodb":
             return DynamoDbStatusTable(self.table_name)
-        return FileStatusTable(Path(self.folder or "."))
+        if self.folder is None:
+            raise ValueError("A status table of kind `file` needs `folder`: name where its rows are kept.")
+        return FileStatusTable(Path(self.folder))
