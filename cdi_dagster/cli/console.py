@@ -97,11 +97,11 @@ def facts(rows: Sequence[tuple[str, str]]) -> Text:
     return text
 
 
-def figures_table(title: str | None, headings: Sequence[str]) -> Table:
-    """Return an empty table of figures: the first column left, all others right."""
+def figures_table(title: str | None, headings: Sequence[str], *, words: int = 1) -> Table:
+    """Return an empty table of figures: as many columns of words, to the left, and all others to the right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if number == 0 else "right")
+        table.add_column(heading, justify="left" if number < words else "right")
     return table
 
 

@@ -21,8 +21,10 @@ from cdi_dagster.core.places import daily_records_prefix
 
 @click.command("demo")
 @home_option()
+@click.option("--days", type=click.IntRange(2, 28), default=4, show_default=True, help="Storage days.")
+@click.option("--records", type=click.IntRange(100), default=10_000, show_default=True, help="Events of each new day.")
 @json_option
-def demo_command(home: Path, as_json: bool) -> None:
+def demo_command(home: Path, days: int, records: int, as_json: bool) -> None:
     """Run sample days through the real thing: encrypt, coalesce, ingest through Dagster, publish records and tables.
 
     One of the days holds events that cannot become records, and shows what happens then. Running it again is safe:
@@ -30,8 +32,8 @@ def demo_command(home: Path, as_json: bool) -> None:
     and no AWS.
     """
     started = time.monotonic()
-    demo = DemoHome.open(home)
-    results = _run(demo)
+    demo = DemoHome.open(home, days=days)
+    results = _run(demo, records)
     seconds = time.monotonic() - started
     if as_json:
         print_json({"home": str(demo.folder), "seconds": seconds, "days": [asdict(result) for result in results]})
@@ -40,7 +42,7 @@ def demo_command(home: Path, as_json: bool) -> None:
     _require_expected(demo, results)
 
 
-def _run(demo: DemoHome) -> list[DayResult]:
+def _run(demo: DemoHome, records: int) -> list[DayResult]:
     from cdi_dagster.cli.servers import dagster_dev, free_port, key_service
     from cdi_dagster.cli.webserver import Webserver
 
@@ -53,7 +55,7 @@ def _run(demo: DemoHome) -> list[DayResult]:
         dagster_dev(demo.environment(dks_url), port=port, log_path=log_path) as dagster,
     ):
         with saying("Writing storage days as K2HB does (invented, encrypted)") as say:
-            demo.write_days(say)
+            demo.write_days(records, say)
         _coalesce(demo)
         webserver = Webserver(f"http://127.0.0.1:{port}")
         with saying("Starting Dagster: webserver, daemon, code location"):
@@ -89,7 +91,7 @@ def say_result(result: DayResult) -> None:
 
 def _tell(console: Console, demo: DemoHome, results: list[DayResult], seconds: float) -> None:
     headings = ("storage day", "export day", "result", "read", "published", "rejected", "input", "output", "seconds")
-    table = figures_table(f"{COLLECTION.id}: {len(results)} storage days in {seconds:.0f} s", headings)
+    table = figures_table(f"{COLLECTION.id}: {len(results)} storage days in {seconds:.0f} s", headings, words=3)
     for result in results:
         style = "green" if result.was_published else "yellow"
         table.add_row(
@@ -112,13 +114,19 @@ def _tell(console: Console, demo: DemoHome, results: list[DayResult], seconds: f
 
 
 def _tell_failure(console: Console, demo: DemoHome, result: DayResult) -> None:
-    reasons = result.report.get("totals", {}).get("rejected_by_reason", {})
     console.print(f"[bold]{result.storage_day} published nothing, and that is the point:[/] {result.status}")
-    rows = [("cause", str(result.failure.get("cause", ""))), ("next step", str(result.failure.get("next_step", "")))]
-    if reasons:
-        rows.insert(1, ("rejected", ", ".join(f"{count} {reason}" for reason, count in reasons.items())))
-    if result.report.get("rejects_prefix"):
-        rows.append(("rejects in", demo.published.uri(result.report["rejects_prefix"])))
+    rows = [("cause", str(result.failure.get("cause", "")))]
+    rejects_prefix = result.report.get("rejects_prefix")
+    if rejects_prefix:
+        reasons = result.report["totals"]["rejected_by_reason"].items()
+        rows = [
+            ("rejected", f"{result.total('rejected')}: " + ", ".join(f"{count} {reason}" for reason, count in reasons)),
+            ("rejects in", demo.published.uri(rejects_prefix)),
+        ]
+    rows += [
+        ("next step", str(result.failure.get("next_step", ""))),
+        ("runbook", f"docs/runbook.md#{result.status.lower()}"),
+    ]
     console.print(facts(rows))
     console.print()
 
@@ -126,20 +134,22 @@ def _tell_failure(console: Console, demo: DemoHome, result: DayResult) -> None:
 def _tell_places(console: Console, demo: DemoHome, results: list[DayResult]) -> None:
     published = [result for result in results if result.was_published]
     rows = [
-        ("records in", demo.published.uri(daily_records_prefix(COLLECTION, result.storage_day)))
+        (f"records of {result.storage_day}", demo.published.uri(daily_records_prefix(COLLECTION, result.storage_day)))
         for result in published[:1]
     ]
     names = [
         f"{table['name']} ({table['rows']:,} rows)" for result in published[:1] for table in result.tables["tables"]
     ]
     if names:
-        rows.append(("tables", ", ".join(names)))
+        rows += [
+            (f"tables of {published[0].storage_day}" if not number else "", name) for number, name in enumerate(names)
+        ]
     rows += [
         ("status rows in", str(demo.settings.status_path)),
         ("everything in", str(demo.folder)),
         ("see it", "make dev, then http://127.0.0.1:3000"),
     ]
-    console.print("[bold]Where to look[/] (of the first day)" if published else "[bold]Where to look[/]")
+    console.print("[bold]Where to look[/]")
     console.print(facts(rows))
 
 

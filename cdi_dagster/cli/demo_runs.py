@@ -149,7 +149,7 @@ def _saying(event: dict[str, Any]) -> str | None:
         return "run worker starts"
     if kind == "MaterializationEvent":
         return f"materialised {'/'.join(event['assetKey']['path'])}"
-    if kind == "LogMessageEvent" and event["level"] == "INFO":
+    if kind == "LogMessageEvent" and event["level"] == "INFO" and not event["message"].startswith("[pipes]"):
         return str(event["message"])
     return None
 

@@ -8,6 +8,9 @@ import click
 from cdi_dagster.cli.console import json_option, print_json, progress_console, saying
 from cdi_dagster.cli.demo_home import DemoHome, home_option
 
+_DAYS = 4
+"""Partitions of a home that the demo has not filled yet."""
+
 
 @click.command("dev")
 @home_option()
@@ -24,7 +27,7 @@ def dev_command(home: Path, port: int, as_json: bool) -> None:
     from cdi_dagster.cli.servers import dagster_dev, key_service
     from cdi_dagster.cli.webserver import Webserver
 
-    demo = DemoHome.open(home)
+    demo = DemoHome.open(home, days=_DAYS)
     demo.make_dagster_home()
     url = f"http://127.0.0.1:{port}"
     log_path = demo.folder / "logs" / "dagster.log"

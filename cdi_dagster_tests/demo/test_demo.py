@@ -1,0 +1,110 @@
+"""The demo, whole: real Dagster processes, real Spark, and nothing left running however it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from cdi_dagster.cli.demo_home import DemoHome
+
+
+def demo_command(home: Path) -> list[str]:
+    options = ["--home", str(home), "--days", "2", "--records", "300", "--json"]
+    return [sys.executable, "-m", "cdi_dagster.cli", "demo", *options]
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+
+
+def processes_of(home: Path) -> set[int]:
+    """Process ids whose environment or command line names the home."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                text = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if str(home).encode() in text:
+                found.add(int(entry.name))
+    return found
+
+
+@pytest.mark.spark
+@pytest.mark.daemon
+@pytest.mark.timeout(600)
+def test_demo_publishes_the_good_day_and_nothing_of_the_bad_one_through_real_runs(tmp_path: Path) -> None:
+    home = tmp_path / "demo"
+    # Settings of a real installation in the environment must not be used: they would put invented data there.
+    aside = {"CDI_CORPORATE_ROOT": "s3://production", "CDI_DEPLOYMENT": "emr", "CDI_MAX_REJECTED": "100%"}
+    ended = subprocess.run(
+        demo_command(home), env={**environment(), **aside}, capture_output=True, text=True, timeout=580, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    good, bad = json.loads(ended.stdout)["days"]
+
+    assert (good["status"], good["report"]["totals"]["published"]) == ("SUCCESS", 300)
+    assert {table["rows"] for table in good["tables"]["tables"]} == {300}
+    assert good["checks"]
+    assert all(good["checks"].values())
+    assert (bad["status"], bad["report"]["totals"]["rejected"]) == ("RECORDS_REJECTED", 24)
+    published = sorted(path.name for path in (home / "published/corporate_data_ingestion/json/daily").iterdir())
+    assert len(published) == 1
+
+    with dg.DagsterInstance.from_config(str(home / "dagster_home")) as instance:
+        for day, status in ((good, dg.DagsterRunStatus.SUCCESS), (bad, dg.DagsterRunStatus.FAILURE)):
+            run = instance.get_run_by_id(day["run_id"])
+            assert run is not None
+            assert (run.status, run.tags["dagster/partition"]) == (status, day["storage_day"])
+            # Only with the code location it came from can a run be re-executed from the UI.
+            assert run.remote_job_origin is not None
+    assert processes_of(home) == set()
+
+
+@pytest.mark.daemon
+@pytest.mark.kill
+@pytest.mark.parametrize(("how", "exit_code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_demo_that_is_stopped_leaves_nothing_running(tmp_path: Path, how: signal.Signals, exit_code: int) -> None:
+    home = tmp_path / "demo"
+    process = subprocess.Popen(
+        demo_command(home), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    said = next(line for line in process.stderr if line.startswith("Starting Dagster"))
+    assert said
+    assert processes_of(home)
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    assert process.returncode == exit_code
+    deadline = time.monotonic() + 60
+    while processes_of(home) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert processes_of(home) == set()
+
+
+def test_a_day_that_was_half_written_is_written_again_and_its_offsets_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CDI_HOME", "restored after the test")
+    home = DemoHome.open(tmp_path / "demo", days=2)
+    home.write_days(300, lambda text: None)
+    objects = sorted((tmp_path / "demo/corporate").rglob("*.jsonl.gz"))
+    first = {path: path.read_bytes() for path in objects}
+    objects[0].unlink()
+    home.write_days(300, lambda text: None)
+    assert {path: path.read_bytes() for path in sorted((tmp_path / "demo/corporate").rglob("*.jsonl.gz"))} == first
+
+
+def test_the_days_of_a_home_stay_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDI_HOME", "restored after the test")
+    home = DemoHome.open(tmp_path / "demo", days=4)
+    assert [day.bad_envelopes > 0 for day in home.days] == [False, True, False, False]
+    again = DemoHome.open(tmp_path / "demo", days=2)
+    assert again.days == home.days[:2]
