@@ -70,7 +70,12 @@ def _resources(settings: Settings) -> dict[str, Any]:
         "corporate_storage": StorageResource(root=settings.corporate_root),
         "published_storage": StorageResource(root=settings.published_root),
         "coalescer_status": CoalescerStatusResource(
-            corporate_root=settings.corporate_root, lease_seconds=settings.coalescer_lease_seconds
+            source=settings.coalescer_source,
+            corporate_root=settings.corporate_root,
+            published_root=settings.published_root,
+            lease_seconds=settings.coalescer_lease_seconds,
+            quiet_seconds=settings.coalescer_quiet_seconds,
+            batch_queues=list(settings.coalescer_batch_queues),
         ),
         "step_launcher": _step_launcher(settings),
         "status_table": StatusTableResource(

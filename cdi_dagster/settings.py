@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from cdi_dagster.core.batch_jobs import QUEUES as BATCH_QUEUES
 from cdi_dagster.core.reject_limit import parse_reject_limit
 
 PREFIX = "CDI_"
@@ -109,11 +110,30 @@ class Settings(BaseSettings):
         description='More Spark configuration for every step, as a JSON object: {"spark.sql.shuffle.partitions": "8"}.',
     )
 
+    coalescer_source: Literal["marker", "batch", "quiet"] = Field(
+        default="marker",
+        description="Who says what the coalescer is doing: `marker`, the marker that our own coalescer writes; "
+        "`batch`, AWS Batch, which runs the platform's; `quiet`, nobody: a listing without change for "
+        "CDI_COALESCER_QUIET_SECONDS counts as complete. That is a guess, only for where nothing can be asked.",
+    )
     coalescer_lease_seconds: int = Field(
-        default=900,
+        default=120,
+        ge=10,
+        description="Seconds without a heartbeat after which a RUNNING coalescer marker is that of a killed one (the "
+        "state is then FAILED: it still waits, and says so). As long as the coalescer's own lease, of which it beats "
+        "six times: every 20 s. Only for `marker`.",
+    )
+    coalescer_batch_queues: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=BATCH_QUEUES,
+        min_length=1,
+        description="AWS Batch job queues that coalescer jobs may be in, separated by commas. All of them are asked: a "
+        "job in a queue that is left out would run unseen beside ingestion. Only for `batch`.",
+    )
+    coalescer_quiet_seconds: int = Field(
+        default=3600,
         ge=60,
-        description="Seconds without a heartbeat after which a RUNNING coalescer marker counts as abandoned (the state "
-        "is then UNKNOWN, and still waits). The coalescer's heartbeat is far more frequent; 15 minutes is a dead one.",
+        description="Seconds for which a day's listing must not change to count as complete; longer than the "
+        "coalescer's longest silence, which is one batch (an hour is ten times a slow one). Only for `quiet`.",
     )
     due_time: time = Field(
         default=time(9, 30), description="UTC time of the export day from which a storage day is due (HH:MM)."
@@ -190,6 +210,11 @@ class Settings(BaseSettings):
         if not _MEMORY.fullmatch(value.lower()):
             raise ValueError(f"{value!r} is not an amount of memory: write 2g or 1500m")
         return value.lower()
+
+    @field_validator("coalescer_batch_queues", mode="before")
+    @classmethod
+    def _are_queues(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
 
     @field_validator("spark_conf", mode="before")
     @classmethod

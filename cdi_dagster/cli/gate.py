@@ -9,19 +9,26 @@ from cdi_dagster.settings import Settings
 from cdi_dagster.storage.interface import Storage
 
 
-def coalescer_status(settings: Settings, corporate: Storage, collection: Collection, day: date) -> CoalescerStatus:
-    """Return what our own coalescer's marker says of a day."""
-    from datetime import UTC, datetime
+def coalescer_status(
+    settings: Settings, corporate: Storage, published: Storage, collection: Collection, day: date
+) -> CoalescerStatus:
+    """Return what the source that the settings choose says of a day."""
+    from cdi_dagster.ingestion.coalescer_sources import coalescer_source
 
-    from cdi_dagster.ingestion.coalescer_status import MarkerCoalescerStatus
-
-    source = MarkerCoalescerStatus(
-        corporate, lease_seconds=settings.coalescer_lease_seconds, clock=lambda: datetime.now(UTC)
+    source = coalescer_source(
+        settings.coalescer_source,
+        corporate,
+        published,
+        lease_seconds=settings.coalescer_lease_seconds,
+        quiet_seconds=settings.coalescer_quiet_seconds,
+        batch_queues=settings.coalescer_batch_queues,
     )
     return source.status(collection, day)
 
 
-def require_gate(settings: Settings, corporate: Storage, collection: Collection, day: date, *, override: bool) -> None:
+def require_gate(
+    settings: Settings, corporate: Storage, published: Storage, collection: Collection, day: date, *, override: bool
+) -> None:
     """Return where the gate is open, or overridden: then nobody is asked.
 
     Raises:
@@ -30,7 +37,7 @@ def require_gate(settings: Settings, corporate: Storage, collection: Collection,
     if override:
         return
     try:
-        require_open(coalescer_status(settings, corporate, collection, day))
+        require_open(coalescer_status(settings, corporate, published, collection, day))
     except CdiError as error:
         raise CdiError(
             error.failure_class,

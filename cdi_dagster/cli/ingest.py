@@ -133,7 +133,7 @@ def _pin(day: _Day, *, allow_empty: bool, override_gate: bool) -> None:
     from cdi_dagster.cli.gate import require_gate
     from cdi_dagster.ingestion.pinning import pin_storage_day
 
-    require_gate(day.settings, day.corporate, day.collection, day.storage_day, override=override_gate)
+    require_gate(day.settings, day.corporate, day.published, day.collection, day.storage_day, override=override_gate)
     pinned = pin_storage_day(day.corporate, day.published, day.collection, day.storage_day, allow_empty=allow_empty)
     progress_console().print(
         f"Pinned {len(pinned.objects)} objects, {size_text(pinned.input_bytes)}; correlation id {day.correlation_id}"

@@ -57,7 +57,7 @@ def pin_command(
 
     settings = load_settings(**given(corporate_root=corporate_root, published_root=published_root))
     corporate, published = open_storage(settings.corporate_root), open_storage(settings.published_root)
-    require_gate(settings, corporate, collection, storage_day, override=override_gate)
+    require_gate(settings, corporate, published, collection, storage_day, override=override_gate)
     pinned = pin_storage_day(corporate, published, collection, storage_day, allow_empty=allow_empty)
     if output:
         _write(output, pinned)

@@ -53,7 +53,7 @@ def status_command(
 
     settings = load_settings(**given(corporate_root=corporate_root, published_root=published_root))
     corporate, published = open_storage(settings.corporate_root), open_storage(settings.published_root)
-    status = coalescer_status(settings, corporate, collection, storage_day)
+    status = coalescer_status(settings, corporate, published, collection, storage_day)
     listing = list(corporate.list(collection.corporate_prefix(storage_day)))
     diagnosis = diagnose(day_volume(listing), _history(corporate, collection, storage_day, usual_days))
     progress = _progress(published, collection, storage_day, listing_fingerprint(listing))

@@ -15,9 +15,13 @@ from cdi_dagster.core.collections import StorageGroup
 from cdi_dagster.core.days import ONE_DAY
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 
+QUEUES = ("batch_corporate_storage_coalescer", "batch_corporate_storage_coalescer_long_running")
+"""The job queues of the system in use."""
 LIVE_STATUSES = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
 ENDED_STATUSES = ("SUCCEEDED", "FAILED")
 
+BATCH_REMEMBERS = timedelta(days=6)
+"""Ended jobs are certain to be listed for about so long."""
 MAIN_PARTITIONS = 20
 """`ucfs_main` is coalesced by this many jobs, one a partition."""
 
@@ -106,7 +110,8 @@ def batch_coalescer_status(
     if not of_day:
         return CoalescerStatus(
             state=CoalescerState.NOT_STARTED,
-            reason=f"no coalescer job of {group} for {storage_day} in AWS Batch ({len(ours)} jobs for other days)",
+            reason=f"no coalescer job of {group} for {storage_day} in AWS Batch ({len(ours)} jobs for other days)"
+            + (". Batch forgets ended jobs after about a week" if now.date() - storage_day > BATCH_REMEMBERS else ""),
         )
     slots = range(MAIN_PARTITIONS) if group is StorageGroup.MAIN else (_ALL,)
     deciding = {slot: _last_covering(slot, of_day) for slot in slots}

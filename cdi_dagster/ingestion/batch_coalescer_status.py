@@ -11,11 +11,10 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cdi_dagster.core.batch_jobs import ENDED_STATUSES, LIVE_STATUSES, BatchJob, batch_coalescer_status
+from cdi_dagster.core.batch_jobs import ENDED_STATUSES, LIVE_STATUSES, QUEUES, BatchJob, batch_coalescer_status
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 
-QUEUES = ("batch_corporate_storage_coalescer", "batch_corporate_storage_coalescer_long_running")
 _DESCRIBE_JOBS_LIMIT = 100
 
 

@@ -1,29 +1,54 @@
 """The coalescer's status as a Dagster resource: which source is asked is a setting, what is answered is not."""
 
-from datetime import UTC, datetime
-from typing import Literal
+from functools import lru_cache
 
 import dagster as dg
 from pydantic import Field
 
-from cdi_dagster.ingestion.coalescer_status import MarkerCoalescerStatus
+from cdi_dagster.core.batch_jobs import QUEUES
+from cdi_dagster.ingestion.coalescer_sources import CoalescerSourceName, coalescer_source
 from cdi_dagster.resources.interfaces import CoalescerStatusSource
 from cdi_dagster.storage.interface import open_storage
+
+SHARED_LOOK_SECONDS = 20
+"""Schedules and sensors share one look at AWS Batch for so long: it throttles list calls, and a look is 14 of them."""
 
 
 class CoalescerStatusResource(dg.ConfigurableResource):
     """Knows what the coalescer is doing; assets see the `CoalescerStatusSource` interface."""
 
-    source: Literal["marker"] = Field(
-        default="marker", description="Who is asked: `marker`, the marker that our own coalescer writes."
-    )
+    source: CoalescerSourceName = Field(default="marker", description="Who is asked: `marker`, `batch` or `quiet`.")
     corporate_root: str = Field(description="Root under which the coalescer works and writes its marker.")
-    lease_seconds: int = Field(
-        default=900, ge=60, description="A RUNNING marker without a heartbeat for longer is an abandoned one."
-    )
+    published_root: str = Field(description="Root where a look at a listing is remembered (`quiet`).")
+    lease_seconds: int = Field(default=120, ge=10, description="Age of the heartbeat of a killed coalescer (`marker`).")
+    quiet_seconds: int = Field(default=3600, ge=60, description="How long a listing must not change (`quiet`).")
+    batch_queues: list[str] = Field(default=list(QUEUES), description="Job queues to look into (`batch`).")
 
     def create_resource(self, context: dg.InitResourceContext) -> CoalescerStatusSource:
-        """Return the source that the settings choose."""
-        return MarkerCoalescerStatus(
-            open_storage(self.corporate_root), lease_seconds=self.lease_seconds, clock=lambda: datetime.now(UTC)
+        """Return the source that the settings choose; in a run it asks anew at every question."""
+        if self.source == "batch" and context.run is None:
+            return _shared_batch_source(self.corporate_root, self.published_root, tuple(self.batch_queues))
+        return coalescer_source(
+            self.source,
+            open_storage(self.corporate_root),
+            open_storage(self.published_root),
+            lease_seconds=self.lease_seconds,
+            quiet_seconds=self.quiet_seconds,
+            batch_queues=self.batch_queues,
         )
+
+
+@lru_cache(maxsize=4)
+def _shared_batch_source(
+    corporate_root: str, published_root: str, batch_queues: tuple[str, ...]
+) -> CoalescerStatusSource:
+    """Return one source for the life of the code location's process, so that its look outlives a tick."""
+    return coalescer_source(
+        "batch",
+        open_storage(corporate_root),
+        open_storage(published_root),
+        lease_seconds=0,
+        quiet_seconds=0,
+        batch_queues=batch_queues,
+        batch_look_seconds=SHARED_LOOK_SECONDS,
+    )

@@ -13,9 +13,10 @@ from botocore.config import Config
 from moto.batch.models import batch_backends
 from moto.server import ThreadedMotoServer
 
+from cdi_dagster.core.batch_jobs import QUEUES
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.gate import CoalescerState
-from cdi_dagster.ingestion.batch_coalescer_status import QUEUES, BatchCoalescerStatus
+from cdi_dagster.ingestion.batch_coalescer_status import BatchCoalescerStatus
 
 REGION = "eu-west-2"
 ACCOUNT = "123456789012"

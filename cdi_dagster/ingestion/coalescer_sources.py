@@ -1,0 +1,73 @@
+"""Which source stands behind the gate: the marker of our own coalescer, AWS Batch, or a quiet listing.
+
+The one place that turns the choice into a source, for the Dagster resource and the terminal alike. Plain, no dagster.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, Literal, Protocol
+
+from cdi_dagster.core.batch_jobs import QUEUES
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.gate import CoalescerStatus
+from cdi_dagster.storage.interface import Storage
+
+CoalescerSourceName = Literal["marker", "batch", "quiet"]
+
+
+class CoalescerSource(Protocol):
+    """Knows what the coalescer is doing; never raises for trouble of its own (that is UNKNOWN)."""
+
+    def status(self, collection: Collection, storage_day: date) -> CoalescerStatus:
+        """Return the state with its reason."""
+
+
+def utc_now() -> datetime:
+    """Return the present moment."""
+    return datetime.now(UTC)
+
+
+def coalescer_source(
+    name: CoalescerSourceName,
+    corporate: Storage,
+    published: Storage,
+    *,
+    lease_seconds: float,
+    quiet_seconds: float,
+    batch_queues: Sequence[str] = QUEUES,
+    batch_look_seconds: float = 0,
+    clock: Callable[[], datetime] = utc_now,
+) -> CoalescerSource:
+    """Return the source of that name; nothing is asked or imported before its first question.
+
+    Args:
+        name: `marker`, `batch` or `quiet`.
+        corporate: where the coalescer works.
+        published: where a look at a listing is remembered (`quiet`).
+        lease_seconds: age of the heartbeat of a killed coalescer (`marker`).
+        quiet_seconds: how long a listing must not change (`quiet`).
+        batch_queues: job queues to look into (`batch`).
+        batch_look_seconds: how long one look at them is good for; 0 asks at every question.
+        clock: the time now, aware.
+    """
+    match name:
+        case "batch":
+            from cdi_dagster.ingestion.batch_coalescer_status import BatchCoalescerStatus
+
+            return BatchCoalescerStatus(
+                _batch_client, queues=batch_queues, look_seconds=batch_look_seconds, clock=clock
+            )
+        case "quiet":
+            from cdi_dagster.ingestion.quiet_listing_status import QuietListingCoalescerStatus
+
+            return QuietListingCoalescerStatus(corporate, published, quiet_seconds=quiet_seconds, clock=clock)
+        case "marker":
+            from cdi_dagster.ingestion.coalescer_status import MarkerCoalescerStatus
+
+            return MarkerCoalescerStatus(corporate, lease_seconds=lease_seconds, clock=clock)
+
+
+def _batch_client() -> Any:
+    import boto3
+
+    return boto3.client("batch")
