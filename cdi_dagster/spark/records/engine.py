@@ -85,7 +85,7 @@ class RecordEngine:
             if record is None:
                 fallbacks += 1
                 try:
-                    record = make_record(plaintext, modified, rules).data
+                    record = make_record(plaintext, modified, rules)
                 except RejectedError as error:
                     rejects.append(_reject(index, error))
                     continue

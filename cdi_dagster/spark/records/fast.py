@@ -52,9 +52,9 @@ _TINY_FLOAT = re.compile(rb"\.(?<=0\.)[0]000")
 _ARCHIVED = re.compile(rb"_[a]rchived")
 
 # From the last of them in a key to the key's end; not from every one, which would take the square of a long value.
-_DOLLAR_IN_KEY = re.compile(rb'\$[^"\\$]*(?:\\.[^"\\$]*)*":')
-_LINE_BREAK_IN_KEY = re.compile(rb'\\[rn][^"\\]*(?:\\[^rn][^"\\]*)*":')
-_ARCHIVED_IN_KEY = re.compile(rb'_archived[^"\\]*(?:\\.[^"\\]*)*":')
+_DOLLAR_IN_KEY = re.compile(rb'\$[^"\\$]*+(?:\\.[^"\\$]*+)*+":')
+_LINE_BREAK_IN_KEY = re.compile(rb'\\[rn][^"\\]*+(?:\\[^rn][^"\\]*+)*+":')
+_ARCHIVED_IN_KEY = re.compile(rb'_archived[^"\\]*+(?:\\.[^"\\]*+)*+":')
 _MOST_ARCHIVED: Final = 50  # that pattern does look from every one
 _LINE_BREAK = re.compile(rb"(?<!\\)\\[r|n]")
 _MEMBER_DATE_OBJECT = re.compile(
@@ -107,7 +107,7 @@ def try_record(plaintext: bytes, modified: str, rules: Rules) -> bytes | None:
         text = _dumps(record, None, _SORT_KEYS)
     except orjson.JSONEncodeError:
         return None
-    return _finish(text, _wrapped(stated), stamp, rules)
+    return finish(text, _wrapped(stated), stamp, rules)
 
 
 def _stamp(context: dict[str, Any], audit_type: Any, modified: str) -> bytes:
@@ -144,7 +144,7 @@ def _wrap_id(record: dict[str, Any]) -> bool:
     return True
 
 
-def _finish(text: bytes, last_modified: bytes, stamp: bytes, rules: Rules) -> bytes | None:
+def finish(text: bytes, last_modified: bytes, stamp: bytes, rules: Rules) -> bytes | None:
     """Wrap dates and sanitise, on the written text, or return None."""
     if _NEGATIVE_EXPONENT.search(text) or _TINY_FLOAT.search(text):
         return None

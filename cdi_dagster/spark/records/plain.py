@@ -5,7 +5,7 @@ Internal to `records`.
 """
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.spark.records import json_text
@@ -20,15 +20,8 @@ _ARCHIVED = "_archivedDateTime"
 _LINE_BREAK_ESCAPE = re.compile(r"(?<!\\)\\[r|n]")
 
 
-class Record(NamedTuple):
-    """One record: its canonical bytes, and whether it is a DELETE (else an INSERT)."""
-
-    data: bytes
-    is_delete: bool
-
-
-def make_record(plaintext: bytes, modified: str, rules: Rules) -> Record:
-    """Make the record of one decrypted payload.
+def make_record(plaintext: bytes, modified: str, rules: Rules) -> bytes:
+    """Return the canonical record of one decrypted payload.
 
     Args:
         plaintext: the decrypted dbObject.
@@ -41,14 +34,12 @@ def make_record(plaintext: bytes, modified: str, rules: Rules) -> Record:
     return with_room_for_nesting(_make_record, plaintext, modified, rules)
 
 
-def _make_record(plaintext: bytes, modified: str, rules: Rules) -> Record:
+def _make_record(plaintext: bytes, modified: str, rules: Rules) -> bytes:
     record = _parse_payload(plaintext)
     if rules.audit:
         record = _audit_context(record, modified)
-    is_delete = _REMOVED in record
     _validate(record)
-    text = _sanitise(json_text.write_ascii(record), rules)
-    return Record(_canonical(text), is_delete)
+    return _canonical(_sanitise(json_text.write_ascii(record), rules))
 
 
 def _parse_payload(plaintext: bytes) -> dict[str, Any]:
