@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from threading import Event, RLock, Thread
 from typing import Any
@@ -93,6 +94,7 @@ class Cluster(Thread):
         start_seconds: float,
         environment: dict[str, str],
         faults: ClusterFaults,
+        plain_python: bool = False,
     ) -> None:
         super().__init__(name=cluster_id, daemon=True)
         self.cluster_id = cluster_id
@@ -110,6 +112,7 @@ class Cluster(Thread):
         self._endpoint = endpoint
         self._start_seconds = start_seconds
         self._environment = environment
+        self._plain_python = plain_python
         self._lock = RLock()
         self._ending = Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -304,7 +307,10 @@ class Cluster(Thread):
         return self._execute(arguments, logs)
 
     def _spark_submit(self, arguments: list[str]) -> list[str]:
-        """Turn a submission to YARN into one to local Spark, and `s3://` into the connector that is there."""
+        """Turn a submission to YARN into one to local Spark, or into plain Python where the test needs no Spark."""
+        if self._plain_python:
+            program = next(n for n, argument in enumerate(arguments) if argument.endswith(".py"))
+            return [sys.executable, *arguments[program:]]
         kept, skip = [], False
         for argument in arguments:
             if skip:
@@ -376,15 +382,16 @@ class Cluster(Thread):
         path = self.folder / Path(where.path).name
         if where.scheme != "s3":
             return Path(where.path)
-        path.write_bytes(self._s3().get_object(Bucket=where.netloc, Key=where.path.lstrip("/"))["Body"].read())
+        path.write_bytes(self._s3.get_object(Bucket=where.netloc, Key=where.path.lstrip("/"))["Body"].read())
         return path
 
     def _write_log(self, name: str, content: bytes) -> None:
         where = urlsplit(self.request.get("LogUri", ""))
         if where.scheme:
             key = f"{where.path.strip('/')}/{self.cluster_id}/{name}".lstrip("/")
-            self._s3().put_object(Bucket=where.netloc, Key=key, Body=gzip.compress(content))
+            self._s3.put_object(Bucket=where.netloc, Key=key, Body=gzip.compress(content))
 
+    @cached_property
     def _s3(self) -> Any:
         return boto3.client(
             "s3",

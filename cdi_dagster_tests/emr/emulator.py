@@ -60,6 +60,7 @@ class EmrEmulator:
         start_seconds: how long a cluster is STARTING.
         page_size: clusters and steps a page, small so that paging is met.
         step_environment: added to the environment of bootstrap actions and steps.
+        plain_python: run what is submitted to Spark as plain Python programs.
     """
 
     def __init__(
@@ -69,11 +70,13 @@ class EmrEmulator:
         start_seconds: float = 0.05,
         page_size: int = 10,
         step_environment: dict[str, str] | None = None,
+        plain_python: bool = False,
     ) -> None:
         self.folder = folder
         self.start_seconds = start_seconds
         self.page_size = page_size
         self.step_environment = dict(step_environment or {})
+        self.plain_python = plain_python
         self.faults = Faults()
         self.calls: Counter[str] = Counter()
         self.clusters: dict[str, Cluster] = {}
@@ -178,6 +181,7 @@ class EmrEmulator:
             start_seconds=self.start_seconds,
             environment=self.step_environment,
             faults=faults,
+            plain_python=self.plain_python,
         )
         self.clusters[cluster_id] = cluster
         cluster.start()

@@ -1,0 +1,27 @@
+"""An emulated EMR account for each test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator
+from cdi_dagster_tests.emr.launches import Bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    with EmrEmulator(tmp_path / "emr", plain_python=True) as emr:
+        environment = {
+            "AWS_ENDPOINT_URL": emr.endpoint,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": REGION,
+        }
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        made = Bench(emr=emr, folder=tmp_path, bucket=f"cdi-{tmp_path.parent.name}-{abs(hash(str(tmp_path)))}"[:60])
+        made.prepare()
+        yield made
+        # Whatever a scenario is about, nothing that it started is left at work and paid for.
+        assert emr.live() == []

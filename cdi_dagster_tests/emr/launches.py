@@ -1,0 +1,134 @@
+"""Running a played step through the real launcher, in a real Dagster run, against the emulator; shared by the tests."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from cdi_dagster.core.collections import REGISTRY
+from cdi_dagster.core.failures import CdiError
+from cdi_dagster.resources.emr.launcher import EmrPySparkStepLauncher
+from cdi_dagster.resources.interfaces import LaunchEvidence, SparkStep
+from cdi_dagster_tests.emr import played_step
+from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator
+
+DAY = date(2023, 3, 26)
+WAITS: list[float] = []
+"""What launchers of this process were told to wait."""
+Play = Sequence[str]
+
+
+class QuickLauncher(EmrPySparkStepLauncher):
+    """The launcher, whose waits are as short as a test can bear, and remembered."""
+
+    def sleep(self, seconds: float) -> None:
+        WAITS.append(seconds)
+        time.sleep(min(seconds, 0.15))
+
+
+@dataclass
+class Launched:
+    """What came of one launch, as an operator sees it."""
+
+    run_id: str
+    said: list[str] = field(default_factory=list)
+    evidence: LaunchEvidence | None = None
+    failure: CdiError | None = None
+
+    @property
+    def attempts(self) -> list[tuple[str, str]]:
+        """Profile and kind of every attempt."""
+        if self.evidence:
+            return [(a.detail["profile"], a.detail["kind"]) for a in self.evidence.attempts]
+        assert self.failure is not None
+        return [(a["profile"], a["kind"]) for a in self.failure.detail["attempts"]]
+
+    @property
+    def text(self) -> str:
+        """The whole run page."""
+        return "\n".join(self.said)
+
+
+@dataclass
+class Bench:
+    """An emulated account with buckets, bundle and template."""
+
+    emr: EmrEmulator
+    folder: Path
+    bucket: str
+
+    @property
+    def published_root(self) -> str:
+        return f"s3://{self.bucket}/published"
+
+    def prepare(self) -> None:
+        s3 = self.emr.client("s3")
+        s3.create_bucket(Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+        bootstrap = (
+            f'set -e; [ "$1" = s3://{self.bucket}/bundles/b1 ]; mkdir -p "$CDI_PREFIX/entry_points"\n'
+            f'cp {played_step.__file__} "$CDI_PREFIX/entry_points/ingest_daily.py"\n'
+        )
+        s3.put_object(Bucket=self.bucket, Key="bundles/b1/bootstrap.sh", Body=bootstrap.encode())
+        template = Path(__file__).with_name("template.yaml").read_text().replace("LOGS", self.bucket)
+        (self.folder / "cluster.yaml").write_text(template)
+
+    def config(self, **more: Any) -> dict[str, Any]:
+        return {
+            "published_root": self.published_root,
+            "template_path": str(self.folder / "cluster.yaml"),
+            "bundle_uri": f"s3://{self.bucket}/bundles/b1",
+            "live_stdio": False,
+            "poll_interval_seconds": 15.0,
+            **more,
+        }
+
+    def step(self, *plays: Play, correlation_id: str, input_bytes: int = 10, **arguments: str) -> SparkStep:
+        named = [part for name, value in arguments.items() for part in (f"--{name.replace('_', '-')}", value)]
+        return SparkStep(
+            name="ingest_daily",
+            arguments=(
+                *("--plays", json.dumps(plays)),
+                *("--correlation-id", correlation_id),
+                *named,
+            ),
+            collection=REGISTRY[0],
+            storage_day=DAY,
+            correlation_id=correlation_id,
+            input_bytes=input_bytes,
+        )
+
+    def launch(self, *plays: Play, input_bytes: int = 10, **config: Any) -> Launched:
+        """Launch in a run of its own."""
+        launched: dict[str, Any] = {}
+
+        @dg.asset
+        def daily_records(context: dg.AssetExecutionContext, step_launcher: QuickLauncher) -> dg.MaterializeResult:
+            step = self.step(*plays, correlation_id=context.run.run_id, input_bytes=input_bytes)
+            try:
+                launched["evidence"] = step_launcher.launch(context, step)
+            except CdiError as error:
+                launched["failure"] = error
+                raise dg.Failure(str(error), allow_retries=False) from error
+            return dg.MaterializeResult()
+
+        WAITS.clear()
+        with dg.DagsterInstance.ephemeral() as instance:
+            result = dg.materialize(
+                [daily_records],
+                resources={"step_launcher": QuickLauncher(**self.config(**config))},
+                instance=instance,
+                raise_on_error=False,
+            )
+            said = [entry.user_message for entry in instance.all_logs(result.run_id)]
+        print("\n".join(said), file=sys.stderr)
+        return Launched(run_id=result.run_id, said=said, **launched)
+
+    def waits(self) -> list[float]:
+        """The waits that were not for a poll."""
+        return [round(seconds) for seconds in WAITS if seconds != 15.0]
