@@ -189,13 +189,10 @@ class _Publication:
         lines = read_records(self._spark, self._published, self._records, s3_scheme=self._request.s3_scheme)
         if kind is TableKind.RAW:
             return lines, None
-        columns = self._table_set.columns
-        counts = transforms.unparsable_counts(columns)
-        texts = transforms.column_texts(lines, columns)
-        if not counts or not self._records.parts:  # an empty plan never delivers an observation
-            return transforms.typed_columns(texts, columns), None
-        observation = Observation(f"unparsable {self._attempt}")
-        return transforms.typed_columns(texts.observe(observation, *counts), columns), observation
+        # An empty plan never delivers an observation, and waiting for it would never end.
+        typed = any(column.type != "string" for column in self._table_set.columns)
+        observation = Observation(f"unparsable {self._attempt}") if typed and self._records.parts else None
+        return transforms.managed_rows(lines, self._table_set.columns, observation), observation
 
     def _columns(self, kind: TableKind) -> list[tuple[str, str, str]]:
         if kind is TableKind.RAW:

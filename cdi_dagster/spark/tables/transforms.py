@@ -7,7 +7,7 @@ becomes null, on Spark 3.5 and 4 alike, and is counted; it never fails the job.
 from collections.abc import Mapping, Sequence
 
 from pyspark.sql import Column as SparkColumn
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F  # noqa: N812 (everybody's name for it)
 from pyspark.sql.types import StringType, StructField, StructType
 
@@ -17,6 +17,7 @@ RAW_SCHEMA = "val STRING"
 
 _UNREADABLE = "__not_json__"
 _PARSED = "__parsed__"
+_TEXT = "__text_of__"
 # Jackson's own limits (1,000 digits, 20 MB of text, depth 1,000) would turn a whole row of such a record into nulls.
 _JSON_OPTIONS = {
     "columnNameOfCorruptRecord": _UNREADABLE,
@@ -26,25 +27,30 @@ _JSON_OPTIONS = {
 }
 
 
-def managed_rows(records: DataFrame, columns: Sequence[Column]) -> DataFrame:
+def managed_rows(records: DataFrame, columns: Sequence[Column], observation: Observation | None = None) -> DataFrame:
     """Return the managed table's rows: one per record, in the configured columns.
 
     Args:
         records: the column `val`, one record a row.
         columns: what to take out of each.
+        observation: gets `unparsable_counts` while the rows are computed.
     """
-    return typed_columns(column_texts(records, columns), columns)
+    typed = typed_beside_texts(column_texts(records, columns), columns)
+    counts = unparsable_counts(columns)
+    observed = typed.observe(observation, *counts) if observation and counts else typed
+    return observed.select(*(column.name for column in columns))
 
 
-def typed_columns(texts: DataFrame, columns: Sequence[Column]) -> DataFrame:
-    """Return `column_texts` with each column in its type: null where its text is not of the type."""
-    return texts.select(*(typed(column).alias(column.name) for column in columns))
+def typed_beside_texts(texts: DataFrame, columns: Sequence[Column]) -> DataFrame:
+    """Return `column_texts` in their types (null where a text is not of its type), and the texts beside them."""
+    plain = texts.select(*(F.expr(_plain_text(column)).alias(_TEXT + column.name) for column in columns))
+    return plain.select(*plain.columns, *(_typed(column).alias(column.name) for column in columns))
 
 
 def unparsable_counts(columns: Sequence[Column]) -> list[SparkColumn]:
-    """Return aggregates over `column_texts`: for each column that can go wrong, how many values became null."""
+    """Return aggregates over `typed_beside_texts`: by column that can go wrong, how many values are null by it."""
     return [
-        F.count(F.when(_stated(column).isNotNull() & typed(column).isNull(), True)).alias(column.name)
+        F.count(F.when(F.col(_TEXT + column.name).isNotNull() & F.col(column.name).isNull(), True)).alias(column.name)
         for column in columns
         if column.type != "string"
     ]
@@ -74,13 +80,6 @@ def column_texts(records: DataFrame, columns: Sequence[Column]) -> DataFrame:
     return frame.select(*(F.col(found[column.path]).alias(column.name) for column in columns))
 
 
-def typed(column: Column) -> SparkColumn:
-    """Return a column's value from its text: null where it is not of the type."""
-    if column.type == "string":
-        return F.col(column.name)
-    return F.expr(f"try_cast({_plain_sql(column)} AS {column.type})")
-
-
 def _with_keys(frame: DataFrame, parent_name: str, names: Mapping[tuple[str, ...], str]) -> DataFrame:
     """Add the values of an object's keys as text columns, under the given names by path."""
     keys = [path[-1] for path in names]
@@ -92,14 +91,17 @@ def _with_keys(frame: DataFrame, parent_name: str, names: Mapping[tuple[str, ...
     return spread.select(*kept, *names.values())
 
 
-def _stated(column: Column) -> SparkColumn:
-    return F.expr(_plain_sql(column))
-
-
-def _plain_sql(column: Column) -> str:
-    """SQL for a column's text with `{"d_date": …}` opened and the empty text taken for none."""
+def _plain_text(column: Column) -> str:
+    """SQL for a column's text as it can be cast: `{"d_date": …}` opened, and the empty text taken for none."""
     text = f"`{column.name}`"
+    if column.type == "string":
+        return text
     if column.type in ("timestamp", "date"):
         # The platform's form of a date: the validator wraps it, the sanitiser renames "$date".
         text = f"CASE WHEN {text} LIKE '{{%' THEN coalesce(get_json_object({text}, '$.d_date'), {text}) ELSE {text} END"
     return f"nullif({text}, '')"
+
+
+def _typed(column: Column) -> SparkColumn:
+    text = f"`{_TEXT}{column.name}`"
+    return F.expr(text if column.type == "string" else f"try_cast({text} AS {column.type})")

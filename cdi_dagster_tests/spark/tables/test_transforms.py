@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cdi_dagster.spark.tables.definition import Column, Showing
-from cdi_dagster.spark.tables.transforms import column_texts, managed_rows, unparsable_counts
+from cdi_dagster.spark.tables.transforms import column_texts, managed_rows, typed_beside_texts, unparsable_counts
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -61,8 +61,8 @@ def test_a_value_that_is_not_of_the_type_is_null_and_counted(spark: "SparkSessio
         "{}",
     )
 
-    texts = column_texts(lines, wanted)
-    counted = texts.agg(*unparsable_counts(wanted)).collect()[0].asDict()
+    typed = typed_beside_texts(column_texts(lines, wanted), wanted)
+    counted = typed.agg(*unparsable_counts(wanted)).collect()[0].asDict()
     assert counted == {"n": 3, "t": 2, "d": 1, "f": 1, "b": 1}
     rows = managed_rows(lines, wanted).selectExpr("n", "CAST(t AS STRING) AS t", "d", "f", "b").collect()
     assert [tuple(row) for row in rows] == [
