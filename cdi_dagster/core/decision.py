@@ -4,6 +4,7 @@ Pure: facts in, a decision with its reason out. Reading the facts is `cdi_dagste
 asks the gate again, so a decision that has aged starts nothing beside the coalescer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from enum import StrEnum
@@ -19,8 +20,14 @@ SENSOR_OWNS_FROM = timedelta(seconds=120)
 MAX_ATTEMPTS = 3
 RETRY_WAIT = timedelta(minutes=10)
 """Wait after the first failed attempt; twice as long after the second, and so on."""
+MAX_INPUT_CHANGES = 3
+"""Runs of a day whose input changed under them, whatever they were launched for, before a person has to look."""
+MAX_SHUT_OUT = 10
+"""Runs that found the gate shut though it looked open from here: then this side and the runs do not see the same."""
+SHUT_OUT_WAIT = timedelta(minutes=1)
+"""Wait after the second run that found the gate shut, longer by as much after each further one."""
 
-_MENDS_WHEN_THE_GATE_OPENS = frozenset(
+_FOUND_THE_GATE_SHUT = frozenset(
     {
         FailureClass.COALESCER_RUNNING,
         FailureClass.COALESCER_NOT_STARTED,
@@ -51,6 +58,7 @@ class PastRun:
         launch: what it was launched for (`launch_of`), where known.
         failure_class: why it failed, where it said so.
         ended_at: aware, UTC; None while it is live.
+        by_person: whether somebody asked for it, by a click, a backfill or a re-execution.
     """
 
     run_id: str
@@ -58,6 +66,7 @@ class PastRun:
     launch: str | None = None
     failure_class: FailureClass | None = None
     ended_at: datetime | None = None
+    by_person: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +86,8 @@ class DayFacts:
         coalescer: the gate.
         publication: what is published, or None.
         runs: of this day, oldest first.
+        listing_fingerprint: of the day's listing now. Read only for a published day whose coalescer is complete but
+            tells no fingerprint: where both are the same, it ran again and changed nothing.
         unreadable: why something of the above could not be read; then the day waits.
     """
 
@@ -84,7 +95,14 @@ class DayFacts:
     coalescer: CoalescerStatus
     publication: Publication | None
     runs: tuple[PastRun, ...]
+    listing_fingerprint: str | None = None
     unreadable: str | None = None
+
+    @property
+    def is_published_for(self) -> PastRun | None:
+        """The run that succeeded for what the coalescer left, where there is one."""
+        launch = launch_of(self.storage_day, self.coalescer)
+        return next((run for run in self.runs if run.launch == launch and run.state is RunState.SUCCEEDED), None)
 
 
 class Verdict(StrEnum):
@@ -105,8 +123,8 @@ class Decision:
     Attributes:
         verdict: what to do.
         reason: a sentence for the person who reads the tick.
-        launch: what is launched for; set where the verdict is LAUNCH.
-        attempt: 1 for the first run of this launch; set where the verdict is LAUNCH.
+        launch: what it is launched for; set where the verdict is LAUNCH.
+        attempt: 1 for the day's first run, whatever it is launched for; set where the verdict is LAUNCH.
     """
 
     verdict: Verdict
@@ -116,7 +134,7 @@ class Decision:
 
     @property
     def run_key(self) -> str:
-        """New for every attempt: Dagster remembers a run key for ever."""
+        """New for every attempt, also where a day comes back to what it was: Dagster remembers a run key for ever."""
         return f"{self.launch}|{self.attempt}"
 
 
@@ -145,58 +163,108 @@ def decide(facts: DayFacts, now: datetime) -> Decision:
     if live:
         return Decision(verdict=Verdict.WAIT, reason=f"run {live.run_id} is at work")
     if not facts.coalescer.is_open:
-        return Decision(verdict=Verdict.WAIT, reason=f"coalescer {facts.coalescer.state}: {facts.coalescer.reason}")
-    launch = launch_of(facts.storage_day, facts.coalescer)
-    runs = [run for run in facts.runs if run.launch == launch]
-    done = _why_done(facts, runs)
+        published = "published; since then " if facts.publication else ""
+        reason = f"{published}coalescer {facts.coalescer.state}: {facts.coalescer.reason}"
+        return Decision(verdict=Verdict.WAIT, reason=reason)
+    done = _why_done(facts)
     if done:
         return Decision(verdict=Verdict.DONE, reason=done)
-    if runs and runs[-1].state is not RunState.SUCCEEDED:
-        held = _why_not_again(runs, now)
-        if held:
-            return held
-    again = "again: it was coalesced again after it was published" if facts.publication else facts.coalescer.reason
-    return Decision(verdict=Verdict.LAUNCH, reason=again, launch=launch, attempt=len(runs) + 1)
+    launch = launch_of(facts.storage_day, facts.coalescer)
+    runs = [run for run in facts.runs if run.launch == launch]
+    held = _why_not_again(_since_a_person_asked(runs), now) or _why_input_is_left(_since_a_person_asked(facts.runs))
+    if held:
+        return held
+    reason = facts.coalescer.reason
+    if facts.publication:
+        reason = "again: it was coalesced again after it was published"
+    elif runs:
+        reason = f"again: run {runs[-1].run_id} failed with {_why_failed(runs[-1])}"
+    return Decision(verdict=Verdict.LAUNCH, reason=reason, launch=launch, attempt=len(facts.runs) + 1)
 
 
-def _why_done(facts: DayFacts, runs: list[PastRun]) -> str | None:
-    published = facts.publication
+def _why_done(facts: DayFacts) -> str | None:
+    published, coalescer = facts.publication, facts.coalescer
     if published is None:
         return None
-    coalescer = facts.coalescer
     if published.fingerprint == coalescer.fingerprint:
         return "published"
-    succeeded = next((run for run in runs if run.state is RunState.SUCCEEDED), None)
-    if succeeded:
+    if facts.is_published_for:
         # The run pinned what it found, which may be more than the coalescer left: an object that came late.
-        return f"published by run {succeeded.run_id}"
-    if coalescer.fingerprint is None and (
-        coalescer.completed_at is None or (published.published_at and published.published_at >= coalescer.completed_at)
-    ):
+        return f"published by run {facts.is_published_for.run_id}"
+    if coalescer.fingerprint is not None:
+        return None
+    if facts.listing_fingerprint is not None:
+        same = published.fingerprint == facts.listing_fingerprint
+        return "published, from the objects that are there now" if same else None
+    if coalescer.completed_at is None or (published.published_at and published.published_at >= coalescer.completed_at):
         return "published since the coalescer completed"
     return None
 
 
-def _why_not_again(runs: list[PastRun], now: datetime) -> Decision | None:
-    last = runs[-1]
+def _since_a_person_asked(runs: Sequence[PastRun]) -> Sequence[PastRun]:
+    """Return the runs that the budgets count: a person who asks for a day re-opens it."""
+    asked = max((number for number, run in enumerate(runs) if run.by_person), default=0)
+    return runs[asked:]
+
+
+def _why_not_again(runs: Sequence[PastRun], now: datetime) -> Decision | None:
+    """Say what holds a day back after the runs that were launched for what the coalescer left, if anything does."""
+    shut_out = [run for run in runs if run.failure_class in _FOUND_THE_GATE_SHUT]
+    tried = [run for run in runs if run.failure_class not in _FOUND_THE_GATE_SHUT]
+    if shut_out and runs[-1] is shut_out[-1]:
+        return _why_shut_out(shut_out, now)
+    if not tried:
+        return None
+    last = tried[-1]
     if last.state is RunState.CANCELED:
-        return Decision(verdict=Verdict.LEAVE, reason=f"run {last.run_id} was ended by hand: materialise it by hand")
+        return _leave(f"run {last.run_id} was ended by hand: materialise it by hand")
     why = last.failure_class
-    if why and why not in _MENDS_WHEN_THE_GATE_OPENS and not FAILURE_GUIDE[why].rerun_helps:
-        return Decision(
-            verdict=Verdict.LEAVE,
-            reason=f"run {last.run_id} failed with {why}, which a re-run does not mend. {FAILURE_GUIDE[why].next_step}",
+    if why and not FAILURE_GUIDE[why].rerun_helps:
+        return _leave(
+            f"run {last.run_id} failed with {why}, which a re-run does not mend. {FAILURE_GUIDE[why].next_step}"
         )
-    named = why or "a lost worker"
-    if len(runs) >= MAX_ATTEMPTS:
-        return Decision(
-            verdict=Verdict.LEAVE,
-            reason=f"{len(runs)} runs failed, the last ({last.run_id}) with {named}: mend it, then materialise it",
+    if len(tried) >= MAX_ATTEMPTS:
+        named = "ended well but published nothing" if last.state is RunState.SUCCEEDED else "failed"
+        return _leave(
+            f"{len(tried)} runs, the last ({last.run_id}) {named} ({_why_failed(last)}): mend it, then materialise it"
         )
-    retry_at = last.ended_at + RETRY_WAIT * 2 ** (len(runs) - 1) if last.ended_at else now
-    if now < retry_at:
-        return Decision(
-            verdict=Verdict.WAIT,
-            reason=f"run {last.run_id} failed with {named}: next attempt from {retry_at:%H:%M} UTC",
+    if why is FailureClass.INPUT_CHANGED or last.state is RunState.SUCCEEDED:
+        return None
+    return _wait(last, RETRY_WAIT * 2 ** (len(tried) - 1), now)
+
+
+def _why_shut_out(runs: Sequence[PastRun], now: datetime) -> Decision | None:
+    last = runs[-1]
+    if len(runs) >= MAX_SHUT_OUT:
+        return _leave(
+            f"the gate looks open from here, but {len(runs)} runs found it shut, the last ({last.run_id}) with "
+            f"{last.failure_class}: see that runs have the same settings and permissions, then materialise it"
         )
-    return None
+    return _wait(last, SHUT_OUT_WAIT * (len(runs) - 1), now)
+
+
+def _why_input_is_left(runs: Sequence[PastRun]) -> Decision | None:
+    """Say so where a day's input changes again and again: each change looks like a new coalescing."""
+    changed = [run for run in runs if run.failure_class is FailureClass.INPUT_CHANGED]
+    if len(changed) < MAX_INPUT_CHANGES:
+        return None
+    return _leave(
+        f"the input of {len(changed)} runs changed under them, the last is {changed[-1].run_id}. "
+        f"{FAILURE_GUIDE[FailureClass.INPUT_CHANGED].next_step} Then materialise it"
+    )
+
+
+def _why_failed(run: PastRun) -> str:
+    return run.failure_class or ("no failure" if run.state is RunState.SUCCEEDED else "a lost worker")
+
+
+def _leave(reason: str) -> Decision:
+    return Decision(verdict=Verdict.LEAVE, reason=reason)
+
+
+def _wait(last: PastRun, wait: timedelta, now: datetime) -> Decision | None:
+    retry_at = last.ended_at + wait if last.ended_at else now
+    if now >= retry_at:
+        return None
+    reason = f"run {last.run_id} failed with {_why_failed(last)}: next attempt from {retry_at:%H:%M} UTC"
+    return Decision(verdict=Verdict.WAIT, reason=reason)

@@ -59,7 +59,7 @@ DKS_DOWN = _run(RunState.FAILED, FailureClass.DKS_UNAVAILABLE)
         (COMPLETE, None, (LOST,), Verdict.LAUNCH, ""),
         (COMPLETE, None, (DKS_DOWN,), Verdict.LAUNCH, ""),
         (COMPLETE, None, (_run(RunState.FAILED, minutes_ago=1),), Verdict.WAIT, "next attempt from 12:09 UTC"),
-        (COMPLETE, None, (LOST, LOST, LOST), Verdict.LEAVE, "3 runs failed"),
+        (COMPLETE, None, (LOST, LOST, LOST), Verdict.LEAVE, "3 runs, the last (r1) failed (a lost worker)"),
         (COMPLETE, None, (_run(RunState.FAILED, FailureClass.RECORDS_REJECTED),), Verdict.LEAVE, "does not mend"),
         (COMPLETE, None, (_run(RunState.FAILED, FailureClass.COALESCER_RUNNING),), Verdict.LAUNCH, ""),
         (COMPLETE, None, (_run(RunState.CANCELED),), Verdict.LEAVE, "ended by hand"),
