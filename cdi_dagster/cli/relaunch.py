@@ -31,6 +31,7 @@ def relaunch_command(
     storage_days = [str(day) for day in storage_days_between(storage_day_of(export_day), storage_day_of(last))]
     webserver = Webserver(url)
     assets = webserver.assets_of(collection)
+    webserver.require_partitions(assets[0], storage_days)
     title = f"cdi relaunch {collection.id} export days {export_day} to {last}"
     backfill_id = webserver.launch_backfill(assets, storage_days, title=title, tags={"cdi/asked_by": "cdi relaunch"})
     link = f"{webserver.url}/runs/b/{backfill_id}"

@@ -21,6 +21,9 @@ _ASSETS = """query CdiAssets { assetNodes {
   assetKey { path } isPartitioned isMaterializable jobNames
   repository { name location { name } } } }"""
 
+_PARTITIONS = """query CdiPartitions($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { __typename
+  ... on AssetNode { partitionKeysByDimension { partitionKeys } } } }"""
+
 _LOCATIONS = """query CdiLocations { workspaceOrError { __typename
   ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename
     ... on PythonError { message } } } } ... on PythonError { message } } }"""
@@ -96,6 +99,25 @@ class Webserver:
                 next_step="Only registered collections have assets; others are ingested with cdi ingest.",
             )
         return found
+
+    def require_partitions(self, asset: AssetOfCollection, storage_days: Sequence[str]) -> None:
+        """Return where every storage day is a partition of the asset.
+
+        Raises:
+            CdiError: INPUT_INVALID, naming those that are not and the first and last that are.
+        """
+        answer = self._ask(_PARTITIONS, key={"path": list(asset.path)})["assetNodeOrError"]
+        dimensions = answer.get("partitionKeysByDimension") or [{"partitionKeys": []}]
+        partitions = dimensions[0]["partitionKeys"]
+        missing = [day for day in storage_days if day not in set(partitions)]
+        if missing:
+            there = f"from {partitions[0]} to {partitions[-1]}" if partitions else "none yet"
+            raise CdiError(
+                FailureClass.INPUT_INVALID,
+                f"{', '.join(missing)} cannot be ingested: the storage days that are partitions are {there}.",
+                next_step="Ask for other days (a storage day is the day before its export day), or set "
+                "CDI_FIRST_STORAGE_DAY where the code location is loaded.",
+            )
 
     def launch_backfill(
         self, assets: Sequence[AssetOfCollection], partitions: Sequence[str], *, title: str, tags: Mapping[str, str]
