@@ -66,6 +66,12 @@ COMMANDS: tuple[Entry, ...] = (
         summary="Ingest export days again, as a Dagster backfill.",
     ),
     Entry(
+        section=_DAILY,
+        name="rejects",
+        target="cdi_dagster.cli.rejects:rejects_group",
+        summary="Where rejects came from; ingest them again once mended.",
+    ),
+    Entry(
         section=_BY_HAND,
         name="coalesce",
         target="cdi_dagster.coalescer.command:coalesce_command",

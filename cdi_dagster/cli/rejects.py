@@ -1,0 +1,155 @@
+"""`cdi rejects show` and `cdi rejects replay`: where rejects came from, and ingesting them again once mended."""
+
+import uuid
+from collections import Counter
+from datetime import date
+from typing import Any
+
+import click
+
+from cdi_dagster.cli.console import facts, figures_table, json_option, print_json, result_console, saying
+from cdi_dagster.cli.options import (
+    collection_option,
+    given,
+    published_root_option,
+    storage_day_option,
+)
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.places import control_prefix, rejects_prefix
+from cdi_dagster.storage.interface import Storage, open_storage
+
+
+@click.group("rejects")
+def rejects_group() -> None:
+    """Look at the rejected records of a day, and ingest them again once their cause is mended."""
+
+
+@rejects_group.command("show")
+@published_root_option()
+@collection_option()
+@storage_day_option()
+@click.option("--correlation-id", metavar="ID", help="Of the run. Default: the last run of the day that kept rejects.")
+@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Places to show.")
+@json_option
+def show_command(
+    published_root: str | None,
+    collection: Collection,
+    storage_day: date,
+    correlation_id: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Count a run's rejects by reason and show places: object, line, offset. Never content."""
+    from cdi_dagster.spark.rejects import stored_rejects
+
+    published = _published(published_root)
+    run = correlation_id or _last_run_with_rejects(published, collection, storage_day)
+    prefix = rejects_prefix(collection, storage_day, run) if run else None
+    reasons: Counter[str] = Counter()
+    places: list[dict[str, Any]] = []
+    for reject in stored_rejects(published, prefix):
+        reasons[reject.reason] += 1
+        if len(places) < limit:
+            place = {"reason": reject.reason, "detail": reject.detail, "key": reject.key}
+            places.append({**place, "line_number": reject.line_number, "offset": reject.offset})
+    if as_json:
+        print_json({"correlation_id": run, "rejected": reasons.total(), "by_reason": dict(reasons), "places": places})
+        return
+    console = result_console()
+    if not reasons:
+        console.print(f"No rejects are kept of {collection.id}, storage day {storage_day}.")
+        return
+    by_reason = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+    console.print(
+        facts(
+            [("run", run or ""), ("rejected", f"{reasons.total():,}: {by_reason}"), ("in", published.uri(prefix or ""))]
+        )
+    )
+    table = figures_table(None, ("place", "line", "offset", "reason", "detail"))
+    for place in places:
+        name = place["key"].rsplit("/", 1)[-1]
+        offset = "" if place["offset"] is None else str(place["offset"])
+        table.add_row(name, str(place["line_number"]), offset, place["reason"], place["detail"])
+    console.print(table)
+
+
+@rejects_group.command("replay")
+@published_root_option()
+@collection_option()
+@storage_day_option()
+@click.option("--dks-url", metavar="URL", help="Data Key Service. Default: CDI_DKS_URL, else where cdi dks listens.")
+@json_option
+def replay_command(
+    published_root: str | None, collection: Collection, storage_day: date, dks_url: str | None, as_json: bool
+) -> None:
+    """Ingest the rejects of a published day again and publish what becomes a record now.
+
+    For a day that was published with rejects, once their cause is mended (a key restored, say). The records that are
+    published stay; the new ones come beside them, in one publication. A day that was not published at all is simply
+    materialised again.
+    """
+    from cdi_dagster.ingestion.pinning import published_mark
+    from cdi_dagster.settings import load_settings
+    from cdi_dagster.spark.key_service import KeyServiceConfig
+    from cdi_dagster.spark.replay import read_published_day, replay_rejects
+
+    settings = load_settings(**given(published_root=published_root, dks_url=dks_url))
+    published = open_storage(settings.published_root)
+    mark = published_mark(published, collection, storage_day)
+    if mark is None:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"{collection.id}, storage day {storage_day}, is not published, so there is nothing to add its rejects to.",
+            next_step="Mend the cause, then materialise the day again: everything is then read again.",
+        )
+    day = read_published_day(published, collection, mark)
+    config = KeyServiceConfig(
+        url=settings.dks_url,
+        correlation_id=str(uuid.uuid4()),
+        certificate=settings.dks_certificate,
+        private_key=settings.dks_private_key,
+        ca=settings.dks_ca,
+        retry_budget_seconds=settings.dks_retry_budget_seconds,
+    )
+    with saying(f"Trying {day.report.rejected:,} rejects again"):
+        summary = replay_rejects(day, published, config)
+    if as_json:
+        result = {
+            "replayed": summary.replayed,
+            "recovered": summary.recovered,
+            "still_rejected": summary.still_rejected,
+        }
+        print_json({"correlation_id": config.correlation_id, **result, "published": summary.report.published})
+    else:
+        still = ", ".join(f"{count:,} {reason}" for reason, count in summary.still_rejected.items()) or "none"
+        rows = [
+            ("replayed", f"{summary.replayed:,}"),
+            ("recovered", f"{summary.recovered:,}"),
+            ("still rejected", still),
+        ]
+        if summary.recovered:
+            rows.append(("published", f"{summary.report.published:,} records now; materialise the tables of the day"))
+        result_console().print(facts(rows))
+    if summary.replayed and not summary.recovered:
+        raise CdiError(
+            FailureClass.RECORDS_REJECTED,
+            f"All {summary.replayed:,} rejects were rejected again; the publication is as it was.",
+            next_step="Read the reasons (cdi rejects show), mend the cause, then replay again.",
+        )
+
+
+def _published(published_root: str | None) -> Storage:
+    from cdi_dagster.settings import load_settings
+
+    return open_storage(load_settings(**given(published_root=published_root)).published_root)
+
+
+def _last_run_with_rejects(published: Storage, collection: Collection, storage_day: date) -> str | None:
+    """Return the run whose rejects were written last."""
+    prefix = f"{control_prefix(collection, storage_day)}runs/"
+    kept = [stored for stored in published.list(prefix) if "/rejects/" in stored.key]
+    if not kept:
+        return None
+    last = max(kept, key=lambda stored: stored.modified_at)
+    return last.key.removeprefix(prefix).split("/", 1)[0]
