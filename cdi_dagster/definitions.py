@@ -95,17 +95,37 @@ def _resources(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _step_launcher(settings: Settings) -> LocalPySparkStepLauncher:
-    if settings.deployment != "local":
-        raise dg.DagsterInvalidDefinitionError(
-            f"CDI_DEPLOYMENT={settings.deployment}: this version runs Spark on this machine only; set it to local."
-        )
+def _step_launcher(settings: Settings) -> dg.ConfigurableResource:
+    if settings.deployment == "emr":
+        return _emr_launcher(settings)
     return LocalPySparkStepLauncher(
         work_folder=str(settings.home / "runs"),
         metastore_folder=str(settings.metastore_path),
         master=settings.spark_master,
         driver_memory=settings.spark_driver_memory,
         conf=settings.spark_conf,
+    )
+
+
+def _emr_launcher(settings: Settings) -> dg.ConfigurableResource:
+    # Imported here: boto3 takes half a second, and a laptop does not need it.
+    from cdi_dagster.resources.emr.check import template_problems
+    from cdi_dagster.resources.emr.launcher import EmrPySparkStepLauncher
+
+    # A template that cannot be used shall fail the deploy, not the first morning after it.
+    problems = template_problems(settings.emr_template, environment=settings.emr_environment)
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise dg.DagsterInvalidDefinitionError(f"The cluster template {settings.emr_template} cannot be used:\n{lines}")
+    return EmrPySparkStepLauncher(
+        published_root=settings.published_root,
+        template_path=str(settings.emr_template.absolute()),
+        environment=settings.emr_environment,
+        bundle_uri=settings.emr_bundle_uri,
+        existing_cluster_id=settings.emr_cluster_id,
+        conf=settings.spark_conf,
+        start_deadline_seconds=settings.emr_start_deadline_seconds,
+        run_deadline_seconds=settings.emr_run_deadline_seconds,
     )
 
 

@@ -116,6 +116,33 @@ class Settings(BaseSettings):
         "`batch`, AWS Batch, which runs the platform's; `quiet`, nobody: a listing without change for "
         "CDI_COALESCER_QUIET_SECONDS counts as complete. That is a guess, only for where nothing can be asked.",
     )
+    emr_template: Path = Field(
+        default=Path("deploy/emr/cluster.yaml"),
+        description="Path of the cluster template (`emr`), absolute or below the current folder.",
+    )
+    emr_environment: str = Field(
+        default="", description="Which of the template's `overrides.environments` applies, for example `production`."
+    )
+    emr_bundle_uri: str = Field(
+        default="", description="s3:// URI of the bundle that clusters install (`emr`); `cdi deploy` prints it."
+    )
+    emr_cluster_id: str | None = Field(
+        default=None,
+        description="Id (`j-...`) of a cluster to add steps to, instead of starting one each: for trying things out.",
+    )
+    emr_start_deadline_seconds: int = Field(
+        default=1200,
+        ge=60,
+        description="Seconds that a cluster may be STARTING before the next profile is tried. It usually takes minutes; "
+        "without capacity EMR may wait for ever.",
+    )
+    emr_run_deadline_seconds: int = Field(
+        default=21600,
+        ge=600,
+        description="Seconds for one step with all its attempts, after which its cluster is ended: what a job that "
+        "hangs costs at most.",
+    )
+
     coalescer_lease_seconds: int = Field(
         default=120,
         ge=10,
@@ -262,6 +289,8 @@ class Settings(BaseSettings):
         for name in ("corporate_root", "published_root"):
             if not getattr(self, name).startswith("s3://"):
                 yield f"CDI_DEPLOYMENT=emr needs {PREFIX}{name.upper()}: set it to s3://bucket (clusters read buckets)"
+        if not self.emr_bundle_uri.startswith("s3://"):
+            yield "CDI_DEPLOYMENT=emr needs CDI_EMR_BUNDLE_URI: set it to the s3:// URI that `cdi deploy` prints"
         for name in ("dks_url", "first_storage_day"):
             if name not in self.model_fields_set:
                 yield f"CDI_DEPLOYMENT=emr needs {PREFIX}{name.upper()}: its default only suits a laptop"

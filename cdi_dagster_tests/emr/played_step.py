@@ -1,5 +1,7 @@
-"""A job without Spark that reports as the real ones do, and does what the test has it do: `--plays` is a list for each
-cluster of words `progress:<text>`, `report`, `bad-report`, `failure:<class>`, `stderr:<text>`, `wait:<path>`, `exit:<code>`.
+"""A job without Spark that reports as the real ones do, and does what the test has it do.
+
+`--plays` is a list for each cluster, of words: `progress:<text>`, `report`, `bad-report`, `failure:<class>`,
+`stderr:<text>`, `wait:<path>`, `exit:<code>`.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Asking EMR for a cluster, or for a step on one, so that there is one, whatever happens to the answer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cdi_dagster.core.emr_verdict import Trouble, TroubleKind, rejected
 from cdi_dagster.core.failures import CdiError, FailureClass
@@ -28,11 +28,13 @@ class Target:
         template: what a cluster is made of.
         bundle_uri: what its bootstrap action installs.
         existing_cluster_id: add steps to this cluster instead of starting one.
+        conf: more Spark configuration for every step.
     """
 
     template: ClusterTemplate
     bundle_uri: str
     existing_cluster_id: str | None = None
+    conf: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_own_cluster(self) -> bool:
@@ -100,6 +102,7 @@ class Asking:
             self._step,
             name=attempt.name,
             pipes=pipes,
+            conf=target.conf,
             end_cluster_on_failure=target.is_own_cluster,
         )
         if profile is None:

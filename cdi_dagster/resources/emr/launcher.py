@@ -40,6 +40,9 @@ class EmrPySparkStepLauncher(dg.ConfigurableResource):
     existing_cluster_id: str | None = Field(
         default=None, description="Add steps to this cluster instead of starting one: for trying things out."
     )
+    conf: dict[str, str] = Field(
+        default_factory=dict, description="More Spark configuration for every step; stronger than the template's."
+    )
     live_stdio: bool = Field(
         default=True,
         description="Have the job send what it writes to stdout and stderr, so that the run page shows it live.",
@@ -140,6 +143,7 @@ class EmrPySparkStepLauncher(dg.ConfigurableResource):
                 template=self.template_for(step.collection.id),
                 bundle_uri=self.bundle_uri.rstrip("/"),
                 existing_cluster_id=self.existing_cluster_id,
+                conf=self.conf,
             ),
             published=open_storage(self.published_root),
             around=Surroundings(

@@ -93,23 +93,27 @@ def step_request(
     *,
     name: str,
     pipes: Sequence[str],
+    conf: Mapping[str, str],
     end_cluster_on_failure: bool,
 ) -> dict[str, Any]:
     """Return the step: spark-submit of the bundle's entry point, with Python 3.11 of the bundle on every node.
 
+    `conf` is the installation's, and stronger than the template's.
+
     Raises:
         CdiError: LAUNCH_FAILED where an argument is longer than EMR takes.
     """
-    conf = {
+    merged = {
         "spark.pyspark.python": CLUSTER_PYTHON,
         "spark.pyspark.driver.python": CLUSTER_PYTHON,
         "spark.yarn.appMasterEnv.PYSPARK_PYTHON": CLUSTER_PYTHON,
         "spark.executorEnv.PYSPARK_PYTHON": CLUSTER_PYTHON,
         **template.step.spark_conf,
         **(profile.spark_conf if profile else {}),
+        **conf,
     }
     arguments = ["spark-submit", "--master", "yarn", "--deploy-mode", template.step.deploy_mode, "--name", name]
-    for key, value in conf.items():
+    for key, value in merged.items():
         arguments += ["--conf", f"{key}={value}"]
     arguments += [f"{CLUSTER_FOLDER}/entry_points/{step.name}.py", *step.arguments, *pipes]
     too_long = next((argument for argument in arguments if len(argument) > MAX_ARGUMENT_CHARACTERS), None)

@@ -1,0 +1,130 @@
+"""The cluster template: what is shipped can be used, and what cannot be used says how to mend it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import cdi_dagster
+from cdi_dagster.resources.emr.check import template_problems
+from cdi_dagster.resources.emr.request import estimated_cost, instances_by_type
+from cdi_dagster.resources.emr.template import TemplateError, load_template
+
+SHIPPED = Path(cdi_dagster.__file__).parents[1] / "deploy" / "emr" / "cluster.yaml"
+TESTED = Path(__file__).with_name("template.yaml")
+
+
+def write(folder: Path, **changes: Any) -> Path:
+    """Write the tests' template with some parts changed."""
+    path = folder / "cluster.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(TESTED.read_text()), **changes}))
+    return path
+
+
+def problems_of(path: Path, **chosen: str) -> str:
+    with pytest.raises(TemplateError) as caught:
+        load_template(path, **chosen)
+    return "\n".join(caught.value.problems)
+
+
+def test_the_shipped_template_only_waits_to_be_filled_in(tmp_path: Path) -> None:
+    problems = template_problems(SHIPPED)
+    assert problems
+    assert all("CHANGE-ME" in problem for problem in problems)
+    filled = tmp_path / "cluster.yaml"
+    filled.write_text(SHIPPED.read_text().replace("CHANGE-ME", "ours"))
+    assert template_problems(filled) == []
+
+
+def test_what_an_environment_and_a_collection_override_is_merged(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        configurations=[{"Classification": "spark", "Properties": {"a": "1", "b": "1"}}],
+        overrides={
+            "environments": {
+                "production": {
+                    "cluster": {"JobFlowRole": "theirs"},
+                    "configurations": [{"Classification": "spark", "Properties": {"b": "2"}}],
+                }
+            },
+            "collections": {"data:equality": {"profiles": [{"name": "small", "up_to_input_bytes": 5}]}},
+        },
+    )
+    template = load_template(path, environment="production", collection_id="data:equality")
+    assert template.cluster["JobFlowRole"] == "theirs"
+    assert template.cluster["ServiceRole"] == "role"
+    assert template.configurations == [{"Classification": "spark", "Properties": {"a": "1", "b": "2"}}]
+    assert [(p.name, p.up_to_input_bytes) for p in template.ladder] == [("small", 5), ("medium", 2000), ("large", None)]
+    assert template.profile("small").fleets
+    assert load_template(path).cluster["JobFlowRole"] == "profile"
+
+
+def test_an_environment_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
+    path = write(tmp_path, overrides={"environments": {"production": {}}})
+    assert "has no prod (it has: production)" in problems_of(path, environment="prod")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"configurations": [{"Classification": "hive-site", "Properties": {"x.ConnectionPassword": "hunter2"}}]},
+            "x.ConnectionPassword holds its secret in the file: put it into Secrets Manager, write EMR.secret@<ARN>",
+        ),
+        ({"step": {"spark_conf": {"spark.hadoop.fs.s3a.secret.key": "x"}}}, "anyone who lists steps can read"),
+        ({"tags": {"who": "AKIAABCDEFGHIJKLMNOP"}}, "tags.who looks like a key: take it out, revoke it"),
+        ({"profile": []}, "profile is not a part of a template"),
+        ({"profiles": []}, "profiles: list should have at least 1 item"),
+    ],
+)
+def test_what_cannot_be_used_says_how_to_mend_it(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+    assert expected in problems_of(write(tmp_path, **changes))
+
+
+def test_secrets_by_reference_and_names_that_only_sound_secret_are_fine(tmp_path: Path) -> None:
+    properties = {
+        "javax.jdo.option.ConnectionPassword": "EMR.secret@arn:aws:secretsmanager:eu-west-2:1:secret:metastore",
+        "hadoop.security.credential.provider.path": "jceks://x",
+        "fs.s3a.secret.key.provider": "x",
+    }
+    load_template(write(tmp_path, configurations=[{"Classification": "hive-site", "Properties": properties}]))
+
+
+@pytest.mark.parametrize(
+    ("cluster", "expected"),
+    [
+        ({"Steps": []}, "cluster.Steps: the launcher sets it"),
+        ({"Instances": {"KeepJobFlowAliveWhenNoSteps": True}}, "so that what it starts always ends"),
+        ({"LogUri": ""}, "cluster.LogUri is missing"),
+        ({"AutoTerminationPolicy": None, "LogUri": "file:///x"}, "is not an s3:// URI"),
+    ],
+)
+def test_what_the_launcher_must_decide_is_refused(tmp_path: Path, cluster: dict[str, Any], expected: str) -> None:
+    base = yaml.safe_load(TESTED.read_text())["cluster"]
+    assert expected in problems_of(write(tmp_path, cluster={**base, **cluster}))
+
+
+def test_one_instance_type_is_one_too_few(tmp_path: Path) -> None:
+    profiles = yaml.safe_load(TESTED.read_text())["profiles"]
+    profiles[0]["fleets"][1]["InstanceTypeConfigs"].pop()
+    assert "the CORE fleet names 1 instance type(s)" in problems_of(write(tmp_path, profiles=profiles))
+
+
+def test_emrs_own_model_finds_what_emr_would_refuse(tmp_path: Path) -> None:
+    base = yaml.safe_load(TESTED.read_text())["cluster"]
+    path = write(tmp_path, cluster={**base, "ReleaseLabl": "emr-7.13.0"})
+    [problem, *_] = template_problems(path)
+    assert 'Unknown parameter in input: "ReleaseLabl"' in problem
+
+
+def test_a_file_that_is_not_there_says_which_setting_names_it(tmp_path: Path) -> None:
+    assert "set CDI_EMR_TEMPLATE" in problems_of(tmp_path / "none.yaml")
+
+
+def test_cost_is_estimated_from_the_first_type_of_each_fleet() -> None:
+    template = load_template(TESTED)
+    assert instances_by_type(template.profile("medium")) == {"m1.x": 5}
+    assert estimated_cost(template, "medium", 1800) == (2.5, 1.25)
+    assert estimated_cost(template, "large", 3600) == (9.0, None)
+    assert estimated_cost(template, "existing", 3600) == (0.0, None)
