@@ -98,6 +98,7 @@ class DemoHome:
         return {
             **os.environ,
             "CDI_DKS_URL": dks_url,
+            "CDI_RUNBOOK_URL": (REPOSITORY / "docs" / "runbook.md").as_uri(),
             "DAGSTER_HOME": str(self.settings.dagster_home),
             "PYTHONUNBUFFERED": "1",
             "SPARK_SUBMIT_OPTS": _SHORT_JOB_JVM,
