@@ -26,7 +26,7 @@ _PARTITIONS = """query CdiPartitions($key: AssetKeyInput!) { assetNodeOrError(as
 
 _LOCATIONS = """query CdiLocations { workspaceOrError { __typename
   ... on Workspace { locationEntries { name loadStatus locationOrLoadError { __typename
-    ... on PythonError { message } } } } ... on PythonError { message } } }"""
+    ... on PythonError { message errorChain { error { message } } } } } } ... on PythonError { message } } }"""
 
 _LAUNCH_BACKFILL = """mutation CdiBackfill($params: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $params) { __typename
@@ -75,7 +75,7 @@ class Webserver:
         if workspace["__typename"] != "Workspace":
             raise self._failed(f"The workspace could not be read: {workspace.get('message')}")
         entries = [entry for entry in workspace["locationEntries"] if entry["loadStatus"] == "LOADED"]
-        return [(entry["name"], (entry["locationOrLoadError"] or {}).get("message")) for entry in entries]
+        return [(entry["name"], _root_cause(entry["locationOrLoadError"])) for entry in entries]
 
     def assets_of(self, collection: Collection) -> list[AssetOfCollection]:
         """Return the partitioned assets of a collection: its input, its daily records, its tables.
@@ -191,6 +191,14 @@ class Webserver:
         return CdiError(
             FailureClass.LAUNCH_FAILED, cause, next_step="Look at the deployment page of the UI, mend it, ask again."
         )
+
+
+def _root_cause(loaded: dict[str, Any] | None) -> str | None:
+    """Return the message of the error at the root of a load error, or None where the location is loaded."""
+    if not loaded or "message" not in loaded:
+        return None
+    chain = [link["error"]["message"] for link in loaded.get("errorChain") or []]
+    return str((chain or [loaded["message"]])[-1]).strip()
 
 
 def _tags(tags: Mapping[str, str]) -> list[dict[str, str]]:
