@@ -1,10 +1,13 @@
 """`<collection>/daily_records`: one storage day decrypted, cleaned and published, by the Spark job `ingest_daily`."""
 
+from dataclasses import asdict
+
 import dagster as dg
 from pydantic import Field
 
 from cdi_dagster import names
 from cdi_dagster.assets.gate import pass_gate
+from cdi_dagster.assets.reject_report import reject_metadata
 from cdi_dagster.assets.steps import Step, recorded_step
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.decision import launch_of
@@ -173,16 +176,8 @@ def _metadata(
         ),
     }
     if report.rejected:
-        reasons = report.totals["rejected_by_reason"].items()
-        metadata["rejected_by_reason"] = dg.MetadataValue.md(
-            "\n".join(["| reason | records |", "|---|---|", *(f"| {reason} | {count} |" for reason, count in reasons)])
-        )
-        metadata["reject_samples"] = dg.MetadataValue.md(
-            "\n".join(
-                ["| reason | detail | object | line |", "|---|---|---|---|"]
-                + [f"| {s.reason} | {s.detail} | `{s.key}` | {s.line_number} |" for s in report.reject_samples]
-            )
-        )
+        samples = [asdict(sample) for sample in report.reject_samples]
+        metadata |= reject_metadata(report.totals["rejected_by_reason"], samples)
     if report.rejects_prefix:
         metadata["rejects"] = dg.MetadataValue.path(published.uri(report.rejects_prefix))
     return metadata

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from cdi_dagster import names
+from cdi_dagster.assets.reject_report import reject_metadata
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
@@ -142,6 +143,8 @@ def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:
     if "last_log_lines" in error.detail:
         metadata["last_log_lines"] = dg.MetadataValue.md(f"```\n{error.detail['last_log_lines']}\n```")
     detail = {name: value for name, value in error.detail.items() if name != "last_log_lines"}
+    if error.failure_class is FailureClass.RECORDS_REJECTED and detail:
+        metadata |= reject_metadata(detail.pop("rejected_by_reason", {}), detail.pop("samples", ()))
     if detail:
         metadata["detail"] = dg.MetadataValue.json(detail)
     return dg.Failure(description=str(error), metadata=metadata, allow_retries=False)

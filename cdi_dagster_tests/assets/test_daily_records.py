@@ -102,10 +102,18 @@ def test_a_failed_job_keeps_its_class_and_log_on_the_run_page_the_tag_and_the_st
 
 def test_rejects_over_the_limit_are_the_class_that_says_so(day):
     day.put_object("0_9")
-    day.spark.failure = CdiError(FailureClass.RECORDS_REJECTED, "3 of 10 records were rejected, 0 allowed.")
+    samples = [{"reason": "date", "detail": "a date does not parse", "key": "a/b.jsonl.gz", "line_number": 7}]
+    day.spark.failure = CdiError(
+        FailureClass.RECORDS_REJECTED,
+        "3 of 10 records were rejected, 0 allowed.",
+        detail={"read": 10, "rejected": 3, "rejected_by_reason": {"date": 3}, "samples": samples},
+    )
     failure = failure_of(day.run())
     assert failure["failure_class"] == "RECORDS_REJECTED"
     assert failure["rerun_helps"] is False
+    assert "| date | 3 |" in failure["rejected_by_reason"]
+    assert "| date | a date does not parse | `a/b.jsonl.gz` | 7 |" in failure["reject_samples"]
+    assert failure["detail"] == {"read": 10, "rejected": 3}
 
 
 def test_rejects_within_the_limit_are_shown_by_reason_and_place(day):
