@@ -56,7 +56,7 @@ def _run(demo: DemoHome, records: int) -> list[DayResult]:
     ):
         with saying("Writing storage days as K2HB does (invented, encrypted)") as say:
             demo.write_days(records, say)
-        _coalesce(demo)
+        coalesce_days(demo)
         webserver = Webserver(f"http://127.0.0.1:{port}")
         with saying("Starting Dagster: webserver, daemon, code location"):
             wait_until_loaded(webserver, dagster)
@@ -70,15 +70,24 @@ def _run(demo: DemoHome, records: int) -> list[DayResult]:
         return results
 
 
-def _coalesce(demo: DemoHome) -> None:
+def coalesce_days(demo: DemoHome) -> None:
+    """Run the coalescer on every day.
+
+    Raises:
+        CdiError: COALESCER_FAILED where it did not finish one.
+    """
     from cdi_dagster.coalescer import coalesce
 
     with saying("Coalescing: small objects become large ones, then go") as say:
         for day in demo.days:
-            before = sum(1 for _ in demo.corporate.list(COLLECTION.corporate_prefix(day.storage_day)))
-            coalesce(demo.corporate, COLLECTION, day.storage_day)
-            after = sum(1 for _ in demo.corporate.list(COLLECTION.corporate_prefix(day.storage_day)))
-            say(f"{day.storage_day}: {before} objects became {after}")
+            summary = coalesce(demo.corporate, COLLECTION, day.storage_day)
+            if not summary.succeeded:
+                raise CdiError(
+                    FailureClass.COALESCER_FAILED,
+                    f"The coalescer did not finish {day.storage_day}: {' '.join(summary.failures)}",
+                    next_step="Mend what it names, then run the demo again; or remove the demo's folder first.",
+                )
+            say(f"{day.storage_day}: {summary.before.objects} objects became {summary.after.objects}")
 
 
 def say_result(result: DayResult) -> None:

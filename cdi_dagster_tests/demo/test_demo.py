@@ -11,7 +11,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from cdi_dagster.cli.demo import coalesce_days
 from cdi_dagster.cli.demo_home import DemoHome
+from cdi_dagster.core.failures import CdiError, FailureClass
 
 
 def demo_command(home: Path) -> list[str]:
@@ -108,3 +110,14 @@ def test_the_days_of_a_home_stay_the_same(tmp_path: Path, monkeypatch: pytest.Mo
     assert [day.bad_envelopes > 0 for day in home.days] == [False, True, False, False]
     again = DemoHome.open(tmp_path / "demo", days=2)
     assert again.days == home.days[:2]
+
+
+def test_a_day_that_the_coalescer_did_not_finish_ends_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDI_HOME", "restored after the test")
+    home = DemoHome.open(tmp_path / "demo", days=2)
+    home.write_days(1_000, lambda text: None)
+    damaged = sorted((tmp_path / "demo/corporate").rglob("*.jsonl.gz"))[0]
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    with pytest.raises(CdiError, match=damaged.name) as raised:
+        coalesce_days(home)
+    assert raised.value.failure_class is FailureClass.COALESCER_FAILED
