@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from cdi_dagster.core.batch_jobs import QUEUES as BATCH_QUEUES
 from cdi_dagster.core.reject_limit import parse_reject_limit
 
+from cdi_dagster.ingestion.spark_submit import DEFAULT_MASTER
 PREFIX = "CDI_"
 ENV_FILE_NAME = "cdi.env"
 DEFAULT_HOME = Path(".cdi")
@@ -98,7 +99,9 @@ class Settings(BaseSettings):
     )
 
     spark_master: str = Field(
-        default="local[*]", description="Spark master of local steps; `local[*]` uses every core of this machine."
+        default=DEFAULT_MASTER,
+        description="Spark master of local steps: `local[*,4]` uses every core of this machine, and tries a task "
+        "four times. Without the second number (`local[2]`) the first killed worker ends the step.",
     )
     spark_driver_memory: str = Field(
         default="2g",

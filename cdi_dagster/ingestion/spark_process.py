@@ -134,7 +134,7 @@ def verdict(
         return CdiError(
             FailureClass.OUT_OF_MEMORY,
             "Spark ran out of memory.",
-            next_step="Raise CDI_SPARK_DRIVER_MEMORY, or use fewer cores (CDI_SPARK_MASTER=local[1]), and run again.",
+            next_step="Raise CDI_SPARK_DRIVER_MEMORY, or use fewer cores (CDI_SPARK_MASTER=local[1,4]), and run again.",
             detail=detail,
         )
     signal_name = _signal_name(exit_code)

@@ -18,6 +18,9 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 
 JAVA_VERSIONS = range(17, 22)
 """Java releases that Spark 3.5 and Spark 4 run on; production has 17."""
+DEFAULT_MASTER = "local[*,4]"
+"""Every core of this machine, and four tries a task, as on a cluster; under `local[*]` one killed worker is the end."""
+
 _QUIET_CONF = {
     "spark.log.level": "WARN",
     "spark.ui.enabled": "false",
@@ -33,14 +36,14 @@ class SparkProcessConfig:
 
     Attributes:
         work_folder: logs (kept) and scratch space (removed with the process) lie below it.
-        master: Spark master URL; `local[*]` uses every core.
+        master: Spark master URL.
         driver_memory: JVM heap of the one local process, as Spark writes it (`2g`).
         conf: further Spark settings.
         grace_seconds: time between SIGTERM and SIGKILL when it has to end.
     """
 
     work_folder: Path
-    master: str = "local[*]"
+    master: str = DEFAULT_MASTER
     driver_memory: str = "2g"
     conf: Mapping[str, str] = field(default_factory=dict)
     grace_seconds: float = 10.0

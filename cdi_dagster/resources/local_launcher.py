@@ -11,7 +11,7 @@ from pydantic import Field
 
 from cdi_dagster.ingestion.local_metastore import local_metastore_conf, turn_at_local_metastore
 from cdi_dagster.ingestion.spark_process import SparkExit, run_spark_step, verdict
-from cdi_dagster.ingestion.spark_submit import SparkProcessConfig
+from cdi_dagster.ingestion.spark_submit import DEFAULT_MASTER, SparkProcessConfig
 from cdi_dagster.resources.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
 from cdi_dagster.resources.step_messages import StepMessages
 
@@ -27,7 +27,10 @@ class LocalPySparkStepLauncher(dg.ConfigurableResource):
 
     work_folder: str = Field(description="Folder for Spark's logs (kept) and scratch space (removed after each step).")
     metastore_folder: str = Field(description="Folder of the local Hive metastore.")
-    master: str = Field(default="local[*]", description="Spark master; `local[*]` uses every core of this machine.")
+    master: str = Field(
+        default=DEFAULT_MASTER,
+        description="Spark master: `local[<cores>,<tries>]`. With one try (`local[*]`) a lost worker ends the step.",
+    )
     driver_memory: str = Field(default="2g", description="Heap of Spark, which is driver and executor in one here.")
     conf: dict[str, str] = Field(default_factory=dict, description="More Spark configuration for every step.")
 

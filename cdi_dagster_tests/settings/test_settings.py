@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from cdi_dagster.ingestion.spark_submit import SparkProcessConfig
+from cdi_dagster.resources.local_launcher import LocalPySparkStepLauncher
 from cdi_dagster.settings import ENV_FILE_NAME, Settings, SettingsError, load_settings
 
 
@@ -36,6 +38,15 @@ def test_without_any_variable_everything_lies_below_the_home_folder(tmp_path: Pa
     assert settings.status_path == home / "status"
     assert (settings.due_time, settings.late_time) == (time(9, 30), time(12, 0))
     assert not settings.automation
+
+
+def test_local_steps_run_a_lost_task_again_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().spark_master == "local[*,4]"  # of plain local[*], one killed worker ends the job
+    assert SparkProcessConfig(work_folder=Path("work")).master == "local[*,4]"
+    launcher = LocalPySparkStepLauncher(work_folder="work", metastore_folder="metastore")
+    assert launcher.master == "local[*,4]"
+    monkeypatch.setenv("CDI_SPARK_MASTER", "local[1,2]")
+    assert load_settings().spark_master == "local[1,2]"
 
 
 def test_environment_wins_over_the_file_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
