@@ -11,8 +11,10 @@ import dagster as dg
 from cdi_dagster.assets import build_assets
 from cdi_dagster.checks import build_checks
 from cdi_dagster.core.collections import REGISTRY, CollectionKind
+from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.jobs import build_jobs
 from cdi_dagster.partitions import storage_days
+from cdi_dagster.resources.alerts import AlertResource
 from cdi_dagster.resources.coalescer import CoalescerStatusResource
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.resources.local_launcher import LocalPySparkStepLauncher
@@ -41,22 +43,32 @@ def build_definitions(
         raise dg.DagsterInvalidDefinitionError(f"The settings cannot be used:\n{error}") from error
     collections = [collection for collection in REGISTRY if collection.kind is CollectionKind.APPEND_ONLY]
     partitions = storage_days(settings.first_storage_day)
+    volumes = DayVolumes()
     return dg.Definitions(
         assets=build_assets(collections, partitions),
-        asset_checks=build_checks(collections),
+        asset_checks=build_checks(
+            collections,
+            first_storage_day=settings.first_storage_day,
+            late_time=settings.late_time,
+            look_back_days=settings.look_back_days,
+        ),
         jobs=build_jobs(collections),
         schedules=build_schedules(
             collections,
             first_storage_day=settings.first_storage_day,
             due_time=settings.due_time,
+            local_time_zone=settings.local_time_zone,
             running=settings.automation,
+            volumes=volumes,
         ),
         sensors=build_sensors(
             collections,
             first_storage_day=settings.first_storage_day,
             due_time=settings.due_time,
+            late_time=settings.late_time,
             look_back_days=settings.look_back_days,
             running=settings.automation,
+            volumes=volumes,
         ),
         resources={**_resources(settings), **(resource_overrides or {})},
         # A step only drives Spark: a process for each would cost a second and give nothing. Here, and not on the job:
@@ -83,6 +95,7 @@ def _resources(settings: Settings) -> dict[str, Any]:
             folder=str(settings.status_path),
             table_name=settings.status_table_name,
         ),
+        "alerts": AlertResource(target=settings.alert_target),
         "options": IngestOptions(
             dks_url=settings.dks_url,
             dks_ca=settings.dks_ca,

@@ -11,12 +11,15 @@ from cdi_dagster.core.table_sets import TABLE_SETS, TableMember
 OWNERS = ("team:corporate-data-ingestion",)
 
 PARTITION_TAG = "dagster/partition"
+RETRY_TAG = "dagster/retry_number"
+"""On Dagster's own retry of a run whose worker was lost."""
 LAUNCH_TAG = "cdi/launch"
 """What a run was launched for: storage day and what the coalescer left (`cdi_dagster.core.decision.launch_of`)."""
 ATTEMPT_TAG = "cdi/attempt"
 LAUNCHED_BY_TAG = "cdi/launched_by"
 """`schedule` or `sensor`; a run without it was asked for by a person."""
 FAILURE_CLASS_TAG = "cdi/failure_class"
+ON_TIME_CHECK = "published_on_time"
 LOCAL_METASTORE_POOL = "cdi_local_metastore"
 """The local Hive metastore takes one process at a time."""
 

@@ -14,6 +14,7 @@ from datetime import date, time
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -21,8 +22,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cdi_dagster.core.batch_jobs import QUEUES as BATCH_QUEUES
 from cdi_dagster.core.reject_limit import parse_reject_limit
-
 from cdi_dagster.ingestion.spark_submit import DEFAULT_MASTER
+
 PREFIX = "CDI_"
 ENV_FILE_NAME = "cdi.env"
 DEFAULT_HOME = Path(".cdi")
@@ -136,7 +137,7 @@ class Settings(BaseSettings):
     emr_start_deadline_seconds: int = Field(
         default=1200,
         ge=60,
-        description="Seconds that a cluster may be STARTING before the next profile is tried. It usually takes minutes; "
+        description="Seconds that a cluster may be STARTING before the next profile is tried. Minutes are usual; "
         "without capacity EMR may wait for ever.",
     )
     emr_run_deadline_seconds: int = Field(
@@ -179,6 +180,15 @@ class Settings(BaseSettings):
         le=90,
         description="How many storage days back automation looks for a day that was missed or coalesced again. A week "
         "covers a long weekend without a daemon.",
+    )
+    local_time_zone: str = Field(
+        default="Europe/London",
+        description="Time zone in whose clocks times are shown beside UTC. Nothing is scheduled by it: UTC decides.",
+    )
+    alert_target: str = Field(
+        default="",
+        description="Who is told when a day is late: `https://…` gets it posted as JSON, `arn:aws:sns:…` published. "
+        "Default: only the log, the check and the asset's page say so.",
     )
     automation: bool = Field(
         default=False,
@@ -228,6 +238,24 @@ class Settings(BaseSettings):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{value!r} is not an address: write https://host:port")
         return value.rstrip("/")
+
+    @field_validator("local_time_zone")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"{value!r} is not a time zone: write Europe/London or UTC") from None
+        return value
+
+    @field_validator("alert_target")
+    @classmethod
+    def _is_target(cls, value: str) -> str:
+        is_topic = value.startswith("arn:aws:sns:") and value.count(":") == 5
+        is_webhook = urlsplit(value).scheme == "https" or (value.startswith("http://") and _is_loopback(value))
+        if value and not (is_topic or is_webhook):
+            raise ValueError(f"{value!r} is not a target: write https://… or arn:aws:sns:<region>:<account>:<topic>")
+        return value
 
     @field_validator("max_rejected")
     @classmethod

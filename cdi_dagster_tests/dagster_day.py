@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 
+from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.collections import REGISTRY, Collection
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError
@@ -25,6 +26,7 @@ from cdi_dagster.core.places import daily_records_prefix, rejects_prefix, run_re
 from cdi_dagster.core.table_sets import TABLE_SETS
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.definitions import build_definitions
+from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.resources.interfaces import LaunchAttempt, LaunchEvidence, SparkStep, StatusRow
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage.interface import Storage, open_storage
@@ -70,6 +72,23 @@ class RememberedRows:
     @property
     def told(self) -> list[tuple[str, str]]:
         return [(row.current_step, row.status) for row in self.writes]
+
+
+@dataclass
+class RememberedAlerts:
+    """Keeps every alert; refuses them where the test says so."""
+
+    sent: list[Alert] = field(default_factory=list)
+    refuse: bool = False
+
+    def send(self, alert: Alert) -> None:
+        if self.refuse:
+            raise ConnectionError("no route")
+        self.sent.append(alert)
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        return [(alert.kind, str(alert.storage_day)) for alert in self.sent]
 
 
 @dataclass
@@ -192,12 +211,29 @@ class DagsterDay:
         self.published = open_storage(self.settings.published_root)
         self.status = RememberedStatus(self.corporate)
         self.rows = RememberedRows()
+        self.alerts = RememberedAlerts()
         self.spark = ScriptedSpark(self.published)
         self.definitions = build_definitions(settings=self.settings, resource_overrides=self.resources)
 
     @property
     def resources(self) -> dict[str, Any]:
-        return {"coalescer_status": self.status, "step_launcher": self.spark, "status_table": self.rows}
+        return {
+            "coalescer_status": self.status,
+            "step_launcher": self.spark,
+            "status_table": self.rows,
+            "alerts": self.alerts,
+        }
+
+    @property
+    def instigator_resources(self) -> dict[str, Any]:
+        """What a schedule or sensor gets."""
+        return {
+            "coalescer_status": self.status,
+            "corporate_storage": self.corporate,
+            "published_storage": self.published,
+            "alerts": self.alerts,
+            "options": IngestOptions(dks_url=self.settings.dks_url, runbook_url="https://runbook"),
+        }
 
     def put_object(
         self,

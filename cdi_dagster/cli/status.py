@@ -127,10 +127,13 @@ def _show(
         return
     table = figures_table(None, ["", "this day", "usual"])
     day, usual = diagnosis.day, diagnosis.usual
-    table.add_row("objects", f"{day.objects:,}", f"{usual.objects:,}")
+    # Of coalesced days nobody knows how many objects K2HB wrote.
+    usual_objects = f"{usual.objects:,}" if diagnosis.objects_compare else "does not compare"
+    usual_size = size_text(usual.mean_object_bytes) if diagnosis.objects_compare else "does not compare"
+    table.add_row("objects", f"{day.objects:,}", usual_objects)
     table.add_row("records by offsets", f"{day.offsets:,}", f"{usual.offsets:,}")
     table.add_row("stored bytes", size_text(day.bytes), size_text(usual.bytes))
-    table.add_row("mean object", size_text(day.mean_object_bytes), size_text(usual.mean_object_bytes))
+    table.add_row("mean object", size_text(day.mean_object_bytes), usual_size)
     console.print(table)
 
 

@@ -99,6 +99,16 @@ class DayFacts:
     unreadable: str | None = None
 
     @property
+    def is_unpublished(self) -> bool:
+        """Whether nothing is published of it, for certain."""
+        return self.publication is None and self.unreadable is None
+
+    @property
+    def waits_for_coalescer(self) -> bool:
+        """Whether nothing but the coalescer keeps it from being published."""
+        return self.is_unpublished and not self.coalescer.is_open
+
+    @property
     def is_published_for(self) -> PastRun | None:
         """The run that succeeded for what the coalescer left, where there is one."""
         launch = launch_of(self.storage_day, self.coalescer)

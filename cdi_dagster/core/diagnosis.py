@@ -25,16 +25,25 @@ class DayVolume:
         objects: how many.
         bytes: compressed.
         offsets: by the objects' names; raw objects that a coalesced one covers count once more while both are there.
+        coalesced_objects: how many of the objects the coalescer has written.
+        is_cut_off: whether counting stopped before the end of the listing: then all figures are at least so much.
     """
 
     objects: int
     bytes: int
     offsets: int
+    coalesced_objects: int = 0
+    is_cut_off: bool = False
 
     @property
     def mean_object_bytes(self) -> float:
         """Mean object size; 0 for a day without objects."""
         return self.bytes / self.objects if self.objects else 0.0
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether nothing of it was coalesced yet: only then its objects are those that K2HB wrote."""
+        return self.objects > 0 and not self.coalesced_objects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,25 +53,39 @@ class Diagnosis:
     Attributes:
         day: the day's figures.
         usual: the medians, or None where there is too little history.
+        objects_compare: whether the earlier days are as raw, or as coalesced, as this one; otherwise the number and
+            size of their objects says nothing about this day's.
         verdict: a sentence for the person who waits.
     """
 
     day: DayVolume
     usual: DayVolume | None
     verdict: str
+    objects_compare: bool = True
 
 
-def day_volume(listing: Iterable[StoredObject]) -> DayVolume:
-    """Count a listing; an object whose name states no offsets counts as none."""
-    objects = total_bytes = offsets = 0
+def day_volume(listing: Iterable[StoredObject], *, most_objects: int | None = None) -> DayVolume:
+    """Count a listing; an object whose name states no offsets counts as none.
+
+    Args:
+        listing: of one collection and storage day.
+        most_objects: stop counting after so many; None counts all of them.
+    """
+    objects = total_bytes = offsets = coalesced = 0
     for stored in listing:
+        if objects == most_objects:
+            return DayVolume(
+                objects=objects, bytes=total_bytes, offsets=offsets, coalesced_objects=coalesced, is_cut_off=True
+            )
         objects += 1
         total_bytes += stored.size_bytes
         try:
-            offsets += parse_object_name(stored.key).offset_count
+            name = parse_object_name(stored.key)
         except InvalidObjectNameError:
             continue
-    return DayVolume(objects=objects, bytes=total_bytes, offsets=offsets)
+        offsets += name.offset_count
+        coalesced += name.coalesced
+    return DayVolume(objects=objects, bytes=total_bytes, offsets=offsets, coalesced_objects=coalesced)
 
 
 def diagnose(day: DayVolume, history: Sequence[DayVolume]) -> Diagnosis:
@@ -70,26 +93,43 @@ def diagnose(day: DayVolume, history: Sequence[DayVolume]) -> Diagnosis:
     past = [volume for volume in history if volume.objects]
     if len(past) < MINIMUM_HISTORY_DAYS:
         return Diagnosis(day=day, usual=None, verdict=f"{_figures(day)}; only {len(past)} earlier days to compare with")
+    alike = [volume for volume in past if volume.is_raw == day.is_raw]
+    objects_compare = not day.objects or len(alike) >= MINIMUM_HISTORY_DAYS
     usual = DayVolume(
-        objects=round(median(volume.objects for volume in past)),
+        objects=round(median(volume.objects for volume in (alike if objects_compare and alike else past))),
         bytes=round(median(volume.bytes for volume in past)),
         offsets=round(median(volume.offsets for volume in past)),
     )
-    return Diagnosis(day=day, usual=usual, verdict=f"{_figures(day)}: {_verdict(day, usual)}")
+    verdict = _verdict(day, usual) if objects_compare else _verdict_by_volume(day, usual)
+    return Diagnosis(day=day, usual=usual, objects_compare=objects_compare, verdict=f"{_figures(day)}: {verdict}")
+
+
+def _verdict_by_volume(day: DayVolume, usual: DayVolume) -> str:
+    volume = _ratio_words(day.bytes / max(usual.bytes, 1), at_least=day.is_cut_off)
+    so = "not coalesced yet, the earlier days are" if day.is_raw else "coalesced, the earlier days are not"
+    return f"{volume} volume; this day is {so}, so the numbers of objects do not compare"
 
 
 def _verdict(day: DayVolume, usual: DayVolume) -> str:
     if not day.objects:
         return "no objects, where there usually are some"
+    if day.is_cut_off:
+        return f"more than {_ratio(day.objects / max(usual.objects, 1))} the usual number of objects, not all counted"
     volume = day.bytes / max(usual.bytes, 1)
     objects = day.objects / max(usual.objects, 1)
     smaller = usual.mean_object_bytes / max(day.mean_object_bytes, 1)
-    volume_words = "usual volume" if _is_usual(volume) else f"{_ratio(volume)} the usual volume"
+    volume_words = f"{_ratio_words(volume)} volume"
     if objects >= UNUSUAL_RATIO and smaller >= UNUSUAL_RATIO:
         return f"{volume_words} in {_ratio(objects)} the usual number of objects: K2HB is not batching"
     if _is_usual(objects) or not _is_usual(volume):
         return volume_words
     return f"{volume_words} in {_ratio(objects)} the usual number of objects"
+
+
+def _ratio_words(ratio: float, *, at_least: bool = False) -> str:
+    if at_least:
+        return f"at least {_ratio(ratio)} the usual"
+    return "usual" if _is_usual(ratio) else f"{_ratio(ratio)} the usual"
 
 
 def _is_usual(ratio: float) -> bool:
@@ -101,8 +141,9 @@ def _ratio(value: float) -> str:
 
 
 def _figures(day: DayVolume) -> str:
+    at_least = "more than " if day.is_cut_off else ""
     return (
-        f"{day.objects:,} objects, {_size(day.bytes)}, {day.offsets:,} records by offsets, "
+        f"{at_least}{day.objects:,} objects, {_size(day.bytes)}, {day.offsets:,} records by offsets, "
         f"mean object {_size(day.mean_object_bytes)}"
     )
 

@@ -23,6 +23,16 @@ def control_prefix(collection: Collection, storage_day: date) -> str:
     return f"{_BASE}/_control/{collection.db}/{collection.name}/{export_day_of(storage_day)}/"
 
 
+def raw_volume_key(collection: Collection, storage_day: date) -> str:
+    """Key of what the day held before it was coalesced: afterwards nobody can tell how many objects K2HB wrote."""
+    return f"{control_prefix(collection, storage_day)}raw_volume.json"
+
+
+def ingestion_lease_key(collection: Collection, storage_day: date) -> str:
+    """Key of the lease that whoever ingests the day holds."""
+    return f"{control_prefix(collection, storage_day)}ingestion_lease.json"
+
+
 def pinned_input_key(collection: Collection, storage_day: date) -> str:
     """Key of the pinned input that the next run reads; older ones stay beside it under their fingerprint."""
     return f"{control_prefix(collection, storage_day)}pinned_input.json"

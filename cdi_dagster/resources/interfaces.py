@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import dagster as dg
 
+from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.gate import CoalescerStatus
 
@@ -119,3 +120,10 @@ class StatusTable(Protocol):
 
     def get(self, correlation_id: str, data_product: str) -> StatusRow | None:
         """Return a row, or None."""
+
+
+class AlertSink(Protocol):
+    """Tells a person."""
+
+    def send(self, alert: Alert) -> None:
+        """Send the alert; raises where it could not be sent, so that it is sent again later."""

@@ -6,14 +6,28 @@ from datetime import date, time
 import dagster as dg
 
 from cdi_dagster.core.collections import Collection
+from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.schedules.daily import daily_schedule
 
 
 def build_schedules(
-    collections: Iterable[Collection], *, first_storage_day: date, due_time: time, running: bool
+    collections: Iterable[Collection],
+    *,
+    first_storage_day: date,
+    due_time: time,
+    local_time_zone: str,
+    running: bool,
+    volumes: DayVolumes,
 ) -> list[dg.ScheduleDefinition]:
     """Return the daily schedule of every collection."""
     return [
-        daily_schedule(collection, first_storage_day=first_storage_day, due_time=due_time, running=running)
+        daily_schedule(
+            collection,
+            first_storage_day=first_storage_day,
+            due_time=due_time,
+            local_time_zone=local_time_zone,
+            running=running,
+            volumes=volumes,
+        )
         for collection in collections
     ]

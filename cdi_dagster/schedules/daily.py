@@ -9,6 +9,8 @@ from cdi_dagster import names
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import storage_day_of
 from cdi_dagster.core.decision import Verdict, decide, schedule_owns
+from cdi_dagster.core.local_time import on_the_wall
+from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.resources.interfaces import CoalescerStatusSource
 from cdi_dagster.sensors.coalescer_completion import run_request, utc_now
 from cdi_dagster.sensors.day_facts import read_day_facts
@@ -20,7 +22,9 @@ def daily_schedule(
     *,
     first_storage_day: date,
     due_time: time,
+    local_time_zone: str,
     running: bool,
+    volumes: DayVolumes,
     clock: Callable[[], datetime] = utc_now,
 ) -> dg.ScheduleDefinition:
     """Return the schedule of one collection.
@@ -29,7 +33,9 @@ def daily_schedule(
         collection: what it launches.
         first_storage_day: the first partition.
         due_time: when (UTC, on the export day) a storage day is due.
+        local_time_zone: in whose clocks the due time is shown beside UTC.
         running: whether it is on by default.
+        volumes: what is remembered of the days' sizes.
         clock: aware, UTC.
     """
 
@@ -39,14 +45,15 @@ def daily_schedule(
         cron_schedule=f"{due_time.minute} {due_time.hour} * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
-        description=f"Every day at {due_time:%H:%M} UTC (an hour later by British clocks in summer): launches "
-        f"yesterday's storage day of `{collection.id}` if the coalescer is done with it. If it is not, or this tick is "
-        "missed, the coalescer completion sensor launches the day later.",
+        description=f"Every day, Sundays too, at {due_time:%H:%M} UTC ({on_the_wall(due_time, local_time_zone)}): "
+        f"launches yesterday's storage day of `{collection.id}` if the coalescer is done with it. If it is not (on "
+        "Sundays it starts later), or this tick is missed, the coalescer completion sensor launches the day later.",
         tags={"cdi/collection": collection.id.replace(":", ".")},
     )
     def schedule(
         context: dg.ScheduleEvaluationContext,
         coalescer_status: dg.ResourceParam[CoalescerStatusSource],
+        corporate_storage: dg.ResourceParam[Storage],
         published_storage: dg.ResourceParam[Storage],
     ) -> dg.RunRequest | dg.SkipReason:
         tick = context.scheduled_execution_time.astimezone(UTC)
@@ -57,12 +64,21 @@ def daily_schedule(
         if not schedule_owns(storage_day, now, due_time):
             return dg.SkipReason(f"{storage_day}: this tick of {tick:%H:%M} UTC is evaluated late; the sensor has it.")
         facts = read_day_facts(
-            context.instance, collection, [storage_day], coalescer_status=coalescer_status, published=published_storage
+            context.instance,
+            collection,
+            [storage_day],
+            coalescer_status=coalescer_status,
+            corporate=corporate_storage,
+            published=published_storage,
         )
         decision = decide(facts[0], now)
         if decision.verdict is Verdict.LAUNCH:
             return run_request(storage_day, decision, launched_by="schedule")
-        then = "" if decision.verdict is Verdict.DONE else ". The sensor launches it once that is over."
-        return dg.SkipReason(f"{storage_day}: {decision.reason}{then}")
+        if decision.verdict is Verdict.DONE:
+            return dg.SkipReason(f"{storage_day}: {decision.reason}")
+        size = ""
+        if facts[0].waits_for_coalescer:
+            size = f" ({volumes.in_words(corporate_storage, published_storage, collection, storage_day)})"
+        return dg.SkipReason(f"{storage_day}: {decision.reason}{size}. The sensor launches it once that is over.")
 
     return schedule

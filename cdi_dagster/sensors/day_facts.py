@@ -5,6 +5,7 @@ One look for schedule and sensor alike. "Could not read" becomes a fact of the d
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import dagster as dg
@@ -12,11 +13,15 @@ import dagster as dg
 from cdi_dagster import names
 from cdi_dagster.assets.steps import LIVE_RUN_STATUSES, works_on
 from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.decision import DayFacts, PastRun, Publication, RunState
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.resources.interfaces import CoalescerStatusSource
 from cdi_dagster.storage.interface import Storage, StorageError
+
+_MOST_CHANGED = 50
 
 _STATES: Mapping[dg.DagsterRunStatus, RunState] = {
     **dict.fromkeys(LIVE_RUN_STATUSES, RunState.LIVE),
@@ -32,12 +37,16 @@ def read_day_facts(
     storage_days: Sequence[date],
     *,
     coalescer_status: CoalescerStatusSource,
+    corporate: Storage,
     published: Storage,
 ) -> list[DayFacts]:
     """Return the facts of each day, in the order given. One query of run records; one mark and one status a day."""
+    # Run records before marks: a run that ends in between is seen at work and its day waits; the other way round it
+    # would be seen ended, and its day unpublished.
     runs = past_runs(instance, collection, storage_days)
     return [
-        _facts(collection, storage_day, runs[storage_day], coalescer_status, published) for storage_day in storage_days
+        _facts(collection, storage_day, runs[storage_day], coalescer_status, corporate, published)
+        for storage_day in storage_days
     ]
 
 
@@ -46,21 +55,40 @@ def _facts(
     storage_day: date,
     runs: tuple[PastRun, ...],
     coalescer_status: CoalescerStatusSource,
+    corporate: Storage,
     published: Storage,
 ) -> DayFacts:
     publication, unreadable = None, None
     try:
         mark = published_mark(published, collection, storage_day)
         publication = _publication(mark) if mark else None
-    except (CdiError, StorageError) as error:
+    except (CdiError, StorageError, ValueError, KeyError) as error:
         unreadable = f"what is published could not be read: {error}"
-    return DayFacts(
+    facts = DayFacts(
         storage_day=storage_day,
         coalescer=coalescer_status.status(collection, storage_day),
         publication=publication,
         runs=runs,
         unreadable=unreadable,
     )
+    if publication and facts.coalescer.is_open and not facts.coalescer.fingerprint and not facts.is_published_for:
+        # AWS Batch tells that the coalescer ran, not what it left.
+        try:
+            listing = corporate.list(collection.corporate_prefix(storage_day))
+            return replace(facts, listing_fingerprint=listing_fingerprint(listing))
+        except StorageError as error:
+            return replace(facts, unreadable=f"the day could not be listed: {error}")
+    return facts
+
+
+def days_with_changed_input(instance: dg.DagsterInstance, collection: Collection, *, since: datetime) -> list[date]:
+    """Return the days whose input changed under a run of late, however old they are: the sensor mends backfills too."""
+    records = instance.get_run_records(
+        dg.RunsFilter(tags={names.FAILURE_CLASS_TAG: FailureClass.INPUT_CHANGED.value}, updated_after=since),
+        limit=_MOST_CHANGED,
+    )
+    runs = [record.dagster_run for record in records]
+    return sorted({parse_day(run.tags[names.PARTITION_TAG]) for run in runs if works_on(run, collection)})
 
 
 def past_runs(
@@ -88,7 +116,15 @@ def _past_run(record: dg.RunRecord) -> PastRun:
         launch=run.tags.get(names.LAUNCH_TAG),
         failure_class=FailureClass(named) if named and named in FailureClass.__members__ else None,
         ended_at=datetime.fromtimestamp(record.end_time, tz=UTC) if record.end_time else None,
+        by_person=_is_by_person(run),
     )
+
+
+def _is_by_person(run: dg.DagsterRun) -> bool:
+    """A re-execution copies the tags of its parent; Dagster's own retry of a lost worker is one too."""
+    if names.RETRY_TAG in run.tags:
+        return False
+    return names.LAUNCHED_BY_TAG not in run.tags or run.parent_run_id is not None
 
 
 def _publication(mark: Mapping[str, str]) -> Publication:

@@ -1,5 +1,6 @@
 """The verdict in words that people used to go and find out by hand."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -54,5 +55,34 @@ def test_a_listing_is_counted_and_names_without_offsets_count_as_objects_only() 
         return StoredObject(key=f"p/{name}", size_bytes=size, etag="e", version_id=None, modified_at=now)
 
     listing = [stored("data.businessAudit_0_0-9.jsonl.gz", 5), stored("t_1_0_4.jsonl.gz", 7), stored("odd", 1)]
-    assert day_volume(listing) == DayVolume(objects=3, bytes=13, offsets=15)
+    assert day_volume(listing) == DayVolume(objects=3, bytes=13, offsets=15, coalesced_objects=1)
+    assert day_volume(listing, most_objects=2) == DayVolume(
+        objects=2, bytes=12, offsets=15, coalesced_objects=1, is_cut_off=True
+    )
+    assert day_volume(listing, most_objects=3) == day_volume(listing)
     assert day_volume([]).mean_object_bytes == 0
+
+
+COALESCED_HISTORY = [replace(volume, objects=3, coalesced_objects=3) for volume in HISTORY]
+
+
+def test_a_raw_day_after_coalesced_ones_is_not_blamed_for_its_many_objects() -> None:
+    diagnosis = diagnose(volume(1, 3.1), COALESCED_HISTORY)
+    assert not diagnosis.objects_compare
+    assert ": 3.1x the usual volume; this day is not coalesced yet" in diagnosis.verdict
+    assert "batching" not in diagnosis.verdict
+
+
+def test_raw_days_are_compared_with_what_earlier_days_were_when_raw() -> None:
+    diagnosis = diagnose(volume(11, 1), COALESCED_HISTORY[:9] + HISTORY[:5])
+    assert diagnosis.objects_compare
+    assert diagnosis.verdict.endswith("12x the usual number of objects: K2HB is not batching")
+
+
+def test_a_listing_too_long_to_count_is_said_to_be_so() -> None:
+    verdict = diagnose(replace(volume(200, 0.4), is_cut_off=True), HISTORY).verdict
+    assert verdict.startswith("more than 20,000 objects")
+    assert "more than 200x the usual number of objects, not all counted" in verdict
+    assert (
+        "at least 2.0x the usual volume" in diagnose(replace(volume(9, 2), is_cut_off=True), COALESCED_HISTORY).verdict
+    )

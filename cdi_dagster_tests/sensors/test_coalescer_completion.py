@@ -23,12 +23,10 @@ def day(tmp_path):
         yield found
 
 
-def _tick(day, at=NOON):
+def _tick(day, at=NOON, cursor=None):
     repository = day.definitions.get_repository_def()
     context = dg.build_sensor_context(
-        instance=day.instance,
-        repository_def=repository,
-        resources={"coalescer_status": day.status, "published_storage": day.published},
+        instance=day.instance, repository_def=repository, resources=day.instigator_resources, cursor=cursor
     )
     with freeze_time(at):
         return repository.get_sensor_def(SENSOR).evaluate_tick(context)

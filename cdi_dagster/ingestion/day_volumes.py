@@ -1,0 +1,95 @@
+"""Why a day is slow, at a bounded cost: listings that are counted once, kept for a while, and cut off where endless.
+
+Reads; `core.diagnosis` judges. Also keeps, below the published root, what a day held before it was coalesced: later
+nobody can tell how many objects K2HB wrote, and only raw days compare with raw days. Plain functions, no dagster.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, date, datetime, timedelta
+
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.days import ONE_DAY, storage_days_between
+from cdi_dagster.core.diagnosis import DayVolume, Diagnosis, day_volume, diagnose
+from cdi_dagster.core.places import raw_volume_key
+from cdi_dagster.storage.interface import ObjectMissingError, Storage, StorageError
+
+HISTORY_DAYS = 14
+MOST_OBJECTS = 20_000
+"""Counted of one day: 20 calls to S3. A day with more is diagnosed by that alone."""
+DAY_KEPT_FOR = timedelta(minutes=10)
+EARLIER_DAY_KEPT_FOR = timedelta(hours=6)
+_MOST_KEPT = 2_000
+
+
+class DayVolumes:
+    """Volumes of days, remembered in this process. One for each code location; several threads may use it.
+
+    Args:
+        clock: the time now, aware.
+        history_days: how many earlier days make the usual.
+    """
+
+    def __init__(
+        self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC), history_days: int = HISTORY_DAYS
+    ) -> None:
+        self._clock = clock
+        self._history_days = history_days
+        self._kept: dict[tuple[str, str, date], tuple[datetime, DayVolume]] = {}
+
+    def diagnosis(self, corporate: Storage, published: Storage, collection: Collection, storage_day: date) -> Diagnosis:
+        """Compare a day with those before it.
+
+        Raises:
+            StorageError: something cannot be listed or read.
+        """
+        day = self._volume(corporate, collection, storage_day, DAY_KEPT_FOR)
+        if not day.is_raw:
+            day = self._raw_volume(published, collection, storage_day) or day
+        first = storage_day - ONE_DAY * self._history_days
+        history = []
+        for earlier in storage_days_between(first, storage_day - ONE_DAY):
+            volume = self._volume(corporate, collection, earlier, EARLIER_DAY_KEPT_FOR)
+            if day.is_raw and not volume.is_raw:
+                volume = self._raw_volume(published, collection, earlier) or volume
+            history.append(volume)
+        return diagnose(day, history)
+
+    def in_words(self, corporate: Storage, published: Storage, collection: Collection, storage_day: date) -> str:
+        """Return the verdict, or why there is none: for a message that must come in any case."""
+        try:
+            return self.diagnosis(corporate, published, collection, storage_day).verdict
+        except StorageError as error:
+            return f"its size could not be compared: {error}"
+
+    def keep_raw_volume(
+        self, corporate: Storage, published: Storage, collection: Collection, storage_day: date
+    ) -> None:
+        """Keep what a day holds while it is raw; do nothing where it is not. Counts the day at most every 10 minutes.
+
+        Raises:
+            StorageError: it cannot be listed or written.
+        """
+        before = self._kept.get((corporate.root, collection.id, storage_day))
+        volume = self._volume(corporate, collection, storage_day, DAY_KEPT_FOR)
+        if volume.is_raw and (before is None or before[1] != volume):
+            published.write(raw_volume_key(collection, storage_day), json.dumps(asdict(volume)).encode())
+
+    def _volume(self, corporate: Storage, collection: Collection, storage_day: date, kept_for: timedelta) -> DayVolume:
+        key = (corporate.root, collection.id, storage_day)
+        now = self._clock()
+        looked_at, volume = self._kept.get(key, (None, None))
+        if looked_at is None or volume is None or not timedelta() <= now - looked_at < kept_for:
+            volume = day_volume(corporate.list(collection.corporate_prefix(storage_day)), most_objects=MOST_OBJECTS)
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            self._kept[key] = (now, volume)
+        return volume
+
+    def _raw_volume(self, published: Storage, collection: Collection, storage_day: date) -> DayVolume | None:
+        try:
+            return DayVolume(**json.loads(published.read(raw_volume_key(collection, storage_day))))
+        except (ObjectMissingError, ValueError, TypeError):
+            # Never kept, or by another version: then the day is compared by its volume alone.
+            return None

@@ -1,0 +1,96 @@
+"""Where alerts go: the log, a webhook, or an SNS topic. Inert until one is sent."""
+
+import json
+import logging
+from typing import Any
+
+import dagster as dg
+import urllib3
+from pydantic import Field
+
+from cdi_dagster.core.alert import Alert
+from cdi_dagster.resources.interfaces import AlertSink
+
+_log = logging.getLogger(__name__)
+_SNS = "arn:aws:sns:"
+_SNS_SUBJECT_CHARACTERS = 100
+_TIMEOUT = urllib3.Timeout(connect=3, read=7)
+"""A sensor's tick has a minute in all."""
+
+
+class AlertNotSentError(Exception):
+    """Nobody was told; the text says why. The sender tries again later."""
+
+
+class LogAlerts:
+    """Writes alerts to the log of the process, as warnings: something else must watch that."""
+
+    def send(self, alert: Alert) -> None:
+        """Log the alert."""
+        _log.warning("ALERT %s", json.dumps(alert.to_json()))
+
+
+class WebhookAlerts:
+    """Posts alerts as JSON."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def send(self, alert: Alert) -> None:
+        """Post the alert.
+
+        Raises:
+            AlertNotSentError: no answer, or none that says 2xx.
+        """
+        try:
+            answer = urllib3.PoolManager(timeout=_TIMEOUT, retries=False).request(
+                "POST", self._url, json=alert.to_json()
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise AlertNotSentError(
+                f"the webhook of CDI_ALERT_TARGET does not answer ({type(error).__name__})"
+            ) from error
+        if not 200 <= answer.status < 300:
+            raise AlertNotSentError(f"the webhook of CDI_ALERT_TARGET answered HTTP {answer.status}")
+
+
+class SnsAlerts:
+    """Publishes alerts to an SNS topic; `kind` and `collection` are message attributes, to filter by."""
+
+    def __init__(self, topic_arn: str) -> None:
+        self._topic_arn = topic_arn
+
+    def send(self, alert: Alert) -> None:
+        """Publish the alert.
+
+        Raises:
+            AlertNotSentError: SNS refused it or did not answer.
+        """
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        attributes: dict[str, Any] = {
+            name: {"DataType": "String", "StringValue": value}
+            for name, value in (("kind", alert.kind), ("collection", alert.collection_id))
+        }
+        try:
+            boto3.client("sns", region_name=self._topic_arn.split(":")[3]).publish(
+                TopicArn=self._topic_arn,
+                Subject=alert.title[:_SNS_SUBJECT_CHARACTERS],
+                Message=json.dumps(alert.to_json(), indent=1),
+                MessageAttributes=attributes,
+            )
+        except (BotoCoreError, ClientError) as error:
+            raise AlertNotSentError(f"SNS topic {self._topic_arn} did not take it: {error}") from error
+
+
+class AlertResource(dg.ConfigurableResource):
+    """Tells a person; schedules, sensors and assets see the `AlertSink` interface."""
+
+    target: str = Field(default="", description="Empty: the log; `https://…`: a webhook; `arn:aws:sns:…`: a topic.")
+
+    def create_resource(self, context: dg.InitResourceContext) -> AlertSink:
+        """Return what the target names."""
+        if self.target.startswith(_SNS):
+            return SnsAlerts(self.target)
+        return WebhookAlerts(self.target) if self.target else LogAlerts()

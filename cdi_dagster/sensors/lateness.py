@@ -1,0 +1,132 @@
+"""Telling that a day is late, once: the check turns red, the asset gets an observation, a person gets an alert.
+
+Which days were told is kept in the sensor's cursor. A cursor that is lost tells once more; an alert that could not be
+sent is sent at the next tick.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime, time
+
+import dagster as dg
+
+from cdi_dagster import names
+from cdi_dagster.core.alert import Alert
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.days import due_at, export_day_of
+from cdi_dagster.core.decision import DayFacts, Decision
+from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.resources.interfaces import AlertSink
+
+AssetEvent = dg.AssetObservation | dg.AssetCheckEvaluation | dg.AssetMaterialization
+
+
+class LatenessReporter:
+    """Reports the late days of one collection at one tick.
+
+    Args:
+        collection: whose days.
+        late_time: when (UTC, on the export day) an unpublished day is late.
+        alerts: who is told.
+        options: for the runbook link.
+        size_of: says a day's size against the usual.
+        log: where it is said that an alert could not be sent.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        late_time: time,
+        alerts: AlertSink,
+        options: IngestOptions,
+        size_of: Callable[..., str],
+        *,
+        log: Callable[[str], object],
+    ) -> None:
+        self._collection = collection
+        self._late_time = late_time
+        self._alerts = alerts
+        self._options = options
+        self._size_of = size_of
+        self._log = log
+
+    def report(
+        self, decisions: Sequence[tuple[DayFacts, Decision]], cursor: str | None, now: datetime
+    ) -> tuple[list[AssetEvent], str]:
+        """Return what the tick reports, and the cursor that remembers what was told."""
+        told = set(_read(cursor))
+        late = [
+            (day, decision)
+            for day, decision in decisions
+            if day.is_unpublished and now >= due_at(day.storage_day, self._late_time)
+        ]
+        still_late = {day.storage_day.isoformat() for day, _ in late}
+        looked_at = {day.storage_day.isoformat() for day, _ in decisions if not day.unreadable}
+        events: list[AssetEvent] = []
+        for day, decision in late:
+            if day.storage_day.isoformat() not in told and self._send(self._alert(day, decision, "LATE")):
+                told.add(day.storage_day.isoformat())
+                events += [self._observation(day, decision), self._check(still_late, day, decision)]
+        over = sorted((told & looked_at) - still_late)
+        for day, decision in decisions:
+            if day.storage_day.isoformat() in over and self._send(self._alert(day, decision, "LATE_OVER")):
+                told.discard(day.storage_day.isoformat())
+                events.append(self._check(still_late, day, decision))
+        # A day that has left the look-back unpublished stays told: it must not come back as news.
+        return events, json.dumps({"told_late": sorted(told)[-100:]})
+
+    def _send(self, alert: Alert) -> bool:
+        try:
+            self._alerts.send(alert)
+        except Exception as error:  # noqa: BLE001 - an alert that fails must not stop the launches of this tick
+            self._log(f"{alert.title}: nobody could be told, the next tick tries again: {error}")
+            return False
+        return True
+
+    def _alert(self, day: DayFacts, decision: Decision, kind: str) -> Alert:
+        what = f"{self._collection.id} of storage day {day.storage_day} (export day {export_day_of(day.storage_day)})"
+        if kind == "LATE":
+            title = f"LATE: {what} is not published at {self._late_time:%H:%M} UTC"
+            text = f"{decision.reason}. {self._size_of(day.storage_day)}."
+        else:
+            title, text = f"No longer late: {what}", f"{decision.reason}."
+        return Alert(
+            kind=kind,
+            title=title,
+            text=text,
+            collection_id=self._collection.id,
+            storage_day=day.storage_day,
+            runbook=f"{self._options.runbook_url}#late",
+        )
+
+    def _observation(self, day: DayFacts, decision: Decision) -> dg.AssetObservation:
+        return dg.AssetObservation(
+            asset_key=names.daily_records_key(self._collection),
+            partition=day.storage_day.isoformat(),
+            description=f"LATE: not published at {self._late_time:%H:%M} UTC. {decision.reason}",
+            metadata={
+                "late": True,
+                "reason": decision.reason,
+                "coalescer_state": str(day.coalescer.state),
+                "size_against_the_usual": self._size_of(day.storage_day),
+                "runbook": dg.MetadataValue.url(f"{self._options.runbook_url}#late"),
+            },
+        )
+
+    def _check(self, still_late: set[str], day: DayFacts, decision: Decision) -> dg.AssetCheckEvaluation:
+        late = f"Late: {', '.join(sorted(still_late))}. {day.storage_day}: {decision.reason}"
+        return dg.AssetCheckEvaluation(
+            asset_key=names.daily_records_key(self._collection),
+            check_name=names.ON_TIME_CHECK,
+            passed=not still_late,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=late if still_late else None,
+            metadata={"late_days": len(still_late), "storage_day": day.storage_day.isoformat()},
+        )
+
+
+def _read(cursor: str | None) -> list[str]:
+    try:
+        return list(json.loads(cursor or "{}").get("told_late", []))
+    except (ValueError, AttributeError):
+        return []

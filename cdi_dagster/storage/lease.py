@@ -1,0 +1,157 @@
+"""A lease: the exclusive right to do one thing, kept in storage, so that it holds between machines and installations.
+
+One small JSON object, only ever replaced where it is still the one that was read (compare and swap). Nobody's clock is
+compared with anybody else's: a holder is alive if its heartbeat is seen to move, and dead if it is not for a lease.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from cdi_dagster.storage.interface import (
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectMissingError,
+    Storage,
+    StorageError,
+)
+
+DEFAULT_LEASE_SECONDS = 60.0
+"""How long a heartbeat may stand still: six of them. A killed holder is in the way for so long, a live one for one."""
+_HEARTBEATS_PER_LEASE = 6
+
+_log = logging.getLogger(__name__)
+
+
+class LeaseHeldError(Exception):
+    """Somebody else holds the lease and is alive.
+
+    Attributes:
+        holder: who.
+        since: when it took the lease, by its own clock.
+    """
+
+    def __init__(self, holder: str, since: str) -> None:
+        super().__init__(f"held by {holder} since {since}")
+        self.holder = holder
+        self.since = since
+
+
+class Lease:
+    """Held while its `with` block lasts, kept alive by a thread.
+
+    Args:
+        storage: where it is kept.
+        key: of the object.
+        holder: who takes it; the same holder may take it again (a process that was started anew).
+        lease_seconds: how long a holder's heartbeat may stand still.
+        sleep: how to wait while watching another holder.
+
+    Raises:
+        LeaseHeldError: on entering, after at most a heartbeat of the live holder.
+        StorageError: on entering, where it cannot be read or written.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        key: str,
+        holder: str,
+        *,
+        lease_seconds: float = DEFAULT_LEASE_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._storage = storage
+        self._key = key
+        self._holder = holder
+        self._lease_seconds = lease_seconds
+        self._sleep = sleep
+        self._beats = 0
+        self._since = ""
+        self._etag = ""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="lease heartbeat", daemon=True)
+        self.lost: str | None = None
+
+    def __enter__(self) -> Self:
+        self._since = datetime.now(UTC).isoformat(timespec="seconds")
+        self._etag = self._acquire()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self.lost is None:
+            try:
+                # Not deleted: a delete can't be made to depend on what is there.
+                self._storage.write(self._key, self._content(released=True), if_match=self._etag)
+            except StorageError as failed:
+                _log.warning("The lease %s could not be given back, it ends by itself: %s", self._key, failed)
+
+    def _acquire(self) -> str:
+        watched: str | None = None
+        deadline = 0.0
+        while True:
+            etag, value = self._present()
+            free = value is None or value.get("released") or value.get("holder") == self._holder
+            if free or (etag == watched and time.monotonic() >= deadline):
+                try:
+                    if etag is None:
+                        return self._storage.write(self._key, self._content(), if_absent=True).etag
+                    return self._storage.write(self._key, self._content(), if_match=etag).etag
+                except (ObjectExistsError, ObjectChangedError, ObjectMissingError):
+                    continue  # somebody was faster: look again
+            if watched is not None and etag != watched and value is not None:
+                raise LeaseHeldError(str(value.get("holder")), str(value.get("since")))
+            if watched is None:
+                watched, deadline = etag, time.monotonic() + self._lease_seconds
+            self._sleep(self._lease_seconds / _HEARTBEATS_PER_LEASE / 4)
+
+    def _present(self) -> tuple[str | None, dict[str, Any] | None]:
+        """Return ETag and content of what is there; content that is no lease belongs to nobody."""
+        stored = self._storage.head(self._key)
+        if stored is None:
+            return None, None
+        try:
+            with self._storage.open(self._key, etag=stored.etag) as stream:
+                value = json.loads(stream.read())
+        except (ObjectChangedError, ObjectMissingError):
+            return self._present()
+        except ValueError:
+            value = None
+        return stored.etag, value if isinstance(value, dict) else None
+
+    def _content(self, *, released: bool = False) -> bytes:
+        value = {"holder": self._holder, "since": self._since, "beats": self._beats, "released": released}
+        return json.dumps(value).encode()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._lease_seconds / _HEARTBEATS_PER_LEASE):
+            self._beats += 1
+            try:
+                self._etag = self._storage.write(self._key, self._content(), if_match=self._etag).etag
+            except (ObjectChangedError, ObjectMissingError) as error:
+                if not self._is_ours():
+                    self.lost = f"somebody else took it ({error})"
+                    return
+            except StorageError as error:
+                _log.warning("The heartbeat of %s could not be written, it will be tried again: %s", self._key, error)
+
+    def _is_ours(self) -> bool:
+        """Whether an earlier write of ours arrived though its reply was lost; then go on from it."""
+        try:
+            etag, value = self._present()
+        except StorageError:
+            return True  # cannot tell: the next heartbeat will
+        if etag is None or value is None or value.get("holder") != self._holder or value.get("since") != self._since:
+            return False
+        self._etag = etag
+        return True
