@@ -27,8 +27,6 @@ COLLECTION: Collection = find_collection("data:businessAudit")
 _BAD_DAY = 1
 _RECORDS_AN_OBJECT = 150
 _BAD_ENVELOPES = 24
-_SHORT_JOB_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-"""A day of the demo is seconds of work in fresh JVMs: 43 s of CPU without the optimising compiler, 76 s with it."""
 _SPARK_SETTINGS = "CDI_SPARK_"
 
 
@@ -101,7 +99,6 @@ class DemoHome:
             "CDI_RUNBOOK_URL": (REPOSITORY / "docs" / "runbook.md").as_uri(),
             "DAGSTER_HOME": str(self.settings.dagster_home),
             "PYTHONUNBUFFERED": "1",
-            "SPARK_SUBMIT_OPTS": _SHORT_JOB_JVM,
         }
 
     def make_dagster_home(self) -> None:
