@@ -1,19 +1,23 @@
 """`corporate_storage/<collection>`: the pinned input of one storage day. No cluster: ask the gate, list, write."""
 
+from datetime import date
+
 import dagster as dg
 from pydantic import Field
 
 from cdi_dagster import names
-from cdi_dagster.assets.gate import gate_is_overridden, pass_gate
+from cdi_dagster.assets.gate import override_detail, pass_gate
 from cdi_dagster.assets.steps import recorded_step
 from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.gate import CoalescerStatus
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.places import pinned_input_history_key
+from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.ingestion.pinning import pin_storage_day
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.resources.interfaces import CoalescerStatusSource, StatusTable
-from cdi_dagster.storage.interface import Storage
+from cdi_dagster.storage.interface import Storage, StorageError
 
 _SHOWN = 20
 
@@ -70,21 +74,28 @@ def corporate_input_asset(collection: Collection, partitions: dg.DailyPartitions
             options=options,
             followed_by=(names.daily_records_key(collection),),
         ) as step:
-            status = pass_gate(
-                context,
-                coalescer_status,
-                collection,
-                step.storage_day,
-                wait_minutes=config.wait_for_coalescer_minutes,
-            )
-            step.detail["gate_overridden"] = gate_is_overridden(context, collection)
+            try:
+                status = pass_gate(
+                    context,
+                    coalescer_status,
+                    collection,
+                    step.storage_day,
+                    wait_minutes=config.wait_for_coalescer_minutes,
+                )
+            except CdiError as error:
+                error.detail["size"] = DayVolumes().in_words(
+                    corporate_storage, published_storage, collection, step.storage_day
+                )
+                raise
+            step.detail |= override_detail(context, collection, status)
             pinned = pin_storage_day(
                 corporate_storage, published_storage, collection, step.storage_day, allow_empty=config.allow_empty
             )
             step.detail |= {"objects": len(pinned.objects), "fingerprint": pinned.fingerprint}
             manifest = pinned_input_history_key(collection, step.storage_day, pinned.fingerprint)
             metadata = _metadata(pinned, status) | {
-                "gate_overridden": gate_is_overridden(context, collection),
+                **_against_the_usual(corporate_storage, published_storage, collection, step.storage_day),
+                **override_detail(context, collection, status),
                 "manifest": dg.MetadataValue.path(published_storage.uri(manifest)),
                 "correlation_id": step.correlation_id,
             }
@@ -116,6 +127,25 @@ def _metadata(pinned: PinnedInput, status: CoalescerStatus) -> dict[str, dg.Meta
         rows = [f"| {gap.kafka_partition} | {gap.first_offset} | {gap.last_offset} |" for gap in pinned.gaps[:_SHOWN]]
         metadata["missing"] = _table("Kafka partition | first offset | last offset", rows, len(pinned.gaps))
     return metadata
+
+
+def _against_the_usual(
+    corporate: Storage, published: Storage, collection: Collection, storage_day: date
+) -> dict[str, str | int]:
+    """Return the day's size against the median of the days before it; never a reason to fail."""
+    try:
+        diagnosis = DayVolumes().diagnosis(corporate, published, collection, storage_day)
+    except StorageError as error:
+        return {"size_against_the_usual": f"not compared: {error}"}
+    figures: dict[str, str | int] = {"size_against_the_usual": diagnosis.verdict}
+    if diagnosis.usual:
+        figures |= {"usual_bytes": diagnosis.usual.bytes, "usual_offsets": diagnosis.usual.offsets}
+        if diagnosis.objects_compare:
+            figures |= {
+                "usual_objects": diagnosis.usual.objects,
+                "usual_mean_object_bytes": round(diagnosis.usual.mean_object_bytes),
+            }
+    return figures
 
 
 def _table(head: str, rows: list[str], total: int) -> dg.MetadataValue:

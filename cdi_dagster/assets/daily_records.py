@@ -6,16 +6,15 @@ import dagster as dg
 from pydantic import Field
 
 from cdi_dagster import names
-from cdi_dagster.assets.gate import pass_gate
+from cdi_dagster.assets.gate import override_detail, pass_gate
 from cdi_dagster.assets.reject_report import reject_metadata
 from cdi_dagster.assets.steps import Step, recorded_step
 from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.decision import launch_of
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.gate import CoalescerStatus
 from cdi_dagster.core.ingest_report import IngestReport
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.places import daily_records_prefix, pinned_input_history_key
+from cdi_dagster.ingestion.only_ingestion import only_ingestion
 from cdi_dagster.ingestion.pinning import read_pinned_input, require_unchanged
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.resources.interfaces import (
@@ -85,24 +84,21 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
         ) as step:
             # Hours may lie between the pin and this moment (a queue, a re-run of this asset alone): look again.
             status = pass_gate(context, coalescer_status, collection, step.storage_day)
-            _tag_launch(context, step, status)
-            pinned = _require_pin(published_storage, step)
-            require_unchanged(corporate_storage, pinned)
-            evidence = step_launcher.launch(context, _spark_step(step, pinned, config, options, published_storage))
+            step.detail |= override_detail(context, collection, status)
+            with only_ingestion(published_storage, collection, step.storage_day, holder=step.correlation_id):
+                pinned = _require_pin(published_storage, step)
+                # The second look at the listing: what is the same in both was there, whole, at the moment between.
+                require_unchanged(corporate_storage, pinned)
+                evidence = step_launcher.launch(context, _spark_step(step, pinned, config, options, published_storage))
             report = IngestReport.from_json(evidence.report)
             step.cluster_id = evidence.cluster_id
             step.s3_prefix = published_storage.uri(daily_records_prefix(collection, step.storage_day))
             step.detail |= dict(report.totals) | {"fingerprint": report.fingerprint}
             metadata = _metadata(report, evidence, step, published_storage)
+            metadata |= override_detail(context, collection, status)
         return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(pinned.fingerprint))
 
     return daily_records
-
-
-def _tag_launch(context: dg.AssetExecutionContext, step: Step, status: CoalescerStatus) -> None:
-    """Say what this run is for, so that the sensor counts a person's run among the attempts."""
-    if status.is_open:
-        context.instance.add_run_tags(context.run.run_id, {names.LAUNCH_TAG: launch_of(step.storage_day, status)})
 
 
 def _require_pin(published: Storage, step: Step) -> PinnedInput:

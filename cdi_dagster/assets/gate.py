@@ -8,7 +8,9 @@ from typing import Any
 import dagster as dg
 
 from cdi_dagster import names
+from cdi_dagster.assets.steps import assets_of_run
 from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.decision import launch_of
 from cdi_dagster.core.gate import CoalescerStatus, require_open
 from cdi_dagster.resources.interfaces import CoalescerStatusSource
 
@@ -44,12 +46,32 @@ def pass_gate(
         context.log.info(f"Waiting for the coalescer, {status.state}: {status.reason}")
         sleep(_LOOK_EVERY_SECONDS)
         status = source.status(collection, storage_day)
-    if gate_is_overridden(context, collection):
-        if not status.is_open:
-            context.log.warning(f"override_gate: going on though the coalescer is {status.state}: {status.reason}")
-        return status
-    require_open(status)
+    if status.is_open:
+        _tag_launch(context, collection, storage_day, status)
+    elif gate_is_overridden(context, collection):
+        context.log.warning(f"override_gate: going on though the coalescer is {status.state}: {status.reason}")
+    else:
+        require_open(status)
     return status
+
+
+def _tag_launch(
+    context: dg.AssetExecutionContext, collection: Collection, storage_day: date, status: CoalescerStatus
+) -> None:
+    """Say what this run is for, first thing: so the sensor counts a person's run too, however it ends."""
+    if names.daily_records_key(collection) in assets_of_run(context):
+        context.instance.add_run_tags(context.run.run_id, {names.LAUNCH_TAG: launch_of(storage_day, status)})
+
+
+def override_detail(
+    context: dg.AssetExecutionContext, collection: Collection, status: CoalescerStatus
+) -> dict[str, bool | str]:
+    """Return what status row and materialisation say of an override: whether, and of what."""
+    overridden = gate_is_overridden(context, collection)
+    detail: dict[str, bool | str] = {"gate_overridden": overridden}
+    if overridden and not status.is_open:
+        detail["gate_was"] = f"{status.state}: {status.reason}"
+    return detail
 
 
 def gate_is_overridden(context: dg.AssetExecutionContext, collection: Collection) -> bool:

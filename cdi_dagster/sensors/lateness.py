@@ -109,7 +109,7 @@ class LatenessReporter:
                 "reason": decision.reason,
                 "coalescer_state": str(day.coalescer.state),
                 "size_against_the_usual": self._size_of(day.storage_day),
-                "runbook": dg.MetadataValue.url(f"{self._options.runbook_url}#late"),
+                "runbook": f"{self._options.runbook_url}#late",
             },
         )
 
