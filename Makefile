@@ -80,6 +80,22 @@ format: $(INSTALLED) ## Format the code and mend what the linter can mend
 bundle: $(INSTALLED) ## Make what a cluster needs (wheels, hashes, bootstrap script) below dist/bundle; cdi deploy uploads it
 	@$(BIN)/cdi bundle
 
+# The Spark line whose jars are fetched; each has a list of its own in deploy/s3a.
+SPARK ?= 3.5
+S3A_JARS := .cdi/jars/spark-$(SPARK)
+COPY_JARS := org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies
+
+.PHONY: s3a-jars
+s3a-jars: $(S3A_JARS)/.fetched ## Fetch by Maven what local Spark needs to write tables to s3:// (280 MB; SPARK=4.0: 560 MB)
+
+$(S3A_JARS)/.fetched: deploy/s3a/spark-$(SPARK).xml
+	@command -v mvn >/dev/null || { echo "Maven is needed and not there. Install it (Debian: apt-get install maven)," \
+		"or put the jars that deploy/s3a/spark-$(SPARK).xml names into $(S3A_JARS)" >&2; exit 1; }
+	@rm -rf $(S3A_JARS)
+	@mvn -q -B --strict-checksums -f $< $(COPY_JARS) -DoutputDirectory=$(CURDIR)/$(S3A_JARS)
+	@touch $@
+	@echo "Local Spark $(SPARK) can now write tables to s3://: the jars are in $(S3A_JARS)"
+
 .PHONY: clean
 clean: ## Remove environments, caches and the demo's home
 	@rm -rf .venv .venv-spark4 .cdi build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache \

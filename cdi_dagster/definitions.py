@@ -117,6 +117,7 @@ def _step_launcher(settings: Settings) -> dg.ConfigurableResource:
         master=settings.spark_master,
         driver_memory=settings.spark_driver_memory,
         conf=settings.spark_conf,
+        s3a_jars=str(settings.s3a_jars) if settings.s3a_jars else None,
     )
 
 

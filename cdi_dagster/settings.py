@@ -113,6 +113,11 @@ class Settings(BaseSettings):
         default_factory=dict,
         description='More Spark configuration for every step, as a JSON object: {"spark.sql.shuffle.partitions": "8"}.',
     )
+    s3a_jars: Path | None = Field(
+        default=None,
+        description="Folder of the jars with which local Spark writes tables to `s3://` (docs/s3.md). Default: where "
+        "`make s3a-jars` puts them, `.cdi/jars/spark-<version>` below the current folder. EMR has its own.",
+    )
 
     coalescer_source: Literal["marker", "batch", "quiet"] = Field(
         default="marker",

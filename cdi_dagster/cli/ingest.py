@@ -184,6 +184,7 @@ def _run(day: _Day, step: str, arguments: Sequence[str], report_key: str, *, ver
         master=settings.spark_master,
         driver_memory=settings.spark_driver_memory,
         conf={**local_metastore_conf(settings.metastore_path), **settings.spark_conf},
+        s3a_jars=settings.s3a_jars,
     )
     mark = f"[{day.correlation_id}] "
     # Only the tables need the metastore, which takes one process at a time.

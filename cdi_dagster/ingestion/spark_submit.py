@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cdi_dagster
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.ingestion.s3a_conf import s3a_conf_here
 
 JAVA_VERSIONS = range(17, 22)
 """Java releases that Spark 3.5 and Spark 4 run on; production has 17."""
@@ -39,6 +40,8 @@ class SparkProcessConfig:
         master: Spark master URL.
         driver_memory: JVM heap of the one local process, as Spark writes it (`2g`).
         conf: further Spark settings.
+        s3a_jars: folder of the jars with which Spark writes tables to `s3://` (`make s3a-jars`); None for where that
+            puts them.
         grace_seconds: time between SIGTERM and SIGKILL when it has to end.
     """
 
@@ -46,6 +49,7 @@ class SparkProcessConfig:
     master: str = DEFAULT_MASTER
     driver_memory: str = "2g"
     conf: Mapping[str, str] = field(default_factory=dict)
+    s3a_jars: Path | None = None
     grace_seconds: float = 10.0
 
 
@@ -53,16 +57,27 @@ def spark_submit_command(name: str, arguments: Sequence[str], *, config: SparkPr
     """Return the `spark-submit` command line of one step.
 
     Raises:
-        CdiError: LAUNCH_FAILED where pyspark or the job is not installed.
+        CdiError: LAUNCH_FAILED where pyspark, the job, or what it needs for S3 is not installed.
     """
     entry_point = Path(cdi_dagster.__file__).parent / "spark" / "entry_points" / f"{name}.py"
     if not entry_point.is_file():
         raise launch_failed(f"There is no Spark job {name} in this installation.", "Install cdi_dagster again.")
     command = [str(_pyspark_folder() / "bin" / "spark-submit")]
     command += ["--master", config.master, "--driver-memory", config.driver_memory, "--name", name]
-    for key, value in {**_QUIET_CONF, **config.conf}.items():
+    conf = {**_QUIET_CONF, **config.conf}
+    if _writes_s3_by_spark(name, arguments):
+        conf = {**s3a_conf_here(_pyspark_folder(), os.environ, folder=config.s3a_jars), **conf}
+    for key, value in conf.items():
         command += ["--conf", f"{key}={value}"]
     return [*command, str(entry_point), *arguments]
+
+
+def _writes_s3_by_spark(name: str, arguments: Sequence[str]) -> bool:
+    """Whether a step needs S3A. `ingest_daily` does not: it reads and writes objects by boto3."""
+    pairs = zip(arguments, arguments[1:], strict=False)
+    return name == "publish_tables" and any(
+        option == "--published-root" and root.startswith("s3://") for option, root in pairs
+    )
 
 
 def require_java() -> Path:

@@ -33,6 +33,9 @@ class LocalPySparkStepLauncher(dg.ConfigurableResource):
     )
     driver_memory: str = Field(default="2g", description="Heap of Spark, which is driver and executor in one here.")
     conf: dict[str, str] = Field(default_factory=dict, description="More Spark configuration for every step.")
+    s3a_jars: str | None = Field(
+        default=None, description="Folder of the jars for tables on S3. Default: where make s3a-jars puts them."
+    )
 
     def launch(self, context: dg.AssetExecutionContext | dg.OpExecutionContext, step: SparkStep) -> LaunchEvidence:
         """Run the step to its end and return the proof of its success.
@@ -45,6 +48,7 @@ class LocalPySparkStepLauncher(dg.ConfigurableResource):
             master=self.master,
             driver_memory=self.driver_memory,
             conf={**local_metastore_conf(Path(self.metastore_folder)), **self.conf},
+            s3a_jars=Path(self.s3a_jars) if self.s3a_jars else None,
         )
         with self._turn(step), _pipes_session(context) as session:
             messages = StepMessages(context, session)
