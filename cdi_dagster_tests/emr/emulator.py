@@ -121,7 +121,7 @@ class EmrEmulator:
         deadline = time.monotonic() + seconds
         while not until():
             assert time.monotonic() < deadline, "the emulator waited in vain"
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     # --- HTTP -------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import boto3
@@ -22,6 +22,9 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
+from botocore.loaders import Loader
+from botocore.model import ServiceModel
+from botocore.validate import ParamValidator
 
 _THROTTLED = frozenset(
     {"Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException", "RequestLimitExceeded"}
@@ -192,13 +195,14 @@ class EmrApi:
 
 def request_problems(request: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with the form of a RunJobFlow request, by EMR's own model of it; asks nobody."""
-    from botocore.loaders import Loader
-    from botocore.model import ServiceModel
-    from botocore.validate import ParamValidator
+    report = ParamValidator().validate(dict(request), _run_job_flow_shape())
+    return [line for line in report.generate_report().splitlines() if line]
 
+
+@cache
+def _run_job_flow_shape() -> Any:
     model = ServiceModel(Loader().load_service_model("emr", "service-2"), "emr")
-    shape = model.operation_model("RunJobFlow").input_shape
-    return [line for line in ParamValidator().validate(dict(request), shape).generate_report().splitlines() if line]
+    return model.operation_model("RunJobFlow").input_shape
 
 
 def _once(call: Callable[[], Any]) -> Any:

@@ -1,0 +1,157 @@
+"""The orchestrator is killed, stopped or told to cancel while a cluster is at work: real processes, real signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from cdi_dagster_tests.emr import run_worker
+from cdi_dagster_tests.emr.launches import Bench
+
+pytestmark = pytest.mark.kill
+
+
+class Orchestrator:
+    """Run workers on one DAGSTER_HOME."""
+
+    def __init__(self, bench: Bench, home: Path) -> None:
+        self.bench = bench
+        self.home = home
+        self.go = bench.folder / "go"
+        home.mkdir()
+        (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        self.instance = dg.DagsterInstance.from_config(str(home))
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *plays: list[str], parent: str | None = None, **config: Any) -> "subprocess.Popen[bytes]":
+        asked = json.dumps(
+            {"launcher": self.bench.config(**config), "arguments": ["--plays", json.dumps(plays or [self.held])]}
+        )
+        program = f"import sys; from {run_worker.__name__} import main; sys.exit(main(*sys.argv[1:]))"
+        command = [sys.executable, "-c", program, asked, *([parent] if parent else [])]
+        environment = {**os.environ, "DAGSTER_HOME": str(self.home)}
+        with (self.home / f"worker-{len(self.started)}.log").open("wb") as log:
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        self.started.append(process)
+        return process
+
+    @property
+    def held(self) -> list[str]:
+        """A step that works until the test lets it go."""
+        return ["progress:one of two", f"wait:{self.go}", "progress:two of two", "report"]
+
+    def newest(self) -> dg.DagsterRun:
+        return self.instance.get_runs(limit=1)[0]
+
+    def said(self, run_id: str) -> list[str]:
+        return [entry.user_message for entry in self.instance.all_logs(run_id)]
+
+    def wait_for_word(self, word: str) -> str:
+        """Wait until the newest run's page has a word; return the run's id."""
+
+        def is_said() -> bool:
+            runs = self.instance.get_runs(limit=1)
+            return bool(runs) and any(word in line for line in self.said(runs[0].run_id))
+
+        self.bench.emr.wait(is_said, seconds=60)
+        return self.newest().run_id
+
+
+@pytest.fixture
+def orchestrator(bench: Bench, tmp_path: Path) -> Iterator[Orchestrator]:
+    made = Orchestrator(bench, tmp_path / "dagster_home")
+    yield made
+    for process in made.started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    made.instance.dispose()
+
+
+def test_a_killed_run_worker_is_followed_by_one_that_takes_its_cluster_up(orchestrator: Orchestrator) -> None:
+    bench = orchestrator.bench
+    first = orchestrator.start()
+    first_run = orchestrator.wait_for_word("one of two")
+    first.kill()
+    first.wait()
+    [cluster] = bench.emr.live()
+
+    second = orchestrator.start(parent=first_run)
+    second_run = orchestrator.wait_for_word("taking up its attempt 1")
+    assert second_run != first_run
+    orchestrator.go.touch()
+    assert second.wait(timeout=60) == 0
+    said = orchestrator.said(second_run)
+    assert list(bench.emr.clusters) == [cluster.cluster_id]
+    assert bench.emr.calls["RunJobFlow"] == 1
+    assert [line for line in said if line in ("one of two", "two of two")] == ["one of two", "two of two"]
+    assert any(line.startswith("EVIDENCE") and cluster.cluster_id in line for line in said)
+
+
+def test_a_job_that_ended_while_nobody_looked_counts_when_somebody_does(orchestrator: Orchestrator) -> None:
+    bench = orchestrator.bench
+    first = orchestrator.start()
+    first_run = orchestrator.wait_for_word("one of two")
+    first.kill()
+    first.wait()
+    orchestrator.go.touch()
+    bench.emr.wait(lambda: bench.emr.live() == [])
+
+    second = orchestrator.start(parent=first_run)
+    assert second.wait(timeout=60) == 0
+    assert "two of two" in orchestrator.said(orchestrator.newest().run_id)
+    assert len(bench.emr.clusters) == 1
+
+
+def test_a_cancelled_run_ends_its_cluster(orchestrator: Orchestrator) -> None:
+    process = orchestrator.start()
+    run_id = orchestrator.wait_for_word("one of two")
+    # What the Terminate button does: it tells the instance, then the worker.
+    orchestrator.instance.report_run_canceling(orchestrator.newest())
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=60)
+    [cluster] = orchestrator.bench.emr.clusters.values()
+    orchestrator.bench.emr.wait(lambda: cluster.has_ended)
+    assert cluster.reason_code == "USER_REQUEST"
+    assert orchestrator.newest().status is dg.DagsterRunStatus.CANCELED
+    assert any("was cancelled" in line for line in orchestrator.said(run_id))
+
+
+def test_a_stopped_orchestrator_leaves_the_cluster_at_work_for_the_next(orchestrator: Orchestrator) -> None:
+    process = orchestrator.start()
+    run_id = orchestrator.wait_for_word("one of two")
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=60)
+    time.sleep(0.3)
+    [cluster] = orchestrator.bench.emr.live()
+    assert any("left at work" in line for line in orchestrator.said(run_id))
+
+    second = orchestrator.start(parent=run_id)
+    orchestrator.wait_for_word("taking up its attempt 1")
+    orchestrator.go.touch()
+    assert second.wait(timeout=60) == 0
+    assert list(orchestrator.bench.emr.clusters) == [cluster.cluster_id]
+
+
+def test_a_worker_killed_before_it_heard_emrs_answer_finds_the_cluster_by_name(orchestrator: Orchestrator) -> None:
+    bench = orchestrator.bench
+    bench.emr.start_seconds = 1.0
+    bench.emr.faults.lose_answer.append("RunJobFlow")
+    first = orchestrator.start()
+    first_run = orchestrator.wait_for_word("EMR's answer was lost")
+    first.kill()
+    first.wait()
+
+    second = orchestrator.start(parent=first_run)
+    orchestrator.wait_for_word("the request had been taken")
+    orchestrator.go.touch()
+    assert second.wait(timeout=60) == 0
+    assert len(bench.emr.clusters) == 1
