@@ -368,6 +368,7 @@ else:
 
 
 @pytest.mark.kill
+@pytest.mark.timeout(600)  # three JVMs and a new metastore: 175 s seen at load 14
 def test_a_kill_between_tables_leaves_each_whole_and_the_metastore_is_for_one_at_a_time(tmp_path: Path) -> None:
     published = open_storage((tmp_path / "published").as_uri())
     metastore = tmp_path / "metastore"
