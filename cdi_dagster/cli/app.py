@@ -67,6 +67,12 @@ COMMANDS: tuple[Entry, ...] = (
     ),
     Entry(
         section=_DAILY,
+        name="clusters",
+        target="cdi_dagster.cli.clusters:clusters_command",
+        summary="List our clusters on EMR; end those without a run.",
+    ),
+    Entry(
+        section=_DAILY,
         name="rejects",
         target="cdi_dagster.cli.rejects:rejects_group",
         summary="Where rejects came from; ingest them again once mended.",

@@ -1,0 +1,123 @@
+"""`cdi clusters`: our clusters on EMR, whose they are, and an end for those that nobody follows any more."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from cdi_dagster.cli.console import figures_table, json_option, print_json, result_console
+from cdi_dagster.core.failures import CdiError, FailureClass
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from cdi_dagster.resources.emr.orphans import ListedCluster, RunState
+
+_ROOT_RUN_TAG = "dagster/root_run_id"
+RunStateOf = Callable[[str], "RunState"]
+
+
+@click.command("clusters")
+@click.option("--terminate-orphans", is_flag=True, help="End those whose run has ended; asks first.")
+@click.option("--yes", is_flag=True, help="With --terminate-orphans: do not ask.")
+@click.option(
+    "--min-age-minutes",
+    type=click.IntRange(min=0),
+    default=15,
+    show_default=True,
+    help="A younger cluster is no orphan: its run may just be being retried.",
+)
+@json_option
+def clusters_command(terminate_orphans: bool, yes: bool, min_age_minutes: int, as_json: bool) -> None:
+    """List the clusters that we started and that have not ended, with the run each belongs to.
+
+    The runs are asked of the Dagster of DAGSTER_HOME. A cluster is an orphan only where that Dagster knows its run,
+    and neither it nor any retry of it is live: others are never ended from here.
+    """
+    from cdi_dagster.resources.emr.api import EmrApi, UnreachableError
+    from cdi_dagster.resources.emr.orphans import Standing, list_clusters
+    from cdi_dagster.resources.emr.request import NAME_PREFIX
+
+    if terminate_orphans and not os.environ.get("DAGSTER_HOME"):
+        raise click.UsageError("DAGSTER_HOME is not set, so nobody can say which runs are live: set it first")
+    if terminate_orphans and as_json and not yes:
+        raise click.UsageError("--json cannot ask: add --yes")
+    api = EmrApi()
+    try:
+        with _run_states() as run_state:
+            listed = list_clusters(
+                api.our_clusters(name_prefix=NAME_PREFIX),
+                run_state,
+                now=datetime.now(UTC),
+                min_age_seconds=min_age_minutes * 60,
+            )
+        orphans = [cluster for cluster in listed if cluster.standing is Standing.ORPHAN]
+        if not as_json:
+            _show(listed)
+        ended = orphans if terminate_orphans and orphans and (yes or _agreed(orphans)) else []
+        for cluster in ended:
+            api.terminate(cluster.cluster_id)
+    except UnreachableError as error:
+        raise CdiError(
+            FailureClass.LAUNCH_FAILED,
+            f"EMR could not be asked: {error}",
+            next_step="Check the AWS credentials and region of this shell (`cdi doctor`), then ask again.",
+        ) from error
+    if as_json:
+        print_json({"clusters": [asdict(c) for c in listed], "terminated": [c.cluster_id for c in ended]})
+    elif ended:
+        result_console().print(f"Terminating {', '.join(cluster.cluster_id for cluster in ended)}.")
+
+
+@contextmanager
+def _run_states() -> Iterator[RunStateOf]:
+    """Yield what tells the state of a run, by the Dagster of DAGSTER_HOME."""
+    from cdi_dagster.resources.emr.orphans import RunState
+
+    if not os.environ.get("DAGSTER_HOME"):
+        yield lambda _: RunState.NOT_ASKED
+        return
+    import dagster as dg
+
+    with dg.DagsterInstance.get() as instance:
+        yield lambda run_id: _state_of(instance, run_id)
+
+
+def _state_of(instance: "dg.DagsterInstance", run_id: str) -> "RunState":
+    import dagster as dg
+
+    from cdi_dagster.resources.emr.orphans import RunState
+
+    run = instance.get_run_by_id(run_id)
+    if run is None:
+        return RunState.UNKNOWN
+    # A retry takes its parent's cluster up, and the cluster keeps the parent's tag.
+    root_id = run.root_run_id or run_id
+    family = (run, instance.get_run_by_id(root_id), *instance.get_runs(dg.RunsFilter(tags={_ROOT_RUN_TAG: root_id})))
+    return RunState.LIVE if any(one is not None and not one.is_finished for one in family) else RunState.ENDED
+
+
+def _show(listed: "list[ListedCluster]") -> None:
+    if not listed:
+        result_console().print("No cluster of ours is at work.")
+        return
+    table = figures_table(None, ["cluster", "state", "age", "collection", "storage day", "run", "standing"])
+    for cluster in listed:
+        table.add_row(
+            cluster.cluster_id,
+            cluster.state,
+            f"{cluster.age_seconds / 60:.0f} min",
+            cluster.collection,
+            cluster.storage_day,
+            f"{cluster.run_id[:8]} ({cluster.run_state})",
+            cluster.standing,
+        )
+    result_console().print(table)
+
+
+def _agreed(orphans: "list[ListedCluster]") -> bool:
+    return click.confirm(f"End {len(orphans)} cluster(s): {', '.join(c.cluster_id for c in orphans)}?", err=True)

@@ -1,0 +1,99 @@
+"""`cdi clusters`: what is ours, whose it is, and which of it may be ended."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner, Result
+
+from cdi_dagster.cli.app import cdi
+from cdi_dagster_tests.emr.launches import Bench
+
+
+@dg.job
+def any_job() -> None:
+    """A job to have runs of."""
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dg.DagsterInstance:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    return dg.DagsterInstance.get()
+
+
+def run_with(instance: dg.DagsterInstance, status: dg.DagsterRunStatus, **more: Any) -> str:
+    return str(instance.create_run_for_job(any_job, status=status, **more).run_id)
+
+
+def cluster_of(bench: Bench, run_id: str, *, product: str = "cdi_dagster") -> str:
+    types = [{"InstanceFleetType": "MASTER", "InstanceTypeConfigs": [{"InstanceType": "m5.xlarge"}]}]
+    answer = bench.emr.client("emr").run_job_flow(
+        Name="cdi-data.businessAudit-2023-03-26-ingest_daily-00000000-a1",
+        Instances={"KeepJobFlowAliveWhenNoSteps": True, "InstanceFleets": types},
+        Tags=[
+            {"Key": "cdi:product", "Value": product},
+            {"Key": "cdi:run_id", "Value": run_id},
+            {"Key": "cdi:collection", "Value": "data:businessAudit"},
+        ],
+    )
+    return str(answer["JobFlowId"])
+
+
+def clusters(*arguments: str) -> Result:
+    return CliRunner().invoke(cdi, ["clusters", *arguments])
+
+
+def standings(result: Result) -> dict[str, str]:
+    return {cluster["cluster_id"]: cluster["standing"] for cluster in json.loads(result.stdout)["clusters"]}
+
+
+def test_only_clusters_whose_run_and_retries_have_ended_are_orphans(bench: Bench, instance: dg.DagsterInstance) -> None:
+    S = dg.DagsterRunStatus
+    live, ended, retried = (run_with(instance, status) for status in (S.STARTED, S.FAILURE, S.FAILURE))
+    run_with(
+        instance, S.STARTING, tags={"dagster/root_run_id": retried, "dagster/parent_run_id": retried}
+    )  # as every re-execution is tagged
+    followed, orphan = cluster_of(bench, live), cluster_of(bench, ended)
+    taken_up, foreign = cluster_of(bench, retried), cluster_of(bench, "4711")
+    cluster_of(bench, ended, product="another")
+
+    young = clusters("--json")
+    assert standings(young)[orphan] == "too young to say"
+    listed = clusters("--json", "--min-age-minutes", "0", "--terminate-orphans", "--yes")
+    assert standings(listed) == {followed: "followed", orphan: "orphan", taken_up: "followed", foreign: "unknown"}
+    assert json.loads(listed.stdout)["terminated"] == [orphan]
+    bench.emr.wait(lambda: bench.emr.clusters[orphan].has_ended)
+    assert len(bench.emr.live()) == 4
+    end_all(bench)
+
+
+def test_nothing_is_ended_without_a_yes(bench: Bench, instance: dg.DagsterInstance) -> None:
+    orphan = cluster_of(bench, run_with(instance, dg.DagsterRunStatus.CANCELED))
+    asked = CliRunner().invoke(cdi, ["clusters", "--terminate-orphans", "--min-age-minutes", "0"], input="n\n")
+    assert f"End 1 cluster(s): {orphan}?" in asked.output
+    assert len(bench.emr.live()) == 1
+    end_all(bench)
+
+
+def test_without_dagster_nobody_can_say_what_is_an_orphan(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    cluster_id = cluster_of(bench, "4711")
+    assert standings(clusters("--json")) == {cluster_id: "unknown"}
+    refused = clusters("--terminate-orphans", "--yes")
+    assert refused.exit_code == 2
+    assert "DAGSTER_HOME is not set" in refused.output
+    end_all(bench)
+
+
+def test_no_cluster_is_said_plainly(bench: Bench) -> None:
+    assert "No cluster of ours is at work." in clusters().output
+
+
+def end_all(bench: Bench) -> None:
+    bench.emr.client("emr").terminate_job_flows(JobFlowIds=[cluster.cluster_id for cluster in bench.emr.live()])
+    bench.emr.wait(lambda: bench.emr.live() == [])

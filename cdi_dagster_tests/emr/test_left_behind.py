@@ -1,0 +1,127 @@
+"""What a launch leaves when it ends in an unusual way, and what the next one makes of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.resources.emr.api import EmrApi, UnreachableError
+from cdi_dagster.resources.emr.messages import StorageMessageReader
+from cdi_dagster_tests.emr.launches import Bench, QuickLauncher
+from cdi_dagster_tests.s3_server import new_s3_storage
+
+HELD = ("progress:at work", "wait:/nowhere")
+OK = ("report",)
+
+
+def in_a_run(work: Callable[[dg.OpExecutionContext], Any]) -> list[str]:
+    """Do something in a Dagster run; return the lines of its page."""
+
+    @dg.op
+    def only(context: dg.OpExecutionContext) -> None:
+        work(context)
+
+    @dg.job(executor_def=dg.in_process_executor)
+    def job() -> None:
+        only()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(instance=instance)
+        return [entry.user_message for entry in instance.all_logs(result.run_id)]
+
+
+class Stopped(QuickLauncher):
+    """A launcher whose process is stopped while it follows a cluster."""
+
+    def sleep(self, seconds: float) -> None:
+        raise dg.DagsterExecutionInterruptedError
+
+
+class Broken(QuickLauncher):
+    """A launcher with a defect."""
+
+    def sleep(self, seconds: float) -> None:
+        raise ZeroDivisionError
+
+
+def test_a_cluster_at_work_on_an_input_that_was_pinned_anew_is_ended_first(bench: Bench) -> None:
+    def stopped_then_pinned_anew(context: dg.OpExecutionContext) -> None:
+        before = bench.step(HELD, OK, correlation_id=context.run.run_id, pinned_input="s3://b/before.json")
+        with pytest.raises(dg.DagsterExecutionInterruptedError):
+            Stopped(**bench.config()).launch(context, before)
+        assert len(bench.emr.live()) == 1
+        after = bench.step(HELD, OK, correlation_id=context.run.run_id, pinned_input="s3://b/after.json")
+        evidence = QuickLauncher(**bench.config()).launch(context, after)
+        assert [attempt.detail["kind"] for attempt in evidence.attempts] == ["SUCCEEDED"]
+
+    said = in_a_run(stopped_then_pinned_anew)
+    old, new = bench.emr.clusters.values()
+    assert old.reason_code == "USER_REQUEST"
+    assert old.ended_at is not None
+    assert old.ended_at < new.created_at
+    assert any("works on an input that is not asked for any more" in line for line in said)
+
+
+def test_a_launch_that_succeeded_is_not_made_again_in_its_own_run(bench: Bench) -> None:
+    def twice(context: dg.OpExecutionContext) -> None:
+        step = bench.step(OK, correlation_id=context.run.run_id)
+        first, second = (QuickLauncher(**bench.config()).launch(context, step) for _ in range(2))
+        assert first == second
+
+    said = in_a_run(twice)
+    assert len(bench.emr.clusters) == 1
+    assert any("had succeeded already" in line for line in said)
+
+
+def test_a_defect_of_our_own_still_ends_the_cluster(bench: Bench) -> None:
+    def broken(context: dg.OpExecutionContext) -> None:
+        with pytest.raises(ZeroDivisionError):
+            Broken(**bench.config()).launch(context, bench.step(HELD, correlation_id=context.run.run_id))
+
+    in_a_run(broken)
+    bench.emr.wait(lambda: bench.emr.live() == [])
+
+
+def test_an_emr_that_cannot_be_asked_fails_the_run_and_leaves_the_cluster_to_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blind_then_seeing(context: dg.OpExecutionContext) -> None:
+        step = bench.step(("progress:at work", "report"), correlation_id=context.run.run_id)
+        look = EmrApi.look
+        monkeypatch.setattr(EmrApi, "look", _nobody_answers)
+        with pytest.raises(CdiError, match="could not be seen") as caught:
+            QuickLauncher(**bench.config(blind_seconds=0.3)).launch(context, step)
+        monkeypatch.setattr(EmrApi, "look", look)
+        assert caught.value.failure_class is FailureClass.CLUSTER_LOST
+        assert "re-execute" in caught.value.next_step.lower()
+        QuickLauncher(**bench.config()).launch(context, step)
+
+    said = in_a_run(blind_then_seeing)
+    assert len(bench.emr.clusters) == 1
+    assert "at work" in said
+
+
+def _nobody_answers(*_: object) -> None:
+    raise UnreachableError("no answer")
+
+
+def test_every_waiting_chunk_is_read_at_once_and_damage_costs_one_message_only() -> None:
+    storage = new_s3_storage()
+    for number in range(1, 31):
+        storage.write(f"m/{number}.json", b'{"method": "x"}\n{"method": "y"}' if number != 7 else b"{damaged")
+    heard: list[str] = []
+
+    class Handler:
+        def handle_message(self, message: dict[str, str]) -> None:
+            heard.append(message["method"])
+
+    reader = StorageMessageReader(storage, "m", live_stdio=False)
+    with reader.read_messages(Handler()) as params:
+        reader.poll()
+        assert len(heard) == 58
+        storage.write("m/31.json", b'{"method": "z"}')
+        reader.poll()
+    assert heard[-1] == "z"
+    assert params["key_prefix"] == "m"
