@@ -33,7 +33,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
         "spark.sql.catalogImplementation": "hive",
         "spark.sql.warehouse.dir": (home / "warehouse").as_uri(),
         "spark.hadoop.javax.jdo.option.ConnectionURL": "jdbc:derby:memory:metastore;create=true",
-        "spark.driver.extraJavaOptions": f"-Dderby.system.home={home} -Dderby.stream.error.file={home}/derby.log",
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -Duser.timezone=UTC "
+        f"-Dderby.system.home={home} -Dderby.stream.error.file={home}/derby.log",
         "spark.executorEnv.AWS_ENDPOINT_URL": s3_endpoint(),
         "spark.executorEnv.AWS_DEFAULT_REGION": REGION,
         "spark.executorEnv.AWS_ACCESS_KEY_ID": "testing",
