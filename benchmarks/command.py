@@ -1,0 +1,228 @@
+"""`python -m benchmarks`: makes the days, runs every contender in turn, compares outputs, prints what it took."""
+
+import argparse
+import json
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks import record_stages
+from benchmarks.contenders import Contender, Run, Setting, run_once
+from benchmarks.data import SampleDay, SampleSize, sample_day
+from benchmarks.figures import Case, for_machines
+from benchmarks.measured_process import MeasuredProcessError
+from benchmarks.report import as_markdown, write_into
+from cdi_dagster.core.failures import CdiError
+from cdi_dagster.demo.key_service import DevelopmentKeyService
+
+_DESCRIPTION = """\
+Measure the Spark job ingest_daily beside the plain chain (the same records, by a function per step) and the floor (one
+process, no Spark), over the same invented days. Takes both cores: run it on an otherwise quiet machine. The defaults
+take about 10 minutes; --records 20000 --rounds 1 shows in two that it works."""
+
+Say = Callable[[str], None]
+
+
+class OutputsDifferError(Exception):
+    """Two contenders did not publish the same records or rejects: nothing that was measured counts."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark: 0 done, 1 failed (outputs differ, a contender failed), 2 used wrongly."""
+    arguments = _parsed(sys.argv[1:] if argv is None else argv)
+    say = _speaker(quiet=arguments.json)
+    try:
+        _run(arguments, say)
+    except (MeasuredProcessError, OutputsDifferError, CdiError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(arguments: argparse.Namespace, say: Say) -> None:
+    with (
+        _folders(arguments.folder, keep=arguments.keep) as (data_folder, work_folder),
+        _setting(arguments, work_folder) as setting,
+    ):
+        cases = [
+            _measured_case(sample_day(data_folder, size, say), arguments, setting, say) for size in _sizes(arguments)
+        ]
+    stages = None
+    if arguments.stage_records:
+        say("measuring stage by stage")
+        stages = record_stages.measure(arguments.stage_records, arguments.seed, rounds=5).microseconds
+    if arguments.json:
+        print(json.dumps({"cases": [for_machines(case) for case in cases], "stages_microseconds": stages}, indent=1))
+    text = as_markdown(
+        cases,
+        stages,
+        command=f"make bench ARGS={shlex.quote(' '.join(_without_write(arguments.argv)))}",
+        setting=f"Spark {arguments.master}, driver memory {arguments.driver_memory}",
+    )
+    if not arguments.json:
+        print(text)
+    if arguments.write:
+        write_into(arguments.write, text)
+
+
+def _measured_case(day: SampleDay, arguments: argparse.Namespace, setting: Setting, say: Say) -> Case:
+    """Run every contender in every round, each round in the other order, so that no place in it is an advantage."""
+    contenders = [contender for contender in Contender if contender not in _left_out(arguments)]
+    for path in day.folder.rglob("*.gz"):
+        path.read_bytes()  # so that none of them finds the disk cold
+    rounds = []
+    for number in range(arguments.rounds):
+        order = contenders if number % 2 == 0 else contenders[::-1]
+        runs: dict[Contender, Run] = {}
+        for contender in order:
+            run = run_once(contender, day, setting)
+            say(
+                f"{day.size.records:,} records in {day.size.objects:,} objects, round {number + 1} of "
+                f"{arguments.rounds}: {contender} {run.measured.wall_seconds:.1f} s, "
+                f"CPU {run.measured.cpu_seconds:.1f} s"
+            )
+            runs[contender] = run
+        _require_equal(day, runs)
+        rounds.append(runs)
+    return Case(day=day, rounds=rounds)
+
+
+def _left_out(arguments: argparse.Namespace) -> list[Contender]:
+    left_out = [Contender.SLOW_KEYS] if not arguments.dks_latency_milliseconds else []
+    return left_out + ([Contender.CHAIN] if arguments.without_chain else [])
+
+
+def _require_equal(day: SampleDay, runs: Mapping[Contender, Run]) -> None:
+    job = runs[Contender.JOB]
+    for contender, run in runs.items():
+        if run.records != job.records or run.rejected != job.rejected:
+            raise OutputsDifferError(
+                f"The {contender} and the job disagree: {run.records} and {dict(run.rejected)} rejected, against "
+                f"{job.records} and {dict(job.rejected)} rejected. One of them is wrong: run --keep with fewer "
+                "--records until the day is small enough to compare by eye."
+            )
+    if job.records.lines + sum(job.rejected.values()) != day.size.records:
+        raise OutputsDifferError(f"All agree on {job.records.lines} records, but the day holds {day.size.records}.")
+
+
+@contextmanager
+def _folders(folder: Path, *, keep: bool) -> Iterator[tuple[Path, Path]]:
+    """Yield where days are kept and where runs work; of the latter nothing stays, of the former only what was asked."""
+    folder.mkdir(parents=True, exist_ok=True)
+    work_folder = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
+    try:
+        yield folder, work_folder
+    finally:
+        shutil.rmtree(work_folder, ignore_errors=True)
+        if not keep:
+            for day in folder.glob("day-*"):
+                shutil.rmtree(day)
+
+
+@contextmanager
+def _setting(arguments: argparse.Namespace, work_folder: Path) -> Iterator[Setting]:
+    latency_seconds = arguments.dks_latency_milliseconds / 1000
+    with DevelopmentKeyService() as keys, DevelopmentKeyService(latency_seconds=latency_seconds) as slow_keys:
+        yield Setting(
+            work_folder=work_folder,
+            master=arguments.master,
+            driver_memory=arguments.driver_memory,
+            spark_conf=dict(arguments.spark_conf),
+            dks_url=keys.url,
+            slow_dks_url=slow_keys.url,
+        )
+
+
+def _sizes(arguments: argparse.Namespace) -> list[SampleSize]:
+    def size(records: int, objects: int) -> SampleSize:
+        return SampleSize(
+            records=records,
+            objects=min(objects, records),
+            bad_envelopes=arguments.bad_envelopes,
+            keys_per_object=arguments.keys_per_object,
+            seed=arguments.seed,
+        )
+
+    sizes = [size(records, arguments.objects) for records in arguments.records]
+    if arguments.small_objects:
+        sizes.append(size(arguments.records[0], arguments.small_objects))
+    return sizes
+
+
+def _speaker(*, quiet: bool) -> Say:
+    """Return what says progress, on standard error, with the time since the start."""
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - started:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+    return (lambda text: None) if quiet else say
+
+
+def _without_write(argv: Sequence[str]) -> list[str]:
+    words = list(argv)
+    if "--write" in words:
+        place = words.index("--write")
+        del words[place : place + 2]
+    return words
+
+
+def _parsed(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench", description=_DESCRIPTION, allow_abbrev=False)
+    day = parser.add_argument_group("the days")
+    day.add_argument(
+        "--records", type=_count, nargs="+", default=[320_000], help="envelopes; several make several days (320000)"
+    )
+    day.add_argument("--objects", type=_count, default=16, help="raw objects of each (16)")
+    day.add_argument(
+        "--small-objects", type=int, default=0, help="a further day: the first --records in so many objects (none)"
+    )
+    day.add_argument("--bad-envelopes", type=int, default=0, help="broken envelopes in each object (0)")
+    day.add_argument("--keys-per-object", type=_count, default=2, help="distinct data keys in each object (2)")
+    day.add_argument("--seed", type=int, default=1)
+    day.add_argument("--keep", action="store_true", help="keep the days below --folder for the next time")
+    day.add_argument("--folder", type=_folder, default=_folder(".cdi/bench"), help="where all of it lies (.cdi/bench)")
+    run = parser.add_argument_group("the runs")
+    run.add_argument("--rounds", type=_count, default=3, help="every figure is the median of so many (3)")
+    run.add_argument(
+        "--dks-latency-milliseconds",
+        type=float,
+        default=0.0,
+        help="measure the job with a key service this slow as well (0: no)",
+    )
+    run.add_argument("--without-chain", action="store_true", help="leave out the plain chain, which takes longest")
+    run.add_argument(
+        "--stage-records", type=int, default=20_000, help="records to measure stage by stage; 0: do not (20000)"
+    )
+    run.add_argument("--master", default="local[2]", help="Spark master (local[2])")
+    run.add_argument("--driver-memory", default="2g", help="heap of the JVM (2g)")
+    run.add_argument(
+        "--spark-conf", type=_pair, action="append", default=[], metavar="KEY=VALUE", help="for chain and job alike"
+    )
+    output = parser.add_argument_group("what comes out")
+    output.add_argument("--json", action="store_true", help="print JSON, and no progress")
+    output.add_argument("--write", type=Path, metavar="FILE", help="also put the tables into this document")
+    return parser.parse_args(list(argv), argparse.Namespace(argv=list(argv)))
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def _folder(text: str) -> Path:
+    return Path(text).absolute()
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value

@@ -1,0 +1,146 @@
+"""What the measured runs amount to: medians, ratios, goals. Pure; `report` puts it into words."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Final
+
+from benchmarks.contenders import Contender, Run
+from benchmarks.data import SampleDay, describe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """All runs over one day.
+
+    Attributes:
+        day: what was read.
+        rounds: the runs of each round; each has the same contenders.
+    """
+
+    day: SampleDay
+    rounds: Sequence[Mapping[Contender, Run]]
+
+    def has(self, contender: Contender) -> bool:
+        """Return whether this contender was measured."""
+        return all(contender in runs for runs in self.rounds)
+
+    def median(self, contender: Contender, of: Callable[[Run], float]) -> float:
+        """Return the median of one figure over the rounds."""
+        return median(of(runs[contender]) for runs in self.rounds)
+
+    def ratio(self, one: Contender, other: Contender, of: Callable[[Run], float]) -> float:
+        """Return the median of a round's ratio: runs beside each other in time are compared, and no others."""
+        return median(of(runs[one]) / of(runs[other]) for runs in self.rounds)
+
+
+def wall_seconds(run: Run) -> float:
+    """The whole process: Java, Spark and Python starting and ending included."""
+    return run.measured.wall_seconds
+
+
+def reading_seconds(run: Run) -> float:
+    """From when it began to read, Spark being up, to the end of the process."""
+    return run.reading_seconds
+
+
+def cpu_seconds(run: Run) -> float:
+    """User and system time of all processes."""
+    return run.measured.cpu_seconds
+
+
+def jvm_cpu_seconds(run: Run) -> float:
+    """The JVM's part of it (of the floor: all)."""
+    return run.measured.own_cpu_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """One promise and whether these runs keep it.
+
+    Attributes:
+        name: the promise.
+        value: what was measured.
+        at_least: bound below, or None.
+        at_most: bound above, or None.
+    """
+
+    name: str
+    value: float
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def met(self) -> bool:
+        """Whether it is kept."""
+        return (self.at_least is None or self.value >= self.at_least) and (
+            self.at_most is None or self.value <= self.at_most
+        )
+
+
+_SMALL_OBJECT_RECORDS: Final = 1_000
+"""A day of objects with fewer records than that is one on which K2HB did not batch."""
+
+
+def goals(case: Case) -> list[Goal]:
+    """Return the goals that hold at this size: for days of at least 320,000 records, as fixed costs rule small ones."""
+    size = case.day.size
+    records = size.records - case.day.bad_envelopes
+    if records < 320_000:
+        return []
+    small_objects = size.records / size.objects < _SMALL_OBJECT_RECORDS
+    large = records >= 1_280_000
+    found = []
+    if case.has(Contender.CHAIN):
+        cpu = case.ratio(Contender.CHAIN, Contender.JOB, cpu_seconds)
+        found.append(Goal(name="CPU of the plain chain by the job's", value=cpu, at_least=7))
+        wall = case.ratio(Contender.CHAIN, Contender.JOB, wall_seconds)
+        bound = 30 if small_objects else 9 if large else 6
+        found.append(Goal(name="wall clock of the plain chain by the job's", value=wall, at_least=bound))
+    if large and case.has(Contender.FLOOR):
+        cpu = case.ratio(Contender.JOB, Contender.FLOOR, cpu_seconds)
+        found.append(Goal(name="CPU of the job by the floor's", value=cpu, at_most=1.5))
+    if case.has(Contender.SLOW_KEYS):
+        loss = case.ratio(Contender.SLOW_KEYS, Contender.JOB, wall_seconds)
+        found.append(Goal(name="wall clock with a slow key service by that with a quick one", value=loss, at_most=1.1))
+    return found
+
+
+def for_machines(case: Case) -> dict[str, Any]:
+    """Return every run and what the runs amount to, as plain JSON values."""
+    others = [contender for contender in Contender if contender is not Contender.JOB and case.has(contender)]
+    return {
+        "day": describe(case.day),
+        "runs": [
+            {
+                str(contender): {
+                    "wall_seconds": round(wall_seconds(run), 3),
+                    "reading_seconds": round(reading_seconds(run), 3),
+                    "cpu_seconds": round(cpu_seconds(run), 3),
+                    "jvm_cpu_seconds": None if contender is Contender.FLOOR else round(jvm_cpu_seconds(run), 3),
+                    "records": run.records.lines,
+                    "rejected": dict(run.rejected),
+                }
+                for contender, run in runs.items()
+            }
+            for runs in case.rounds
+        ],
+        "ratios_to_job": {
+            str(other): {
+                "wall": round(case.ratio(other, Contender.JOB, wall_seconds), 3),
+                "reading": round(case.ratio(other, Contender.JOB, reading_seconds), 3),
+                "cpu": round(case.ratio(other, Contender.JOB, cpu_seconds), 3),
+            }
+            for other in others
+        },
+        "goals": [
+            {
+                "name": goal.name,
+                "value": round(goal.value, 3),
+                "at_least": goal.at_least,
+                "at_most": goal.at_most,
+                "met": goal.met,
+            }
+            for goal in goals(case)
+        ],
+    }
