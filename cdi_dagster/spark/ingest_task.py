@@ -91,13 +91,15 @@ def run_tasks(
     for task in tasks:
         try:
             result = _run(settings, task)
-        except Exception as error:  # noqa: BLE001 - not swallowed: it travels to the driver without its text
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - travels to the driver without its text; Rust's panics too
             failures.add([task_failure(error).to_json()])
         else:
             yield result
 
 
-def task_failure(error: Exception) -> CdiError:
+def task_failure(error: BaseException) -> CdiError:
     """Return the failure that an error in a task is, without payload: of an unforeseen error only type and place."""
     if isinstance(error, CdiError):
         return error

@@ -2,13 +2,16 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn, cast
 
 import pytest
 from pyspark.sql import SparkSession
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.pinned_input import PinnedObject
-from cdi_dagster.spark.ingest_task import task_failure
+from cdi_dagster.spark import ingest_task
+from cdi_dagster.spark.ingest_task import run_tasks, task_failure
 from cdi_dagster.spark.read_ahead import opened
 from cdi_dagster.spark.task_runner import failure_of_spark, planned_cores
 from cdi_dagster.storage import StorageUnavailableError, open_storage
@@ -40,6 +43,23 @@ def test_the_text_of_an_unforeseen_error_in_a_task_goes_nowhere() -> None:
     assert "KeyError" in failure.cause
     assert "test_task_runner.py" in failure.cause
     assert "secret" not in str(failure.to_json())
+
+
+class Panic(BaseException):
+    """As libraries written in Rust raise it: no Exception."""
+
+
+def test_whatever_ends_a_task_comes_back_without_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    def panic(*_: object) -> NoReturn:
+        raise Panic("secret payload")
+
+    monkeypatch.setattr(ingest_task, "_run", panic)
+    failures: list[list[dict[str, object]]] = []
+    accumulator = SimpleNamespace(add=failures.append)
+    assert list(run_tasks(cast(Any, None), cast(Any, accumulator), iter([cast(Any, None)]))) == []
+    ((failure,),) = failures
+    assert "Panic in panic" in str(failure["cause"])
+    assert "secret" not in str(failure)
 
 
 def test_errors_that_are_foreseen_keep_their_class_and_text() -> None:
