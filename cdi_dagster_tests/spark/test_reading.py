@@ -3,6 +3,9 @@
 import gzip
 import hashlib
 import io
+import json
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Sequence
 
@@ -112,3 +115,14 @@ def test_memory_depends_on_neither_the_object_nor_its_longest_line() -> None:
     assert isinstance(blocks[0], OverlongEnvelope)
     assert reader.envelopes == 101
     assert peak < 2 * reading.MAX_ENVELOPE_BYTES
+
+
+def test_an_object_of_two_gigabytes_takes_no_more_memory_than_a_small_one() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "cdi_dagster_tests.spark.huge_object", "128"], capture_output=True, text=True, check=True
+    )
+    found = json.loads(ended.stdout)
+    assert found["inflated_bytes"] == 2**31
+    assert found["compressed_bytes"] > 300_000_000
+    assert found["times_as_many"] == 64
+    assert found["more_memory_bytes"] < 8_000_000
