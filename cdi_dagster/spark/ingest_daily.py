@@ -104,7 +104,7 @@ class IngestDaily:
                 self._require_few_rejects(outcome, rejects_prefix)
                 return self._publish(outcome, rejects_prefix)
             finally:
-                self._discard_uploads()
+                self._discard_uploads_if_possible()
         except CdiError as failed:
             self._write_failure(failed)
             raise
@@ -215,6 +215,13 @@ class IngestDaily:
             self._published.write(self._failure_key, json.dumps(failure.to_json(), indent=1).encode())
         except StorageError as error:
             _LOG.warning("The failure could not be written to %s: %s", self._failure_key, error)
+
+    def _discard_uploads_if_possible(self) -> None:
+        """At the end: what made the run fail may forbid this too, and is the failure to tell."""
+        try:
+            self._discard_uploads()
+        except StorageError as error:
+            _LOG.warning("Some uploads of this run could not be discarded; nobody reads them: %s", error)
 
     def _discard_uploads(self) -> None:
         for prefix in (self._records_prefix, self._rejects_prefix):

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,38 +20,11 @@ from cdi_dagster.ingestion.spark_submit import (
 )
 from cdi_dagster_tests.spark.ingest_support import SampleDay
 from cdi_dagster_tests.spark.scripted_key_service import ScriptedKeyService, slow
+from cdi_dagster_tests.spark.worker_processes import processes, python_workers, staged_files
+
+QUICK_JVM = {"SPARK_SUBMIT_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"}  # it lives for seconds
 
 pytestmark = [pytest.mark.spark, pytest.mark.kill]
-
-
-def processes() -> Iterator[tuple[int, int, int, str]]:
-    """Yield pid, parent, session and command line of every process there is."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                command = (entry / "cmdline").read_text().replace("\0", " ")
-            except OSError:
-                continue
-            yield int(entry.name), int(fields[1]), int(fields[3]), command
-
-
-def python_workers() -> list[int]:
-    """The worker processes of this test process's own Spark: what its Python daemon forked."""
-    parents = {pid: parent for pid, parent, _, _ in processes()}
-
-    def ours(pid: int) -> bool:
-        while pid > 1 and pid != os.getpid():
-            pid = parents.get(pid, 0)
-        return pid == os.getpid()
-
-    daemons = {pid for pid, _, _, command in processes() if "pyspark.daemon" in command and ours(pid)}
-    return [pid for pid, parent, _, _ in processes() if pid in daemons and parent in daemons]
-
-
-def staged_files(day: SampleDay) -> list[str]:
-    staging = Path(day.published.root.removeprefix("file://")) / ".cdi-staging"
-    return [str(path) for path in staging.rglob("*") if path.is_file() and "locks" not in path.parts]
 
 
 def test_a_killed_worker_is_replaced_and_nothing_is_doubled(file_day: SampleDay, spark: SparkSession) -> None:
@@ -114,7 +86,7 @@ def kill_at(moment: str, pause_seconds: float, day: SampleDay, folder: Path) -> 
     )
     job = subprocess.Popen(
         command,
-        env=spark_environment(require_java()),
+        env=spark_environment(require_java()) | QUICK_JVM,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
