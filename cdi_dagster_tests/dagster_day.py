@@ -224,6 +224,10 @@ class DagsterDay:
             "alerts": self.alerts,
         }
 
+    def use(self, **resources: Any) -> None:
+        """Put other resources in the place of the scripted ones."""
+        self.definitions = build_definitions(settings=self.settings, resource_overrides=self.resources | resources)
+
     @property
     def instigator_resources(self) -> dict[str, Any]:
         """What a schedule or sensor gets."""

@@ -23,11 +23,12 @@ def s3_endpoint() -> str:
     return f"http://{host}:{port}"
 
 
-def new_s3_storage() -> Storage:
+def new_s3_storage(*, versioned: bool = False) -> Storage:
     """Return a storage over a new, empty bucket."""
     endpoint = s3_endpoint()
     bucket = f"bucket-{uuid.uuid4().hex}"
-    boto3.client("s3", endpoint_url=endpoint, region_name=REGION).create_bucket(
-        Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION}
-    )
+    client = boto3.client("s3", endpoint_url=endpoint, region_name=REGION)
+    client.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    if versioned:
+        client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     return open_storage(f"s3://{bucket}", endpoint_url=endpoint, region_name=REGION)

@@ -35,7 +35,8 @@ from cdi_dagster.cli.options import (
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.ingest_report import IngestReport
-from cdi_dagster.core.places import pinned_input_key, run_prefix, run_report_key, tables_report_key
+from cdi_dagster.core.places import pinned_input_history_key, run_prefix, run_report_key, tables_report_key
+from cdi_dagster.ingestion.only_ingestion import only_ingestion
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage.interface import ObjectMissingError, Storage, open_storage
 
@@ -103,9 +104,11 @@ def ingest_command(
         *(["--allow-empty"] if allow_empty else []),
         *(["--allow-sparse-offsets"] if allow_sparse_offsets else []),
     ]
-    _pin(day, allow_empty=allow_empty, override_gate=override_gate)
-    key = run_report_key(collection, storage_day, day.correlation_id)
-    report = IngestReport.from_json(_run(day, "ingest_daily", _ingest_arguments(day, flags), key, verbose=verbose))
+    with only_ingestion(day.published, collection, storage_day, holder=day.correlation_id):
+        manifest = _pin(day, allow_empty=allow_empty, override_gate=override_gate)
+        key = run_report_key(collection, storage_day, day.correlation_id)
+        arguments = _ingest_arguments(day, manifest, flags)
+        report = IngestReport.from_json(_run(day, "ingest_daily", arguments, key, verbose=verbose))
     table_report = None
     if tables:
         key = tables_report_key(collection, storage_day, day.correlation_id)
@@ -129,21 +132,25 @@ def ingest_command(
     _show(result_console(), day, report, table_report)
 
 
-def _pin(day: _Day, *, allow_empty: bool, override_gate: bool) -> None:
+def _pin(day: _Day, *, allow_empty: bool, override_gate: bool) -> str:
+    """Pin the day behind the gate, and return the URI of the kept manifest: nothing can put another in its place."""
     from cdi_dagster.cli.gate import require_gate
-    from cdi_dagster.ingestion.pinning import pin_storage_day
+    from cdi_dagster.ingestion.pinning import pin_storage_day, require_unchanged
 
     require_gate(day.settings, day.corporate, day.published, day.collection, day.storage_day, override=override_gate)
     pinned = pin_storage_day(day.corporate, day.published, day.collection, day.storage_day, allow_empty=allow_empty)
+    # The second look at the listing: what is the same in both was there, whole, at the moment between.
+    require_unchanged(day.corporate, pinned)
     progress_console().print(
         f"Pinned {len(pinned.objects)} objects, {size_text(pinned.input_bytes)}; correlation id {day.correlation_id}"
     )
+    return day.published.uri(pinned_input_history_key(day.collection, day.storage_day, pinned.fingerprint))
 
 
-def _ingest_arguments(day: _Day, flags: Sequence[str]) -> list[str]:
+def _ingest_arguments(day: _Day, manifest: str, flags: Sequence[str]) -> list[str]:
     settings = day.settings
     arguments = [
-        *("--pinned-input", day.published.uri(pinned_input_key(day.collection, day.storage_day))),
+        *("--pinned-input", manifest),
         *("--published-root", day.published.root),
         *("--correlation-id", day.correlation_id),
         *("--max-rejected", settings.max_rejected),

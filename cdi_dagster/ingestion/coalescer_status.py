@@ -6,6 +6,7 @@ without Dagster. The verdict is `verdict`, pure; `MarkerCoalescerStatus` reads w
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
+from itertools import islice
 
 from cdi_dagster.coalescer.marker import InvalidMarkerError, Marker, MarkerState, read_marker
 from cdi_dagster.core.collections import Collection
@@ -13,6 +14,9 @@ from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
 from cdi_dagster.core.places import coalescer_marker_key
 from cdi_dagster.storage.interface import Storage, StorageError
+
+MOST_COUNTED = 1000
+"""Of the objects that wait for a coalescer: one page of S3's listing."""
 
 
 class MarkerCoalescerStatus:
@@ -40,7 +44,9 @@ class MarkerCoalescerStatus:
             marker = found[0] if found else None
             # The listing after the marker: a coalescer that begins in between then shows as a difference.
             running = marker is not None and marker.state is MarkerState.RUNNING
-            listing = () if running else tuple(self._corporate.list(collection.corporate_prefix(storage_day)))
+            objects = self._corporate.list(collection.corporate_prefix(storage_day))
+            # Without a marker only the reason needs them, and a day that is not coalesced may be endless.
+            listing = () if running else tuple(islice(objects, None if marker else MOST_COUNTED + 1))
         except (InvalidMarkerError, StorageError) as error:
             return CoalescerStatus(
                 state=CoalescerState.UNKNOWN, reason=f"coalescer for {storage_day}: its state cannot be read: {error}"
@@ -61,7 +67,8 @@ def verdict(
         lease_seconds: how old the heartbeat of a live coalescer may be.
     """
     if marker is None:
-        there = f"{len(listing)} objects wait for it" if listing else "there are no objects for it either"
+        count = f"more than {MOST_COUNTED}" if len(listing) > MOST_COUNTED else str(len(listing))
+        there = f"{count} objects wait for it" if listing else "there are no objects for it either"
         return CoalescerStatus(
             state=CoalescerState.NOT_STARTED, reason=f"coalescer for {storage_day} has not started; {there}"
         )

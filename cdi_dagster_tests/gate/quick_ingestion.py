@@ -1,0 +1,172 @@
+"""The ingestion without Spark: reads what was pinned, with the real reader and record engine, and publishes it.
+
+What it leaves on storage is what the Spark job leaves, so that asset, checks, marks and gate around it are real. Every
+launch is one line of a file, so that a test can count them across processes.
+"""
+
+import base64
+import gzip
+import json
+from collections import Counter
+from contextlib import closing
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from cdi_dagster.core.collections import Collection, find_collection
+from cdi_dagster.core.days import export_day_of
+from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, reconcile
+from cdi_dagster.core.pinned_input import PinnedInput
+from cdi_dagster.core.places import daily_records_prefix, run_report_key
+from cdi_dagster.core.table_sets import TABLE_SETS
+from cdi_dagster.core.tables_report import PublishedTable, TablesReport
+from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.resources.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
+from cdi_dagster.spark.read_ahead import opened
+from cdi_dagster.spark.reading import EnvelopeReader
+from cdi_dagster.spark.records.engine import RecordEngine
+from cdi_dagster.storage.interface import Storage, open_storage
+
+
+class UnwrappedKeys:
+    """Resolves data keys as the local key service does, without asking it."""
+
+    def data_keys(self, refs):
+        return {ref: base64.b64decode(ref.encrypted_data_key)[::-1] for ref in refs}
+
+
+def ingest_pinned(corporate: Storage, published: Storage, pinned: PinnedInput, correlation_id: str) -> IngestReport:
+    """Read every pinned object, reconcile, publish."""
+    collection = find_collection(pinned.collection_id)
+    engine = RecordEngine(collection, UnwrappedKeys())
+    records, counted = [], []
+    with closing(opened(corporate, pinned.objects)) as streams:
+        for entry, stream in streams:
+            reader = EnvelopeReader(stream, entry.key)
+            results = [engine.process(block.lines) for block in reader.blocks()]
+            records += [result.records for result in results]
+            counted.append(_counts(entry.key, reader, sum(result.published for result in results)))
+    reconcile(pinned, counted)
+    return _publish(published, collection, pinned, b"".join(records), tuple(counted), correlation_id)
+
+
+def _counts(key: str, reader: EnvelopeReader, records: int) -> ObjectCounts:
+    return ObjectCounts(
+        key=key,
+        read=reader.envelopes,
+        published=records,
+        rejected={},
+        blank_lines=reader.blank_lines,
+        compressed_bytes=reader.compressed_bytes,
+    )
+
+
+def _publish(
+    published: Storage,
+    collection: Collection,
+    pinned: PinnedInput,
+    records: bytes,
+    counted: tuple[ObjectCounts, ...],
+    correlation_id: str,
+) -> IngestReport:
+    prefix = daily_records_prefix(collection, pinned.storage_day)
+    with published.upload(f"{prefix}part-00000-{correlation_id}.jsonl.gz", group=correlation_id) as upload:
+        upload.write(gzip.compress(records))
+        part = upload.prepare()
+    count = records.count(b"\n")
+    report = IngestReport(
+        fingerprint=pinned.fingerprint,
+        objects=counted,
+        record_bytes=len(records),
+        published_bytes=part.size_bytes,
+        parts=1,
+        fallback_records=0,
+        key_service=KeyServiceCounts(),
+        reject_samples=(),
+        seconds=0.1,
+        published_prefix=prefix,
+        rejects_prefix=None,
+    )
+    mark = {
+        "fingerprint": pinned.fingerprint,
+        "correlation_id": correlation_id,
+        "collection": collection.id,
+        "storage_day": pinned.storage_day.isoformat(),
+        "export_day": export_day_of(pinned.storage_day).isoformat(),
+        "published": count,
+        "rejected": 0,
+        "record_bytes": len(records),
+        "published_bytes": part.size_bytes,
+        "parts": [{"key": part.key, "size_bytes": part.size_bytes, "records": count}],
+        "published_at": datetime.now(UTC).isoformat(),
+    }
+    # As the job does: the report first, so that whoever sees the mark finds it.
+    key = run_report_key(collection, pinned.storage_day, correlation_id)
+    published.write(key, json.dumps(report.to_json()).encode())
+    published.publish(prefix, [part], json.dumps(mark).encode(), group=correlation_id)
+    return report
+
+
+def published_records(published: Storage, collection: Collection, storage_day: date) -> "Counter[bytes] | None":
+    """Return the published records as a multiset, or None where nothing is published."""
+    mark = published_mark(published, collection, storage_day)
+    if mark is None:
+        return None
+    lines: Counter[bytes] = Counter()
+    for part in mark["parts"]:
+        lines.update(gzip.decompress(published.read(part["key"])).splitlines())
+    return lines
+
+
+class QuickLauncher(dg.ConfigurableResource):
+    """Stands where the step launcher stands."""
+
+    launches: str
+    """File that gets a line for every launch: step, storage day, fingerprint, run id."""
+
+    def launch(self, context: Any, step: SparkStep) -> LaunchEvidence:
+        root = step.arguments[step.arguments.index("--published-root") + 1]
+        published = open_storage(root)
+        if step.name == "ingest_daily":
+            manifest = step.arguments[step.arguments.index("--pinned-input") + 1]
+            pinned = PinnedInput.from_json(json.loads(published.read(manifest.removeprefix(f"{root}/"))))
+            self._note(step, pinned.fingerprint)
+            corporate = open_storage(pinned.corporate_root)
+            report = ingest_pinned(corporate, published, pinned, step.correlation_id).to_json()
+        else:
+            self._note(step, "")
+            report = _tables(step)
+        return LaunchEvidence(
+            report=report,
+            attempts=(LaunchAttempt(where="here", outcome="COMPLETED", seconds=0.1),),
+            log_location="/log",
+            cluster_id="local",
+        )
+
+    def _note(self, step: SparkStep, fingerprint: str) -> None:
+        with Path(self.launches).open("a") as file:
+            file.write(f"{step.name} {step.storage_day} {fingerprint} {step.correlation_id}\n")
+
+
+def _tables(step: SparkStep) -> dict[str, Any]:
+    members = {member.kind: member for member in TABLE_SETS["audit"]}
+    kinds = step.arguments[step.arguments.index("--tables") + 1].split(",")
+    return TablesReport(
+        correlation_id=step.correlation_id,
+        collection_id=step.collection.id,
+        storage_day=step.storage_day.isoformat(),
+        export_day=export_day_of(step.storage_day).isoformat(),
+        fingerprint="f" * 64,
+        records=1,
+        table_config="audit.json (shipped)",
+        table_config_sha256="a" * 64,
+        tables=tuple(
+            PublishedTable(
+                kind=kind, name=f"{members[kind].database}.{members[kind].name}", rows=1, columns=1, seconds=0.1
+            )
+            for kind in kinds
+        ),
+        seconds=0.1,
+    ).to_json()
