@@ -229,6 +229,12 @@ class EmrEmulator:
             self._cluster({"ClusterId": cluster_id}).terminate("Terminated by user request", code="USER_REQUEST")
         return {}
 
+    def _AddTags(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        request = self._cluster({"ClusterId": body["ResourceId"]}).request
+        tags = {tag["Key"]: tag for tag in [*request.get("Tags", []), *body["Tags"]]}
+        request["Tags"] = list(tags.values())
+        return {}
+
     def _ListInstanceFleets(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         return {"InstanceFleets": self._cluster(body).instance_fleets()}
 

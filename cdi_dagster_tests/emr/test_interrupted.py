@@ -90,22 +90,25 @@ def test_a_killed_run_worker_is_followed_by_one_that_takes_its_cluster_up(orches
     orchestrator.go.touch()
     assert second.wait(timeout=60) == 0
     said = orchestrator.said(second_run)
+    # `cdi clusters` goes by this tag: a cluster that was taken up is no orphan.
+    assert {"Key": "cdi:run_id", "Value": second_run} in cluster.request["Tags"]
     assert list(bench.emr.clusters) == [cluster.cluster_id]
     assert bench.emr.calls["RunJobFlow"] == 1
     assert [line for line in said if line in ("one of two", "two of two")] == ["one of two", "two of two"]
     assert any(line.startswith("EVIDENCE") and cluster.cluster_id in line for line in said)
 
 
-def test_a_job_that_ended_while_nobody_looked_counts_when_somebody_does(orchestrator: Orchestrator) -> None:
+def test_a_job_that_ended_while_nobody_looked_counts_for_the_next_run_of_the_day(orchestrator: Orchestrator) -> None:
     bench = orchestrator.bench
     first = orchestrator.start()
-    first_run = orchestrator.wait_for_word("one of two")
+    orchestrator.wait_for_word("one of two")
     first.kill()
     first.wait()
     orchestrator.go.touch()
     bench.emr.wait(lambda: bench.emr.live() == [])
 
-    second = orchestrator.start(parent=first_run)
+    # Not a re-execution: a run of its own, as the sensor or a click makes it.
+    second = orchestrator.start()
     assert second.wait(timeout=60) == 0
     assert "two of two" in orchestrator.said(orchestrator.newest().run_id)
     assert len(bench.emr.clusters) == 1

@@ -16,6 +16,7 @@ OPEN = Attempt(number=2, name="n-a2", profile="small", run_id="r1", asked_at=2.0
 FOUND = replace(FRESH, owner="other", begun_at=1.0, attempts=(DEAD, OPEN))
 SAME_RUN = Asker(run_id="r1", launch_id="r1", owner="me", is_continuation=True)
 PERSON = Asker(run_id="r2", launch_id="r1", owner="me", is_continuation=False)
+NEW_RUN = Asker(run_id="r3", launch_id="r3", owner="me", is_continuation=True)
 
 
 @pytest.fixture
@@ -69,15 +70,18 @@ def test_the_run_that_began_goes_on_with_its_attempt_and_its_budgets() -> None:
     assert [attempt.kind for attempt in mine.failed] == [TroubleKind.INTERNAL]
 
 
-def test_a_person_who_asks_again_gets_what_is_at_work_and_new_budgets() -> None:
-    mine = taken_up(FOUND, FRESH, PERSON)
-    assert (mine.current, mine.begun_at, mine.failed) == (OPEN, 100.0, ())
+@pytest.mark.parametrize("asker", [PERSON, NEW_RUN])
+def test_who_asks_again_gets_what_is_at_work_and_new_budgets(asker: Asker) -> None:
+    fresh = replace(FRESH, launch_id=asker.launch_id)
+    mine = taken_up(FOUND, fresh, asker)
+    assert (mine.current, mine.begun_at, mine.failed, mine.launch_id) == (OPEN, 100.0, (), asker.launch_id)
 
 
-def test_a_person_who_asks_again_for_what_is_over_gets_new_attempts_under_new_names() -> None:
+@pytest.mark.parametrize("asker", [PERSON, NEW_RUN])
+def test_who_asks_again_for_what_is_over_gets_new_attempts_under_new_names(asker: Asker) -> None:
     for outcome in (SUCCEEDED, FAILED):
         over = replace(FOUND, attempts=(DEAD,), outcome=outcome)
-        mine = taken_up(over, FRESH, PERSON)
+        mine = taken_up(over, replace(FRESH, launch_id=asker.launch_id), asker)
         assert (mine.outcome, mine.current, mine.failed, mine.attempts) == (None, None, (), (DEAD,))
 
 

@@ -164,6 +164,11 @@ class EmrApi:
         rows = _asked(lambda: list(self._pages("list_clusters", "Clusters", ClusterStates=list(states))))
         return [self._with_tags(row) for row in rows if row["Name"].startswith(name_prefix)]
 
+    def tag(self, cluster_id: str, tags: Mapping[str, str]) -> None:
+        """Add or replace tags of a cluster. Raises UnreachableError."""
+        rows = [{"Key": key, "Value": value} for key, value in tags.items()]
+        _asked(lambda: self._asking.add_tags(ResourceId=cluster_id, Tags=rows))
+
     # --- endings ----------------------------------------------------------------------------------------------
 
     def terminate(self, cluster_id: str) -> None:

@@ -1,7 +1,7 @@
-"""The launch ledger: what was asked of EMR for one launch, in storage, so that a killed process loses nothing.
+"""The launch ledger: what was asked of EMR for a step of a day, in storage, so that a killed process loses nothing.
 
-An object for each launch, replaced by compare-and-swap only. It is written *before* EMR is asked, so whatever a process
-was doing when it died, the next one knows the name to look for, and budgets are counted from it.
+An object for each collection, day and step, replaced by compare-and-swap only. It is written *before* EMR is asked, so
+whatever a process was doing when it died, the next one knows the name to look for, and budgets are counted from it.
 """
 
 import json
@@ -33,7 +33,7 @@ class Attempt:
     """One try. Times are epoch seconds.
 
     Attributes:
-        number: from 1, never used twice in a launch.
+        number: from 1, never used twice for a step of a day.
         name: cluster name, or step name on an existing cluster.
         profile: of the template; `existing` on an existing cluster.
         run_id: Dagster run that began it.
@@ -73,10 +73,10 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchEntry:
-    """Everything known about one launch.
+    """Everything known about the launch of a day's step, and those before it.
 
     Attributes:
-        launch_id: id of the first of the runs that belong together (a run and its retries).
+        launch_id: id of the first of the runs that belong together (a run and its retries) of the present launch.
         step: name of the Spark step.
         work: digest of what was asked (`request.work_of`).
         owner: the process that follows it now.
@@ -121,7 +121,7 @@ class LaunchEntry:
 
 
 class LaunchLedger:
-    """The entry of one launch in storage, as one process holds it.
+    """The entry in storage, as one process holds it.
 
     Every write proves that nobody else has written since: two processes that both believe in a run cannot both launch.
     """
@@ -131,7 +131,7 @@ class LaunchLedger:
 
         Args:
             storage: the published root.
-            prefix: of the launch, without an ending (`launch_prefix`).
+            prefix: of the day's step, without an ending (`launch_prefix`).
         """
         self._storage = storage
         self._key = f"{prefix}.json"
@@ -180,9 +180,12 @@ class LaunchLedger:
         return entry
 
 
-def launch_prefix(collection: Collection, storage_day: date, launch_id: str, step: str) -> str:
-    """Return where everything about one launch lies, without an ending."""
-    return f"{control_prefix(collection, storage_day)}launches/{launch_id}-{step}"
+def launch_prefix(collection: Collection, storage_day: date, step: str) -> str:
+    """Return where everything about the launches of a day's step lies, without an ending.
+
+    One place whoever asks: a run that was made anew, by the sensor or a person, finds the cluster of the one before.
+    """
+    return f"{control_prefix(collection, storage_day)}launches/{step}"
 
 
 def _entry(value: Mapping[str, Any]) -> LaunchEntry:

@@ -38,10 +38,11 @@ def attempt_name(step: SparkStep, launch_id: str, number: int) -> str:
 def work_of(step: SparkStep) -> str:
     """Return what a step works on, as a digest: two with the same one do the same.
 
-    The correlation id is left out: a retried run asks for the same work under a new one.
+    The correlation id is left out: another run asks for the same work under its own. The input's size is in it for the
+    steps whose arguments do not name what they read.
     """
     arguments = [argument for argument in step.arguments if argument != step.correlation_id]
-    return hashlib.sha256(json.dumps([step.name, arguments]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([step.name, arguments, step.input_bytes]).encode()).hexdigest()[:16]
 
 
 def job_flow_request(

@@ -21,9 +21,9 @@ from cdi_dagster.resources.emr.ending import end_attempt
 from cdi_dagster.resources.emr.evidence import attempt_line, evidence_of, failure_with_attempts
 from cdi_dagster.resources.emr.ledger import Attempt, LaunchEntry, LaunchLedger, launch_prefix
 from cdi_dagster.resources.emr.messages import StorageContextInjector, StorageMessageReader
-from cdi_dagster.resources.emr.request import attempt_name, tags_of, work_of
+from cdi_dagster.resources.emr.request import TAG_RUN_ID, attempt_name, tags_of, work_of
 from cdi_dagster.resources.emr.surroundings import Surroundings
-from cdi_dagster.resources.emr.taking_up import Asker, taken_up
+from cdi_dagster.resources.emr.taking_up import Asker, goes_on, taken_up
 from cdi_dagster.resources.interfaces import LaunchEvidence, SparkStep
 from cdi_dagster.resources.step_messages import StepMessages
 from cdi_dagster.storage.interface import Storage
@@ -50,12 +50,13 @@ class StepRun:
         self._published = published
         self._around = around
         self._live_stdio = live_stdio
-        self._prefix = launch_prefix(step.collection, step.storage_day, asker.launch_id, step.name)
+        self._prefix = launch_prefix(step.collection, step.storage_day, step.name)
         self._ledger = LaunchLedger(published, self._prefix)
         self._entry = LaunchEntry(
             launch_id=asker.launch_id, step=step.name, work=work_of(step), owner=asker.owner, begun_at=around.clock()
         )
         self._taken_up: Attempt | None = None
+        self._goes_on = False
 
     def run(self) -> LaunchEvidence:
         """Run the step to its end.
@@ -87,6 +88,7 @@ class StepRun:
     def _take_up(self) -> None:
         found = self._ledger.read()
         entry = taken_up(found, self._entry, self._asker)
+        self._goes_on = goes_on(found, self._asker)
         self._entry = self._ledger.write(entry)
         current = entry.current
         if current is None:
@@ -102,7 +104,7 @@ class StepRun:
             return
         self._taken_up = current
         self._around.say(
-            f"Run {current.run_id} had begun this launch: taking up its attempt {current.number} ({current.name}, "
+            f"Run {current.run_id} had begun this: taking up its attempt {current.number} ({current.name}, "
             f"cluster {current.cluster_id or 'not known yet'}). Nothing is started; its messages follow, from the first"
         )
 
@@ -154,6 +156,8 @@ class StepRun:
             return cluster_id
         attempt = replace(attempt, cluster_id=cluster_id)
         self._remember(attempt)
+        if self._taken_up and self._taken_up.number == attempt.number and self._target.is_own_cluster:
+            self._claim(cluster_id)
         self._around.say(f"Cluster {cluster_id}: {self._around.api.console_link(cluster_id)}")
         follower = AttemptFollower(
             self._around,
@@ -173,6 +177,13 @@ class StepRun:
             raise self._gave_up(f"cluster {cluster_id} could not be ended; terminate it by hand")
         return verdict
 
+    def _claim(self, cluster_id: str) -> None:
+        """Tag a cluster that was taken up with this run, so that `cdi clusters` does not take it for an orphan."""
+        try:
+            self._around.api.tag(cluster_id, {TAG_RUN_ID: self._asker.run_id})
+        except UnreachableError as error:
+            self._around.say(f"Cluster {cluster_id} still carries the tag of the run before: {error}")
+
     def _place(self, attempt: Attempt, session: dg.PipesSession) -> str | Trouble:
         pipes = [part for pair in session.get_bootstrap_cli_arguments().items() for part in pair]
         tags = tags_of(self._step, self._asker.run_id)
@@ -189,8 +200,8 @@ class StepRun:
             billed_seconds=round(billed_seconds, 1),
         )
         entry = self._entry.with_attempt(closed)
-        if trouble and self._taken_up and self._taken_up.number == attempt.number and not self._asker.is_continuation:
-            # A person asked again for what had died unseen: its failure is history, the budgets are theirs.
+        if trouble and self._taken_up and self._taken_up.number == attempt.number and not self._goes_on:
+            # Somebody asked again for what had died unseen: its failure is history, the budgets are theirs.
             entry = replace(entry, counted_from=attempt.number + 1)
         self._entry = self._ledger.write(entry)
         self._around.say(attempt_line(closed, self._target.template))

@@ -13,8 +13,8 @@ class Asker:
         run_id: Dagster run.
         launch_id: id of the first of the runs that belong together.
         owner: this process, and no other.
-        is_continuation: this is the run that began, or an automatic retry of it, so budgets go on; otherwise a person
-            has asked again, and they begin anew.
+        is_continuation: this is the first of those runs, or an automatic retry, so that budgets go on; otherwise
+            somebody has asked again, and they begin anew.
     """
 
     run_id: str
@@ -23,24 +23,26 @@ class Asker:
     is_continuation: bool
 
 
+def goes_on(found: LaunchEntry | None, asker: Asker) -> bool:
+    """Whether the asker goes on with the very launch that was found, budgets and all."""
+    return found is not None and found.launch_id == asker.launch_id and asker.is_continuation
+
+
 def taken_up(found: LaunchEntry | None, fresh: LaunchEntry, asker: Asker) -> LaunchEntry:
     """Return the entry that this process goes on from.
 
     Args:
-        found: the ledger's; None where the launch is new.
+        found: the ledger's; None where there is none yet.
         fresh: an entry without attempts, for what is asked now.
         asker: who asks.
     """
     if found is None:
         return fresh
+    history = replace(fresh, attempts=found.attempts, counted_from=len(found.attempts) + 1)
     if found.work != fresh.work:
-        # Other work: attempts are history. One that still runs is the caller's to end.
-        return replace(fresh, attempts=found.attempts, counted_from=len(found.attempts) + 1)
-    mine = replace(found, owner=asker.owner)
-    if asker.is_continuation:
+        # An attempt at other work that still runs is the caller's to end.
+        return history
+    if goes_on(found, asker):
         # What failed is judged again from its attempts, and by their budgets ends the same; success is believed.
-        return mine if found.outcome == SUCCEEDED else replace(mine, outcome=None)
-    if found.outcome is not None:
-        return replace(fresh, attempts=found.attempts, counted_from=len(found.attempts) + 1)
-    first = found.current.number if found.current else len(found.attempts) + 1
-    return replace(mine, begun_at=fresh.begun_at, counted_from=first)
+        return replace(found, owner=asker.owner, outcome=found.outcome if found.outcome == SUCCEEDED else None)
+    return replace(history, counted_from=found.current.number) if found.current else history
