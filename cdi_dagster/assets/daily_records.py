@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from cdi_dagster import names
+from cdi_dagster.assets.attempts import attempt_values, attempts_metadata
 from cdi_dagster.assets.gate import override_detail, pass_gate
 from cdi_dagster.assets.reject_report import reject_metadata
 from cdi_dagster.assets.steps import Step, recorded_step
@@ -92,6 +93,7 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
                 evidence = step_launcher.launch(context, _spark_step(step, pinned, config, options, published_storage))
             report = IngestReport.from_json(evidence.report)
             step.cluster_id = evidence.cluster_id
+            step.detail["attempts"] = attempt_values(evidence.attempts)
             step.s3_prefix = published_storage.uri(daily_records_prefix(collection, step.storage_day))
             step.detail |= dict(report.totals) | {"fingerprint": report.fingerprint}
             metadata = _metadata(report, evidence, step, published_storage)
@@ -164,12 +166,7 @@ def _metadata(
         "correlation_id": step.correlation_id,
         "cluster_id": evidence.cluster_id,
         "log": dg.MetadataValue.path(evidence.log_location),
-        "attempts": dg.MetadataValue.md(
-            "\n".join(
-                f"{n}. {attempt.where}: {attempt.outcome} after {attempt.seconds:.0f} s"
-                for n, attempt in enumerate(evidence.attempts, start=1)
-            )
-        ),
+        "attempts": attempts_metadata(attempt_values(evidence.attempts)),
     }
     if report.rejected:
         samples = [asdict(sample) for sample in report.reject_samples]

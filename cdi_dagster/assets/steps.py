@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from cdi_dagster import names
+from cdi_dagster.assets.attempts import attempts_metadata
 from cdi_dagster.assets.reject_report import reject_metadata
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of
@@ -142,6 +143,8 @@ def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:
     }
     if "last_log_lines" in error.detail:
         metadata["last_log_lines"] = dg.MetadataValue.md(f"```\n{error.detail['last_log_lines']}\n```")
+    if "attempts" in error.detail:
+        metadata["attempts"] = attempts_metadata(error.detail["attempts"])
     detail = {name: value for name, value in error.detail.items() if name != "last_log_lines"}
     if error.failure_class is FailureClass.RECORDS_REJECTED and detail:
         metadata |= reject_metadata(detail.pop("rejected_by_reason", {}), detail.pop("samples", ()))
@@ -202,6 +205,9 @@ def _record_failure(context: dg.AssetExecutionContext, status_table: StatusTable
     context.instance.add_run_tags(context.run.run_id, {names.FAILURE_CLASS_TAG: str(error.failure_class)})
     # The row of a duplicate would tell downstream readers that the day failed while the other run is at it.
     if error.failure_class is not FailureClass.DUPLICATE_RUN:
+        step.cluster_id = error.detail.get("cluster_id", step.cluster_id)
+        if "attempts" in error.detail:
+            step.detail["attempts"] = error.detail["attempts"]
         _put_failed(context, status_table, step, f"{error.failure_class}: {error.cause}")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from cdi_dagster import names
+from cdi_dagster.assets.attempts import attempt_values, attempts_metadata
 from cdi_dagster.assets.steps import recorded_step
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
@@ -64,6 +65,7 @@ def tables_asset(collection: Collection, partitions: dg.DailyPartitionsDefinitio
             )
             report = TablesReport.from_json(evidence.report)
             step.cluster_id = evidence.cluster_id
+            step.detail["table_attempts"] = attempt_values(evidence.attempts)
             step.detail |= {table.name: table.rows for table in report.tables}
             published = {table.kind: table for table in report.tables}
             missing = sorted(members.keys() - published.keys())
@@ -117,7 +119,9 @@ def _metadata(
         "date_str": report.export_day,
         "table_definition": report.table_config,
         "correlation_id": report.correlation_id,
+        "cluster_id": evidence.cluster_id,
         "log": dg.MetadataValue.path(evidence.log_location),
+        "attempts": attempts_metadata(attempt_values(evidence.attempts)),
     }
     if table.location:
         metadata["location"] = dg.MetadataValue.path(table.location)

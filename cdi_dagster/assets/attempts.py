@@ -1,0 +1,31 @@
+"""The attempts of a launch, as run page and status row show them. For assets only."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from cdi_dagster.resources.interfaces import LaunchAttempt
+
+
+def attempt_values(attempts: Sequence[LaunchAttempt]) -> list[dict[str, Any]]:
+    """Return the attempts as plain JSON values, as a failed launch has them in its detail."""
+    return [
+        {"where": each.where, "outcome": each.outcome, "seconds": each.seconds, "link": each.link, **each.detail}
+        for each in attempts
+    ]
+
+
+def attempts_metadata(attempts: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
+    """Return a numbered line for each attempt: where (linked), how it ended, when, and about what it cost."""
+    return dg.MetadataValue.md("\n".join(f"{n}. {_line(attempt)}" for n, attempt in enumerate(attempts, start=1)))
+
+
+def _line(attempt: Mapping[str, Any]) -> str:
+    where = f"[{attempt['where']}]({attempt['link']})" if attempt.get("link") else attempt["where"]
+    line = f"{where}: {attempt['outcome']} after {attempt['seconds']:.0f} s"
+    if attempt.get("estimated_instance_hours"):
+        line += f", about {attempt['estimated_instance_hours']:.2f} instance-hours"
+    if attempt.get("estimated_cost_usd"):
+        line += f" ({attempt['estimated_cost_usd']:.2f} USD)"
+    return line
