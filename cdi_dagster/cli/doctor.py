@@ -70,7 +70,7 @@ def check_java(settings: Settings) -> Finding:
 
 
 def check_spark(settings: Settings) -> Finding:
-    """Whether spark-submit starts."""
+    """Whether spark-submit starts, and has what it needs where tables are published to S3."""
     from cdi_dagster.ingestion.spark_submit import (
         SparkProcessConfig,
         require_java,
@@ -81,7 +81,8 @@ def check_spark(settings: Settings) -> Finding:
     if settings.deployment == "emr":
         return _note("not needed here: Spark runs on EMR")
     try:
-        submit = spark_submit_command("ingest_daily", (), config=SparkProcessConfig(work_folder=settings.home))[0]
+        config = SparkProcessConfig(work_folder=settings.home, s3a_jars=settings.s3a_jars)
+        submit = spark_submit_command("publish_tables", ("--published-root", settings.published_root), config=config)[0]
         environment = spark_environment(require_java())
     except CdiError as error:
         return _failed(error.cause, error.next_step)

@@ -13,6 +13,14 @@ def test_a_missing_java_is_named_with_what_to_install(cdi: Cdi, tmp_path: Path) 
     assert "Install a Java 17 runtime" in answer.stdout
 
 
+def test_spark_without_the_jars_for_tables_on_s3_is_told_how_to_get_them(cdi: Cdi, tmp_path: Path) -> None:
+    answer = cdi("doctor", "--only", "spark", "--json", CDI_PUBLISHED_ROOT="s3://bucket", CDI_S3A_JARS=str(tmp_path))
+    assert answer.exit_code == 1
+    finding = answer.json["checks"]["spark"]
+    assert "hadoop-aws" in finding["text"]
+    assert "make s3a-jars" in finding["mend"]
+
+
 def test_a_published_root_that_cannot_be_written_fails(cdi: Cdi, tmp_path: Path) -> None:
     (tmp_path / "a_file").write_text("in the way")
     root = (tmp_path / "a_file" / "published").as_uri()
