@@ -1,0 +1,118 @@
+"""Spark jobs as processes of their own behind an S3 that cuts connections, or kills the job, at a chosen request."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from cdi_dagster.ingestion.local_metastore import local_metastore_conf
+from cdi_dagster.ingestion.spark_submit import (
+    SparkProcessConfig,
+    require_java,
+    spark_environment,
+    spark_submit_command,
+)
+from cdi_dagster.storage import Storage
+from cdi_dagster_tests.s3_server import REGION, s3_endpoint
+from cdi_dagster_tests.storage.faulty_s3 import Proxy
+
+Chosen = Callable[[str, str], bool]
+"""Says of a method and a path whether it is the request that is meant."""
+
+
+@dataclass
+class Once:
+    """What happens at the first request that is meant: the connection is cut in its answer, or the job is killed.
+
+    Attributes:
+        chosen: which request.
+        body_bytes: of the answer to let through before the connection is cut.
+        session: of the processes to kill; None kills nothing.
+        happened: whether it did.
+    """
+
+    chosen: Chosen
+    body_bytes: int = 0
+    session: int | None = None
+    happened: bool = False
+
+    def __call__(self, method: str, path: str, count: int) -> int | None:
+        """As `Proxy` asks it, once S3 has carried the request out."""
+        if self.happened or not self.chosen(method, path):
+            return None
+        self.happened = True
+        if self.session is not None:
+            kill_session(self.session)
+        return self.body_bytes
+
+
+def kill_session(session: int) -> None:
+    """Kill every process of a session with SIGKILL: the JVM, Spark's Python daemon, its workers."""
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.getsid(int(entry.name)) == session:
+                os.kill(int(entry.name), signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def spark_config(folder: Path) -> SparkProcessConfig:
+    """Return how Spark runs in these tests: two cores, four tries a task, metastore and logs in the folder."""
+    conf = local_metastore_conf(folder / "metastore")
+    return SparkProcessConfig(work_folder=folder / "work", master="local[2,4]", driver_memory="1g", conf=conf)
+
+
+def killed_at(chosen: Chosen, name: str, arguments: Sequence[str], *, config: SparkProcessConfig) -> None:
+    """Run a job as the local launcher does, and kill it whole the moment S3 has carried out the chosen request."""
+    kill = Once(chosen)
+    with Proxy(s3_endpoint(), kill) as proxy:
+        log = config.work_folder / "killed.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output, s3_at(proxy.url):
+            job = subprocess.Popen(
+                spark_submit_command(name, arguments, config=config),
+                env=spark_environment(require_java()),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+            kill.session = job.pid
+            try:
+                job.wait(timeout=280)
+            finally:
+                kill_session(job.pid)
+        assert kill.happened, f"the job ended before it could be killed:\n{log.read_text()[-3000:]}"
+
+
+@contextmanager
+def s3_at(url: str) -> Iterator[None]:
+    """Let S3 be at this address for what is started meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", url)
+        patch.setenv("AWS_DEFAULT_REGION", REGION)
+        yield
+
+
+def keep_versions(storage: Storage) -> None:
+    """Let a storage's bucket keep versions."""
+    _client().put_bucket_versioning(Bucket=_bucket(storage), VersioningConfiguration={"Status": "Enabled"})
+
+
+def unfinished_uploads(storage: Storage) -> list[str]:
+    """Return the keys of uploads that were begun and neither completed nor aborted."""
+    return [found["Key"] for found in _client().list_multipart_uploads(Bucket=_bucket(storage)).get("Uploads", [])]
+
+
+def _bucket(storage: Storage) -> str:
+    return storage.root.removeprefix("s3://")
+
+
+def _client() -> Any:
+    return boto3.client("s3", endpoint_url=s3_endpoint(), region_name=REGION)
