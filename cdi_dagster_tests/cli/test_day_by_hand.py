@@ -53,7 +53,8 @@ def test_ingest_refuses_to_run_beside_the_coalescer_and_starts_nothing(cdi: Cdi,
     answer = cdi("ingest", *DAY)
     assert answer.exit_code == 1
     assert answer.stderr.startswith("COALESCER_NOT_STARTED: ")
-    assert not [path for path in (home / "published").rglob("*") if path.is_file()]
+    assert not list((home / "published").rglob("pinned_input.json"))
+    assert not list((home / "published").rglob("daily"))
     assert not (home / "runs").exists()
 
 
