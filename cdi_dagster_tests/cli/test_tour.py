@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import click
 import pytest
@@ -11,8 +10,7 @@ from cdi_dagster.cli.app import COMMANDS, cdi
 from cdi_dagster_tests.cli.conftest import Cdi
 
 
-def test_tour_names_every_command_and_is_quick() -> None:
-    started = time.monotonic()
+def test_tour_names_every_command_and_imports_nothing_heavy() -> None:
     answer = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "cdi_dagster.cli", "--help"],
         capture_output=True,
@@ -20,12 +18,10 @@ def test_tour_names_every_command_and_is_quick() -> None:
         check=True,
         timeout=60,
     )
-    seconds = time.monotonic() - started
     for entry in COMMANDS:
         assert f"{entry.name} " in answer.stdout
     imported = {line.rpartition("|")[2].strip() for line in answer.stderr.splitlines() if "import time:" in line}
     assert not {"dagster", "boto3", "pyspark", "pydantic", "cryptography"} & imported
-    assert seconds < 5  # 0.13 s on an idle machine; the imports above are what would make it slow
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in COMMANDS])
@@ -33,7 +29,10 @@ def test_every_command_of_the_tour_exists_takes_json_and_explains_itself(name: s
     command = cdi.get_command(click.Context(cdi), name)
     assert isinstance(command, click.Command)
     assert command.help
-    assert any("--json" in parameter.opts for parameter in command.params)
+    leaves = command.commands.values() if isinstance(command, click.Group) else [command]
+    for leaf in leaves:
+        assert leaf.help
+        assert any("--json" in parameter.opts for parameter in leaf.params)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,37 @@
+"""Rejects from the terminal: counted by reason, shown by place, replayed, never shown by content."""
+
+import pytest
+
+from cdi_dagster.demo.key_service import DevelopmentKeyService
+from cdi_dagster_tests.cli.conftest import Cdi
+
+DAY = ("--collection", "data:businessAudit", "--storage-day", "2023-03-26")
+
+
+def test_a_day_without_rejects_says_so_and_an_unpublished_day_is_not_replayed(cdi: Cdi) -> None:
+    assert cdi("rejects", "show", *DAY).stdout.startswith("No rejects are kept of data:businessAudit")
+    answer = cdi("rejects", "replay", *DAY)
+    assert answer.exit_code == 1
+    assert answer.stderr.startswith("INPUT_INVALID: data:businessAudit, storage day 2023-03-26, is not published")
+    assert "materialise the day again" in answer.stderr
+
+
+@pytest.mark.spark
+def test_rejects_of_a_day_are_shown_by_place_and_replayed(cdi: Cdi) -> None:
+    sample = ("sample", *DAY, "--records", "60", "--objects", "3", "--bad-envelopes", "6")
+    assert cdi(*sample).exit_code == 0
+    assert cdi("coalesce", *DAY).exit_code == 0
+    with DevelopmentKeyService() as service:
+        answer = cdi("ingest", *DAY, "--dks-url", service.url, "--max-rejected", "6", "--json")
+        assert answer.exit_code == 0, answer.stderr
+        assert answer.json["rejected"] == 6
+
+        shown = cdi("rejects", "show", *DAY, "--json").json
+        assert shown["by_reason"] == answer.json["rejected_by_reason"]
+        assert len(shown["places"]) == 6
+        assert {"reason", "detail", "key", "line_number", "offset"} == set(shown["places"][0])
+        assert "encryptedEncryptionKey" not in cdi("rejects", "show", *DAY).stdout
+
+        replayed = cdi("rejects", "replay", *DAY, "--dks-url", service.url)
+    assert replayed.exit_code == 1
+    assert replayed.stderr.splitlines()[-2].startswith("RECORDS_REJECTED: All 6 rejects were rejected again")
