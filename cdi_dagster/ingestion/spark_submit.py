@@ -120,6 +120,10 @@ def spark_environment(java: Path) -> dict[str, str]:
     environment["PYSPARK_PYTHON"] = environment["PYSPARK_DRIVER_PYTHON"] = sys.executable
     environment["PYTHONUNBUFFERED"] = "1"
     environment["SPARK_LOCAL_IP"] = "127.0.0.1"
+    # Spark logs what an error in a task says, and that may quote a row: this pattern keeps its class and its stack.
+    log_pattern = Path(cdi_dagster.__file__).parent / "spark" / "log4j2.json"
+    options = f'"-Dlog4j2.configurationFile={log_pattern.as_uri()}" {environment.get("SPARK_SUBMIT_OPTS", "")}'
+    environment["SPARK_SUBMIT_OPTS"] = options.rstrip()
     if "JAVA_HOME" not in environment:
         environment["PATH"] = os.pathsep.join((str(java.parent), environment.get("PATH", "")))
     return environment

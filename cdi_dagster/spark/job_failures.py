@@ -3,6 +3,7 @@
 For the job modules only. What a module knows to be wrong it raises as `CdiError` itself; this is for the rest.
 """
 
+import re
 from typing import Any
 
 from py4j.protocol import Py4JError
@@ -15,6 +16,12 @@ _DERBY_IS_OPEN = "Another instance of Derby"
 _MEMORY = ("java.lang.OutOfMemoryError", "SparkOutOfMemoryError")
 _DISK_FULL = "No space left on device"
 _MOST_CAUSES = 30
+
+_OF_A_TASK = re.compile(
+    r"Job aborted due to stage failure|Lost task \d|SQLSTATE: 22|\[(CAST_|FAILED_|INCONSISTENT_BEHAVIOR)"
+)
+_JAVA_ERROR = re.compile(r"(?<![\w.$])(?:[a-z]\w*\.)+([A-Z]\w*(?:Exception|Error))(?=[:\s])")
+_SPARK_CONDITION = re.compile(r"\[([A-Z][A-Z0-9_.]{4,60})\]")
 
 
 def failure_of(error: Exception) -> CdiError:
@@ -56,9 +63,15 @@ def _java_causes(error: Exception) -> list[str]:
 
 
 def _gist(error: Exception) -> str:
-    """Return the first line that says something, scrubbed: Spark's errors quote plans and values further down."""
+    """Return the first line that says something, scrubbed: Spark's errors quote plans and values further down.
+
+    Of an error within a task only its class and Spark's name for it: it may quote the row it failed on.
+    """
     if isinstance(error, Py4JError) and getattr(error, "java_exception", None) is not None:
         text = str(error.java_exception)
     else:
         text = str(error)
+    if _OF_A_TASK.search(text):
+        names = dict.fromkeys(_JAVA_ERROR.findall(text) + _SPARK_CONDITION.findall(text))
+        return f"a task failed with {', '.join(names) or 'an error without a name'}; its text may hold payload"
     return scrub(next((line for line in text.splitlines() if line.strip()), "it gave no reason"))

@@ -57,6 +57,18 @@ if any("pyspark.daemon" in part for part in sys.orig_argv):
     decrypt._decryptor, engine.try_record = decryptor, try_record
 """
 
+# And this makes a row of the tables fail in Spark itself, whose errors quote what they fail on.
+BROKEN_TABLES = """
+import sys
+if any("publish_tables.py" in part for part in sys.orig_argv):
+    from cdi_dagster.spark.tables import transforms
+    from pyspark.sql import functions as F
+    def managed_rows(records, *rest, ordinary=transforms.managed_rows):
+        quoting = F.raise_error(F.concat(F.lit("at\\n "), "val"))
+        return ordinary(records.select(F.concat("val", quoting).alias("val")), *rest)
+    transforms.managed_rows = managed_rows
+"""
+
 
 @dataclass
 class Run:
@@ -96,7 +108,7 @@ class Installation:
         """Where outputs are while they are written."""
         return Path(self._settings.published_root.removeprefix("file://")) / ".cdi-staging"
 
-    def settings(self, dks_url: str) -> Settings:
+    def settings(self, dks_url: str, *, event_log: bool) -> Settings:
         return load_settings(
             home=self.home,
             dks_url=dks_url,
@@ -104,7 +116,7 @@ class Installation:
             spark_master="local[2,4]",
             spark_driver_memory="1g",
             spark_conf={
-                "spark.eventLog.enabled": "true",
+                "spark.eventLog.enabled": str(event_log).lower(),
                 "spark.eventLog.dir": self._event_logs.as_uri(),
                 **dict.fromkeys(
                     ("spark.shuffle.compress", "spark.shuffle.spill.compress", "spark.broadcast.compress"), "false"
@@ -114,8 +126,16 @@ class Installation:
             },
         )
 
-    def run(self, storage_day: date, service: ScriptedKeyService, assets: Sequence[str] = (INPUT, RECORDS)) -> Run:
-        job = build_definitions(settings=self.settings(service.url)).resolve_job_def(f"{AUDIT.asset_name}_daily")
+    def run(
+        self,
+        storage_day: date,
+        service: ScriptedKeyService,
+        assets: Sequence[str] = (INPUT, RECORDS),
+        *,
+        event_log: bool = True,
+    ) -> Run:
+        definitions = build_definitions(settings=self.settings(service.url, event_log=event_log))
+        job = definitions.resolve_job_def(f"{AUDIT.asset_name}_daily")
         # What is removed again; what stays is searched afterwards.
         watcher = Watcher([self.home / "runs", self.home / "temp"], SECRETS)
         with watcher:
@@ -225,6 +245,26 @@ def test_a_failing_run_leaves_none(
     if trouble == "unforeseen":
         assert "RuntimeError in try_record" in run.failure["cause"]
     assert rows_of(installation, day) == []
+    installation.require_no_leak(run)
+
+
+@pytest.mark.spark
+def test_tables_whose_rows_fail_leave_none(
+    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = DAY + timedelta(days=6)
+    write_day(installation.corporate, day, good_envelopes(60))
+    (tmp_path / "sitecustomize.py").write_text(BROKEN_TABLES)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with ScriptedKeyService() as service:
+        # Spark's event log quotes the errors of tasks in full, and nothing can redact it.
+        run = installation.run(day, service, assets=(), event_log=False)
+    assert run.failure["failure_class"] == "JOB_FAILED"
+    assert "a task failed with" in run.failure["cause"]
+    assert "RuntimeException" in run.failure["cause"]
+    log = (installation.home / "runs" / run.result.run_id / "publish_tables.log").read_text()
+    assert "Exception in task" in log
+    assert "\tat org.apache.spark." in log
     installation.require_no_leak(run)
 
 
