@@ -11,9 +11,9 @@ from cdi_dagster_tests.s3_server import REGION, new_s3_storage, s3_endpoint
 from cdi_dagster_tests.spark.ingest_support import SampleDay
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def dks_url() -> Iterator[str]:
-    """A key service that answers."""
+    """A key service that answers; one for each test, as the workers keep the keys of one that they know."""
     with DevelopmentKeyService() as service:
         yield service.url
 

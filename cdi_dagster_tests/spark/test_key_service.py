@@ -159,12 +159,10 @@ def test_the_missing_keys_of_a_block_are_asked_for_at_once_but_not_more_than_all
         assert len(service.peers) == 6  # and each over a connection that is kept
 
 
-def test_ten_milliseconds_a_call_cost_a_block_of_160_keys_a_tenth_of_their_sum() -> None:
-    with ScriptedKeyService(latency_seconds=0.01) as service, KeyServiceClient(config(service)) as client:
-        client.data_keys(ref(number) for number in range(1_000, 1_016))
-        started = time.monotonic()
+def test_a_block_waits_for_many_slow_answers_at_once() -> None:
+    with ScriptedKeyService(latency_seconds=0.05) as service, KeyServiceClient(config(service)) as client:
         client.data_keys(ref(number) for number in range(160))
-        assert time.monotonic() - started < 0.8  # 1.6 s one after another; 0.1 s at best
+        assert service.most_at_once > 8  # of 16; judged by no clock, which a busy machine would stretch
 
 
 def test_one_missing_key_is_asked_for_without_starting_a_thread(service: ScriptedKeyService) -> None:
