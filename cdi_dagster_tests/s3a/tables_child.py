@@ -1,0 +1,66 @@
+"""A Spark of its own on a test's tables: `python -m cdi_dagster_tests.s3a.tables_child <folder> <stop | go on> …`.
+
+The rest are arguments of publish_tables. Prints what readers find, publishes the day again, and prints what they find
+then, as JSON, a line each. Told to stop, it says so between the first table and the second, and waits to be killed.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from cdi_dagster.ingestion.local_metastore import local_metastore_conf
+from cdi_dagster.ingestion.s3a_conf import s3a_conf_here
+from cdi_dagster.spark.publish_tables import main
+from cdi_dagster.spark.tables import publication
+from cdi_dagster.spark.tables.partition import Attempt
+from cdi_dagster_tests.s3a.conftest import pyspark_folder
+from cdi_dagster_tests.spark.tables.daily_records import MANAGED, RAW
+
+
+def say(value: Any) -> None:
+    print(json.dumps(value), flush=True)
+
+
+def start_spark(folder: Path) -> SparkSession:
+    settings = {
+        "spark.ui.enabled": "false",
+        **s3a_conf_here(pyspark_folder(), os.environ),
+        **local_metastore_conf(folder / "metastore"),
+    }
+    builder = SparkSession.builder.master("local[2]")
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    return builder.enableHiveSupport().getOrCreate()
+
+
+def stop_before_managed() -> None:
+    publish_attempt = publication.publish_attempt
+
+    def publish_or_stop(spark: SparkSession, attempt: Attempt, folder: str) -> None:
+        if attempt.table == MANAGED:
+            say("raw is published, managed is not")
+            sys.stdin.read()
+        publish_attempt(spark, attempt, folder)
+
+    publication.publish_attempt = publish_or_stop  # type: ignore[assignment]
+
+
+def tables(spark: SparkSession) -> dict[str, list[str]]:
+    raw = spark.table(RAW).collect()
+    managed = spark.table(MANAGED).collect()
+    return {"raw": sorted(row["val"] for row in raw), "managed": sorted(row["audit_id"] for row in managed)}
+
+
+if __name__ == "__main__":
+    where, what, *arguments = sys.argv[1:]
+    session = start_spark(Path(where))
+    say(tables(session))
+    if what == "stop":
+        stop_before_managed()
+    exit_code = main(arguments)
+    say(tables(session))
+    sys.exit(exit_code)
