@@ -1,0 +1,204 @@
+"""One day as production runs it: Dagster with CDI_DEPLOYMENT=emr, clusters that install the bundle, Spark over S3A.
+
+Real: sample, coalescer, gate, pin, launcher, bundle and its bootstrap, both Spark jobs, S3A, publication, checks and
+status row. Emulated: EMR (its clusters are processes here), S3 and DynamoDB (moto). What a node has of itself, on EMR
+by the release and the template, is here a `spark-defaults.conf` and a stand-in for the AWS CLI.
+"""
+
+import gzip
+import io
+import json
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow.orc as orc
+import pytest
+
+import cdi_dagster
+from cdi_dagster import names
+from cdi_dagster.bundle.build import build_bundle
+from cdi_dagster.bundle.upload import upload_bundle
+from cdi_dagster.coalescer import coalesce
+from cdi_dagster.core.collections import find_collection
+from cdi_dagster.core.places import tables_report_key
+from cdi_dagster.core.tables_report import TablesReport
+from cdi_dagster.definitions import build_definitions
+from cdi_dagster.demo.key_service import DevelopmentKeyService
+from cdi_dagster.demo.sample import write_sample
+from cdi_dagster.ingestion.local_metastore import local_metastore_conf
+from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.ingestion.s3a_conf import s3a_conf
+from cdi_dagster.settings import load_settings
+from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator
+from cdi_dagster_tests.s3a import aws_shim
+
+pytestmark = [
+    pytest.mark.spark,
+    pytest.mark.timeout(900),  # a bundle, two virtual environments, two JVMs: two minutes alone
+    pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the bundle's wheels are for Python 3.11"),
+]
+
+AUDIT = find_collection("data:businessAudit")
+DAY = date(2023, 3, 26)
+REPOSITORY = Path(cdi_dagster.__file__).parents[1]
+RECORDS = 400
+
+
+@dataclass(frozen=True)
+class Account:
+    """An AWS account, as far as it is needed."""
+
+    emr: EmrEmulator
+    corporate: Storage
+    published: Storage
+    bundle_uri: str
+
+
+@pytest.fixture
+def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3a_jars: tuple[Path, ...]) -> Iterator[Account]:
+    """Buckets, the status table, the bundle as `cdi deploy` stores it, and EMR."""
+    with EmrEmulator(tmp_path / "emr") as emr:
+        environment = {
+            "AWS_ENDPOINT_URL": emr.endpoint,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": REGION,
+        }
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        emr.step_environment = node_environment(tmp_path / "node", s3a_jars, emr.endpoint)
+        name = f"cdi-{uuid.uuid4().hex[:12]}"
+        for bucket in (f"{name}-corporate", f"{name}-published", f"{name}-ops"):
+            emr.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+        create_status_table(emr.client("dynamodb"))
+        bundle = build_bundle(tmp_path / "bundles", constraints=REPOSITORY / "constraints.txt")
+        bundles = f"s3://{name}-ops/bundles"
+        upload_bundle(bundle.folder, open_storage(bundles))
+        template = REPOSITORY / "cdi_dagster_tests" / "emr" / "template.yaml"
+        (tmp_path / "cluster.yaml").write_text(template.read_text().replace("LOGS", f"{name}-ops"))
+        yield Account(
+            emr=emr,
+            corporate=open_storage(f"s3://{name}-corporate"),
+            published=open_storage(f"s3://{name}-published"),
+            bundle_uri=f"{bundles}/{bundle.id}",
+        )
+
+
+def node_environment(folder: Path, jars: tuple[Path, ...], endpoint: str) -> dict[str, str]:
+    """Make what a node of an EMR cluster has of itself: the AWS CLI, a Python 3.11, S3A, a metastore."""
+    folder.mkdir()
+    aws = folder / "aws"
+    aws.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{aws_shim.__file__}" "$@"\n')
+    aws.chmod(0o755)
+    conf = {
+        "spark.ui.enabled": "false",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.log.level": "WARN",
+        **s3a_conf(jars, endpoint_url=endpoint, region=REGION),
+        **local_metastore_conf(folder / "metastore"),
+    }
+    (folder / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in conf.items()))
+    return {
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        "CDI_PYTHON": sys.executable,
+        "SPARK_CONF_DIR": str(folder),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+    }
+
+
+def create_status_table(client: Any) -> None:
+    keys = ("Correlation_Id", "HASH"), ("DataProduct", "RANGE")
+    client.create_table(
+        TableName="data_pipeline_metadata",
+        KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in keys],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name, _ in keys],
+        BillingMode="PAY_PER_REQUEST",
+    )
+
+
+def test_a_day_goes_from_raw_objects_to_checked_tables_through_dagster_on_emr(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sample(account.corporate, AUDIT, DAY, records=RECORDS, objects=24, seed=1)
+    coalesce(account.corporate, AUDIT, DAY)
+
+    with DevelopmentKeyService() as key_service, dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        result = run_the_day(account, tmp_path, key_service.url, instance, monkeypatch)
+
+    assert result.success
+    failed = {check.check_name for check in result.get_asset_check_evaluations() if not check.passed}
+    # Red by right: it looks at the last days of the wall clock, which nobody ingested here.
+    assert failed == {names.ON_TIME_CHECK}
+    mark = published_mark(account.published, AUDIT, DAY)
+    assert mark is not None
+    assert mark["published"] == RECORDS
+    records = sorted(line for part in mark["parts"] for line in lines_of(account.published, part["key"]))
+    report = TablesReport.from_json(json.loads(account.published.read(tables_report_key(AUDIT, DAY, result.run_id))))
+    assert [(table.kind, table.rows) for table in report.tables] == [
+        (kind, RECORDS) for kind in ("raw", "managed", "secured", "redacted")
+    ]
+    assert report.tables[0].location is not None
+    assert sorted(raw_values(account.published, report.tables[0].location)) == records
+
+    # Each step had a cluster of its own, which installed the bundle, ran our entry point and is gone.
+    clusters = list(account.emr.clusters.values())
+    assert [cluster.state for cluster in clusters] == ["TERMINATED"] * 2
+    assert [step.state for cluster in clusters for step in cluster.steps] == ["COMPLETED"] * 2
+    assert account.emr.live() == []
+    python = clusters[0].folder / "opt" / "cdi" / "venv" / "bin" / "python"
+    assert python.exists()
+    row = status_row(account, result.run_id)
+    assert (row["Status"], row["Cluster_Id"]) == ("COMPLETED", clusters[-1].cluster_id)
+
+
+def run_the_day(
+    account: Account, folder: Path, dks_url: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> dg.ExecuteInProcessResult:
+    """Run the daily job as the environment of production sets it up."""
+    environment = {
+        "CDI_DEPLOYMENT": "emr",
+        "CDI_HOME": str(folder / "home"),
+        "CDI_CORPORATE_ROOT": account.corporate.root,
+        "CDI_PUBLISHED_ROOT": account.published.root,
+        "CDI_FIRST_STORAGE_DAY": "2023-03-01",
+        "CDI_DKS_URL": dks_url,
+        "CDI_EMR_TEMPLATE": str(folder / "cluster.yaml"),
+        "CDI_EMR_BUNDLE_URI": account.bundle_uri,
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    definitions = build_definitions(settings=load_settings())
+    # The one thing that is not as in production: looks every second, not every twenty.
+    launcher = (definitions.resources or {})["step_launcher"]
+    launcher = type(launcher)(**{**launcher.model_dump(), "poll_interval_seconds": 1.0})
+    definitions = build_definitions(settings=load_settings(), resource_overrides={"step_launcher": launcher})
+    return definitions.resolve_job_def(f"{AUDIT.asset_name}_daily").execute_in_process(
+        partition_key=DAY.isoformat(), instance=instance, raise_on_error=False
+    )
+
+
+def lines_of(storage: Storage, key: str) -> list[str]:
+    return gzip.decompress(storage.read(key)).decode().split("\n")[:-1]
+
+
+def raw_values(storage: Storage, location: str) -> list[str]:
+    """The records in a raw table, read from its files without Spark."""
+    prefix = location.removeprefix(f"{storage.root}/").replace("%3D", "=")
+    files = [stored.key for stored in storage.list(prefix) if stored.key.endswith(".orc")]
+    assert files
+    return [value for key in files for value in orc.ORCFile(io.BytesIO(storage.read(key))).read()["val"].to_pylist()]
+
+
+def status_row(account: Account, run_id: str) -> dict[str, str]:
+    key = {"Correlation_Id": {"S": run_id}, "DataProduct": {"S": f"CDI-{AUDIT.id}"}}
+    item = account.emr.client("dynamodb").get_item(TableName="data_pipeline_metadata", Key=key)["Item"]
+    return {name: next(iter(value.values())) for name, value in item.items()}
