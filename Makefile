@@ -62,7 +62,7 @@ test: $(INSTALLED) java ## Run all tests
 
 .PHONY: test-spark4
 test-spark4: $(INSTALLED_SPARK4) $(INSTALLED) java ## Run the tests of the Spark side on Spark 4, in its own environment
-	@.venv-spark4/bin/python -m pytest cdi_dagster_tests/spark
+	@.venv-spark4/bin/python -m pytest cdi_dagster_tests/spark cdi_dagster_tests/s3a/test_publish_tables_on_s3.py
 
 .PHONY: check
 check: $(INSTALLED) ## Format, lint, types and import contracts, without changing anything

@@ -98,7 +98,7 @@ def test_nothing_is_renamed(day: PublishedDay) -> None:
     files = [
         (method, path)
         for method, path, _ in day.requests
-        if method in ("PUT", "POST") and ".orc" in path and "/__magic/" not in path
+        if method in ("PUT", "POST") and ".orc" in path and "/__magic" not in path
     ]
     completed = [path for method, path in files if method == "POST" and "uploadId=" in path]
     assert len(completed) == 4
