@@ -64,6 +64,10 @@ test: $(INSTALLED) java ## Run all tests
 test-spark4: $(INSTALLED_SPARK4) $(INSTALLED) java ## Run the tests of the Spark side on Spark 4, in its own environment
 	@.venv-spark4/bin/python -m pytest cdi_dagster_tests/spark cdi_dagster_tests/s3a/test_publish_tables_on_s3.py
 
+.PHONY: bench
+bench: $(INSTALLED) java ## Measure the Spark job against a plain chain of steps: make bench ARGS="--help"; docs/performance.md
+	@$(PY) -m benchmarks $(ARGS)
+
 .PHONY: check
 check: $(INSTALLED) ## Format, lint, types and import contracts, without changing anything
 	@$(BIN)/ruff format --check .

@@ -19,6 +19,7 @@ from benchmarks.data import COLLECTION, STORAGE_DAY, SampleDay
 from benchmarks.line_digest import LineDigest, digest_lines
 from benchmarks.measured_process import Measured, MeasuredProcessError, run_measured
 from cdi_dagster.core.places import daily_records_prefix, pinned_input_key
+from cdi_dagster.ingestion.local_metastore import local_metastore_conf
 from cdi_dagster.ingestion.pinning import pin_storage_day
 from cdi_dagster.ingestion.spark_submit import (
     SparkProcessConfig,
@@ -126,7 +127,12 @@ def _command(contender: Contender, day: SampleDay, setting: Setting, folder: Pat
         work_folder=folder,
         master=setting.master,
         driver_memory=setting.driver_memory,
-        conf={"spark.local.dir": str(folder / "scratch"), **setting.spark_conf},
+        # As every local step is started (cdi ingest, the demo); the chain too.
+        conf={
+            **local_metastore_conf(folder / "metastore"),
+            "spark.local.dir": str(folder / "scratch"),
+            **setting.spark_conf,
+        },
     )
     if contender is not Contender.CHAIN:
         return spark_submit_command("ingest_daily", job, config=config)

@@ -98,8 +98,9 @@ def _tail(log: Sequence[tuple[float, str]]) -> str:
 def _meter(result: Path, command: Sequence[str]) -> int:
     """Run the command, write what it took, return its exit code."""
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # nothing goes on when the benchmark is killed
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     started = time.monotonic()
     child = subprocess.Popen(  # noqa: S603 - what we were asked to run
         command, preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
