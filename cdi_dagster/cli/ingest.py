@@ -27,11 +27,13 @@ from cdi_dagster.cli.console import (
 from cdi_dagster.cli.options import (
     collection_option,
     corporate_root_option,
+    correlation_id_option,
     given,
     override_gate_option,
     published_root_option,
     storage_day_option,
 )
+from cdi_dagster.cli.pin import pinned_facts
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.ingest_report import IngestReport
@@ -63,7 +65,7 @@ class _Day:
 @click.option("--tables", is_flag=True, help="Publish the tables of the day too.")
 @click.option("--allow-empty", is_flag=True, help="Publish a day without objects as an empty one.")
 @click.option("--allow-sparse-offsets", is_flag=True, help="Accept fewer records than offsets (compacted topics).")
-@click.option("--correlation-id", metavar="ID", help="Of this run. Default: a new one.")
+@correlation_id_option("Of this run. Default: a new one.")
 @override_gate_option()
 @click.option("--verbose", is_flag=True, help="Show Spark's own log too.")
 @json_option
@@ -141,9 +143,7 @@ def _pin(day: _Day, *, allow_empty: bool, override_gate: bool) -> str:
     pinned = pin_storage_day(day.corporate, day.published, day.collection, day.storage_day, allow_empty=allow_empty)
     # The second look at the listing: what is the same in both was there, whole, at the moment between.
     require_unchanged(day.corporate, pinned)
-    progress_console().print(
-        f"Pinned {len(pinned.objects)} objects, {size_text(pinned.input_bytes)}; correlation id {day.correlation_id}"
-    )
+    progress_console().print(facts([*pinned_facts(pinned), ("run", day.correlation_id)]))
     return day.published.uri(pinned_input_history_key(day.collection, day.storage_day, pinned.fingerprint))
 
 

@@ -3,6 +3,7 @@
 An option that was not given falls back to the settings, so that a configured installation needs few of them.
 """
 
+import re
 from collections.abc import Callable
 from datetime import date
 from typing import Any
@@ -111,6 +112,26 @@ def override_gate_option() -> Decorator:
         is_flag=True,
         help="Go on although the coalescer is not known to be done. Only if you know that it is.",
     )
+
+
+_CORRELATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class CorrelationIdType(click.ParamType):
+    """The id of a run: part of keys and file names."""
+
+    name = "ID"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the id, or say how to write it."""
+        if not _CORRELATION_ID.fullmatch(str(value)):
+            self.fail("write up to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit", param, ctx)
+        return str(value)
+
+
+def correlation_id_option(help_text: str) -> Decorator:
+    """`--correlation-id`."""
+    return click.option("--correlation-id", type=CorrelationIdType(), metavar="ID", help=help_text)
 
 
 def given(**options: Any) -> dict[str, Any]:

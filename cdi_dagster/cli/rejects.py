@@ -3,13 +3,14 @@
 import uuid
 from collections import Counter
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cdi_dagster.cli.console import facts, figures_table, json_option, print_json, result_console, saying
 from cdi_dagster.cli.options import (
     collection_option,
+    correlation_id_option,
     given,
     published_root_option,
     storage_day_option,
@@ -18,6 +19,9 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.places import control_prefix, rejects_prefix
 from cdi_dagster.storage.interface import Storage, open_storage
+
+if TYPE_CHECKING:
+    from cdi_dagster.spark.replay import PublishedDay
 
 
 @click.group("rejects")
@@ -29,7 +33,7 @@ def rejects_group() -> None:
 @published_root_option()
 @collection_option()
 @storage_day_option()
-@click.option("--correlation-id", metavar="ID", help="Of the run. Default: the last run of the day that kept rejects.")
+@correlation_id_option("Of the run. Default: the last run of the day that kept rejects.")
 @click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Places to show.")
 @json_option
 def show_command(
@@ -89,21 +93,13 @@ def replay_command(
     published stay; the new ones come beside them, in one publication. A day that was not published at all is simply
     materialised again.
     """
-    from cdi_dagster.ingestion.pinning import published_mark
+    from cdi_dagster.ingestion.only_ingestion import only_ingestion
     from cdi_dagster.settings import load_settings
     from cdi_dagster.spark.key_service import KeyServiceConfig
-    from cdi_dagster.spark.replay import read_published_day, replay_rejects
+    from cdi_dagster.spark.replay import replay_rejects
 
     settings = load_settings(**given(published_root=published_root, dks_url=dks_url))
     published = open_storage(settings.published_root)
-    mark = published_mark(published, collection, storage_day)
-    if mark is None:
-        raise CdiError(
-            FailureClass.INPUT_INVALID,
-            f"{collection.id}, storage day {storage_day}, is not published, so there is nothing to add its rejects to.",
-            next_step="Mend the cause, then materialise the day again: everything is then read again.",
-        )
-    day = read_published_day(published, collection, mark)
     config = KeyServiceConfig(
         url=settings.dks_url,
         correlation_id=str(uuid.uuid4()),
@@ -112,8 +108,10 @@ def replay_command(
         ca=settings.dks_ca,
         retry_budget_seconds=settings.dks_retry_budget_seconds,
     )
-    with saying(f"Trying {day.report.rejected:,} rejects again"):
-        summary = replay_rejects(day, published, config)
+    with only_ingestion(published, collection, storage_day, holder=config.correlation_id):
+        day = _published_day(published, collection, storage_day)
+        with saying(f"Trying {day.report.rejected:,} rejects again"):
+            summary = replay_rejects(day, published, config)
     if as_json:
         result = {
             "replayed": summary.replayed,
@@ -143,6 +141,20 @@ def _published(published_root: str | None) -> Storage:
     from cdi_dagster.settings import load_settings
 
     return open_storage(load_settings(**given(published_root=published_root)).published_root)
+
+
+def _published_day(published: Storage, collection: Collection, storage_day: date) -> "PublishedDay":
+    from cdi_dagster.ingestion.pinning import published_mark
+    from cdi_dagster.spark.replay import read_published_day
+
+    mark = published_mark(published, collection, storage_day)
+    if mark is None:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"{collection.id}, storage day {storage_day}, is not published, so there is nothing to add its rejects to.",
+            next_step="Mend the cause, then materialise the day again: everything is then read again.",
+        )
+    return read_published_day(published, collection, mark)
 
 
 def _last_run_with_rejects(published: Storage, collection: Collection, storage_day: date) -> str | None:

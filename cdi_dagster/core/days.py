@@ -34,6 +34,11 @@ def parse_day(text: str) -> date:
     return day
 
 
+def day_ends_at(storage_day: date) -> datetime:
+    """Return the moment (aware, UTC) from which K2HB writes nothing more to a storage day."""
+    return datetime.combine(export_day_of(storage_day), time(0), tzinfo=UTC)
+
+
 def due_at(storage_day: date, due_time: time = time(9, 30)) -> datetime:
     """Return the moment (aware, UTC) from which a storage day is due for ingestion: `due_time` on its export day."""
     return datetime.combine(export_day_of(storage_day), due_time, tzinfo=UTC)

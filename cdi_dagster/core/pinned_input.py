@@ -256,7 +256,7 @@ def _resolve_overlaps(candidates: list[_Candidate]) -> tuple[list[_Candidate], l
                 f"{candidate.stored.key} and {before.stored.key} both state offsets from "
                 f"{candidate.name.first_offset} to {min(before.name.last_offset, candidate.name.last_offset)}; "
                 "reading both would publish records twice.",
-                next_step="Find out which of the two holds the records (cdi status lists both), move the other away, "
+                next_step="Find out which of the two holds the records move the other away, "
                 "then materialise the day again.",
                 detail={"keys": [before.stored.key, candidate.stored.key]},
             )

@@ -9,7 +9,8 @@ from typing import Any, Literal, Protocol
 
 from cdi_dagster.core.batch_jobs import QUEUES
 from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.gate import CoalescerStatus
+from cdi_dagster.core.days import day_ends_at
+from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.storage.interface import Storage
 
 CoalescerSourceName = Literal["marker", "batch", "quiet"]
@@ -50,6 +51,37 @@ def coalescer_source(
         batch_look_seconds: how long one look at them is good for; 0 asks at every question.
         clock: the time now, aware.
     """
+    source = _source(name, corporate, published, lease_seconds, quiet_seconds, batch_queues, batch_look_seconds, clock)
+    return _OnlyDaysThatAreOver(source, clock)
+
+
+class _OnlyDaysThatAreOver:
+    """Keeps the gate of a day closed while K2HB still writes to it, whatever has been coalesced so far."""
+
+    def __init__(self, source: CoalescerSource, clock: Callable[[], datetime]) -> None:
+        self._source = source
+        self._clock = clock
+
+    def status(self, collection: Collection, storage_day: date) -> CoalescerStatus:
+        if self._clock() < day_ends_at(storage_day):
+            return CoalescerStatus(
+                state=CoalescerState.NOT_STARTED,
+                reason=f"storage day {storage_day} is not over: K2HB writes to it until "
+                f"{day_ends_at(storage_day):%Y-%m-%d %H:%M} UTC",
+            )
+        return self._source.status(collection, storage_day)
+
+
+def _source(
+    name: CoalescerSourceName,
+    corporate: Storage,
+    published: Storage,
+    lease_seconds: float,
+    quiet_seconds: float,
+    batch_queues: Sequence[str],
+    batch_look_seconds: float,
+    clock: Callable[[], datetime],
+) -> CoalescerSource:
     match name:
         case "batch":
             from cdi_dagster.ingestion.batch_coalescer_status import BatchCoalescerStatus

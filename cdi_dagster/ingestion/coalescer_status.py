@@ -10,6 +10,7 @@ from itertools import islice
 
 from cdi_dagster.coalescer.marker import InvalidMarkerError, Marker, MarkerState, read_marker
 from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.diagnosis import day_volume
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
 from cdi_dagster.core.places import coalescer_marker_key
@@ -113,13 +114,22 @@ def _complete(marker: Marker, listing: Sequence[StoredObject], storage_day: date
         (stored for stored in listing if stored.modified_at > completed_at), key=lambda stored: stored.modified_at
     )
     if newer:
-        arrived = f"{len(newer)} objects have arrived since ({newer[0].key.rsplit('/', 1)[-1]} first)"
-    else:
-        arrived = f"the objects are others since: {marker.objects} then, {len(listing)} now"
+        arrived = f"{len(newer)} {'object has' if len(newer) == 1 else 'objects have'} arrived since"
+        return CoalescerStatus(
+            state=CoalescerState.NOT_STARTED,
+            reason=f"coalescer for {storage_day} completed at {at}, but {arrived} "
+            f"({newer[0].key.rsplit('/', 1)[-1]} first): run it again",
+        )
     return CoalescerStatus(
-        state=CoalescerState.NOT_STARTED,
-        reason=f"coalescer for {storage_day} completed at {at}, but {arrived}: run it again",
+        state=CoalescerState.UNKNOWN,
+        reason=f"coalescer for {storage_day} completed at {at}, but its objects have gone or changed since: "
+        f"{_volume(marker.objects, marker.offsets)} then, {_volume(len(listing), day_volume(listing).offsets)} now. "
+        "Something else writes there; ingesting what is left would lose records. Find it and bring the objects back",
     )
+
+
+def _volume(objects: int | None, offsets: int | None) -> str:
+    return f"{objects} objects" + (f" with {offsets:,} offsets" if offsets is not None else "")
 
 
 def _duration(seconds: float) -> str:

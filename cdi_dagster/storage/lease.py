@@ -24,6 +24,8 @@ from cdi_dagster.storage.interface import (
 DEFAULT_LEASE_SECONDS = 60.0
 """How long a heartbeat may stand still: six of them. A killed holder is in the way for so long, a live one for one."""
 _HEARTBEATS_PER_LEASE = 6
+_MOST_LOST_RACES = 10
+_RACE_PAUSE_SECONDS = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +101,7 @@ class Lease:
     def _acquire(self) -> str:
         watched: str | None = None
         deadline = 0.0
+        lost_races = 0
         while True:
             etag, value = self._present()
             free = value is None or value.get("released") or value.get("holder") == self._holder
@@ -108,7 +111,12 @@ class Lease:
                         return self._storage.write(self._key, self._content(), if_absent=True).etag
                     return self._storage.write(self._key, self._content(), if_match=etag).etag
                 except (ObjectExistsError, ObjectChangedError, ObjectMissingError):
-                    continue  # somebody was faster: look again
+                    # Somebody was faster: look again. Losing every time is no race but a storage that cannot do this.
+                    lost_races += 1
+                    if lost_races >= _MOST_LOST_RACES:
+                        raise
+                    self._sleep(_RACE_PAUSE_SECONDS * lost_races)
+                    continue
             if watched is not None and etag != watched and value is not None:
                 raise LeaseHeldError(str(value.get("holder")), str(value.get("since")))
             if watched is None:

@@ -1,14 +1,20 @@
 """Rejects from the terminal: counted by reason, shown by place, replayed, never shown by content."""
 
+from datetime import date
+from pathlib import Path
+
 import pytest
 
+from cdi_dagster.core.collections import find_collection
 from cdi_dagster.demo.key_service import DevelopmentKeyService
+from cdi_dagster.ingestion.only_ingestion import only_ingestion
+from cdi_dagster.storage.interface import open_storage
 from cdi_dagster_tests.cli.conftest import Cdi
 
 DAY = ("--collection", "data:businessAudit", "--storage-day", "2023-03-26")
 
 
-def test_a_day_without_rejects_says_so_and_an_unpublished_day_is_not_replayed(cdi: Cdi) -> None:
+def test_a_day_without_rejects_says_so_and_an_unpublished_day_is_not_replayed(cdi: Cdi, home: Path) -> None:
     assert cdi("rejects", "show", *DAY).stdout.startswith("No rejects are kept of data:businessAudit")
     answer = cdi("rejects", "replay", *DAY)
     assert answer.exit_code == 1
@@ -16,8 +22,16 @@ def test_a_day_without_rejects_says_so_and_an_unpublished_day_is_not_replayed(cd
     assert "materialise the day again" in answer.stderr
 
 
+@pytest.mark.parametrize("correlation_id", ["../../x", "", ".", "a b", "x" * 129])
+def test_a_correlation_id_that_is_no_name_is_refused(cdi: Cdi, correlation_id: str) -> None:
+    for command in (("rejects", "show"), ("ingest",)):
+        answer = cdi(*command, *DAY, "--correlation-id", correlation_id)
+        assert answer.exit_code == 2
+        assert "write up to 128 letters" in answer.stderr
+
+
 @pytest.mark.spark
-def test_rejects_of_a_day_are_shown_by_place_and_replayed(cdi: Cdi) -> None:
+def test_rejects_of_a_day_are_shown_by_place_and_replayed(cdi: Cdi, home: Path) -> None:
     sample = ("sample", *DAY, "--records", "60", "--objects", "3", "--bad-envelopes", "6")
     assert cdi(*sample).exit_code == 0
     assert cdi("coalesce", *DAY).exit_code == 0
@@ -31,6 +45,11 @@ def test_rejects_of_a_day_are_shown_by_place_and_replayed(cdi: Cdi) -> None:
         assert len(shown["places"]) == 6
         assert {"reason", "detail", "key", "line_number", "offset"} == set(shown["places"][0])
         assert "encryptedEncryptionKey" not in cdi("rejects", "show", *DAY).stdout
+
+        published = open_storage((home / "published").as_uri())
+        with only_ingestion(published, find_collection(DAY[1]), date(2023, 3, 26), holder="another", lease_seconds=6):
+            busy = cdi("rejects", "replay", *DAY, "--dks-url", service.url)
+        assert busy.stderr.startswith("DUPLICATE_RUN: another has been ingesting data:businessAudit of 2023-03-26")
 
         replayed = cdi("rejects", "replay", *DAY, "--dks-url", service.url)
     assert replayed.exit_code == 1

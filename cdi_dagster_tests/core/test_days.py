@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdi_dagster.core.days import (
+    day_ends_at,
     due_at,
     export_day_of,
     latest_due_storage_day,
@@ -93,3 +94,8 @@ def test_days_between_include_both_ends_and_may_be_empty() -> None:
         date(2024, 3, 1),
     ]
     assert storage_days_between(date(2024, 3, 2), date(2024, 3, 1)) == []
+
+
+def test_a_storage_day_ends_at_midnight_utc_before_it_is_due() -> None:
+    assert day_ends_at(date(2024, 2, 29)) == datetime(2024, 3, 1, tzinfo=UTC)
+    assert day_ends_at(date(2023, 3, 26)) < due_at(date(2023, 3, 26))

@@ -115,8 +115,9 @@ def test_objects_that_vanished_after_completion_close_the_gate(corporate: Storag
     mark_complete(corporate, datetime.now(UTC))
     corporate.delete([f"{PREFIX}data.businessAudit_0_5-9.jsonl.gz"])
     result = status(corporate)
-    assert result.state is CoalescerState.NOT_STARTED
-    assert "the objects are others since: 1 then, 1 now" in result.reason
+    assert result.state is CoalescerState.UNKNOWN
+    assert "have gone or changed since: 1 objects then, 1 objects with 5 offsets now" in result.reason
+    assert "would lose records" in result.reason
 
 
 @pytest.mark.parametrize("content", [b"", b"{half", b"[]", b'{"state": "COMPLETE"}'])
