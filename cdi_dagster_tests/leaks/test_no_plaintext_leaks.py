@@ -1,5 +1,6 @@
 """No plaintext and no data key outside the published outputs: after good runs and failing ones, and while they run."""
 
+import base64
 import gzip
 import json
 import tempfile
@@ -16,6 +17,7 @@ import pytest
 
 from cdi_dagster.core.places import daily_records_prefix, run_prefix, tables_prefix
 from cdi_dagster.definitions import build_definitions
+from cdi_dagster.names import table_keys
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.leaks.leak_search import Secrets, Watcher, leaks
@@ -185,12 +187,18 @@ def rows_of(installation: Installation, storage_day: date) -> list[bytes]:
     ]
 
 
-@pytest.mark.spark
-def test_a_good_run_leaves_plaintext_in_its_outputs_only(installation: Installation) -> None:
+@pytest.fixture(scope="module")
+def good_run(installation: Installation) -> Run:
     write_day(installation.corporate, DAY, good_envelopes(120))
     with ScriptedKeyService(afterwards=slow(0.3)) as service:  # time to look at what is there meanwhile
         run = installation.run(DAY, service, assets=())
     assert run.result.success
+    return run
+
+
+@pytest.mark.spark
+def test_a_good_run_leaves_plaintext_in_its_outputs_only(installation: Installation, good_run: Run) -> None:
+    run = good_run
     lines = rows_of(installation, DAY)
     assert len(lines) == 120
     assert all(text.encode() in b"".join(lines) for text in (VALUE, NESTED, KEY))
@@ -250,15 +258,14 @@ def test_a_failing_run_leaves_none(
 
 @pytest.mark.spark
 def test_tables_whose_rows_fail_leave_none(
-    installation: Installation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installation: Installation, good_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    day = DAY + timedelta(days=6)
-    write_day(installation.corporate, day, good_envelopes(60))
     (tmp_path / "sitecustomize.py").write_text(BROKEN_TABLES)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with ScriptedKeyService() as service:
         # Spark's event log quotes the errors of tasks in full, and nothing can redact it.
-        run = installation.run(day, service, assets=(), event_log=False)
+        tables = [key.to_user_string() for key in table_keys(AUDIT)]
+        run = installation.run(DAY, service, tables, event_log=False)
     assert run.failure["failure_class"] == "JOB_FAILED"
     assert "a task failed with" in run.failure["cause"]
     assert "RuntimeException" in run.failure["cause"]
@@ -279,8 +286,6 @@ def test_the_search_finds_every_form_of_a_secret_wherever_it_lies(tmp_path: Path
         gzip.compress(VALUE.encode() * 50, mtime=0)[:-6],
         VALUE.encode("utf-16-le"),
     ]
-    import base64
-
     forms += [base64.b64encode(b"y" * n + secret + b"z") for n in range(3)]
     forms += [base64.b64encode(secret)]
     for number, form in enumerate(forms):
