@@ -1,0 +1,59 @@
+"""Ticks of schedule and sensor at a chosen moment, on a real instance, and the runs that they ask for."""
+
+import json
+from datetime import UTC, date, datetime
+
+import dagster as dg
+from freezegun import freeze_time
+
+from cdi_dagster.core.listing import listing_fingerprint
+from cdi_dagster.core.places import daily_records_prefix
+from cdi_dagster_tests.dagster_day import AUDIT
+
+RECORDS = ("corporate_storage/business_audit", "business_audit/daily_records")
+SENSOR = "business_audit_coalescer_completion_sensor"
+SCHEDULE = "business_audit_daily_schedule"
+
+
+def sensor_tick(day, at, cursor=None, *, name=SENSOR):
+    """Evaluate the sensor as the daemon does at a moment."""
+    repository = day.definitions.get_repository_def()
+    context = dg.build_sensor_context(
+        instance=day.instance, repository_def=repository, resources=day.instigator_resources, cursor=cursor
+    )
+    with freeze_time(at):
+        return repository.get_sensor_def(name).evaluate_tick(context)
+
+
+def schedule_tick(day, at, *, seconds_late=5, name=SCHEDULE):
+    """Evaluate the schedule's tick of a moment, a little later as the daemon does."""
+    repository = day.definitions.get_repository_def()
+    wanted = ("coalescer_status", "corporate_storage", "published_storage")
+    context = dg.build_schedule_context(
+        instance=day.instance,
+        scheduled_execution_time=at,
+        resources={name: day.instigator_resources[name] for name in wanted},
+        repository_def=repository,
+    )
+    with freeze_time(at) as clock:
+        clock.tick(seconds_late)
+        return repository.get_schedule_def(name).evaluate_tick(context)
+
+
+def launched(data):
+    """Return the days that a tick asks for."""
+    return [request.partition_key for request in data.run_requests or []]
+
+
+def run_as(day, request):
+    """Do what the daemon does with a run request."""
+    storage_day = date.fromisoformat(request.partition_key)
+    return day.run(*RECORDS, storage_day=storage_day, tags={**request.tags, "dagster/run_key": request.run_key})
+
+
+def publish_mark(day, storage_day, *, fingerprint=None, at=datetime(2023, 3, 27, 9, 40, tzinfo=UTC)):
+    """Leave the mark of a publication from the objects that are there now, without a run."""
+    if fingerprint is None:
+        fingerprint = listing_fingerprint(day.corporate.list(AUDIT.corporate_prefix(storage_day)))
+    mark = {"fingerprint": fingerprint, "published_at": at.isoformat()}
+    day.published.write(f"{daily_records_prefix(AUDIT, storage_day)}_SUCCESS", json.dumps(mark).encode())

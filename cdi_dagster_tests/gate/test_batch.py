@@ -1,0 +1,99 @@
+"""The gate by AWS Batch, whole: from a job's submission to the day that it coalesced again, at a bounded cost."""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from cdi_dagster.core.batch_jobs import QUEUES
+from cdi_dagster.core.places import daily_records_prefix
+from cdi_dagster.ingestion.batch_coalescer_status import BatchCoalescerStatus
+from cdi_dagster.ingestion.coalescer_sources import coalescer_source
+from cdi_dagster.ingestion.coalescer_status import MarkerCoalescerStatus
+from cdi_dagster.ingestion.quiet_listing_status import QuietListingCoalescerStatus
+from cdi_dagster.resources.coalescer import CoalescerStatusResource
+from cdi_dagster.settings import SettingsError, load_settings
+from cdi_dagster_tests.dagster_day import AUDIT, DagsterDay
+from cdi_dagster_tests.gate.instigators import launched, publish_mark, run_as, sensor_tick
+from cdi_dagster_tests.ingestion.test_batch_coalescer_status import batch  # noqa: F401
+
+
+@pytest.fixture
+def world(day: DagsterDay, batch):  # noqa: F811
+    """Yesterday, whose coalescer jobs Batch knows."""
+    day.batch = batch
+    day.yesterday = datetime.now(UTC).date() - timedelta(days=1)
+    day.status = BatchCoalescerStatus(batch.client, look_seconds=0)
+    return day
+
+
+def _tick(world):
+    return sensor_tick(world, datetime.now(UTC).replace(hour=23, minute=0))
+
+
+def test_a_day_goes_when_all_its_jobs_have_succeeded_and_again_only_when_the_coalescer_changed_it(world):
+    world.put_object("0_9", storage_day=world.yesterday)
+    job = world.batch.submit("RUNNABLE", queue=QUEUES[1])
+    waiting = _tick(world)
+    assert not waiting.run_requests
+    assert "RUNNING: coalescer for" in waiting.skip_message
+    world.batch.set_status(job, "SUCCEEDED")
+    (request,) = _tick(world).run_requests
+    assert run_as(world, request).success
+    assert "is published" in _tick(world).skip_message or "forgets" in _tick(world).skip_message
+    assert launched(_tick(world)) == []
+
+    # Somebody runs the coalescer again: while it runs the gate is shut, then nothing has changed.
+    job = world.batch.submit("RUNNING")
+    assert "published; since then coalescer RUNNING" in _tick(world).skip_message
+    world.batch.set_status(job, "SUCCEEDED")
+    assert launched(_tick(world)) == []
+
+    # Late data, and the coalescer again: now something has.
+    world.put_object("10_19", storage_day=world.yesterday)
+    world.batch.submit("SUCCEEDED")
+    (again,) = _tick(world).run_requests
+    assert again.run_key != request.run_key
+    assert run_as(world, again).success
+    assert launched(_tick(world)) == []
+
+
+def test_a_failure_after_a_success_shuts_the_gate_again(world):
+    world.put_object("0_9", storage_day=world.yesterday)
+    world.batch.submit("SUCCEEDED")
+    world.batch.submit("FAILED")
+    assert f"{world.yesterday}: coalescer FAILED" in _tick(world).skip_message
+
+
+def test_a_fresh_dagster_does_not_ingest_again_what_is_published(world):
+    world.put_object("0_9", storage_day=world.yesterday)
+    world.batch.submit("SUCCEEDED")
+    publish_mark(world, world.yesterday, at=datetime.now(UTC) - timedelta(days=1))
+    assert launched(_tick(world)) == []
+    assert world.published.head(f"{daily_records_prefix(AUDIT, world.yesterday)}_SUCCESS")
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [("marker", MarkerCoalescerStatus), ("quiet", QuietListingCoalescerStatus), ("batch", BatchCoalescerStatus)],
+)
+def test_the_setting_chooses_the_source_for_dagster_and_terminal(name, source, tmp_path):
+    settings = load_settings(home=tmp_path, coalescer_source=name)
+    roots = {"corporate_root": settings.corporate_root, "published_root": settings.published_root}
+    resource = CoalescerStatusResource(source=settings.coalescer_source, **roots)
+    assert isinstance(resource.create_resource(dg.build_init_resource_context()), source)
+    assert isinstance(coalescer_source(name, None, None, lease_seconds=120, quiet_seconds=3600), source)
+
+
+def test_ticks_share_one_look_at_batch(tmp_path):
+    resource = CoalescerStatusResource(source="batch", corporate_root=tmp_path.as_uri(), published_root="file:///p")
+    first, second = (resource.create_resource(dg.build_init_resource_context()) for _ in range(2))
+    assert first is second
+
+
+def test_queues_are_named_with_commas_and_an_unknown_source_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("CDI_COALESCER_BATCH_QUEUES", "one, two")
+    assert load_settings(home=tmp_path).coalescer_batch_queues == ("one", "two")
+    monkeypatch.setenv("CDI_COALESCER_SOURCE", "guess")
+    with pytest.raises(SettingsError, match="CDI_COALESCER_SOURCE"):
+        load_settings(home=tmp_path)

@@ -1,0 +1,100 @@
+"""A tick is cheap: a thousand days of history, a bounded number of calls to storage, well under a second."""
+
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from cdi_dagster.coalescer import coalesce
+from cdi_dagster.core.gate import CoalescerState
+from cdi_dagster.demo.sample import write_sample
+from cdi_dagster.ingestion.coalescer_status import MarkerCoalescerStatus
+from cdi_dagster.ingestion.day_volumes import HISTORY_DAYS
+from cdi_dagster.storage.interface import Storage
+from cdi_dagster_tests.dagster_day import AUDIT, DagsterDay
+from cdi_dagster_tests.gate.instigators import publish_mark, sensor_tick
+
+YESTERDAY = datetime(2025, 9, 27, tzinfo=UTC).date()
+TICK = datetime(2025, 9, 28, 10, tzinfo=UTC)
+
+
+class Counting:
+    """A storage that counts what it is asked."""
+
+    def __init__(self, storage: Storage, calls: Counter) -> None:
+        self._storage, self._calls = storage, calls
+
+    def __getattr__(self, name):
+        found = getattr(self._storage, name)
+        if name not in ("list", "head", "open", "read", "write"):
+            return found
+
+        def counted(*args, **kwargs):
+            self._calls[name] += 1
+            return found(*args, **kwargs)
+
+        return counted
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
+    """A thousand days: each has a run in the instance; those that a tick may look at are on storage too."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        day = DagsterDay(tmp_path_factory.mktemp("home"), instance)
+        for n in range(1000):
+            partition = str(YESTERDAY - timedelta(days=n))
+            tags = {"dagster/partition": partition, "cdi/launch": f"{partition}|f", "cdi/launched_by": "schedule"}
+            instance.add_run(
+                dg.DagsterRun(job_name="business_audit_daily", tags=tags, status=dg.DagsterRunStatus.SUCCESS)
+            )
+        for n in range(20):
+            storage_day = YESTERDAY - timedelta(days=n)
+            write_sample(day.corporate, AUDIT, storage_day, records=8, objects=4, seed=1, kafka_partitions=1)
+            coalesce(day.corporate, AUDIT, storage_day)
+            publish_mark(day, storage_day)
+        day.calls = Counter()
+        day.corporate = Counting(day.corporate, day.calls)
+        day.published = Counting(day.published, day.calls)
+        day.marker = MarkerCoalescerStatus(day.corporate, lease_seconds=120, clock=lambda: TICK)
+        day.status = day.marker
+        yield day
+
+
+def _timed_tick(day, at=TICK):
+    day.calls.clear()
+    begun = time.process_time()
+    data = sensor_tick(day, at)
+    return data, time.process_time() - begun
+
+
+def test_a_quiet_tick_takes_well_under_a_second_and_a_handful_of_calls_a_day(history):
+    data, seconds = _timed_tick(history)
+    assert data.skip_message == "Every due day from 2025-09-21 to 2025-09-27 is published."
+    assert seconds < 1
+    days = history.settings.look_back_days
+    # Of each day: its mark; its coalescer's marker (two calls) and what lies there.
+    assert history.calls == {"read": days, "head": days, "open": days, "list": days}
+
+
+def test_a_shut_gate_costs_one_comparison_with_the_days_before_and_then_none(history):
+    history.published.delete([f"corporate_data_ingestion/json/daily/{TICK.date()}/data/businessAudit/_SUCCESS"])
+    history.marker.status = lambda collection, day: MarkerCoalescerStatus.status(history.marker, collection, day)
+    shut = history.marker.status
+
+    def status(collection, storage_day):
+        found = shut(collection, storage_day)
+        if storage_day == YESTERDAY:
+            return type(found)(state=CoalescerState.RUNNING, reason="still running")
+        return found
+
+    history.marker.status = status
+    first, seconds = _timed_tick(history)
+    assert "coalescer RUNNING: still running (1 objects" in first.skip_message
+    assert "usual volume" in first.skip_message
+    assert seconds < 1
+    assert history.calls["list"] <= history.settings.look_back_days + HISTORY_DAYS + 1
+    second, _ = _timed_tick(history, TICK + timedelta(minutes=1))
+    assert "usual volume" in second.skip_message
+    assert history.calls["list"] == history.settings.look_back_days

@@ -1,0 +1,148 @@
+"""Late: red, told once with what the day waits for, green when it is published; whatever is wrong with the telling."""
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import boto3
+import dagster as dg
+import pytest
+from freezegun import freeze_time
+
+from cdi_dagster.core.alert import Alert
+from cdi_dagster.core.gate import CoalescerState
+from cdi_dagster.resources.alerts import AlertNotSentError, AlertResource, WebhookAlerts
+from cdi_dagster.settings import load_settings
+from cdi_dagster_tests.dagster_day import DAY, checks_of
+from cdi_dagster_tests.gate.instigators import RECORDS, publish_mark, sensor_tick
+from cdi_dagster_tests.s3_server import REGION, s3_endpoint
+
+BEFORE = datetime(2023, 3, 27, 11, 59, 59, tzinfo=UTC)
+LATE = datetime(2023, 3, 27, 12, 0, tzinfo=UTC)
+ALERT = Alert(kind="LATE", title="t", text="x", collection_id="data:equality", storage_day=DAY, runbook="r")
+
+
+@pytest.fixture
+def late_day(day):
+    """Only yesterday is not published; its coalescer is at work."""
+    for n in range(1, 8):
+        earlier = DAY - timedelta(days=n)
+        day.put_object("0_9", storage_day=earlier)
+        publish_mark(day, earlier)
+    day.put_object("0-9", content=b"x" * 10)
+    day.status.by_day[DAY] = CoalescerState.RUNNING
+    day.status.reason = "job abc, 3 h 2 min"
+    return day
+
+
+def _events(data, kind):
+    return [event for event in data.asset_events or [] if isinstance(event, kind)]
+
+
+def test_at_the_late_time_the_day_is_told_once_with_the_gates_last_reason(late_day):
+    before = sensor_tick(late_day, BEFORE)
+    assert late_day.alerts.told == []
+    data = sensor_tick(late_day, LATE, before.cursor)
+    assert late_day.alerts.told == [("LATE", str(DAY))]
+    (alert,) = late_day.alerts.sent
+    assert "job abc, 3 h 2 min" in alert.text
+    assert "1 objects, 10 B" in alert.text
+    assert alert.runbook == "https://runbook#late"
+    (observation,) = _events(data, dg.AssetObservation)
+    assert (observation.partition, observation.metadata["late"].value) == (str(DAY), True)
+    (check,) = _events(data, dg.AssetCheckEvaluation)
+    assert (check.check_name, check.passed, check.severity) == ("published_on_time", False, dg.AssetCheckSeverity.ERROR)
+    assert "job abc" in check.description
+    again = sensor_tick(late_day, LATE + timedelta(hours=5), data.cursor)
+    assert not again.asset_events
+    assert len(late_day.alerts.sent) == 1
+
+
+def test_it_turns_green_when_the_day_is_published_by_whomever(late_day):
+    cursor = sensor_tick(late_day, LATE).cursor
+    late_day.status.by_day[DAY] = CoalescerState.COMPLETE
+    assert late_day.run(*RECORDS).success
+    data = sensor_tick(late_day, LATE + timedelta(hours=1), cursor)
+    (check,) = _events(data, dg.AssetCheckEvaluation)
+    assert check.passed
+    assert late_day.alerts.told == [("LATE", str(DAY)), ("LATE_OVER", str(DAY))]
+    assert json.loads(data.cursor) == {"told_late": []}
+
+
+def test_the_check_in_a_run_is_red_while_any_day_is_late_and_green_after(late_day):
+    earlier = DAY - timedelta(days=1)
+    with freeze_time(LATE):
+        backfilled = checks_of(late_day.run(*RECORDS, storage_day=earlier))["published_on_time"]
+    assert not backfilled.passed
+    assert str(DAY) in backfilled.description
+    late_day.status.by_day[DAY] = CoalescerState.COMPLETE
+    with freeze_time(LATE):
+        assert checks_of(late_day.run(*RECORDS))["published_on_time"].passed
+
+
+def test_an_alert_that_cannot_be_sent_stops_no_launch_and_is_sent_later(late_day):
+    late_day.status.by_day[DAY] = CoalescerState.COMPLETE
+    late_day.alerts.refuse = True
+    data = sensor_tick(late_day, LATE)
+    assert len(data.run_requests) == 1
+    assert not data.asset_events
+    late_day.alerts.refuse = False
+    sensor_tick(late_day, LATE + timedelta(minutes=1), data.cursor)
+    assert late_day.alerts.told == [("LATE", str(DAY))]
+
+
+def test_a_lost_cursor_tells_once_more_and_nonsense_is_no_cursor(late_day):
+    for cursor in (None, "nonsense", "[]"):
+        sensor_tick(late_day, LATE, cursor)
+    assert len(late_day.alerts.sent) == 3
+
+
+def test_a_webhook_gets_the_alert_as_json_and_its_refusal_is_an_error():
+    got, answers = [], [200, 500]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(answers[len(got) - 1])
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    sink = WebhookAlerts(f"http://127.0.0.1:{server.server_address[1]}/hook")
+    sink.send(ALERT)
+    assert (got[0]["kind"], got[0]["export_day"]) == ("LATE", "2023-03-27")
+    with pytest.raises(AlertNotSentError, match="HTTP 500"):
+        sink.send(ALERT)
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(AlertNotSentError, match="does not answer"):
+        sink.send(ALERT)
+
+
+def test_an_sns_topic_gets_the_alert(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint())
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    sns, sqs = boto3.client("sns"), boto3.client("sqs")
+    topic = sns.create_topic(Name="late")["TopicArn"]
+    queue = sqs.create_queue(QueueName="late")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    AlertResource(target=topic).create_resource(dg.build_init_resource_context()).send(ALERT)
+    (message,) = sqs.receive_message(QueueUrl=queue)["Messages"]
+    assert json.loads(json.loads(message["Body"])["Message"])["storage_day"] == str(DAY)
+
+
+def test_a_target_that_is_none_is_refused_with_the_mend(tmp_path):
+    with pytest.raises(Exception, match="write https://"):
+        load_settings(home=tmp_path, alert_target="somebody@example.org")
+
+
+def test_a_day_before_the_first_storage_day_is_never_late(day):
+    with freeze_time(datetime(2023, 1, 1, 13, tzinfo=UTC)):
+        data = sensor_tick(day, datetime(2023, 1, 1, 13, tzinfo=UTC))
+    assert not data.asset_events
+    assert day.settings.first_storage_day == date(2023, 1, 1)

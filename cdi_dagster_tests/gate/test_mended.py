@@ -1,0 +1,119 @@
+"""An input that changes under a run: pinned again and run again by itself, whoever asked, and not for ever."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from freezegun import freeze_time
+
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.gate import CoalescerState
+from cdi_dagster.ingestion.only_ingestion import only_ingestion
+from cdi_dagster_tests.dagster_day import AUDIT, DAY, failure_of, metadata_of
+from cdi_dagster_tests.gate.instigators import RECORDS, launched, publish_mark, run_as, sensor_tick
+
+INPUT, DAILY_RECORDS = RECORDS
+NOON = datetime(2023, 3, 27, 12, tzinfo=UTC)
+
+
+def _changed(key="x"):
+    return CdiError(FailureClass.INPUT_CHANGED, f"{key} was pinned, but at 2023-03-27T09:31:00Z it is gone.")
+
+
+@pytest.fixture
+def yesterday_only(day):
+    """Only one day is not published."""
+    for n in range(1, 7):
+        publish_mark(day, DAY - timedelta(days=n))
+    day.put_object("0_9")
+    return day
+
+
+def test_it_is_pinned_again_and_run_again_when_the_gate_is_open_again(yesterday_only):
+    day = yesterday_only
+    day.spark.failure = _changed()
+    first = sensor_tick(day, NOON).run_requests[0]
+    with freeze_time(NOON):
+        assert failure_of(run_as(day, first))["failure_class"] == "INPUT_CHANGED"
+    day.status.by_day[DAY] = CoalescerState.RUNNING
+    assert not sensor_tick(day, NOON).run_requests
+    day.put_object("10_19")
+    day.status.by_day[DAY] = CoalescerState.COMPLETE
+    (second,) = sensor_tick(day, NOON).run_requests
+    assert second.run_key != first.run_key
+    day.spark.failure = None
+    result = run_as(day, second)
+    assert result.success
+    assert metadata_of(result, INPUT)["objects"] == 2
+    assert not sensor_tick(day, NOON).run_requests
+
+
+def test_a_change_under_a_persons_run_of_the_records_alone_is_mended_by_a_run_that_pins_anew(yesterday_only):
+    day = yesterday_only
+    assert day.run(INPUT).success
+    key = day.put_object("10_19")
+    result = day.run(DAILY_RECORDS)
+    assert failure_of(result)["failure_class"] == "INPUT_CHANGED"
+    assert key in failure_of(result)["cause"]
+    assert day.spark.launched == []
+    (request,) = sensor_tick(day, NOON).run_requests
+    assert run_as(day, request).success
+
+
+def test_a_backfilled_day_long_ago_is_mended_too(day):
+    long_ago = DAY - timedelta(days=60)
+    day.put_object("0_9", storage_day=long_ago)
+    day.status.state = CoalescerState.NOT_STARTED
+    day.status.by_day[long_ago] = CoalescerState.COMPLETE
+    day.spark.failure = _changed()
+    with freeze_time(NOON):
+        assert not day.run(*RECORDS, storage_day=long_ago).success
+    assert launched(sensor_tick(day, NOON)) == [str(long_ago)]
+
+
+def test_the_budget_is_in_the_run_records_and_a_fresh_sensor_finds_it_used_up(yesterday_only):
+    day = yesterday_only
+    day.spark.failure = _changed()
+    for n in range(3):
+        day.put_object(f"{n + 1}0_{n + 1}9")  # each time another input
+        (request,) = sensor_tick(day, NOON).run_requests
+        assert not run_as(day, request).success
+    day.put_object("90_99")
+    data = sensor_tick(day, NOON)
+    assert not data.run_requests
+    assert "the input of 3 runs changed under them" in data.skip_message
+    # A person's click re-opens the day.
+    day.spark.failure = None
+    assert day.run(*RECORDS).success
+
+
+def test_another_installation_that_ingests_the_day_is_named_and_nothing_is_launched(yesterday_only):
+    day = yesterday_only
+    with only_ingestion(day.published, AUDIT, DAY, holder="run of another Dagster", lease_seconds=2):
+        failure = failure_of(day.run(*RECORDS))
+    assert failure["failure_class"] == "DUPLICATE_RUN"
+    assert "run of another Dagster has been ingesting" in failure["cause"]
+    assert day.spark.launched == []
+    assert day.run(*RECORDS).success
+
+
+def test_an_override_of_the_records_alone_is_written_down_where_it_counts(yesterday_only):
+    day = yesterday_only
+    assert day.run(INPUT).success
+    day.status.by_day[DAY] = CoalescerState.UNKNOWN
+    result = day.run(DAILY_RECORDS, config={DAILY_RECORDS: {"override_gate": True}})
+    metadata = metadata_of(result, DAILY_RECORDS)
+    assert metadata["gate_overridden"] is True
+    assert metadata["gate_was"].startswith("UNKNOWN: ")
+    assert day.rows.writes[-1].detail["gate_was"].startswith("UNKNOWN: ")
+
+
+def test_the_input_says_how_the_day_compares_with_the_usual(yesterday_only):
+    day = yesterday_only
+    for n in range(1, 15):
+        day.put_object("0_9", storage_day=DAY - timedelta(days=n), content=b"x" * 100)
+    day.put_object("10_19", content=b"x" * 309)
+    metadata = metadata_of(day.run(INPUT), INPUT)
+    assert metadata["size_against_the_usual"].endswith(": 3.1x the usual volume")
+    assert (metadata["usual_bytes"], metadata["usual_objects"], metadata["usual_offsets"]) == (100, 1, 10)
+    day.status.by_day[DAY] = CoalescerState.RUNNING
+    assert "3.1x the usual volume" in failure_of(day.run(INPUT))["detail"]["size"]
