@@ -51,6 +51,7 @@ def build_definitions(
             first_storage_day=settings.first_storage_day,
             late_time=settings.late_time,
             look_back_days=settings.look_back_days,
+            automated=settings.automation,
         ),
         jobs=build_jobs(collections),
         schedules=build_schedules(

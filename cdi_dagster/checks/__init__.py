@@ -11,7 +11,7 @@ from cdi_dagster.core.collections import Collection
 
 
 def build_checks(
-    collections: Iterable[Collection], *, first_storage_day: date, late_time: time, look_back_days: int
+    collections: Iterable[Collection], *, first_storage_day: date, late_time: time, look_back_days: int, automated: bool
 ) -> list[dg.AssetChecksDefinition]:
     """Return the checks of every collection's assets."""
     checks: list[dg.AssetChecksDefinition] = []
@@ -19,7 +19,11 @@ def build_checks(
         checks += daily_records_checks(collection)
         checks.append(
             on_time_check(
-                collection, first_storage_day=first_storage_day, late_time=late_time, look_back_days=look_back_days
+                collection,
+                first_storage_day=first_storage_day,
+                late_time=late_time,
+                look_back_days=look_back_days,
+                automated=automated,
             )
         )
     return checks

@@ -10,7 +10,7 @@ import dagster as dg
 
 from cdi_dagster import names
 from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import export_day_of, latest_due_storage_day, storage_days_between
+from cdi_dagster.core.days import export_day_of, latest_due_storage_day, parse_day, storage_days_between
 from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.storage.interface import Storage
 
@@ -21,6 +21,7 @@ def on_time_check(
     first_storage_day: date,
     late_time: time,
     look_back_days: int,
+    automated: bool,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> dg.AssetChecksDefinition:
     """Return the check of one collection.
@@ -30,6 +31,7 @@ def on_time_check(
         first_storage_day: the first partition.
         late_time: when (UTC, on the export day) an unpublished day is late.
         look_back_days: how many days it looks at.
+        automated: whether days are launched by themselves; where they are not, none is due but the one that is run.
         clock: aware, UTC.
     """
 
@@ -40,14 +42,16 @@ def on_time_check(
         "export day. Red as soon as one is late, also where nothing runs: the coalescer completion sensor reports it, "
         "with what the day waits for. Green again when all of them are published.",
     )
-    def published_on_time(published_storage: dg.ResourceParam[Storage]) -> dg.AssetCheckResult:
+    def published_on_time(
+        context: dg.AssetCheckExecutionContext, published_storage: dg.ResourceParam[Storage]
+    ) -> dg.AssetCheckResult:
         last = latest_due_storage_day(clock(), late_time)
         first = max(first_storage_day, last - timedelta(days=look_back_days - 1))
-        late = [
-            day
-            for day in storage_days_between(first, last)
-            if published_mark(published_storage, collection, day) is None
-        ]
+        days = storage_days_between(first, last)
+        if not automated:
+            run = context.op_execution_context
+            days = [parse_day(run.partition_key)] if run.has_partition_key else []
+        late = [day for day in days if published_mark(published_storage, collection, day) is None]
         description = (
             f"{len(late)} storage days are late: {', '.join(map(str, late))} (due by {late_time:%H:%M} UTC, the last "
             f"on {export_day_of(late[-1])}). The sensor's ticks say what they wait for."

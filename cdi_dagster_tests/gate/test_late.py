@@ -25,7 +25,9 @@ ALERT = Alert(kind="LATE", title="t", text="x", collection_id="data:equality", s
 
 @pytest.fixture
 def late_day(day):
-    """Only yesterday is not published; its coalescer is at work."""
+    """Where automation is on, only yesterday is not published; its coalescer is at work."""
+    day.settings = load_settings(home=day.settings.home, automation=True)
+    day.use()
     for n in range(1, 8):
         earlier = DAY - timedelta(days=n)
         day.put_object("0_9", storage_day=earlier)
@@ -146,3 +148,8 @@ def test_a_day_before_the_first_storage_day_is_never_late(day):
         data = sensor_tick(day, datetime(2023, 1, 1, 13, tzinfo=UTC))
     assert not data.asset_events
     assert day.settings.first_storage_day == date(2023, 1, 1)
+
+
+def test_where_nothing_is_automated_no_other_day_is_due(day):
+    day.put_object("0_9")
+    assert checks_of(day.run(*RECORDS))["published_on_time"].passed

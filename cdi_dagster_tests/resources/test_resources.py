@@ -40,7 +40,7 @@ def test_assets_get_the_plain_objects_behind_the_resources_and_nothing_is_made(t
     given = _given_to_an_asset(
         tmp_path,
         corporate_storage=StorageResource(root=root),
-        coalescer_status=CoalescerStatusResource(corporate_root=root),
+        coalescer_status=CoalescerStatusResource(corporate_root=root, published_root=root),
         status_table=StatusTableResource(folder=str(tmp_path / "status"), **table),
     )
     assert given["storage"].root == root
