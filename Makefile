@@ -58,7 +58,12 @@ dev: $(INSTALLED) java ## Open the Dagster UI on the demo's home (http://127.0.0
 
 .PHONY: test
 test: $(INSTALLED) java ## Run all tests
-	@$(PY) -m pytest
+	@# A process for each package of tests: Spark, moto and Dagster keep state for the life of a process.
+	@failed=""; for folder in $$(find cdi_dagster_tests -mindepth 2 -name 'test_*.py' | cut -d/ -f2 | sort -u); do \
+		echo "== cdi_dagster_tests/$$folder"; \
+		$(PY) -m pytest -q "cdi_dagster_tests/$$folder" || failed="$$failed $$folder"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Failed:$$failed" >&2; exit 1; fi
 
 .PHONY: test-spark4
 test-spark4: $(INSTALLED_SPARK4) $(INSTALLED) java ## Run the tests of the Spark side on Spark 4, in its own environment
