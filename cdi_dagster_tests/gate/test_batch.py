@@ -5,17 +5,16 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
+from cdi_dagster.cli.gate import coalescer_status
 from cdi_dagster.core.batch_jobs import QUEUES
 from cdi_dagster.core.places import daily_records_prefix
 from cdi_dagster.ingestion.batch_coalescer_status import BatchCoalescerStatus
-from cdi_dagster.ingestion.coalescer_sources import coalescer_source
-from cdi_dagster.ingestion.coalescer_status import MarkerCoalescerStatus
-from cdi_dagster.ingestion.quiet_listing_status import QuietListingCoalescerStatus
 from cdi_dagster.resources.coalescer import CoalescerStatusResource
 from cdi_dagster.settings import SettingsError, load_settings
-from cdi_dagster_tests.dagster_day import AUDIT, DagsterDay
+from cdi_dagster.storage import open_storage
+from cdi_dagster_tests.dagster_day import AUDIT, DAY, DagsterDay
 from cdi_dagster_tests.gate.instigators import launched, publish_mark, run_as, sensor_tick
-from cdi_dagster_tests.ingestion.test_batch_coalescer_status import batch  # noqa: F401
+from cdi_dagster_tests.ingestion.test_batch_coalescer_status import REGION, batch  # noqa: F401
 
 
 @pytest.fixture
@@ -74,15 +73,18 @@ def test_a_fresh_dagster_does_not_ingest_again_what_is_published(world):
 
 
 @pytest.mark.parametrize(
-    ("name", "source"),
-    [("marker", MarkerCoalescerStatus), ("quiet", QuietListingCoalescerStatus), ("batch", BatchCoalescerStatus)],
+    ("name", "says"),
+    [("marker", "has not started"), ("quiet", "no objects for"), ("batch", "could not ask AWS Batch")],
 )
-def test_the_setting_chooses_the_source_for_dagster_and_terminal(name, source, tmp_path):
+def test_the_setting_chooses_who_is_asked_by_dagster_and_terminal(name, says, tmp_path, monkeypatch):
+    for variable, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("MAX_ATTEMPTS", "1"), ("DEFAULT_REGION", REGION)):
+        monkeypatch.setenv(f"AWS_{variable}", value)
     settings = load_settings(home=tmp_path, coalescer_source=name)
     roots = {"corporate_root": settings.corporate_root, "published_root": settings.published_root}
     resource = CoalescerStatusResource(source=settings.coalescer_source, **roots)
-    assert isinstance(resource.create_resource(dg.build_init_resource_context()), source)
-    assert isinstance(coalescer_source(name, None, None, lease_seconds=120, quiet_seconds=3600), source)
+    corporate, published = (open_storage(root) for root in roots.values())
+    assert says in resource.create_resource(dg.build_init_resource_context()).status(AUDIT, DAY).reason
+    assert says in coalescer_status(settings, corporate, published, AUDIT, DAY).reason
 
 
 def test_ticks_share_one_look_at_batch(tmp_path):
