@@ -9,6 +9,7 @@ import fcntl
 import functools
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -125,17 +126,28 @@ def _stat_all(descriptor: int, folder: Path) -> dict[str, os.stat_result]:
 
 
 def make_folders(folder: Path) -> None:
-    """Create a folder and its parents, durably; fine if it is there."""
+    """Create a folder and its parents, durably; fine if it is there.
+
+    Raises:
+        FileNotFoundError: a delete removed it, or the folder above it, in between: `in_folder` asks again.
+        NotADirectoryError: something else has its name.
+    """
+    try:
+        _make_folder(folder)
+    except FileNotFoundError:
+        make_folders(folder.parent)
+        _make_folder(folder)
+
+
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir()
     except FileExistsError:
-        if not folder.is_dir():
+        there = folder.lstat().st_mode  # not is_dir(), to which a folder that has gone since is as good as a file
+        if not (stat.S_ISDIR(there) or (stat.S_ISLNK(there) and folder.is_dir())):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
-        return
-    except FileNotFoundError:
-        make_folders(folder.parent)
-        folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
+    else:
+        sync_folder(folder.parent)
 
 
 def in_folder(folder: Path, action: Callable[[], _Result]) -> _Result:

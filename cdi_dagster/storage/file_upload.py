@@ -9,7 +9,7 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -78,6 +78,8 @@ class FileUpload:
         with self._aborted_on_failure("write"):
             self._finish()
             status = in_folder(self._target.parent, self._put_in_place)
+            with suppress(FileNotFoundError):  # deleted again since, with its folder
+                sync_folder(self._target.parent)
         self.abort()
         return described(self._key, status)
 
@@ -85,9 +87,7 @@ class FileUpload:
         with self._lock():
             self._require_condition()
             os.replace(self._staged, self._target)
-            status = self._target.stat()
-        sync_folder(self._target.parent)
-        return status
+            return self._target.stat()
 
     def _require_condition(self) -> None:
         try:

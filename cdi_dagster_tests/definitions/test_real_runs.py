@@ -186,6 +186,7 @@ def test_a_day_materialised_in_the_ui_is_published_checked_and_completed(dagster
         "counts_reconcile",
         "nothing_rejected",
         "offsets_are_whole",
+        "published_on_time",
     ]
     said = [e["message"] for e in events if e["__typename"] == "LogMessageEvent"]
     assert any("objects" in text for text in said), said
