@@ -1,4 +1,4 @@
-"""Makes the bundle: our wheel, the wheels it needs, hashes, the bootstrap script, the entry points.
+"""Makes the bundle: our wheel, the wheels it needs, hashes, the bootstrap script, the entry points, the log pattern.
 
 Runs pip of this environment; pip and its configuration decide where packages come from. The same sources and the
 same constraints give the same bundle, byte for byte, so its name is a hash of its content.
@@ -77,6 +77,7 @@ def build_bundle(output: Path, *, constraints: Path) -> Bundle:
         (content / "requirements.txt").write_text(_requirements(wheels))
         source = Path(cdi_dagster.__file__).parent
         shutil.copyfile(source / "bundle" / "bootstrap.sh", content / "bootstrap.sh")
+        shutil.copyfile(source / "spark" / "log4j2.json", content / "log4j2.json")
         shutil.copytree(source / "spark" / "entry_points", content / "entry_points", ignore=_no_caches)
         sums = _sums(content)
         (content / "SHA256SUMS").write_text(sums)

@@ -81,6 +81,9 @@ def test_it_installs_without_an_index_and_the_jobs_import_without_dagster(instal
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[False, False]"
+    assert (installed / "log4j2.json").read_text() == (
+        Path(cdi_dagster.__file__).parent / "spark" / "log4j2.json"
+    ).read_text()
 
 
 @pytest.mark.spark

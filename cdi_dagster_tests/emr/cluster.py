@@ -94,7 +94,7 @@ class Cluster(Thread):
         start_seconds: float,
         environment: dict[str, str],
         faults: ClusterFaults,
-        plain_python: bool = False,
+        spark_master: str | None = None,
     ) -> None:
         super().__init__(name=cluster_id, daemon=True)
         self.cluster_id = cluster_id
@@ -112,7 +112,7 @@ class Cluster(Thread):
         self._endpoint = endpoint
         self._start_seconds = start_seconds
         self._environment = environment
-        self._plain_python = plain_python
+        self._spark_master = spark_master
         self._lock = RLock()
         self._ending = Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -307,10 +307,11 @@ class Cluster(Thread):
         return self._execute(arguments, logs)
 
     def _spark_submit(self, arguments: list[str]) -> list[str]:
-        """Turn a submission to YARN into one to local Spark, or into plain Python where the test needs no Spark."""
-        if self._plain_python:
+        """Turn a submission to YARN into one to Spark here, or into plain Python where the test needs no Spark."""
+        if self._spark_master is None:
             program = next(n for n, argument in enumerate(arguments) if argument.endswith(".py"))
-            return [sys.executable, *arguments[program:]]
+            # spark-submit joins what its Python program writes to stderr with its stdout.
+            return ["sh", "-c", 'exec "$@" 2>&1', "sh", sys.executable, *arguments[program:]]
         kept, skip = [], False
         for argument in arguments:
             if skip:
@@ -322,7 +323,7 @@ class Cluster(Thread):
         import pyspark
 
         home = Path(pyspark.__file__).parent
-        return [str(home / "bin" / "spark-submit"), "--master", "local[2]", *kept]
+        return [str(home / "bin" / "spark-submit"), "--master", self._spark_master, *kept]
 
     def _end(self) -> None:
         self._go("TERMINATING")

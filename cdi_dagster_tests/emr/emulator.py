@@ -60,7 +60,7 @@ class EmrEmulator:
         start_seconds: how long a cluster is STARTING.
         page_size: clusters and steps a page, small so that paging is met.
         step_environment: added to the environment of bootstrap actions and steps.
-        plain_python: run what is submitted to Spark as plain Python programs.
+        spark_master: where Spark runs what is submitted to YARN; None runs it as a plain Python program.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class EmrEmulator:
         start_seconds: float = 0.05,
         page_size: int = 10,
         step_environment: dict[str, str] | None = None,
-        plain_python: bool = False,
+        spark_master: str | None = "local[2]",
     ) -> None:
         self.folder = folder
         self.start_seconds = start_seconds
         self.page_size = page_size
         self.step_environment = dict(step_environment or {})
-        self.plain_python = plain_python
+        self.spark_master = spark_master
         self.faults = Faults()
         self.calls: Counter[str] = Counter()
         self.clusters: dict[str, Cluster] = {}
@@ -181,7 +181,7 @@ class EmrEmulator:
             start_seconds=self.start_seconds,
             environment=self.step_environment,
             faults=faults,
-            plain_python=self.plain_python,
+            spark_master=self.spark_master,
         )
         self.clusters[cluster_id] = cluster
         cluster.start()

@@ -1,6 +1,9 @@
 """Running a played step through the real launcher, in a real Dagster run, against the emulator; shared by the tests."""
 
+import gzip
+import importlib.util
 import json
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -11,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 
+import cdi_dagster
 from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.resources.emr.launcher import EmrPySparkStepLauncher
@@ -77,6 +81,42 @@ class Bench:
         s3.put_object(Bucket=self.bucket, Key="bundles/b1/bootstrap.sh", Body=bootstrap.encode())
         template = Path(__file__).with_name("template.yaml").read_text().replace("LOGS", self.bucket)
         (self.folder / "cluster.yaml").write_text(template)
+
+    def run_spark(self, entry_point: Path, *, master: str) -> None:
+        """Have clusters run a Spark program with this environment's Python, logging as the bundle has it."""
+        python = f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'
+        bootstrap = (
+            f'set -e; mkdir -p "$CDI_PREFIX/entry_points" "$CDI_PREFIX/venv/bin"; cd "$CDI_PREFIX"\n'
+            f"cp {entry_point} entry_points/ingest_daily.py\n"
+            f"cp {Path(cdi_dagster.__file__).parent}/spark/log4j2.json log4j2.json\n"
+            f"printf %s {shlex.quote(python)} > venv/bin/python; chmod +x venv/bin/python\n"
+        )
+        self.emr.client("s3").put_object(Bucket=self.bucket, Key="bundles/b1/bootstrap.sh", Body=bootstrap.encode())
+        self.emr.spark_master = master
+        self.emr.step_environment |= {
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "SPARK_LOCAL_HOSTNAME": "127.0.0.1",
+            "SPARK_HOME": str(self._spark_home()),
+        }
+
+    def _spark_home(self) -> Path:
+        """Make a SPARK_HOME like pyspark's own, but where executors of a local cluster may leave their logs."""
+        home = self.folder / "spark_home"
+        home.mkdir()
+        spec = importlib.util.find_spec("pyspark")
+        assert spec is not None
+        assert spec.origin is not None
+        for path in Path(spec.origin).parent.iterdir():
+            (home / path.name).symlink_to(path)
+        return home
+
+    def logs(self) -> dict[str, str]:
+        """Return every log of every cluster, those under LogUri and those that executors left, by where it is."""
+        s3 = self.emr.client("s3")
+        kept = s3.list_objects_v2(Bucket=self.bucket, Prefix="emr/").get("Contents", [])
+        bodies = {row["Key"]: s3.get_object(Bucket=self.bucket, Key=row["Key"])["Body"].read() for row in kept}
+        logs = {key: gzip.decompress(body).decode() for key, body in bodies.items()}
+        return logs | {str(path): path.read_text() for path in self.folder.rglob("spark_home/work/*/*/std*")}
 
     def config(self, **more: Any) -> dict[str, Any]:
         return {

@@ -9,7 +9,7 @@ import yaml
 import cdi_dagster
 from cdi_dagster.resources.emr.check import template_problems
 from cdi_dagster.resources.emr.request import estimated_cost, instances_by_type
-from cdi_dagster.resources.emr.template import TemplateError, load_template
+from cdi_dagster.resources.emr.template import JAVA_OPTIONS, TemplateError, load_template
 
 SHIPPED = Path(cdi_dagster.__file__).parents[1] / "deploy" / "emr" / "cluster.yaml"
 TESTED = Path(__file__).with_name("template.yaml")
@@ -73,6 +73,10 @@ def test_an_environment_that_is_not_there_is_named_with_those_that_are(tmp_path:
             "x.ConnectionPassword holds its secret in the file: put it into Secrets Manager, write EMR.secret@<ARN>",
         ),
         ({"step": {"spark_conf": {"spark.hadoop.fs.s3a.secret.key": "x"}}}, "anyone who lists steps can read"),
+        (
+            {"configurations": [{"Classification": "spark-defaults", "Properties": {JAVA_OPTIONS[0]: "-Dx"}}]},
+            "spark-defaults: spark.driver.extraJavaOptions would be replaced by the step's: move it to step.spark_conf",
+        ),
         ({"tags": {"who": "AKIAABCDEFGHIJKLMNOP"}}, "tags.who looks like a key: take it out, revoke it"),
         ({"profile": []}, "profile is not a part of a template"),
         ({"profiles": []}, "profiles: list should have at least 1 item"),

@@ -159,6 +159,8 @@ def test_a_day_goes_from_raw_objects_to_checked_tables_through_dagster_on_emr(
     assert account.emr.live() == []
     python = clusters[0].folder / "opt" / "cdi" / "venv" / "bin" / "python"
     assert python.exists()
+    # Where the launcher tells Spark's log to look for its pattern (emr/test_spark_log.py shows what that does).
+    assert (python.parents[2] / "log4j2.json").exists()
     row = status_row(account, result.run_id)
     assert (row["Status"], row["Cluster_Id"]) == ("COMPLETED", clusters[-1].cluster_id)
 

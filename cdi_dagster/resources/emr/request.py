@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.resources.emr.template import ClusterTemplate, ProfileTemplate, merge_by
+from cdi_dagster.resources.emr.merging import merge_by
+from cdi_dagster.resources.emr.template import JAVA_OPTIONS, ClusterTemplate, ProfileTemplate
 from cdi_dagster.resources.interfaces import SparkStep
 
 NAME_PREFIX = "cdi-"
@@ -25,6 +26,8 @@ TAG_CORRELATION_ID = "cdi:correlation_id"
 CLUSTER_FOLDER = "/opt/cdi"
 """Where `bootstrap.sh` of the bundle installs."""
 CLUSTER_PYTHON = f"{CLUSTER_FOLDER}/venv/bin/python"
+LOG_PATTERN = f"{CLUSTER_FOLDER}/log4j2.json"
+"""What keeps rows out of Spark's log (`cdi_dagster/spark/log4j2.json`), where the bundle puts it on every node."""
 MAX_ARGUMENT_CHARACTERS = 10_280
 """EMR refuses longer ones; long lists go by URI."""
 
@@ -104,15 +107,17 @@ def step_request(
     Raises:
         CdiError: LAUNCH_FAILED where an argument is longer than EMR takes.
     """
-    merged = {
-        "spark.pyspark.python": CLUSTER_PYTHON,
-        "spark.pyspark.driver.python": CLUSTER_PYTHON,
-        "spark.yarn.appMasterEnv.PYSPARK_PYTHON": CLUSTER_PYTHON,
-        "spark.executorEnv.PYSPARK_PYTHON": CLUSTER_PYTHON,
-        **template.step.spark_conf,
-        **(profile.spark_conf if profile else {}),
-        **conf,
-    }
+    merged = _with_log_pattern(
+        {
+            "spark.pyspark.python": CLUSTER_PYTHON,
+            "spark.pyspark.driver.python": CLUSTER_PYTHON,
+            "spark.yarn.appMasterEnv.PYSPARK_PYTHON": CLUSTER_PYTHON,
+            "spark.executorEnv.PYSPARK_PYTHON": CLUSTER_PYTHON,
+            **template.step.spark_conf,
+            **(profile.spark_conf if profile else {}),
+            **conf,
+        }
+    )
     arguments = ["spark-submit", "--master", "yarn", "--deploy-mode", template.step.deploy_mode, "--name", name]
     for key, value in merged.items():
         arguments += ["--conf", f"{key}={value}"]
@@ -129,6 +134,16 @@ def step_request(
         "ActionOnFailure": "TERMINATE_CLUSTER" if end_cluster_on_failure else "CONTINUE",
         "HadoopJarStep": {"Jar": "command-runner.jar", "Args": arguments},
     }
+
+
+def _with_log_pattern(conf: Mapping[str, str]) -> dict[str, str]:
+    """Have the JVMs of driver and executors log by our pattern, whatever else they are given.
+
+    By option and absolute path, which holds in both deploy modes and on an existing cluster. EMR's own options are in
+    `default…` of the same name, which Spark puts before these (seen in its spark-defaults since emr-6.1).
+    """
+    option = f"-Dlog4j2.configurationFile=file://{LOG_PATTERN}"
+    return {**conf, **{name: f"{option} {conf.get(name, '')}".rstrip() for name in JAVA_OPTIONS}}
 
 
 def instances_by_type(profile: ProfileTemplate) -> dict[str, int]:

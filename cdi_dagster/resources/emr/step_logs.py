@@ -12,9 +12,12 @@ _TAIL_LINES = 60
 
 
 def step_log_keys(cluster_id: str, step_id: str) -> tuple[str, ...]:
-    """Return the logs of a step below LogUri, the most telling one last."""
+    """Return the logs of a step below LogUri, the most telling one last.
+
+    spark-submit writes what its Python program says, traceback and all, to its own stdout; its stderr is the JVM's log.
+    """
     folder = f"{cluster_id}/steps/{step_id}"
-    return (f"{folder}/controller.gz", f"{folder}/stderr.gz")
+    return tuple(f"{folder}/{name}.gz" for name in ("controller", "stderr", "stdout"))
 
 
 def bootstrap_log_keys(storage: Storage, cluster_id: str) -> tuple[str, ...]:

@@ -13,10 +13,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cdi_dagster.core.launch_plan import Profile
+from cdi_dagster.resources.emr.merging import merge
 
 FILL_IN = "CHANGE-ME"
 """What the shipped template says where only the installation knows."""
 SECRET_REFERENCE = "EMR.secret@"  # noqa: S105 - EMR's own annotation; EMR resolves it on the cluster
+JAVA_OPTIONS = ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions")
+"""Where the launcher adds the pattern of Spark's log."""
 _OURS = frozenset({"Name", "Steps", "Tags", "BootstrapActions", "Configurations"})
 _OURS_IN_INSTANCES = frozenset({"KeepJobFlowAliveWhenNoSteps", "TerminationProtected", "InstanceFleets"})
 _SECRET_NAME = re.compile(r"passw(or)?d|secret|access[._-]?key|api[._-]?key|private[._-]?key", re.IGNORECASE)
@@ -109,9 +112,14 @@ class ClusterTemplate(_Strict):
         """Where EMR puts the logs, without a trailing slash."""
         return str(self.cluster["LogUri"]).rstrip("/")
 
+    @property
+    def _all_configurations(self) -> list[dict[str, Any]]:
+        return [*self.configurations, *(c for profile in self.profiles for c in profile.configurations)]
+
     @model_validator(mode="after")
     def _is_ours_to_use(self) -> Self:
-        problems = [*self._cluster_problems(), *self._ladder_problems(), *self._secrets(), *self._not_filled_in()]
+        checks = (self._cluster_problems, self._ladder_problems, self._lost_options, self._secrets, self._not_filled_in)
+        problems = [problem for check in checks for problem in check()]
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -136,6 +144,11 @@ class ClusterTemplate(_Strict):
         if all(profile.up_to_input_bytes is not None for profile in self.profiles):
             yield "profiles: none takes a day of any size; leave up_to_input_bytes out of the largest"
 
+    def _lost_options(self) -> Iterator[str]:
+        for name, _ in _properties(self._all_configurations):
+            if name.partition(": ")[2] in JAVA_OPTIONS:
+                yield f"{name} would be replaced by the step's: move it to step.spark_conf, where it is added to"
+
     def _secrets(self) -> Iterator[str]:
         confs = [self.step.spark_conf, *(profile.spark_conf for profile in self.profiles)]
         for name in sorted({name for conf in confs for name in conf if _names_secret(name)}):
@@ -143,8 +156,7 @@ class ClusterTemplate(_Strict):
                 f"{name} is Spark configuration of the step, which anyone who lists steps can read: move it to "
                 f"configurations (spark-defaults), as {SECRET_REFERENCE}<ARN of the secret>"
             )
-        configurations = [*self.configurations, *(c for profile in self.profiles for c in profile.configurations)]
-        for name, value in _properties(configurations):
+        for name, value in _properties(self._all_configurations):
             if _names_secret(name) and not value.startswith(SECRET_REFERENCE):
                 yield f"{name} holds its secret in the file: put it into Secrets Manager, write {SECRET_REFERENCE}<ARN>"
         for path, value in _texts(self.model_dump(), ""):
@@ -200,30 +212,6 @@ def override_names(path: Path) -> tuple[list[str], list[str]]:
     """Return the environments and the collections that a template has overrides for."""
     overrides = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("overrides") or {}
     return sorted(overrides.get("environments") or {}), sorted(overrides.get("collections") or {})
-
-
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `over` on top: mappings merged, `configurations` and `profiles` by name, all else replaced."""
-    merged = dict(base)
-    for name, value in over.items():
-        present = merged.get(name)
-        if isinstance(present, Mapping) and isinstance(value, Mapping):
-            merged[name] = merge(present, value)
-        elif name == "configurations" and present:
-            merged[name] = merge_by(present, value, "Classification")
-        elif name == "profiles" and present:
-            merged[name] = merge_by(present, value, "name")
-        else:
-            merged[name] = value
-    return merged
-
-
-def merge_by(base: list[dict[str, Any]], over: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
-    """Merge two lists of mappings that a key identifies; new ones come last."""
-    merged = {entry.get(key): entry for entry in base}
-    for entry in over:
-        merged[entry.get(key)] = merge(merged.get(entry.get(key), {}), entry)
-    return list(merged.values())
 
 
 def _names_secret(name: str) -> bool:
