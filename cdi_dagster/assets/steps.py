@@ -117,7 +117,7 @@ def recorded_step(
         classed = CdiError(
             FailureClass.JOB_FAILED,
             f"Storage did not do what was asked: {error}",
-            next_step="Mend what the cause names (permission, network, room), then materialise the day again.",
+            next_step="Mend what the cause names (permission, network, room), then run the day again.",
         )
         _record_failure(context, status_table, step, classed)
         raise as_failure(classed, options) from error

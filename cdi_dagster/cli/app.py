@@ -96,6 +96,12 @@ COMMANDS: tuple[Entry, ...] = (
         summary="Pin a day, run the Spark job, publish; print the counts.",
     ),
     Entry(
+        section=_BY_HAND,
+        name="tables",
+        target="cdi_dagster.cli.tables:tables_command",
+        summary="Publish the tables of a published day again.",
+    ),
+    Entry(
         section=_CLUSTERS,
         name="bundle",
         target="cdi_dagster.cli.bundle:bundle_command",

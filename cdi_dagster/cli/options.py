@@ -114,6 +114,11 @@ def override_gate_option() -> Decorator:
     )
 
 
+def verbose_option() -> Decorator:
+    """`--verbose`."""
+    return click.option("--verbose", is_flag=True, help="Show Spark's own log too.")
+
+
 _CORRELATION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 

@@ -1,6 +1,5 @@
 """`cdi rejects show` and `cdi rejects replay`: where rejects came from, and ingesting them again once mended."""
 
-import uuid
 from collections import Counter
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from cdi_dagster.core.places import control_prefix, rejects_prefix
 from cdi_dagster.storage.interface import Storage, open_storage
 
 if TYPE_CHECKING:
+    from cdi_dagster.cli.day_by_hand import DayByHand
     from cdi_dagster.spark.replay import PublishedDay
 
 
@@ -90,28 +90,30 @@ def replay_command(
     """Ingest the rejects of a published day again and publish what becomes a record now.
 
     For a day that was published with rejects, once their cause is mended (a key restored, say). The records that are
-    published stay; the new ones come beside them, in one publication. A day that was not published at all is simply
-    materialised again.
+    published stay; the new ones come beside them, in one publication. The tables stay as they
+    are until they are published again (cdi tables). A day that was not published at all is simply run again.
     """
+    from cdi_dagster.cli.day_by_hand import DayByHand, recorded
     from cdi_dagster.ingestion.only_ingestion import only_ingestion
-    from cdi_dagster.settings import load_settings
     from cdi_dagster.spark.key_service import KeyServiceConfig
     from cdi_dagster.spark.replay import replay_rejects
 
-    settings = load_settings(**given(published_root=published_root, dks_url=dks_url))
-    published = open_storage(settings.published_root)
+    day = DayByHand.of(collection, storage_day, **given(published_root=published_root, dks_url=dks_url))
+    settings, published = day.settings, day.published
     config = KeyServiceConfig(
         url=settings.dks_url,
-        correlation_id=str(uuid.uuid4()),
+        correlation_id=day.correlation_id,
         certificate=settings.dks_certificate,
         private_key=settings.dks_private_key,
         ca=settings.dks_ca,
         retry_budget_seconds=settings.dks_retry_budget_seconds,
     )
-    with only_ingestion(published, collection, storage_day, holder=config.correlation_id):
-        day = _published_day(published, collection, storage_day)
-        with saying(f"Trying {day.report.rejected:,} rejects again"):
-            summary = replay_rejects(day, published, config)
+    with only_ingestion(published, collection, storage_day, holder=day.correlation_id):
+        publication = _published_day(published, collection, storage_day)
+        with recorded(day, "replay_rejects") as row, saying(f"Trying {publication.report.rejected:,} rejects again"):
+            summary = replay_rejects(publication, published, config)
+            row.s3_prefix = day.uri(summary.report.published_prefix)
+            row.detail |= {**summary.report.totals, "replayed": summary.replayed, "recovered": summary.recovered}
     if as_json:
         result = {
             "replayed": summary.replayed,
@@ -127,7 +129,9 @@ def replay_command(
             ("still rejected", still),
         ]
         if summary.recovered:
-            rows.append(("published", f"{summary.report.published:,} records now; materialise the tables of the day"))
+            rows.append(("published", f"{summary.report.published:,} records now"))
+            if collection.tables:
+                rows.append(("tables", f"as before; to publish them again: {_tables_mend(day)}"))
         result_console().print(facts(rows))
     if summary.replayed and not summary.recovered:
         raise CdiError(
@@ -135,6 +139,12 @@ def replay_command(
             f"All {summary.replayed:,} rejects were rejected again; the publication is as it was.",
             next_step="Read the reasons (cdi rejects show), mend the cause, then replay again.",
         )
+
+
+def _tables_mend(day: "DayByHand") -> str:
+    if day.settings.deployment == "local":
+        return f"cdi tables --collection {day.collection.id} --storage-day {day.storage_day}"
+    return "materialise them in the Dagster UI"
 
 
 def _published(published_root: str | None) -> Storage:
@@ -152,7 +162,7 @@ def _published_day(published: Storage, collection: Collection, storage_day: date
         raise CdiError(
             FailureClass.INPUT_INVALID,
             f"{collection.id}, storage day {storage_day}, is not published, so there is nothing to add its rejects to.",
-            next_step="Mend the cause, then materialise the day again: everything is then read again.",
+            next_step="Mend the cause, then run the day again: everything is then read again.",
         )
     return read_published_day(published, collection, mark)
 

@@ -7,7 +7,7 @@ import click
 from cdi_dagster.cli.console import facts, json_option, print_json, result_console
 from cdi_dagster.cli.options import DayType, collection_option
 from cdi_dagster.cli.webserver import DEFAULT_URL, Webserver
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import Collection, require_append_only
 from cdi_dagster.core.days import storage_day_of, storage_days_between
 
 
@@ -25,6 +25,7 @@ def relaunch_command(
     An export day is the day after its storage day, which is the partition. The gate holds for these runs as for any:
     days whose coalescer is not done do not start.
     """
+    require_append_only(collection)
     last = last_export_day or export_day
     if last < export_day:
         raise click.UsageError(f"--to {last} is before --export-day {export_day}: exchange them")

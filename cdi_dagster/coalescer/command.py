@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -19,7 +20,7 @@ from cdi_dagster.coalescer.run import CoalesceProgress, CoalesceSummary, coalesc
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.storage.interface import StorageError, open_storage
+from cdi_dagster.storage.interface import Storage, StorageError, open_storage
 
 _PROGRESS_SECONDS = 2.0
 _WARNINGS_SHOWN = 20
@@ -72,6 +73,7 @@ def coalesce_command(as_json: bool, **options: Any) -> None:
     """
     previous = signal.signal(signal.SIGTERM, _stop)
     try:
+        _require_corporate_storage(options["storage"])
         summary = coalesce(progress=_progress_printer(), **options)
     except (CdiError, StorageError) as error:
         _fail(error if isinstance(error, CdiError) else _as_failure(str(error)), as_json=as_json)
@@ -85,6 +87,17 @@ def coalesce_command(as_json: bool, **options: Any) -> None:
         for failure in summary.failures:
             click.echo(f"{FailureClass.COALESCER_FAILED}: {failure}", err=True)
         sys.exit(1)
+
+
+def _require_corporate_storage(storage: Storage) -> None:
+    """Return where there is some: a wrong root would look like an empty day, and its marker open the gate for one."""
+    with suppress(StorageError):  # the coalescer meets it too, and says so in its marker
+        if next(iter(storage.list("corporate_storage/")), None) is None:
+            raise CdiError(
+                FailureClass.COALESCER_FAILED,
+                f"There is nothing under {storage.uri('corporate_storage/')}: that is not where K2HB writes.",
+                next_step="Correct the root (--corporate-root, CDI_CORPORATE_ROOT), then run the coalescer again.",
+            )
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:

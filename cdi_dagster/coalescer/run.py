@@ -207,6 +207,10 @@ class _Run:
         self.merged: list[str] = []
         self.finished: list[str] = []
         self.warnings = [f"{left.key} was left alone: {left.why}" for left in plan.left_alone if not left.expected]
+        if not plan.batches and not plan.left_alone:
+            self.warnings.append(
+                "there were no objects: the day is empty, or the collection or day is not the one meant"
+            )
         self.failures: list[str] = []
 
     def carry_out(self) -> None:

@@ -121,5 +121,20 @@ def find_collection(collection_id: str) -> Collection:
     )
 
 
+def require_append_only(collection: Collection) -> None:
+    """Return where the collection is one of those that are ingested.
+
+    Raises:
+        CdiError: INPUT_INVALID where it is keyed.
+    """
+    if collection.kind is CollectionKind.KEYED:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"{collection.id} is a keyed collection (an INSERT, then maybe a DELETE, per id), and keyed collections "
+            "are not ingested yet: only append-only ones are. Its objects are left as they are.",
+            next_step="Ask for an append-only collection, for example data:businessAudit.",
+        )
+
+
 def _snake_case(text: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", text).replace("-", "_").lower()

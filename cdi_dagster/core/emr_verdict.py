@@ -151,7 +151,7 @@ def over_deadline(cluster_id: str, seconds: float) -> Trouble:
             FailureClass.JOB_FAILED,
             cause,
             next_step="Read its last progress. If the day is just large, raise the run deadline or give it a larger "
-            "profile, then materialise the day again.",
+            "profile, then run the day again.",
         ),
     )
 

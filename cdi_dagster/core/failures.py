@@ -59,7 +59,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
     FailureClass.COALESCER_RUNNING: Guidance(
         meaning="The coalescer is still merging this storage day.",
         by_itself="Nothing starts; the sensor launches the day when the coalescer is done.",
-        next_step="Wait. If it is much later than usual, read why on the input asset's page.",
+        next_step="Wait. If it is much later than usual, cdi status and the page of the input asset say why.",
         owner=_COALESCER_TEAM,
         rerun_helps=False,
     ),
@@ -94,14 +94,14 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
     FailureClass.INPUT_INVALID: Guidance(
         meaning="The input cannot be ingested as it is: a bad name, overlapping offsets, unreadable gzip, no objects.",
         by_itself="Nothing: it stops, before launch where that can be known.",
-        next_step="Mend or remove the object that the cause names, then materialise the day again.",
+        next_step="Mend or remove the object that the cause names, then run the day again.",
         owner=_ON_CALL,
         rerun_helps=False,
     ),
     FailureClass.LAUNCH_FAILED: Guidance(
         meaning="Spark did not start: capacity, quota, validation, or a machine without what it needs.",
         by_itself="Retried, then the next instance choice; bounded.",
-        next_step="Read the attempts on the run page; add an instance choice or raise the quota it names.",
+        next_step="Read the attempts; add an instance choice or raise the quota it names.",
         owner=_PLATFORM,
         rerun_helps=True,
     ),
@@ -115,14 +115,14 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
     FailureClass.OUT_OF_MEMORY: Guidance(
         meaning="Executors or the driver were killed for memory.",
         by_itself="One retry on the next larger choice.",
-        next_step="Give the day a larger profile and materialise it again.",
+        next_step="Give the day a larger profile and run it again.",
         owner=_ON_CALL,
         rerun_helps=True,
     ),
     FailureClass.CLUSTER_LOST: Guidance(
         meaning="The cluster or the Spark process ended under a running step.",
         by_itself="Retried; bounded.",
-        next_step="If nobody ended it on purpose, materialise the day again.",
+        next_step="If nobody ended it on purpose, run the day again.",
         owner=_PLATFORM,
         rerun_helps=True,
     ),
@@ -136,7 +136,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
     FailureClass.DKS_FORBIDDEN: Guidance(
         meaning="The Data Key Service refused our certificate.",
         by_itself="Nothing: it stops.",
-        next_step="Renew or restore the client certificate, then materialise the day again.",
+        next_step="Renew or restore the client certificate, then run the day again.",
         owner=_ON_CALL,
         rerun_helps=False,
     ),
@@ -164,7 +164,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
     FailureClass.JOB_FAILED: Guidance(
         meaning="The job failed in a way that no other class describes.",
         by_itself="Nothing: it stops.",
-        next_step="Read the last log lines on the run page and report a defect.",
+        next_step="Read the last log lines and report a defect.",
         owner=_ON_CALL,
         rerun_helps=False,
     ),
@@ -222,6 +222,15 @@ class CdiError(Exception):
             next_step=value.get("next_step"),
             detail=value.get("detail"),
         )
+
+    @classmethod
+    def from_text(cls, text: str) -> "CdiError | None":
+        """Read what `str` gave, as a log holds it; None where it is something else."""
+        name, colon, rest = text.partition(": ")
+        cause, has_next, next_step = rest.partition(" Next: ")
+        if not (colon and has_next and name in FailureClass.__members__):
+            return None
+        return cls(FailureClass(name), cause, next_step=next_step)
 
 
 def _rebuild_error(value: Mapping[str, Any]) -> CdiError:

@@ -256,8 +256,7 @@ def _resolve_overlaps(candidates: list[_Candidate]) -> tuple[list[_Candidate], l
                 f"{candidate.stored.key} and {before.stored.key} both state offsets from "
                 f"{candidate.name.first_offset} to {min(before.name.last_offset, candidate.name.last_offset)}; "
                 "reading both would publish records twice.",
-                next_step="Find out which of the two holds the records move the other away, "
-                "then materialise the day again.",
+                next_step="Find out which of the two holds the records move the other away, then run the day again.",
                 detail={"keys": [before.stored.key, candidate.stored.key]},
             )
         left_out.append(LeftOutObject(key=candidate.stored.key, covered_by=before.stored.key, why=why))

@@ -70,7 +70,7 @@ def published_mark(published: Storage, collection: Collection, storage_day: date
         CdiError: INPUT_INVALID where the mark cannot be read.
     """
     key = f"{daily_records_prefix(collection, storage_day)}{SUCCESS_MARK}"
-    return _read_json(published, key, next_step="Materialise the day again: that publishes records and mark anew.")
+    return _read_json(published, key, next_step="Run the day again: that publishes records and mark anew.")
 
 
 def _read_json(storage: Storage, key: str, *, next_step: str) -> dict[str, Any] | None:

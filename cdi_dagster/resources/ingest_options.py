@@ -14,7 +14,9 @@ class IngestOptions(dg.ConfigurableResource):
     dks_certificate: str | None = Field(default=None, description="Our client certificate, PEM file, for mutual TLS.")
     dks_private_key: str | None = Field(default=None, description="Path of the PEM file with its private key.")
     dks_retry_budget_seconds: int = Field(
-        default=300, ge=1, description="Seconds for which one lookup is tried again before the run gives up."
+        default=120,
+        ge=0,
+        description="Seconds for which one lookup is tried again before the run gives up; 0 asks once.",
     )
     max_rejected: str = Field(default="0", description="Most rejects a published day may have: `10`, or `0.1%`.")
     runbook_url: str = Field(default="docs/runbook.md", description="Where the runbook is published.")

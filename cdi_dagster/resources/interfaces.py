@@ -1,18 +1,19 @@
 """What assets, checks, schedules and sensors may ask of the outside world: Protocols and the values they pass.
 
-No adapter is imported here, and nothing of AWS or Spark.
+No adapter is imported here, and nothing of AWS or Spark; of Dagster only types, so that `cdi` need not load it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, Protocol
-
-import dagster as dg
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.gate import CoalescerStatus
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,7 @@ class LaunchEvidence:
 class PySparkStepLauncher(Protocol):
     """Runs Spark steps for assets."""
 
-    def launch(self, context: dg.AssetExecutionContext | dg.OpExecutionContext, step: SparkStep) -> LaunchEvidence:
+    def launch(self, context: "dg.AssetExecutionContext | dg.OpExecutionContext", step: SparkStep) -> LaunchEvidence:
         """Run the step to its end: messages and logs live in the run page, and what was started is always ended.
 
         Raises:

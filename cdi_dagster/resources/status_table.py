@@ -242,5 +242,5 @@ def _unusable(cause: str) -> CdiError:
         FailureClass.JOB_FAILED,
         cause,
         next_step="Check the table's name (CDI_STATUS_TABLE_NAME), the permissions on it and the network, or the room "
-        "on disk; then materialise the day again.",
+        "on disk; then run the day again.",
     )

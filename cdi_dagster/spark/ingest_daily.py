@@ -14,7 +14,7 @@ from typing import Final
 
 from pyspark import SparkContext
 
-from cdi_dagster.core.collections import CollectionKind, find_collection
+from cdi_dagster.core.collections import find_collection, require_append_only
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport, reconcile
 from cdi_dagster.core.pinned_input import PinnedInput
@@ -71,12 +71,7 @@ class IngestDaily:
         self._published = open_storage(arguments.published_root)
         self._pinned = _read_pinned_input(arguments.pinned_input)
         self._collection = find_collection(self._pinned.collection_id)
-        if self._collection.kind is not CollectionKind.APPEND_ONLY:
-            raise CdiError(
-                FailureClass.INPUT_INVALID,
-                f"{self._collection.id} is a keyed collection; {STEP} publishes append-only ones.",
-                next_step="Ingest it with the job for keyed collections.",
-            )
+        require_append_only(self._collection)
         day, correlation_id = self._pinned.storage_day, arguments.correlation_id
         self._records_prefix = daily_records_prefix(self._collection, day)
         self._rejects_prefix = rejects_prefix(self._collection, day, correlation_id)

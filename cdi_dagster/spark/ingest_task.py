@@ -107,7 +107,7 @@ def task_failure(error: BaseException) -> CdiError:
         return CdiError(
             FailureClass.JOB_FAILED,
             f"Storage failed: {error}",
-            next_step="Mend what the cause names (space, access, network), then materialise the day again.",
+            next_step="Mend what the cause names (space, access, network), then run the day again.",
         )
     if isinstance(error, StorageError):
         return CdiError(FailureClass.JOB_FAILED, f"Storage failed: {error}")

@@ -201,7 +201,7 @@ class KeyServiceHttp:
             return self._forbidden(
                 f"We do not trust the certificate of the key service at {self.host}: {text}.",
                 next_step="Check the authority in dks_ca and the host name in dks_url against the service's "
-                "certificate, then materialise the day again.",
+                "certificate, then run the day again.",
             )
         return self._forbidden(f"The key service at {self.host} and we could not agree on TLS: {text}.")
 
@@ -237,7 +237,7 @@ class KeyServiceHttp:
             raise self._forbidden(
                 f"The TLS files for the key service cannot be used: {why} ({paths}).",
                 next_step="Check dks_ca, dks_certificate and dks_private_key: PEM, readable where the Spark job runs, "
-                "the key not encrypted and of that certificate; then materialise the day again.",
+                "the key not encrypted and of that certificate; then run the day again.",
             ) from error
         return context
 

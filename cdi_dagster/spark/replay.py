@@ -253,7 +253,7 @@ def read_published_day(published: Storage, collection: Collection, mark: Mapping
             raise CdiError(
                 FailureClass.INPUT_INVALID,
                 f"{published.uri(key)}, which the publication names, is not there.",
-                next_step="Materialise the day again; its rejects are then ingested with it.",
+                next_step="Run the day again; its rejects are then ingested with it.",
             )
         values.append(json.loads(published.read(key)))
     report, pinned = values

@@ -68,7 +68,8 @@ def test_ingest_counts_rejects_and_publishes_nothing_unless_they_are_allowed(cdi
         refused = cdi("ingest", *DAY, "--dks-url", service.url, "--json")
         allowed = cdi("ingest", *DAY, "--dks-url", service.url, "--max-rejected", "1%", "--json")
     assert refused.exit_code == 1
-    assert "RECORDS_REJECTED: 3 of 300 envelopes were rejected" in refused.stderr
+    assert refused.stderr.count("RECORDS_REJECTED: 3 of 300 envelopes were rejected") == 1
+    assert "Next: " in refused.stderr
     assert refused.json["failure"]["failure_class"] == "RECORDS_REJECTED"
     assert allowed.exit_code == 0, allowed.stderr
     assert (allowed.json["read"], allowed.json["published"], allowed.json["rejected"]) == (300, 297, 3)
@@ -76,6 +77,51 @@ def test_ingest_counts_rejects_and_publishes_nothing_unless_they_are_allowed(cdi
     assert json.loads((published / "_SUCCESS").read_text())["published"] == 297
     status = cdi("status", *DAY, "--json").json
     assert (status["published_is_current"], status["published_records"]) == (True, 297)
+
+    tables = cdi("tables", *DAY, "--json")
+    assert tables.exit_code == 0, tables.stderr
+    assert {table["rows"] for table in tables.json["tables"]} == {297}
+    told = [status_row(home, answer.json["correlation_id"]) for answer in (allowed, tables)]
+    assert [(row["Status"], row["CurrentStep"], row["Date"]) for row in told] == [
+        ("COMPLETED", "ingest_daily", "2023-03-27"),
+        ("COMPLETED", "publish_tables", "2023-03-27"),
+    ]
+    assert {row["S3_Prefix_CDI_Export"] for row in told} == {f"{published.as_uri()}/"}
+    (failed,) = [row for row in status_rows(home) if row["Status"] == "FAILED"]
+    assert failed["Failure"].startswith("RECORDS_REJECTED: 3 of 300")
+
+
+@pytest.mark.parametrize("command", ["ingest", "tables"])
+def test_a_keyed_collection_is_refused_in_words_before_anything_starts(cdi: Cdi, home: Path, command: str) -> None:
+    answer = cdi(command, "--collection", "calculator:calculationParts", "--storage-day", "2023-03-26")
+    assert answer.exit_code == 1
+    assert answer.stderr.startswith("INPUT_INVALID: calculator:calculationParts is a keyed collection")
+    assert not home.exists()
+
+
+def test_tables_are_refused_where_there_are_none_or_they_are_elsewhere(cdi: Cdi) -> None:
+    answer = cdi("tables", "--collection", "data:equality", "--storage-day", "2023-03-26")
+    assert (answer.exit_code, "No tables are published of data:equality" in answer.stderr) == (2, True)
+    emr = {
+        "CDI_DEPLOYMENT": "emr",
+        "CDI_CORPORATE_ROOT": "s3://corporate",
+        "CDI_PUBLISHED_ROOT": "s3://published",
+        "CDI_EMR_BUNDLE_URI": "s3://published/bundles/1",
+        "CDI_DKS_URL": "https://dks",
+        "CDI_FIRST_STORAGE_DAY": "2023-01-01",
+    }
+    for command in (["tables"], ["ingest", "--tables"]):
+        answer = cdi(*command, *DAY, **emr)
+        assert (answer.exit_code, "Materialise them in the Dagster UI" in answer.stderr) == (2, True)
+
+
+def status_rows(home: Path) -> list[dict[str, str]]:
+    return [json.loads(path.read_text()) for path in sorted((home / "status").iterdir())]
+
+
+def status_row(home: Path, correlation_id: str) -> dict[str, str]:
+    (row,) = [row for row in status_rows(home) if row["Correlation_Id"] == correlation_id]
+    return row
 
 
 def test_the_same_commands_work_on_buckets(cdi: Cdi) -> None:

@@ -19,7 +19,7 @@ def test_a_day_without_rejects_says_so_and_an_unpublished_day_is_not_replayed(cd
     answer = cdi("rejects", "replay", *DAY)
     assert answer.exit_code == 1
     assert answer.stderr.startswith("INPUT_INVALID: data:businessAudit, storage day 2023-03-26, is not published")
-    assert "materialise the day again" in answer.stderr
+    assert "run the day again" in answer.stderr
 
 
 @pytest.mark.parametrize("correlation_id", ["../../x", "", ".", "a b", "x" * 129])

@@ -24,6 +24,14 @@ def test_tour_names_every_command_and_imports_nothing_heavy() -> None:
     assert not {"dagster", "boto3", "pyspark", "pydantic", "cryptography"} & imported
 
 
+def test_a_day_by_hand_is_worked_on_without_dagster() -> None:
+    check = (
+        "import sys, cdi_dagster.cli.ingest, cdi_dagster.cli.tables, cdi_dagster.resources.status_table;"
+        " sys.exit('dagster' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", check], check=False, timeout=60).returncode == 0
+
+
 @pytest.mark.parametrize("name", [entry.name for entry in COMMANDS])
 def test_every_command_of_the_tour_exists_takes_json_and_explains_itself(name: str) -> None:
     command = cdi.get_command(click.Context(cdi), name)

@@ -64,7 +64,23 @@ def test_beside_another_coalescer_it_exits_1_and_touches_nothing(file_storage: S
     assert len(names(file_storage)) == 8
 
 
+def test_a_root_where_nobody_writes_is_refused_and_not_made(file_storage: Storage) -> None:
+    result = invoke(file_storage)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"COALESCER_FAILED: There is nothing under {file_storage.root}/corporate_storage/")
+    assert "Next: Correct the root" in result.stderr
+    assert list(file_storage.list("")) == []
+
+
+def test_an_empty_day_beside_others_is_done_and_says_that_it_is_empty(file_storage: Storage) -> None:
+    put_small_day(file_storage)
+    result = invoke(file_storage, "--storage-day", "2023-03-27")
+    assert result.exit_code == 0
+    assert "warning: there were no objects: the day is empty" in result.output
+
+
 def test_the_root_may_come_from_the_environment(file_storage: Storage) -> None:
+    put_small_day(file_storage)
     arguments = ["--collection", "data:businessAudit", "--storage-day", "2023-03-26"]
     result = CliRunner(env={"CDI_CORPORATE_ROOT": file_storage.root}).invoke(coalesce_command, arguments)
     assert result.exit_code == 0

@@ -17,13 +17,21 @@ def test_every_class_says_what_it_means_and_what_to_do(failure_class: FailureCla
     assert guidance.next_step in str(CdiError(failure_class, "Something happened."))
 
 
-def test_a_failure_survives_json_and_pickle() -> None:
+def test_a_failure_survives_json_pickle_and_a_log_line() -> None:
     error = CdiError(
         FailureClass.INPUT_CHANGED, "a/b.gz is gone.", next_step="Look there.", detail={"key": "a/b.gz", "offset": 7}
     )
     for copy in (CdiError.from_json(json.loads(json.dumps(error.to_json()))), pickle.loads(pickle.dumps(error))):
         assert copy.to_json() == error.to_json()
         assert str(copy) == str(error)
+    read = CdiError.from_text(str(error))
+    assert read is not None
+    assert (read.failure_class, read.cause, read.next_step) == (error.failure_class, error.cause, error.next_step)
+
+
+@pytest.mark.parametrize("text", ["", "Reading 3 objects", "INFO: well Next: go on", "INPUT_CHANGED: no next step"])
+def test_other_text_is_no_failure(text: str) -> None:
+    assert CdiError.from_text(text) is None
 
 
 def test_a_class_of_a_newer_version_is_kept_in_words() -> None:

@@ -53,7 +53,7 @@ def require_said_and_cleaned_up(day: SampleDay, spark: SparkSession, mend: str) 
     assert raised.value.failure_class is FailureClass.JOB_FAILED
     assert day.published.root in raised.value.cause
     assert mend in raised.value.cause
-    assert "materialise the day again" in raised.value.next_step
+    assert "run the day again" in raised.value.next_step
     assert day.failure_left().to_json() == raised.value.to_json()
     assert day.published_keys() == []
     assert staged_files(day) == []

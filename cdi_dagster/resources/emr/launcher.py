@@ -116,7 +116,7 @@ class EmrPySparkStepLauncher(dg.ConfigurableResource):
             return load_template(Path(self.template_path), environment=self.environment, collection_id=collection_id)
         except TemplateError as error:
             raise CdiError(
-                FailureClass.LAUNCH_FAILED, str(error), next_step="Mend the template, then materialise the day again."
+                FailureClass.LAUNCH_FAILED, str(error), next_step="Mend the template, then run the day again."
             ) from error
 
     def now(self) -> float:

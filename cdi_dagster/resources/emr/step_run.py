@@ -99,7 +99,7 @@ class StepRun:
                 raise CdiError(
                     FailureClass.LAUNCH_FAILED,
                     f"{current.name} works on an input that is not asked for any more, and could not be ended.",
-                    next_step="Terminate its cluster (`cdi clusters`), then materialise the day again.",
+                    next_step="Terminate its cluster (`cdi clusters`), then run the day again.",
                 )
             return
         self._taken_up = current

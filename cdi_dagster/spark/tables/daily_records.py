@@ -57,7 +57,7 @@ def require_daily_records(published: Storage, collection: Collection, storage_da
         raise _unusable(
             f"The daily records of {collection.id} for storage day {storage_day} are not published: "
             f"there is no {SUCCESS_MARK} in {where}.",
-            "Materialise daily_records of the day first, then its tables.",
+            "Publish the records of the day first, then its tables.",
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise _unusable(f"The mark {where}{SUCCESS_MARK} cannot be read: {type(error).__name__} at {error}.") from error
@@ -78,5 +78,5 @@ def read_records(spark: SparkSession, published: Storage, records: DailyRecords,
     return spark.read.option("lineSep", "\n").text(paths).toDF("val")
 
 
-def _unusable(cause: str, next_step: str = "Materialise daily_records of the day again, then its tables.") -> CdiError:
+def _unusable(cause: str, next_step: str = "Run the day again, then its tables.") -> CdiError:
     return CdiError(FailureClass.INPUT_INVALID, cause, next_step=next_step)

@@ -124,7 +124,7 @@ def write_attempt(
             + f", but the daily records are {expected_rows}"
             + (f" of {expected_text_bytes} bytes" if text_bytes is not None else "")
             + ". The partition is as it was.",
-            next_step="Materialise daily_records of the day again, then its tables; if it comes back, report a defect.",
+            next_step="Run the day again, then its tables; if it comes back, report a defect.",
             detail={"table": table, "rows": found, "expected_rows": expected_rows},
         )
     files = HadoopFolder(rows.sparkSession, folder).data_files()

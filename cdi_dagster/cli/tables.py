@@ -1,0 +1,102 @@
+"""`cdi tables`: the tables of one published day, without Dagster, by the Spark job that the assets run."""
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+import click
+
+from cdi_dagster.cli.console import facts, json_option, print_json, result_console
+from cdi_dagster.cli.day_by_hand import DayByHand, recorded, run_job
+from cdi_dagster.cli.options import (
+    collection_option,
+    correlation_id_option,
+    given,
+    published_root_option,
+    storage_day_option,
+    verbose_option,
+)
+from cdi_dagster.core.collections import Collection, require_append_only
+from cdi_dagster.core.days import export_day_of
+from cdi_dagster.core.places import daily_records_prefix, tables_report_key
+from cdi_dagster.ingestion.only_ingestion import only_ingestion
+
+
+@click.command("tables")
+@published_root_option()
+@collection_option()
+@storage_day_option()
+@correlation_id_option("Of this run. Default: a new one.")
+@verbose_option()
+@json_option
+def tables_command(
+    published_root: str | None,
+    collection: Collection,
+    storage_day: date,
+    correlation_id: str | None,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Publish the tables of a day from its published records: after a replay of rejects, or a lost metastore.
+
+    Replaces exactly the day's partition of each table, as often as it is asked. For tables of this machine; those of
+    the clusters are materialised in Dagster.
+    """
+    day = DayByHand.of(collection, storage_day, correlation_id=correlation_id, **given(published_root=published_root))
+    require_tables_here(day)
+    # The lease too: an ingestion beside it would replace the records while they are read.
+    with (
+        only_ingestion(day.published, collection, storage_day, holder=day.correlation_id),
+        recorded(day, "publish_tables") as row,
+    ):
+        report = publish_tables(day, verbose=verbose)
+        row.s3_prefix = day.uri(daily_records_prefix(collection, storage_day))
+        row.detail |= {table["name"]: table["rows"] for table in report["tables"]}
+    if as_json:
+        print_json({"correlation_id": day.correlation_id, "export_day": export_day_of(storage_day), **report})
+        return
+    where = f"{collection.id}, storage day {storage_day}, date_str {export_day_of(storage_day)}"
+    result_console().print(facts([("collection", where), *table_facts(report)]))
+
+
+def require_tables_here(day: DayByHand) -> None:
+    """Return where the collection has tables, and this machine is where they are kept.
+
+    Raises:
+        CdiError: INPUT_INVALID where the collection is keyed.
+        click.UsageError: otherwise.
+    """
+    require_append_only(day.collection)
+    if day.collection.tables is None:
+        raise click.UsageError(f"No tables are published of {day.collection.id}: its files are all there is.")
+    if day.settings.deployment != "local":
+        raise click.UsageError(
+            f"CDI_DEPLOYMENT is {day.settings.deployment}: the tables are in the clusters' Hive, which this machine "
+            "does not reach. Materialise them in the Dagster UI."
+        )
+
+
+def publish_tables(day: DayByHand, *, verbose: bool) -> dict[str, Any]:
+    """Run the Spark job and return its closing report. The caller holds the day's lease.
+
+    Raises:
+        CdiError: of the class that the job stated, or that its end suggests.
+    """
+    arguments = [
+        *("--published-root", day.published.root),
+        *("--collection", day.collection.id),
+        *("--storage-day", str(day.storage_day)),
+        *("--correlation-id", day.correlation_id),
+    ]
+    key = tables_report_key(day.collection, day.storage_day, day.correlation_id)
+    report, error = run_job(day, "publish_tables", arguments, key, verbose=verbose)
+    if error:
+        raise error
+    return report or {}
+
+
+def table_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say what was published."""
+    return [
+        (f"{table['kind']} table", f"{table['name']}: {table['rows']:,} rows") for table in report.get("tables", [])
+    ]
