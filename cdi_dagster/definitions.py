@@ -105,6 +105,7 @@ def _resources(settings: Settings) -> dict[str, Any]:
             dks_retry_budget_seconds=settings.dks_retry_budget_seconds,
             max_rejected=settings.max_rejected,
             runbook_url=settings.runbook_url,
+            dagster_url=settings.dagster_url,
         ),
     }
 

@@ -18,11 +18,10 @@ def build_jobs(collections: Iterable[Collection]) -> list[Any]:
 
 
 def _daily_job(collection: Collection) -> Any:
-    keys = [names.input_key(collection), names.daily_records_key(collection), *names.table_keys(collection)]
     tables = " and publishes the tables" if names.table_members(collection) else ""
     return dg.define_asset_job(
         names.daily_job_name(collection),
-        selection=dg.AssetSelection.assets(*keys),
+        selection=dg.AssetSelection.assets(*names.keys_of(collection)),
         description=f"Takes one storage day of `{collection.id}` through: asks the coalescer, pins the input, decrypts "
         f"and publishes the daily records{tables}. Safe to run again: it replaces exactly that day.",
         tags={"cdi/collection": collection.id.replace(":", ".")},

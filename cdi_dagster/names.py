@@ -19,6 +19,13 @@ ATTEMPT_TAG = "cdi/attempt"
 LAUNCHED_BY_TAG = "cdi/launched_by"
 """`schedule` or `sensor`; a run without it was asked for by a person."""
 FAILURE_CLASS_TAG = "cdi/failure_class"
+TOLD_TAG = "cdi/told"
+"""On a failed run: what was done about telling a person."""
+ROW_CLOSED_TAG = "cdi/row_closed"
+"""On a failed run: its status row no longer says IN_PROGRESS."""
+WILL_RETRY_TAG = "dagster/will_retry"
+"""On a run whose worker was lost: whether Dagster itself runs it again."""
+FAILED_RUNS_SENSOR = "failed_runs_sensor"
 ON_TIME_CHECK = "published_on_time"
 LOCAL_METASTORE_POOL = "cdi_local_metastore"
 """The local Hive metastore takes one process at a time."""
@@ -47,6 +54,11 @@ def table_members(collection: Collection) -> tuple[TableMember, ...]:
 def table_keys(collection: Collection) -> tuple[dg.AssetKey, ...]:
     """Asset keys of all of a collection's tables and views."""
     return tuple(table_key(collection, member.name) for member in table_members(collection))
+
+
+def keys_of(collection: Collection) -> tuple[dg.AssetKey, ...]:
+    """Asset keys of everything of a collection."""
+    return (input_key(collection), daily_records_key(collection), *table_keys(collection))
 
 
 def daily_job_name(collection: Collection) -> str:

@@ -192,13 +192,13 @@ class Settings(BaseSettings):
     )
     alert_target: str = Field(
         default="",
-        description="Who is told when a day is late: `https://…` gets it posted as JSON, `arn:aws:sns:…` published. "
-        "Default: only the log, the check and the asset's page say so.",
+        description="Who is told when a day is late or a run fails: `https://…` gets it posted as JSON, "
+        "`arn:aws:sns:…` published. Default: only the log, the check and the pages of asset and run say so.",
     )
     automation: bool = Field(
         default=False,
-        description="Whether schedule and sensor are on by default. Off, so that a laptop that loads the code location "
-        "starts nothing by itself; production sets it to true.",
+        description="Whether schedules and sensors are on by default. Off, so that a laptop that loads the code starts "
+        "nothing by itself; production sets it to true.",
     )
 
     status_table_name: str = Field(
@@ -209,6 +209,11 @@ class Settings(BaseSettings):
     runbook_url: str = Field(
         default="docs/runbook.md",
         description="Where the runbook is published; failures link to `<runbook_url>#<class in lower case>`.",
+    )
+
+    dagster_url: str = Field(
+        default="http://127.0.0.1:3000",
+        description="Address of the Dagster UI as people reach it; alerts link to the run that failed.",
     )
 
     @property
@@ -236,7 +241,7 @@ class Settings(BaseSettings):
     def _is_root(cls, value: str) -> str:
         return value and check_root(value)
 
-    @field_validator("dks_url")
+    @field_validator("dks_url", "dagster_url")
     @classmethod
     def _is_url(cls, value: str) -> str:
         parts = urlsplit(value)

@@ -236,6 +236,7 @@ class DagsterDay:
             "corporate_storage": self.corporate,
             "published_storage": self.published,
             "alerts": self.alerts,
+            "status_table": self.rows,
             "options": IngestOptions(dks_url=self.settings.dks_url, runbook_url="https://runbook"),
         }
 

@@ -20,7 +20,7 @@ from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.partitions import storage_day_in
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.resources.interfaces import StatusRow, StatusTable
-from cdi_dagster.storage.interface import StorageError
+from cdi_dagster.storage import StorageError, storage_failure
 
 
 @dataclass(kw_only=True)
@@ -114,17 +114,14 @@ def recorded_step(
         _record_failure(context, status_table, step, error)
         raise as_failure(error, options) from error
     except StorageError as error:
-        classed = CdiError(
-            FailureClass.JOB_FAILED,
-            f"Storage did not do what was asked: {error}",
-            next_step="Mend what the cause names (permission, network, room), then run the day again.",
-        )
+        classed = storage_failure(error)
         _record_failure(context, status_table, step, classed)
         raise as_failure(classed, options) from error
     except dg.DagsterExecutionInterruptedError:
         _put_failed(context, status_table, step, "The run was terminated.")
         raise
     except Exception as error:
+        context.instance.add_run_tags(step.correlation_id, {names.FAILURE_CLASS_TAG: FailureClass.JOB_FAILED.value})
         _put_failed(context, status_table, step, f"{FailureClass.JOB_FAILED}: {type(error).__name__}")
         raise
 
@@ -198,6 +195,15 @@ def works_on(run: dg.DagsterRun, collection: Collection) -> bool:
     """Whether a run of any origin publishes a collection's daily records."""
     if run.asset_selection:
         return names.daily_records_key(collection) in run.asset_selection
+    return run.job_name == names.daily_job_name(collection)
+
+
+def touches(run: dg.DagsterRun, collection: Collection) -> bool:
+    """Whether a run of any origin is about one storage day of any of a collection's assets."""
+    if names.PARTITION_TAG not in run.tags:
+        return False
+    if run.asset_selection:
+        return not run.asset_selection.isdisjoint(names.keys_of(collection))
     return run.job_name == names.daily_job_name(collection)
 
 

@@ -74,7 +74,10 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
             problems = count_mismatches(publication.mark, publication.report, publication.pinned, stored)
             totals = {name: publication.report.totals[name] for name in ("read", "published", "rejected", "objects")}
         if problems:
-            _record_mismatch(status_table, collection, storage_day, context.op_execution_context.run_id, problems)
+            run = context.op_execution_context
+            tag = {names.FAILURE_CLASS_TAG: FailureClass.COUNTS_DO_NOT_RECONCILE.value}
+            run.instance.add_run_tags(run.run_id, tag)
+            _record_mismatch(status_table, collection, storage_day, run.run_id, problems)
         return _result(problems, dg.AssetCheckSeverity.ERROR, **totals)
 
     @dg.asset_check(

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import click
 
 from cdi_dagster.cli.console import json_wanted, print_json, say_failure
-from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.storage.interface import StorageError
+from cdi_dagster.core.failures import CdiError
+from cdi_dagster.storage import StorageError, storage_failure
 
 _USED_WRONGLY = 2
 _INTERRUPTED = 130
@@ -161,8 +161,7 @@ class Tour(click.Group):
         except CdiError as error:
             _fail(ctx, error)
         except StorageError as error:
-            cause = str(error)
-            _fail(ctx, CdiError(FailureClass.JOB_FAILED, cause, next_step="Mend what it names, then ask again."))
+            _fail(ctx, storage_failure(error))
         except SettingsError as error:
             _refuse(ctx, error.problems)
         except KeyboardInterrupt:

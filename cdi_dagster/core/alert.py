@@ -12,12 +12,17 @@ class Alert:
     """One message to a person. Places, counts and reasons; never content.
 
     Attributes:
-        kind: what alert rules match on: `LATE`, `LATE_OVER`.
+        kind: what alert rules match on: `LATE`, `LATE_OVER`, `FAILED`.
         title: one line.
         text: what is known, and what to do.
         collection_id: `db:name`.
         storage_day: the partition.
         runbook: where to read on.
+        failure_class: of a run that failed; with owner, next step and the run's page.
+        owner: who can mend it.
+        next_step: what to do.
+        run_url: the run's page in the Dagster UI.
+        last_log_lines: of the job, scrubbed, where there are any.
     """
 
     kind: str
@@ -26,10 +31,15 @@ class Alert:
     collection_id: str
     storage_day: date
     runbook: str
+    failure_class: str | None = None
+    owner: str | None = None
+    next_step: str | None = None
+    run_url: str | None = None
+    last_log_lines: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
-        return {
+        """Return it as plain JSON values; what it does not have is left out."""
+        values = {
             "kind": self.kind,
             "title": self.title,
             "text": self.text,
@@ -37,4 +47,10 @@ class Alert:
             "storage_day": self.storage_day.isoformat(),
             "export_day": export_day_of(self.storage_day).isoformat(),
             "runbook": self.runbook,
+            "failure_class": self.failure_class,
+            "owner": self.owner,
+            "next_step": self.next_step,
+            "run_url": self.run_url,
+            "last_log_lines": self.last_log_lines,
         }
+        return {name: value for name, value in values.items() if value is not None}

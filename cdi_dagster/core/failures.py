@@ -28,7 +28,21 @@ class FailureClass(StrEnum):
     RECORDS_REJECTED = "RECORDS_REJECTED"
     COUNTS_DO_NOT_RECONCILE = "COUNTS_DO_NOT_RECONCILE"
     DUPLICATE_RUN = "DUPLICATE_RUN"
+    STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
+    WORKER_LOST = "WORKER_LOST"
     JOB_FAILED = "JOB_FAILED"
+
+
+class Told(StrEnum):
+    """When a person is told of a run that failed (`cdi_dagster.core.telling`)."""
+
+    AT_ONCE = "AT_ONCE"
+    TWICE = "TWICE"
+    """When it happens a second time to a day."""
+    USED_UP = "USED_UP"
+    """When nothing is tried again by itself."""
+    LATE = "LATE"
+    """Not of the run; of its day, if that is late."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +55,7 @@ class Guidance:
         next_step: what a person does, if anything.
         owner: who can mend the cause.
         rerun_helps: whether simply running again can succeed.
+        told: when a person is told.
     """
 
     meaning: str
@@ -48,6 +63,7 @@ class Guidance:
     next_step: str
     owner: str
     rerun_helps: bool
+    told: Told
 
 
 _ON_CALL = "CDI on-call engineer"
@@ -62,6 +78,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="Wait. If it is much later than usual, cdi status and the page of the input asset say why.",
         owner=_COALESCER_TEAM,
         rerun_helps=False,
+        told=Told.LATE,
     ),
     FailureClass.COALESCER_NOT_STARTED: Guidance(
         meaning="The coalescer has not started on this storage day.",
@@ -69,6 +86,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="Ask why the coalescer has not started; run it for the day if it was missed.",
         owner=_COALESCER_TEAM,
         rerun_helps=False,
+        told=Told.LATE,
     ),
     FailureClass.COALESCER_FAILED: Guidance(
         meaning="The coalescer failed on this storage day.",
@@ -76,6 +94,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="Have the coalescer run again for the day; ingestion then follows by itself.",
         owner=_COALESCER_TEAM,
         rerun_helps=False,
+        told=Told.LATE,
     ),
     FailureClass.COALESCER_UNKNOWN: Guidance(
         meaning="The coalescer's state could not be read, so it may be running.",
@@ -83,6 +102,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="Mend what the reason names (permission, marker, network), or use override_gate if you know better.",
         owner=_ON_CALL,
         rerun_helps=True,
+        told=Told.LATE,
     ),
     FailureClass.INPUT_CHANGED: Guidance(
         meaning="An object that was pinned has vanished or changed since.",
@@ -90,6 +110,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="If it happens twice, find what writes to corporate storage outside the coalescer.",
         owner=_COALESCER_TEAM,
         rerun_helps=True,
+        told=Told.TWICE,
     ),
     FailureClass.INPUT_INVALID: Guidance(
         meaning="The input cannot be ingested as it is: a bad name, overlapping offsets, unreadable gzip, no objects.",
@@ -97,6 +118,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="Mend or remove the object that the cause names, then run the day again.",
         owner=_ON_CALL,
         rerun_helps=False,
+        told=Told.AT_ONCE,
     ),
     FailureClass.LAUNCH_FAILED: Guidance(
         meaning="Spark did not start: capacity, quota, validation, or a machine without what it needs.",
@@ -104,6 +126,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="Read the attempts; add an instance choice or raise the quota it names.",
         owner=_PLATFORM,
         rerun_helps=True,
+        told=Told.USED_UP,
     ),
     FailureClass.BOOTSTRAP_FAILED: Guidance(
         meaning="A bootstrap action of the cluster failed.",
@@ -111,6 +134,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="Read the bootstrap log that the cause names; deploy the bundle again if it is missing.",
         owner=_ON_CALL,
         rerun_helps=True,
+        told=Told.AT_ONCE,
     ),
     FailureClass.OUT_OF_MEMORY: Guidance(
         meaning="Executors or the driver were killed for memory.",
@@ -118,6 +142,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="Give the day a larger profile and run it again.",
         owner=_ON_CALL,
         rerun_helps=True,
+        told=Told.AT_ONCE,
     ),
     FailureClass.CLUSTER_LOST: Guidance(
         meaning="The cluster or the Spark process ended under a running step.",
@@ -125,6 +150,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="If nobody ended it on purpose, run the day again.",
         owner=_PLATFORM,
         rerun_helps=True,
+        told=Told.USED_UP,
     ),
     FailureClass.DKS_UNAVAILABLE: Guidance(
         meaning="The Data Key Service did not answer within the retry budget.",
@@ -132,6 +158,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="Ask for the state of the Data Key Service; the day can be run again once it answers.",
         owner=_DKS_TEAM,
         rerun_helps=True,
+        told=Told.USED_UP,
     ),
     FailureClass.DKS_FORBIDDEN: Guidance(
         meaning="The Data Key Service refused our certificate.",
@@ -139,6 +166,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="Renew or restore the client certificate, then run the day again.",
         owner=_ON_CALL,
         rerun_helps=False,
+        told=Told.AT_ONCE,
     ),
     FailureClass.RECORDS_REJECTED: Guidance(
         meaning="More records were rejected than allowed. Nothing was published; the rejects were kept.",
@@ -146,6 +174,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="Read the rejects by reason; mend the cause, or run again with a higher max_rejected.",
         owner=_ON_CALL,
         rerun_helps=False,
+        told=Told.AT_ONCE,
     ),
     FailureClass.COUNTS_DO_NOT_RECONCILE: Guidance(
         meaning="What was read is not what was pinned, or not what was published and rejected.",
@@ -153,6 +182,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="Compare the counts by object in the run report with the pinned input; report it as a defect.",
         owner=_ON_CALL,
         rerun_helps=False,
+        told=Told.AT_ONCE,
     ),
     FailureClass.DUPLICATE_RUN: Guidance(
         meaning="Another run of this collection and day is already at work.",
@@ -160,6 +190,24 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="Follow the run that the cause names.",
         owner=_ON_CALL,
         rerun_helps=False,
+        told=Told.LATE,
+    ),
+    FailureClass.STORAGE_UNAVAILABLE: Guidance(
+        meaning="Storage did not answer, after all the retries that make sense.",
+        by_itself="The run again later; bounded.",
+        next_step="Check the network and the state of S3, then run the day again.",
+        owner=_PLATFORM,
+        rerun_helps=True,
+        told=Told.USED_UP,
+    ),
+    FailureClass.WORKER_LOST: Guidance(
+        meaning="The run's own process ended without a word, or never started.",
+        by_itself="The run again later; bounded.",
+        next_step="See whether the machine that runs Dagster was restarted or ran out of memory, then run the "
+        "day again.",
+        owner=_ON_CALL,
+        rerun_helps=True,
+        told=Told.USED_UP,
     ),
     FailureClass.JOB_FAILED: Guidance(
         meaning="The job failed in a way that no other class describes.",
@@ -167,6 +215,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="Read the last log lines and report a defect.",
         owner=_ON_CALL,
         rerun_helps=False,
+        told=Told.AT_ONCE,
     ),
 }
 

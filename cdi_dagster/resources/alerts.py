@@ -14,6 +14,7 @@ from cdi_dagster.resources.interfaces import AlertSink
 _log = logging.getLogger(__name__)
 _SNS = "arn:aws:sns:"
 _SNS_SUBJECT_CHARACTERS = 100
+_SNS_ATTRIBUTES = ("kind", "collection", "failure_class", "owner")
 _TIMEOUT = urllib3.Timeout(connect=3, read=7)
 """A sensor's tick has a minute in all."""
 
@@ -55,7 +56,7 @@ class WebhookAlerts:
 
 
 class SnsAlerts:
-    """Publishes alerts to an SNS topic; `kind` and `collection` are message attributes, to filter by."""
+    """Publishes alerts to an SNS topic; kind, collection, class and owner are message attributes, to filter by."""
 
     def __init__(self, topic_arn: str) -> None:
         self._topic_arn = topic_arn
@@ -71,7 +72,8 @@ class SnsAlerts:
 
         attributes: dict[str, Any] = {
             name: {"DataType": "String", "StringValue": value}
-            for name, value in (("kind", alert.kind), ("collection", alert.collection_id))
+            for name, value in alert.to_json().items()
+            if name in _SNS_ATTRIBUTES
         }
         try:
             boto3.client("sns", region_name=self._topic_arn.split(":")[3]).publish(

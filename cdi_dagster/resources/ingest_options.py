@@ -20,6 +20,7 @@ class IngestOptions(dg.ConfigurableResource):
     )
     max_rejected: str = Field(default="0", description="Most rejects a published day may have: `10`, or `0.1%`.")
     runbook_url: str = Field(default="docs/runbook.md", description="Where the runbook is published.")
+    dagster_url: str = Field(default="http://127.0.0.1:3000", description="Where the Dagster UI is.")
 
     def key_service_arguments(self) -> tuple[str, ...]:
         """Return the Spark job's arguments that name the key service."""

@@ -1,4 +1,4 @@
-"""When a day is asked for late, missed or again."""
+"""When a day is asked for late, missed or again, and who is told of what failed."""
 
 from collections.abc import Iterable
 from datetime import date, time
@@ -8,6 +8,7 @@ import dagster as dg
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.sensors.coalescer_completion import coalescer_completion_sensor
+from cdi_dagster.sensors.failed_runs import failed_runs_sensor
 
 
 def build_sensors(
@@ -20,16 +21,27 @@ def build_sensors(
     running: bool,
     volumes: DayVolumes,
 ) -> list[dg.SensorDefinition]:
-    """Return the coalescer completion sensor of every collection."""
+    """Return the coalescer completion sensor of every collection, and the one that tells of failed runs."""
+    collections = list(collections)
+    told = failed_runs_sensor(
+        collections,
+        first_storage_day=first_storage_day,
+        due_time=due_time,
+        look_back_days=look_back_days,
+        running=running,
+    )
     return [
-        coalescer_completion_sensor(
-            collection,
-            first_storage_day=first_storage_day,
-            due_time=due_time,
-            late_time=late_time,
-            look_back_days=look_back_days,
-            running=running,
-            volumes=volumes,
-        )
-        for collection in collections
+        told,
+        *(
+            coalescer_completion_sensor(
+                collection,
+                first_storage_day=first_storage_day,
+                due_time=due_time,
+                late_time=late_time,
+                look_back_days=look_back_days,
+                running=running,
+                volumes=volumes,
+            )
+            for collection in collections
+        ),
     ]

@@ -123,11 +123,16 @@ def run_request(storage_day: date, decision: Decision, *, launched_by: str) -> d
     )
 
 
+def first_day_looked_at(now: datetime, due_time: time, first_storage_day: date, look_back_days: int) -> date:
+    """Return the oldest storage day that automation launches by itself."""
+    return max(first_storage_day, latest_due_storage_day(now, due_time) - timedelta(days=look_back_days - 1))
+
+
 def _days_to_look_at(now: datetime, due_time: time, first_storage_day: date, look_back_days: int) -> list[date]:
     """Return the due days of the look-back that are the sensor's, oldest first."""
-    last = latest_due_storage_day(now, due_time)
-    first = max(first_storage_day, last - timedelta(days=look_back_days - 1))
-    return [day for day in storage_days_between(first, last) if sensor_owns(day, now, due_time)]
+    first = first_day_looked_at(now, due_time, first_storage_day, look_back_days)
+    days = storage_days_between(first, latest_due_storage_day(now, due_time))
+    return [day for day in days if sensor_owns(day, now, due_time)]
 
 
 def _keep_raw_volume(

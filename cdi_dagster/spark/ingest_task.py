@@ -26,7 +26,7 @@ from cdi_dagster.spark.read_ahead import opened
 from cdi_dagster.spark.reading import MAX_ENVELOPE_BYTES, EnvelopeBlock, EnvelopeReader, OverlongEnvelope
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.spark.writing import PartsWriter, WrittenPart, overlong_reject_line, reject_line
-from cdi_dagster.storage import Storage, StorageError, StorageUnavailableError, open_storage
+from cdi_dagster.storage import Storage, StorageError, open_storage, storage_failure
 
 SAMPLES_PER_REASON: Final = 5
 """Places shown per reject reason; the rejects themselves hold them all."""
@@ -103,14 +103,8 @@ def task_failure(error: BaseException) -> CdiError:
     """Return the failure that an error in a task is, without payload: of an unforeseen error only type and place."""
     if isinstance(error, CdiError):
         return error
-    if isinstance(error, StorageUnavailableError):
-        return CdiError(
-            FailureClass.JOB_FAILED,
-            f"Storage failed: {error}",
-            next_step="Mend what the cause names (space, access, network), then run the day again.",
-        )
     if isinstance(error, StorageError):
-        return CdiError(FailureClass.JOB_FAILED, f"Storage failed: {error}")
+        return storage_failure(error)
     if isinstance(error, MemoryError):
         return CdiError(FailureClass.OUT_OF_MEMORY, "A Python worker ran out of memory.")
     frame = traceback.extract_tb(error.__traceback__)[-1]

@@ -10,7 +10,7 @@ from py4j.protocol import Py4JError
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.log_lines import scrub
-from cdi_dagster.storage import StorageError
+from cdi_dagster.storage import StorageError, storage_failure
 
 _DERBY_IS_OPEN = "Another instance of Derby"
 _MEMORY = ("java.lang.OutOfMemoryError", "SparkOutOfMemoryError")
@@ -44,7 +44,7 @@ def failure_of(error: Exception) -> CdiError:
             next_step="Make room where the published root and Spark's scratch folder lie, then run again.",
         )
     if isinstance(error, StorageError):
-        return CdiError(FailureClass.JOB_FAILED, str(error), next_step="Mend what the cause names, then run again.")
+        return storage_failure(error)
     return CdiError(FailureClass.JOB_FAILED, f"{type(error).__name__}: {_gist(error)}")
 
 

@@ -4,6 +4,7 @@
 Runs in the control plane and on the cluster, so: no dagster here.
 """
 
+from cdi_dagster.storage.failure import storage_failure
 from cdi_dagster.storage.interface import (
     ObjectChangedError,
     ObjectExistsError,
@@ -11,6 +12,7 @@ from cdi_dagster.storage.interface import (
     PreparedObject,
     Storage,
     StorageError,
+    StorageUnansweredError,
     StorageUnavailableError,
     Upload,
     open_storage,
@@ -23,7 +25,9 @@ __all__ = [
     "PreparedObject",
     "Storage",
     "StorageError",
+    "StorageUnansweredError",
     "StorageUnavailableError",
     "Upload",
     "open_storage",
+    "storage_failure",
 ]

@@ -35,6 +35,10 @@ class StorageUnavailableError(StorageError):
     """The storage did not answer, refused us, or is full, after the retries that make sense."""
 
 
+class StorageUnansweredError(StorageUnavailableError):
+    """The storage did not answer, or asked for patience: the same may succeed later without anybody's doing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PreparedObject:
     """An object whose bytes are stored durably but that nobody can see yet: `Storage.publish` makes it appear.

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.exceptions import ConnectionError as NoConnectionError
 from botocore.loaders import create_loader
 from botocore.session import Session
 
@@ -20,6 +21,7 @@ from cdi_dagster.storage.interface import (
     ObjectChangedError,
     ObjectMissingError,
     StorageError,
+    StorageUnansweredError,
     StorageUnavailableError,
 )
 
@@ -47,6 +49,8 @@ _MEND = {
     "InvalidObjectState": "the object is archived. Restore it first",
     "SlowDown": "S3 asks for fewer requests, after all retries. Run again later",
 }
+_PASSES = frozenset({"SlowDown", "RequestTimeout"})
+_SERVER_TROUBLE = 500
 _SAME_AS = {
     "403": "AccessDenied",
     "Forbidden": "AccessDenied",
@@ -165,17 +169,21 @@ def storage_error(error: ClientError | BotoCoreError, doing: str, uri: str) -> S
     failed = f"Could not {doing} {uri}: "
     if not isinstance(error, ClientError):
         # Credentials missing, endpoint unreachable, timeouts: botocore's text names the endpoint, never a secret.
-        return StorageUnavailableError(f"{failed}{error} Check the AWS configuration and the network, then run again.")
+        unanswered = isinstance(error, (HTTPClientError, NoConnectionError))
+        kind = StorageUnansweredError if unanswered else StorageUnavailableError
+        return kind(f"{failed}{error} Check the AWS configuration and the network, then run again.")
     code = error.response.get("Error", {}).get("Code", "")
     code = _SAME_AS.get(code, code)
     if code in _MISSING:
         return ObjectMissingError(f"{failed}it is not there ({code}).")
     if code in _CHANGED:
         return ObjectChangedError(f"{failed}it is not the object it was ({code}).")
+    passes = code in _PASSES or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= _SERVER_TROUBLE
+    kind = StorageUnansweredError if passes else StorageUnavailableError
     if code in _MEND:
-        return StorageUnavailableError(f"{failed}{_MEND[code]} ({code}).")
+        return kind(f"{failed}{_MEND[code]} ({code}).")
     message = error.response.get("Error", {}).get("Message", "")
-    return StorageUnavailableError(f"{failed}S3 answered {code or 'nothing we know'}: {message} Run again later.")
+    return kind(f"{failed}S3 answered {code or 'nothing we know'}: {message} Run again later.")
 
 
 def code_of(error: StorageError) -> str:

@@ -66,7 +66,11 @@ def test_every_append_only_collection_of_the_registry_has_its_assets_job_schedul
         "business_audit_daily_schedule",
         "equality_daily_schedule",
     }
-    assert len(list(definitions.sensors)) == 2
+    assert {sensor.name for sensor in definitions.sensors} == {
+        "business_audit_coalescer_completion_sensor",
+        "equality_coalescer_completion_sensor",
+        "failed_runs_sensor",
+    }
 
 
 def test_every_asset_declares_group_owner_kinds_partitions_tags_and_grain(specs):

@@ -9,12 +9,15 @@ from botocore.config import Config
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
+from cdi_dagster.core.failures import FailureClass
 from cdi_dagster.storage import (
     ObjectChangedError,
     ObjectExistsError,
     StorageError,
+    StorageUnansweredError,
     StorageUnavailableError,
     open_storage,
+    storage_failure,
 )
 from cdi_dagster_tests.s3_server import s3_endpoint
 from cdi_dagster_tests.storage.faulty_s3 import Proxy, fixed_answer
@@ -159,6 +162,9 @@ def test_a_refusal_says_what_to_do(aws_environment: None, one_try: None, status:
             with pytest.raises(StorageUnavailableError, match=mend) as failure:
                 use()
             assert "s3://bucket/below" in str(failure.value)
+            # What passes by itself is run again by itself; a refusal is told to a person.
+            passes = storage_failure(failure.value).failure_class is FailureClass.STORAGE_UNAVAILABLE
+            assert passes is (mend == "later")
 
 
 def test_head_says_none_only_if_it_can_tell(make_bucket: MakeBucket, one_try: None) -> None:
@@ -171,7 +177,7 @@ def test_head_says_none_only_if_it_can_tell(make_bucket: MakeBucket, one_try: No
 
 def test_an_endpoint_that_nobody_serves_is_unavailable(aws_environment: None, one_try: None) -> None:
     storage = open_storage("s3://bucket", endpoint_url="http://127.0.0.1:9")
-    with pytest.raises(StorageUnavailableError, match=r"127\.0\.0\.1:9"):
+    with pytest.raises(StorageUnansweredError, match=r"127\.0\.0\.1:9"):
         list(storage.list(""))
     with pytest.raises(StorageUnavailableError, match="AWS_ENDPOINT_URL"):
         open_storage("s3://bucket", endpoint_url="not a url").read("a")

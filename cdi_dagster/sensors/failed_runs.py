@@ -1,0 +1,101 @@
+"""The failed runs sensor: tells a person, once, of a run that failed and does not mend itself; closes its status row.
+
+Not a `@run_failure_sensor`: where an alert cannot be sent, that one goes on to the next run, and nobody is ever told.
+What was done about a run is kept in tags of the run, so neither a failed tick nor a lost cursor says it twice.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, time, timedelta
+
+import dagster as dg
+
+from cdi_dagster import names
+from cdi_dagster.assets.steps import touches
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.resources.interfaces import AlertSink, CoalescerStatusSource, StatusTable
+from cdi_dagster.sensors.coalescer_completion import first_day_looked_at, utc_now
+from cdi_dagster.sensors.failure_report import FailureReporter
+from cdi_dagster.storage.interface import Storage
+
+INTERVAL_SECONDS = 30
+LOOKS_BACK = timedelta(days=1)
+"""At runs that changed within this time: a run that was at work when the daemon went down fails when it is back."""
+
+
+def failed_runs_sensor(
+    collections: Sequence[Collection],
+    *,
+    first_storage_day: date,
+    due_time: time,
+    look_back_days: int,
+    running: bool,
+    clock: Callable[[], datetime] = utc_now,
+) -> dg.SensorDefinition:
+    """Return the sensor, one for all collections.
+
+    Args:
+        collections: whose runs.
+        first_storage_day: the first partition.
+        due_time: when (UTC, on the export day) a storage day is due.
+        look_back_days: how many due days automation looks at; what is older it does not run again.
+        running: whether it is on by default.
+        clock: aware, UTC.
+    """
+
+    @dg.sensor(
+        name=names.FAILED_RUNS_SENSOR,
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
+        description="Tells a person of a run that failed, with class, cause, owner and next step: at once where only a "
+        "person can mend it, else when nothing is tried again by itself; a shut gate only by the lateness of its day. "
+        "Closes the status row of a run whose worker was killed.",
+    )
+    def sensor(
+        context: dg.SensorEvaluationContext,
+        coalescer_status: dg.ResourceParam[CoalescerStatusSource],
+        corporate_storage: dg.ResourceParam[Storage],
+        published_storage: dg.ResourceParam[Storage],
+        status_table: dg.ResourceParam[StatusTable],
+        alerts: dg.ResourceParam[AlertSink],
+        options: IngestOptions,
+    ) -> dg.SkipReason:
+        now = clock()
+        reporter = FailureReporter(
+            instance=context.instance,
+            coalescer_status=coalescer_status,
+            corporate=corporate_storage,
+            published=published_storage,
+            status_table=status_table,
+            alerts=alerts,
+            options=options,
+            automated_from=first_day_looked_at(now, due_time, first_storage_day, look_back_days),
+            log=context.log.warning,
+        )
+        said = [reporter.report(run, found, now) for run, found in _ended_badly(context, collections, now)]
+        return dg.SkipReason("\n".join(said) or "No run has failed of which nobody was told.")
+
+    return sensor
+
+
+def _ended_badly(
+    context: dg.SensorEvaluationContext, collections: Sequence[Collection], now: datetime
+) -> list[tuple[dg.DagsterRun, list[Collection]]]:
+    """Return the runs of this code location about which something is to be done yet, oldest first."""
+    ended = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+    filters = dg.RunsFilter(statuses=ended, updated_after=now - LOOKS_BACK)
+    runs = [record.dagster_run for record in context.instance.get_run_records(filters, ascending=True)]
+    return [
+        (run, found)
+        for run in runs
+        if not {names.TOLD_TAG, names.ROW_CLOSED_TAG} <= run.tags.keys() and _is_of_this_location(context, run)
+        # Of runs of other things in this code location nothing is known.
+        if (found := [collection for collection in collections if touches(run, collection)])
+    ]
+
+
+def _is_of_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:
+    if run.remote_job_origin is None or context.code_location_origin is None:
+        return True
+    of_run = run.remote_job_origin.repository_origin.code_location_origin.location_name
+    return of_run == context.code_location_origin.location_name

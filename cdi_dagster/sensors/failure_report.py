@@ -1,0 +1,133 @@
+"""What is done about one failed run: its class as a tag, its status row closed, a person told if need be."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import dagster as dg
+
+from cdi_dagster import names
+from cdi_dagster.core.alert import Alert
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.days import export_day_of, parse_day
+from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
+from cdi_dagster.core.telling import Telling, ToldDecision, decide_telling
+from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.resources.interfaces import AlertSink, CoalescerStatusSource, StatusTable
+from cdi_dagster.sensors.day_facts import read_day_facts
+from cdi_dagster.sensors.run_failure import close_row, read_failure
+from cdi_dagster.storage.interface import Storage
+
+
+@dataclass(kw_only=True)
+class FailureReporter:
+    """Deals with failed runs, at one tick.
+
+    Attributes:
+        instance: whose runs.
+        coalescer_status: the gate, for what automation does next.
+        corporate: likewise.
+        published: likewise.
+        status_table: whose rows are closed.
+        alerts: who is told.
+        options: for the links.
+        automated_from: the oldest storage day that automation looks at.
+        log: where it is said what could not be done; the next tick tries again.
+        out_of_reach: nobody can be told at this tick.
+    """
+
+    instance: dg.DagsterInstance
+    coalescer_status: CoalescerStatusSource
+    corporate: Storage
+    published: Storage
+    status_table: StatusTable
+    alerts: AlertSink
+    options: IngestOptions
+    automated_from: date
+    log: Callable[[str], object]
+    out_of_reach: bool = False
+
+    def report(self, run: dg.DagsterRun, collections: Sequence[Collection], now: datetime) -> str:
+        """Do what is to be done about a run that failed or was ended by hand, and say it in a line."""
+        if run.status is dg.DagsterRunStatus.CANCELED:
+            self._close_rows(run, collections, "The run was terminated.")
+            return self._done(run, "it was ended by hand")
+        failure = read_failure(self.instance, run, self._row_failures(run, collections))
+        if names.FAILURE_CLASS_TAG not in run.tags:
+            self.instance.add_run_tags(run.run_id, {names.FAILURE_CLASS_TAG: str(failure.failure_class)})
+        self._close_rows(run, collections, f"{failure.failure_class}: {failure.cause}")
+        if names.TOLD_TAG in run.tags:
+            return f"Run {run.run_id}: its status row is still to be closed."
+        if run.tags.get(names.WILL_RETRY_TAG) == "true":
+            return self._done(run, "Dagster runs it again")
+        return self._tell(run, collections[0], failure, now)
+
+    def _tell(self, run: dg.DagsterRun, collection: Collection, failure: CdiError, now: datetime) -> str:
+        storage_day = parse_day(run.tags[names.PARTITION_TAG])
+        (facts,) = read_day_facts(
+            self.instance,
+            collection,
+            [storage_day],
+            coalescer_status=self.coalescer_status,
+            corporate=self.corporate,
+            published=self.published,
+        )
+        # A day whose input changed is mended however old it is.
+        automated = storage_day >= self.automated_from or failure.failure_class is FailureClass.INPUT_CHANGED
+        decision = decide_telling(run.run_id, failure.failure_class, facts, now, automated=automated)
+        if decision.telling is Telling.BE_QUIET:
+            return self._done(run, f"{failure.failure_class}, nobody is told: {decision.what_happens}")
+        if decision.telling is Telling.ASK_AGAIN or not self._sent(self._alert(run, collection, failure, decision)):
+            return f"Run {run.run_id}: {failure.failure_class}, asked again at the next tick."
+        return self._done(run, f"{failure.failure_class}, told. By itself: {decision.what_happens}")
+
+    def _done(self, run: dg.DagsterRun, what: str) -> str:
+        self.instance.add_run_tags(run.run_id, {names.TOLD_TAG: what[:200]})
+        return f"Run {run.run_id}: {what}"
+
+    def _row_failures(self, run: dg.DagsterRun, collections: Sequence[Collection]) -> str | None:
+        """Return what the run's status rows say of its failure."""
+        try:
+            rows = [self.status_table.get(run.run_id, f"CDI-{collection.id}") for collection in collections]
+        except CdiError as error:
+            self.log(f"Run {run.run_id}: {error.cause}")
+            return None
+        return next((row.failure for row in rows if row and row.failure), None)
+
+    def _close_rows(self, run: dg.DagsterRun, collections: Sequence[Collection], failure: str) -> None:
+        try:
+            for collection in collections:
+                close_row(self.status_table, run.run_id, f"CDI-{collection.id}", failure)
+        except CdiError as error:
+            self.log(
+                f"The status row of run {run.run_id} could not be closed, the next tick tries again: {error.cause}"
+            )
+        else:
+            self.instance.add_run_tags(run.run_id, {names.ROW_CLOSED_TAG: "true"})
+
+    def _sent(self, alert: Alert) -> bool:
+        if self.out_of_reach:
+            return False
+        try:
+            self.alerts.send(alert)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the telling, it is tried again
+            self.log(f"{alert.title}: nobody could be told, the next tick tries again: {error}")
+            self.out_of_reach = True
+        return not self.out_of_reach
+
+    def _alert(self, run: dg.DagsterRun, collection: Collection, failure: CdiError, decision: ToldDecision) -> Alert:
+        storage_day = parse_day(run.tags[names.PARTITION_TAG])
+        day = f"storage day {storage_day} (export day {export_day_of(storage_day)})"
+        return Alert(
+            kind="FAILED",
+            title=f"{failure.failure_class}: {collection.id} of {day} failed",
+            text=f"{failure.cause.rstrip('.')}. By itself: {decision.what_happens.rstrip('.')}.",
+            collection_id=collection.id,
+            storage_day=storage_day,
+            runbook=self.options.runbook_link(failure.failure_class),
+            failure_class=str(failure.failure_class),
+            owner=FAILURE_GUIDE[failure.failure_class].owner,
+            next_step=failure.next_step,
+            run_url=f"{self.options.dagster_url}/runs/{run.run_id}",
+            last_log_lines=failure.detail.get("last_log_lines"),
+        )

@@ -1,0 +1,237 @@
+"""A run that fails: a person is told once, with class, cause, owner, next step and link; its row does not stay open."""
+
+import json
+import os
+import signal
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+from freezegun import freeze_time
+
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.gate import CoalescerState
+from cdi_dagster.core.places import ingestion_lease_key
+from cdi_dagster.resources.status_table import FileStatusTable
+from cdi_dagster.storage import StorageUnansweredError
+from cdi_dagster_tests.dagster_day import AUDIT, DAY, ScriptedSpark
+from cdi_dagster_tests.gate.instigators import RECORDS, launched, sensor_tick
+
+INPUT, DAILY_RECORDS = RECORDS
+NOW = datetime(2023, 3, 27, 10, tzinfo=UTC)
+DATA_PRODUCT = "CDI-data:businessAudit"
+
+
+@pytest.fixture
+def open_day(day):
+    day.put_object("0_9")
+    day.status.state = CoalescerState.NOT_STARTED
+    day.status.by_day[DAY] = CoalescerState.COMPLETE
+    return day
+
+
+def _run(day, *assets, **options):
+    with freeze_time(NOW):
+        return day.run(*(assets or RECORDS), **options)
+
+
+def _tick(day, at=NOW):
+    return sensor_tick(day, at, name="failed_runs_sensor").skip_message
+
+
+def _told(day):
+    return [alert.failure_class for alert in day.alerts.sent if alert.kind == "FAILED"]
+
+
+def test_rejected_records_are_told_at_once_with_all_that_a_person_needs_and_once(open_day):
+    open_day.spark.failure = CdiError(FailureClass.RECORDS_REJECTED, "24 of 10,000 records were rejected.")
+    run_id = _run(open_day).run_id
+    assert f"Run {run_id}: RECORDS_REJECTED, told" in _tick(open_day)
+    (alert,) = open_day.alerts.sent
+    assert alert.to_json() == {
+        "kind": "FAILED",
+        "title": "RECORDS_REJECTED: data:businessAudit of storage day 2023-03-26 (export day 2023-03-27) failed",
+        "text": f"24 of 10,000 records were rejected. By itself: nothing: run {run_id} failed with RECORDS_REJECTED, "
+        "which a re-run does not mend. Read the rejects by reason; mend the cause, or run again with a higher "
+        "max_rejected.",
+        "collection": "data:businessAudit",
+        "storage_day": "2023-03-26",
+        "export_day": "2023-03-27",
+        "runbook": "https://runbook#records_rejected",
+        "failure_class": "RECORDS_REJECTED",
+        "owner": "CDI on-call engineer",
+        "next_step": "Read the rejects by reason; mend the cause, or run again with a higher max_rejected.",
+        "run_url": f"http://127.0.0.1:3000/runs/{run_id}",
+    }
+    for minutes in range(3):
+        assert _tick(open_day, NOW + timedelta(minutes=minutes)) == "No run has failed of which nobody was told."
+    assert len(open_day.alerts.sent) == 1
+
+
+def test_a_failed_job_is_told_with_its_last_log_lines(open_day):
+    open_day.spark.failure = CdiError(FailureClass.JOB_FAILED, "It broke.", detail={"last_log_lines": "ERROR a\nb"})
+    _run(open_day)
+    _tick(open_day)
+    assert "ERROR a\nb" in open_day.alerts.sent[0].last_log_lines
+
+
+def test_an_alert_that_cannot_be_sent_is_sent_at_a_later_tick(open_day):
+    open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "403")
+    _run(open_day)
+    open_day.alerts.refuse = True
+    assert "asked again at the next tick" in _tick(open_day)
+    open_day.alerts.refuse = False
+    _tick(open_day)
+    _tick(open_day)
+    assert _told(open_day) == ["DKS_FORBIDDEN"]
+
+
+def test_storage_that_does_not_answer_is_run_again_by_itself_and_nobody_is_woken_for_it(open_day):
+    open_day.spark.failure = StorageUnansweredError("s3://b: the connection was cut 6 times")
+    _run(open_day)
+    assert "STORAGE_UNAVAILABLE, nobody is told: " in _tick(open_day)
+    assert launched(sensor_tick(open_day, NOW + timedelta(minutes=9))) == []
+    (request,) = sensor_tick(open_day, NOW + timedelta(minutes=11)).run_requests
+    open_day.spark.failure = None
+    assert _run(open_day, tags=request.tags).success
+    _tick(open_day)
+    assert _told(open_day) == []
+
+
+def test_what_is_used_up_is_told_and_a_shut_gate_is_not(open_day):
+    open_day.spark.failure = CdiError(FailureClass.DKS_UNAVAILABLE, "503")
+    for attempt in range(3):
+        (request,) = sensor_tick(open_day, NOW + timedelta(hours=attempt)).run_requests
+        with freeze_time(NOW + timedelta(hours=attempt)):
+            open_day.run(*RECORDS, tags=request.tags)
+        _tick(open_day, NOW + timedelta(hours=attempt))
+        assert len(_told(open_day)) == (1 if attempt == 2 else 0)
+    open_day.status.by_day[DAY] = CoalescerState.RUNNING
+    _run(open_day)
+    assert "nobody is told: its day is told of, if it is late" in _tick(open_day)
+    assert _told(open_day) == ["DKS_UNAVAILABLE"]
+
+
+def test_of_an_unforeseen_error_the_type_is_told_and_never_the_text(open_day):
+    open_day.spark.failure = ZeroDivisionError("payload")
+    result = _run(open_day)
+    assert open_day.instance.get_run_by_id(result.run_id).tags["cdi/failure_class"] == "JOB_FAILED"
+    _tick(open_day)
+    (alert,) = open_day.alerts.sent
+    assert "failed with ZeroDivisionError" in alert.text
+    assert "payload" not in json.dumps(alert.to_json())
+    assert launched(sensor_tick(open_day, NOW + timedelta(hours=2))) == []
+
+
+def test_counts_that_do_not_reconcile_after_publication_are_told_by_class_too(open_day, monkeypatch):
+    monkeypatch.setattr("cdi_dagster.checks.daily_records.count_mismatches", lambda *_: ["10 read, 9 published"])
+    assert not _run(open_day).success
+    _tick(open_day)
+    (alert,) = open_day.alerts.sent
+    assert (alert.failure_class, alert.text.split(".")[0]) == (
+        "COUNTS_DO_NOT_RECONCILE",
+        "10 read, 9 published",
+    )
+
+
+class KilledSpark(ScriptedSpark):
+    """Its run worker is killed."""
+
+    def launch(self, context, step):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def killed(open_day, tmp_path):
+    """A run whose worker was killed, as Dagster's run monitoring leaves it, and the status table."""
+    open_day.rows = FileStatusTable(tmp_path / "rows")
+    good, open_day.spark = open_day.spark, KilledSpark(open_day.published)
+    open_day.use()
+    child = os.fork()
+    if child == 0:
+        with dg.DagsterInstance.from_ref(open_day.instance.get_ref()) as open_day.instance:
+            _run(open_day)
+    os.waitpid(child, 0)
+    (run,) = open_day.instance.get_runs()
+    open_day.spark = good
+    open_day.use()
+    return open_day, run
+
+
+def test_the_row_of_a_killed_worker_is_closed_and_the_day_is_run_again_by_itself(killed):
+    day, run = killed
+    assert day.rows.get(run.run_id, DATA_PRODUCT).status == "IN_PROGRESS"
+    assert _tick(day) == "No run has failed of which nobody was told."
+    with freeze_time(NOW):
+        day.instance.report_run_failed(run, "Detected run worker status UNHEALTHY")
+    assert "WORKER_LOST, nobody is told" in _tick(day)
+    row = day.rows.get(run.run_id, DATA_PRODUCT)
+    assert (row.status, row.current_step) == ("FAILED", "ingest_daily")
+    assert row.failure == "WORKER_LOST: Dagster says: Detected run worker status UNHEALTHY"
+    assert row.detail["objects"] == 1
+    (request,) = sensor_tick(day, NOW + timedelta(minutes=11)).run_requests
+    day.published.delete([ingestion_lease_key(AUDIT, DAY)])  # eleven minutes later it has ended by itself
+    result = _run(day, tags=request.tags)
+    assert result.success
+    _tick(day)
+    assert day.rows.get(result.run_id, DATA_PRODUCT).status == "COMPLETED"
+    assert _told(day) == []
+
+
+def test_a_lost_run_that_dagster_itself_runs_again_is_told_to_nobody_and_its_row_is_closed(killed):
+    day, run = killed
+    day.instance.add_run_tags(run.run_id, {"dagster/max_retries": "1"})
+    with freeze_time(NOW):
+        day.instance.report_run_failed(day.instance.get_run_by_id(run.run_id))
+    day.instance.add_run_tags(run.run_id, {"dagster/will_retry": "true"})
+    assert "Dagster runs it again" in _tick(day)
+    assert day.rows.get(run.run_id, DATA_PRODUCT).status == "FAILED"
+    assert _told(day) == []
+
+
+def test_a_row_that_cannot_be_closed_delays_no_alert_and_is_closed_later(killed, monkeypatch):
+    day, run = killed
+    day.status.by_day.clear()
+    later = NOW + timedelta(days=30)  # so long after, automation does not look at the day
+    with freeze_time(later):
+        day.instance.report_run_failed(run)
+
+    def refuse(*_):
+        raise CdiError(FailureClass.JOB_FAILED, "DynamoDB does not answer.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(day.rows, "put", refuse)
+        _tick(day, later)
+        assert _told(day) == ["WORKER_LOST"]
+    assert "its status row is still to be closed" in _tick(day, later)
+    assert day.rows.get(run.run_id, DATA_PRODUCT).status == "FAILED"
+    assert "No run has failed" in _tick(day, later)
+    assert len(day.alerts.sent) == 1
+
+
+def test_a_run_that_a_person_ended_is_told_to_nobody_and_its_row_is_closed(killed):
+    day, run = killed
+    with freeze_time(NOW):
+        day.instance.report_run_canceled(run)
+    assert "it was ended by hand" in _tick(day)
+    assert day.rows.get(run.run_id, DATA_PRODUCT).failure == "The run was terminated."
+    assert _told(day) == []
+
+
+def test_a_re_execution_that_fails_is_told_by_itself(open_day):
+    open_day.spark.failure = CdiError(FailureClass.INPUT_INVALID, "overlap")
+    first = _run(open_day)
+    _tick(open_day)
+    again = _run(open_day, tags={"dagster/parent_run_id": first.run_id, "cdi/launched_by": "sensor"})
+    _tick(open_day)
+    assert [alert.run_url.rpartition("/")[2] for alert in open_day.alerts.sent] == [first.run_id, again.run_id]
+
+
+def test_runs_that_failed_long_ago_or_of_other_things_are_let_be(open_day):
+    open_day.spark.failure = CdiError(FailureClass.INPUT_INVALID, "overlap")
+    _run(open_day)
+    with freeze_time(NOW):
+        open_day.instance.add_run(dg.DagsterRun(job_name="other", status=dg.DagsterRunStatus.FAILURE))
+    assert "No run has failed" in _tick(open_day, NOW + timedelta(days=2))
+    _tick(open_day)
+    assert len(open_day.alerts.sent) == 1
