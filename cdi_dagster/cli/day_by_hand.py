@@ -20,7 +20,7 @@ from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.places import run_prefix
 from cdi_dagster.settings import Settings, load_settings
-from cdi_dagster.storage.interface import ObjectMissingError, Storage, StorageError, open_storage
+from cdi_dagster.storage import ObjectMissingError, Storage, StorageError, open_storage, storage_failure
 
 if TYPE_CHECKING:
     from cdi_dagster.resources.interfaces import StatusTable
@@ -113,11 +113,13 @@ def recorded(day: DayByHand, step: str) -> Iterator[Recorded]:
 
 
 def _failure_text(error: BaseException) -> str:
+    if isinstance(error, StorageError):
+        error = storage_failure(error)
     if isinstance(error, CdiError):
         return f"{error.failure_class}: {error.cause}"
     if isinstance(error, KeyboardInterrupt):
         return "It was stopped by hand."
-    return f"{FailureClass.JOB_FAILED}: {error if isinstance(error, StorageError) else type(error).__name__}"
+    return f"{FailureClass.JOB_FAILED}: {type(error).__name__}"
 
 
 def _status_table(settings: Settings) -> "StatusTable":
