@@ -252,6 +252,17 @@ class EmrEmulator:
         return answer
 
 
+def create_status_table(client: Any) -> None:
+    """Make the table that downstream products read."""
+    keys = ("Correlation_Id", "HASH"), ("DataProduct", "RANGE")
+    client.create_table(
+        TableName="data_pipeline_metadata",
+        KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in keys],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name, _ in keys],
+        BillingMode="PAY_PER_REQUEST",
+    )
+
+
 def instance_types(request: dict[str, Any]) -> list[str]:
     """Return the instance types that a request could start with, over its fleets or groups."""
     instances = request["Instances"]

@@ -89,6 +89,7 @@ class Bench:
             f'set -e; mkdir -p "$CDI_PREFIX/entry_points" "$CDI_PREFIX/venv/bin"; cd "$CDI_PREFIX"\n'
             f"cp {entry_point} entry_points/ingest_daily.py\n"
             f"cp {Path(cdi_dagster.__file__).parent}/spark/log4j2.json log4j2.json\n"
+            f"while [ -e {self.folder}/hold ]; do sleep 0.1; done\n"
             f"printf %s {shlex.quote(python)} > venv/bin/python; chmod +x venv/bin/python\n"
         )
         self.emr.client("s3").put_object(Bucket=self.bucket, Key="bundles/b1/bootstrap.sh", Body=bootstrap.encode())
@@ -98,6 +99,13 @@ class Bench:
             "SPARK_LOCAL_HOSTNAME": "127.0.0.1",
             "SPARK_HOME": str(self._spark_home()),
         }
+
+    def hold_clusters(self) -> None:
+        """Have clusters stay in BOOTSTRAPPING until they are let go."""
+        (self.folder / "hold").touch()
+
+    def let_clusters_go(self) -> None:
+        (self.folder / "hold").unlink()
 
     def _spark_home(self) -> Path:
         """Make a SPARK_HOME like pyspark's own, but where executors of a local cluster may leave their logs."""

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pyarrow.orc as orc
@@ -37,7 +36,7 @@ from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.ingestion.s3a_conf import s3a_conf
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import Storage, open_storage
-from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator
+from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator, create_status_table
 from cdi_dagster_tests.s3a import aws_shim
 
 pytestmark = [
@@ -113,16 +112,6 @@ def node_environment(folder: Path, jars: tuple[Path, ...], endpoint: str) -> dic
         "SPARK_CONF_DIR": str(folder),
         "SPARK_LOCAL_IP": "127.0.0.1",
     }
-
-
-def create_status_table(client: Any) -> None:
-    keys = ("Correlation_Id", "HASH"), ("DataProduct", "RANGE")
-    client.create_table(
-        TableName="data_pipeline_metadata",
-        KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in keys],
-        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name, _ in keys],
-        BillingMode="PAY_PER_REQUEST",
-    )
 
 
 def test_a_day_goes_from_raw_objects_to_checked_tables_through_dagster_on_emr(

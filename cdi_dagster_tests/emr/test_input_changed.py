@@ -1,0 +1,154 @@
+"""The first of the known failures, on EMR: the coalescer comes back under a cluster, and the day heals itself.
+
+Real: coalescer, gate, pin, sensor, launcher, the Spark job, publication, checks. Emulated: EMR, S3 and DynamoDB.
+"""
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+import cdi_dagster
+from cdi_dagster.coalescer import CoalesceProgress, coalesce
+from cdi_dagster.definitions import build_definitions
+from cdi_dagster.demo.key_service import DevelopmentKeyService
+from cdi_dagster.demo.sample import write_sample
+from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.resources.emr.ledger import LaunchLedger, launch_prefix
+from cdi_dagster.settings import load_settings
+from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster_tests.dagster_day import AUDIT, checks_of, failure_of
+from cdi_dagster_tests.emr.emulator import create_status_table
+from cdi_dagster_tests.emr.launches import Bench, QuickLauncher
+from cdi_dagster_tests.gate.instigators import RECORDS, SENSOR
+
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(240)]
+STORAGE_DAY = (datetime.now(UTC) - timedelta(days=3)).date()
+"""Due for certain, by the wall clock that the sensor goes by."""
+ENTRY_POINT = Path(cdi_dagster.__file__).parent / "spark" / "entry_points" / "ingest_daily.py"
+
+
+class Coalescing(threading.Thread):
+    """A coalescer that comes back to a day, for late data, and pauses once it has taken the first objects away."""
+
+    def __init__(self, corporate: Storage) -> None:
+        super().__init__(name="coalescer", daemon=True)
+        self._corporate = corporate
+        self.has_deleted, self.may_go_on = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        coalesce(self._corporate, AUDIT, STORAGE_DAY, progress=self._pause)
+
+    def _pause(self, progress: CoalesceProgress) -> None:
+        if progress.batches_done == 1:
+            self.has_deleted.set()
+            self.may_go_on.wait(timeout=120)
+
+
+class Day:
+    """The code location as production has it, and what a daemon does with it."""
+
+    def __init__(self, bench: Bench, dks_url: str, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+        settings = load_settings(
+            deployment="emr",
+            home=bench.folder / "home",
+            corporate_root=f"s3://{bench.bucket}/corporate",
+            published_root=bench.published_root,
+            first_storage_day=STORAGE_DAY,
+            dks_url=dks_url,
+            emr_template=bench.folder / "cluster.yaml",
+            emr_bundle_uri=f"s3://{bench.bucket}/bundles/b1",
+            spark_conf={"spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1"},
+        )
+        self.corporate, self.published = open_storage(settings.corporate_root), open_storage(settings.published_root)
+        self.definitions = build_definitions(
+            settings=settings,
+            resource_overrides={"step_launcher": QuickLauncher(**bench.config(conf=settings.spark_conf))},
+        )
+
+    def tick(self) -> tuple[list[dg.RunRequest], str]:
+        """Evaluate the sensor now: its requests for the day, and what it waits for."""
+        repository = self.definitions.get_repository_def()
+        context = dg.build_sensor_context(
+            instance=self.instance, repository_def=repository, resources=dict(self.definitions.resources or {})
+        )
+        data = repository.get_sensor_def(SENSOR).evaluate_tick(context)
+        requests = [request for request in data.run_requests or [] if request.partition_key == str(STORAGE_DAY)]
+        return requests, data.skip_message or ""
+
+    def run_as(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
+        """Run what the sensor asked for, up to the published records."""
+        return self.definitions.resolve_job_def(f"{AUDIT.asset_name}_daily").execute_in_process(
+            partition_key=request.partition_key,
+            instance=self.instance,
+            raise_on_error=False,
+            tags={**request.tags, "dagster/run_key": str(request.run_key)},
+            asset_selection=[dg.AssetKey.from_user_string(name) for name in RECORDS],
+        )
+
+
+@pytest.fixture
+def day(bench: Bench) -> Iterator[Day]:
+    create_status_table(bench.emr.client("dynamodb"))
+    bench.run_spark(ENTRY_POINT, master="local[2]")
+    with DevelopmentKeyService() as keys, dg.DagsterInstance.ephemeral(tempdir=str(bench.folder)) as instance:
+        yield Day(bench, keys.url, instance)
+
+
+def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_again_by_itself(
+    bench: Bench, day: Day
+) -> None:
+    shape = {"records": 60, "objects": 2, "kafka_partitions": 2}
+    early = write_sample(day.corporate, AUDIT, STORAGE_DAY, **shape, seed=1)
+    coalesce(day.corporate, AUDIT, STORAGE_DAY)
+    pinned = {stored.key for stored in day.corporate.list(AUDIT.corporate_prefix(STORAGE_DAY))}
+    [first_request], _ = day.tick()
+
+    coalescing = Coalescing(day.corporate)
+    bench.hold_clusters()
+
+    def late_data_and_the_coalescer() -> None:
+        bench.emr.wait(lambda: bool(bench.emr.live()), seconds=60)
+        write_sample(day.corporate, AUDIT, STORAGE_DAY, **shape, seed=2, first_offsets=early.next_offsets)
+        coalescing.start()
+        coalescing.has_deleted.wait(timeout=60)
+        bench.let_clusters_go()
+
+    meanwhile = threading.Thread(target=late_data_and_the_coalescer, daemon=True)
+    meanwhile.start()
+    first = day.run_as(first_request)
+    meanwhile.join()
+
+    failure = failure_of(first)
+    assert failure["failure_class"] == "INPUT_CHANGED"
+    assert [key for key in pinned if key in failure["cause"]], failure["cause"]
+    assert published_mark(day.published, AUDIT, STORAGE_DAY) is None
+    [ended] = bench.emr.clusters.values()
+    assert ended.has_ended
+
+    requests, waits_for = day.tick()
+    assert requests == []
+    assert "coalescer RUNNING" in waits_for
+    coalescing.may_go_on.set()
+    coalescing.join()
+
+    [second_request], _ = day.tick()
+    assert second_request.run_key != first_request.run_key
+    second = day.run_as(second_request)
+    assert second.success
+    assert all(check.passed for check in checks_of(second).values())
+    mark = published_mark(day.published, AUDIT, STORAGE_DAY)
+    assert mark is not None
+    assert (mark["published"], mark["correlation_id"]) == (120, second.run_id)
+    assert [cluster.steps[0].state for cluster in bench.emr.clusters.values()] == ["FAILED", "COMPLETED"]
+    entry = LaunchLedger(day.published, launch_prefix(AUDIT, STORAGE_DAY, "ingest_daily")).read()
+    assert entry is not None
+    assert [(attempt.run_id, attempt.outcome) for attempt in entry.attempts] == [
+        (first.run_id, "JOB"),
+        (second.run_id, "SUCCEEDED"),
+    ]
+    assert day.tick()[0] == []
