@@ -12,14 +12,15 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 from rich.text import Text
 
 from cdi_dagster.cli.console import json_option, print_json, result_console, size_text
+from cdi_dagster.cli.doctor_aws import EMR_CHECKS, check_aws
+from cdi_dagster.cli.findings import Finding, Verdict, failed, note, ok
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage.interface import StorageError, open_storage
@@ -29,44 +30,14 @@ _WARN_BELOW_BYTES = 5_000_000_000
 _HEARTBEAT_PATIENCE_SECONDS = 300
 
 
-class Verdict(StrEnum):
-    """What a check found."""
-
-    OK = "ok"
-    NOTE = "note"
-    """Not needed here, or not started: nothing is broken."""
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What one check found, and the mend where it failed."""
-
-    verdict: Verdict
-    text: str
-    mend: str | None = None
-
-
-def _ok(text: str) -> Finding:
-    return Finding(verdict=Verdict.OK, text=text)
-
-
-def _note(text: str, mend: str | None = None) -> Finding:
-    return Finding(verdict=Verdict.NOTE, text=text, mend=mend)
-
-
-def _failed(text: str, mend: str) -> Finding:
-    return Finding(verdict=Verdict.FAILED, text=text, mend=mend)
-
-
 def check_java(settings: Settings) -> Finding:
     """The Java that local Spark would use."""
     from cdi_dagster.ingestion.spark_submit import require_java
 
     try:
-        return _ok(f"{require_java()}, of a release that Spark runs on")
+        return ok(f"{require_java()}, of a release that Spark runs on")
     except CdiError as error:
-        return _failed(error.cause, error.next_step)
+        return failed(error.cause, error.next_step)
 
 
 def check_spark(settings: Settings) -> Finding:
@@ -79,21 +50,21 @@ def check_spark(settings: Settings) -> Finding:
     )
 
     if settings.deployment == "emr":
-        return _note("not needed here: Spark runs on EMR")
+        return note("not needed here: Spark runs on EMR")
     try:
         config = SparkProcessConfig(work_folder=settings.home, s3a_jars=settings.s3a_jars)
         submit = spark_submit_command("publish_tables", ("--published-root", settings.published_root), config=config)[0]
         environment = spark_environment(require_java())
     except CdiError as error:
-        return _failed(error.cause, error.next_step)
+        return failed(error.cause, error.next_step)
     version = importlib.metadata.version("pyspark")
     answer = subprocess.run(  # noqa: S603
         [submit, "--version"], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     if answer.returncode:
         last = (answer.stderr.strip().splitlines() or ["no output"])[-1]
-        return _failed(f"{submit} does not start: {last}", f"Install it again: pip install pyspark=={version}.")
-    return _ok(f"pyspark {version}, spark-submit starts")
+        return failed(f"{submit} does not start: {last}", f"Install it again: pip install pyspark=={version}.")
+    return ok(f"pyspark {version}, spark-submit starts")
 
 
 def check_corporate_root(settings: Settings) -> Finding:
@@ -102,8 +73,8 @@ def check_corporate_root(settings: Settings) -> Finding:
         storage = open_storage(settings.corporate_root)
         next(iter(storage.list("corporate_storage/")), None)
     except StorageError as error:
-        return _failed(str(error), "Mend what it names, or correct CDI_CORPORATE_ROOT.")
-    return _ok(f"{settings.corporate_root} can be listed")
+        return failed(str(error), "Mend what it names, or correct CDI_CORPORATE_ROOT.")
+    return ok(f"{settings.corporate_root} can be listed")
 
 
 def check_published_root(settings: Settings) -> Finding:
@@ -115,8 +86,8 @@ def check_published_root(settings: Settings) -> Finding:
         storage.read(key)
         storage.delete([key])
     except StorageError as error:
-        return _failed(str(error), "Mend what it names, or correct CDI_PUBLISHED_ROOT.")
-    return _ok(f"{settings.published_root} can be written and read")
+        return failed(str(error), "Mend what it names, or correct CDI_PUBLISHED_ROOT.")
+    return ok(f"{settings.published_root} can be written and read")
 
 
 def check_key_service(settings: Settings) -> Finding:
@@ -134,40 +105,25 @@ def check_key_service(settings: Settings) -> Finding:
     try:
         status = pool.request("GET", url).status
     except urllib3.exceptions.SSLError as error:
-        return _failed(f"{url}: TLS is refused ({error})", "Check CDI_DKS_CA, CDI_DKS_CERTIFICATE and its expiry.")
+        return failed(f"{url}: TLS is refused ({error})", "Check CDI_DKS_CA, CDI_DKS_CERTIFICATE and its expiry.")
     except (urllib3.exceptions.HTTPError, OSError) as error:
         if settings.deployment == "local" and url.startswith("http://"):
-            return _note(
+            return note(
                 f"{settings.dks_url} is not running", "cdi dks starts it; make demo and make dev have their own."
             )
-        return _failed(f"{url} does not answer ({type(error).__name__})", "Check CDI_DKS_URL and the network to it.")
+        return failed(f"{url} does not answer ({type(error).__name__})", "Check CDI_DKS_URL and the network to it.")
     if status == 403:
-        return _failed(f"{url} refuses our certificate (403)", "Renew or restore the client certificate.")
+        return failed(f"{url} refuses our certificate (403)", "Renew or restore the client certificate.")
     if status != 200:
-        return _failed(f"{url} answers {status}", "Ask for the state of the Data Key Service.")
-    return _ok(f"{settings.dks_url} answers")
-
-
-def check_aws(settings: Settings) -> Finding:
-    """Who we are in AWS, where a root is a bucket."""
-    roots = (settings.corporate_root, settings.published_root)
-    if settings.deployment == "local" and not any(root.startswith("s3://") for root in roots):
-        return _note("not needed: both roots are folders")
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        identity = boto3.client("sts").get_caller_identity()
-    except (BotoCoreError, ClientError) as error:
-        return _failed(f"AWS does not know us: {error}", "Set AWS_PROFILE or the instance role, and AWS_REGION.")
-    return _ok(str(identity["Arn"]))
+        return failed(f"{url} answers {status}", "Ask for the state of the Data Key Service.")
+    return ok(f"{settings.dks_url} answers")
 
 
 def check_daemon(settings: Settings) -> Finding:
     """Whether the Dagster daemon of DAGSTER_HOME lives; without it no schedule, sensor or queued run starts."""
     home = Path(os.environ.get("DAGSTER_HOME") or settings.dagster_home)
     if not (home / "dagster.yaml").is_file():
-        return _note(f"no Dagster home at {home}", "make demo makes one, or set DAGSTER_HOME.")
+        return note(f"no Dagster home at {home}", "make demo makes one, or set DAGSTER_HOME.")
     from dagster import DagsterInstance
 
     with DagsterInstance.from_config(str(home)) as instance:
@@ -177,13 +133,11 @@ def check_daemon(settings: Settings) -> Finding:
             if status.last_heartbeat
         ]
     if beats and time.time() - max(beats) < _HEARTBEAT_PATIENCE_SECONDS:
-        return _ok(f"heartbeat {time.time() - max(beats):.0f} s ago in {home}")
+        return ok(f"heartbeat {time.time() - max(beats):.0f} s ago in {home}")
     last = f"its last heartbeat was {(time.time() - max(beats)) / 60:.0f} min ago" if beats else "it never ran"
     if settings.deployment == "local":
-        return _note(f"not running ({last})", "make dev starts it; without it schedules and sensors do nothing.")
-    return _failed(
-        f"not running: {last}", f"Start dagster-daemon with DAGSTER_HOME={home}; no schedule or sensor runs."
-    )
+        return note(f"not running ({last})", "make dev starts it; without it schedules and sensors do nothing.")
+    return failed(f"not running: {last}", f"Start dagster-daemon with DAGSTER_HOME={home}; no schedule or sensor runs.")
 
 
 def check_disk(settings: Settings) -> Finding:
@@ -193,8 +147,8 @@ def check_disk(settings: Settings) -> Finding:
     free = shutil.disk_usage(tightest).free
     text = f"{size_text(free)} free in {tightest}"
     if free < _FAIL_BELOW_BYTES:
-        return _failed(text, "Make room: runs need at least 1 GB; or set CDI_HOME to another disk.")
-    return _note(text, "A large day may need more than 5 GB.") if free < _WARN_BELOW_BYTES else _ok(text)
+        return failed(text, "Make room: runs need at least 1 GB; or set CDI_HOME to another disk.")
+    return note(text, "A large day may need more than 5 GB.") if free < _WARN_BELOW_BYTES else ok(text)
 
 
 def _existing(folder: Path) -> Path:
@@ -208,6 +162,7 @@ CHECKS: dict[str, tuple[str, Callable[[Settings], Finding]]] = {
     "published-root": ("Published root", check_published_root),
     "key-service": ("Key service", check_key_service),
     "aws": ("AWS identity", check_aws),
+    **EMR_CHECKS,
     "daemon": ("Dagster daemon", check_daemon),
     "disk": ("Disk space", check_disk),
 }
@@ -223,15 +178,15 @@ def doctor_command(ctx: click.Context, only: tuple[str, ...], quiet: bool, as_js
     settings = load_settings()
     console = result_console()
     findings: dict[str, Finding] = {}
-    for name in only or CHECKS:
+    for name in only or [name for name in CHECKS if settings.deployment == "emr" or name not in EMR_CHECKS]:
         title, check = CHECKS[name]
         findings[name] = finding = check(settings)
         if not as_json and (finding.verdict is Verdict.FAILED or not quiet):
             console.print(_line(title, finding))
-    failed = [name for name, finding in findings.items() if finding.verdict is Verdict.FAILED]
+    bad = [name for name, finding in findings.items() if finding.verdict is Verdict.FAILED]
     if as_json:
-        print_json({"ok": not failed, "checks": {name: asdict(finding) for name, finding in findings.items()}})
-    if failed:
+        print_json({"ok": not bad, "checks": {name: asdict(finding) for name, finding in findings.items()}})
+    if bad:
         ctx.exit(1)
 
 

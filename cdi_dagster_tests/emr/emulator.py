@@ -25,6 +25,7 @@ from cdi_dagster_tests.emr.cluster import Cluster, ClusterFaults
 
 REGION = "eu-west-2"
 _TARGET = "ElasticMapReduce."
+_FORBIDDEN = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>not authorized</Message></Error></ErrorResponse>"
 
 
 @dataclass
@@ -36,6 +37,7 @@ class Faults:
         lose_answer: operations whose next call is carried out, but whose connection is cut instead of answered.
         reject: operations whose next call is refused, with the error code and message.
         no_capacity: instance types without capacity, and how that shows: `fail` or `hang` in STARTING.
+        forbidden: services that we may not use, by the name that requests are signed for.
         clusters: faults of the next clusters, in the order of their launch; a missing one is none.
     """
 
@@ -43,6 +45,7 @@ class Faults:
     lose_answer: list[str] = field(default_factory=list)
     reject: dict[str, tuple[str, str]] = field(default_factory=dict)
     no_capacity: dict[str, str] = field(default_factory=dict)
+    forbidden: set[str] = field(default_factory=set)
     clusters: list[ClusterFaults] = field(default_factory=list)
 
 
@@ -127,6 +130,10 @@ class EmrEmulator:
 
     def _application(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         target = environ.get("HTTP_X_AMZ_TARGET", "")
+        if any(
+            f"/{service}/aws4_request" in environ.get("HTTP_AUTHORIZATION", "") for service in self.faults.forbidden
+        ):
+            return Response(_FORBIDDEN, status=403)(environ, start_response)
         if not target.startswith(_TARGET):
             return self._moto(environ, start_response)
         operation = target.removeprefix(_TARGET)

@@ -1,0 +1,167 @@
+"""The checks of `cdi doctor` that ask AWS: who we are, and everything that a cluster needs before it can run a step.
+
+boto3 is imported by the checks themselves: the terminal starts without it.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from cdi_dagster.cli.console import size_text
+from cdi_dagster.cli.findings import Finding, failed, note, ok
+from cdi_dagster.settings import Settings
+from cdi_dagster.storage.interface import Storage, StorageError, open_storage
+
+if TYPE_CHECKING:
+    from cdi_dagster.resources.emr.template import ClusterTemplate
+
+_MAY_NOT = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
+
+
+def check_aws(settings: Settings) -> Finding:
+    """Who we are in AWS, where a root is a bucket."""
+    roots = (settings.corporate_root, settings.published_root)
+    if settings.deployment == "local" and not any(root.startswith("s3://") for root in roots):
+        return note("not needed: both roots are folders")
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        identity = boto3.client("sts").get_caller_identity()
+    except (BotoCoreError, ClientError) as error:
+        return failed(f"AWS does not know us: {error}", "Set AWS_PROFILE or the instance role, and AWS_REGION.")
+    return ok(str(identity["Arn"]))
+
+
+def check_emr_template(settings: Settings) -> Finding:
+    """Whether the cluster template can be used, for every collection."""
+    from cdi_dagster.resources.emr.check import template_problems
+    from cdi_dagster.resources.emr.template import load_template
+
+    path, environment = settings.emr_template, settings.emr_environment
+    problems = template_problems(path, environment=environment)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        return failed(f"{path}: {problems[0]}{more}", "Correct the file; each line says how.")
+    profiles = load_template(path, environment=environment).profiles
+    return ok(f"{path}, profiles {', '.join(profile.name for profile in profiles)}")
+
+
+def check_emr_api(settings: Settings) -> Finding:
+    """Whether EMR answers us, and what of ours is at work there."""
+    from cdi_dagster.resources.emr.api import EmrApi, UnreachableError
+    from cdi_dagster.resources.emr.request import NAME_PREFIX
+
+    try:
+        api = EmrApi()
+        clusters = api.our_clusters(name_prefix=NAME_PREFIX)
+    except UnreachableError as error:
+        mend = "Check AWS_REGION; allow elasticmapreduce:ListClusters and DescribeCluster."
+        return failed(f"EMR does not answer us: {error}", mend)
+    return ok(f"answers in {api.region}; clusters of ours at work: {len(clusters)}")
+
+
+def check_emr_roles(template: "ClusterTemplate") -> Finding:
+    """Whether the service role and the instance profile are there, and trust whom they must."""
+    import boto3
+
+    iam = boto3.client("iam")
+    service_role, profile = (str(template.cluster[name]).rpartition("/")[2] for name in ("ServiceRole", "JobFlowRole"))
+    role = iam.get_role(RoleName=service_role)["Role"]
+    roles = iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]["Roles"]
+    if not roles:
+        return failed(f"instance profile {profile} has no role", f"Add to {profile} the role that clusters work as.")
+    for owner, service in ((role, "elasticmapreduce.amazonaws.com"), (roles[0], "ec2.amazonaws.com")):
+        if service not in str(owner["AssumeRolePolicyDocument"]):
+            return failed(f"role {owner['RoleName']} does not trust {service}", f"Add {service} to its trust policy.")
+    return ok(f"service role {service_role}, instance profile {profile} with role {roles[0]['RoleName']}")
+
+
+def check_emr_subnets(template: "ClusterTemplate") -> Finding:
+    """Whether the subnets are there, and each has addresses for the largest profile."""
+    import boto3
+
+    from cdi_dagster.resources.emr.request import instances_by_type
+
+    instances = template.cluster.get("Instances") or {}
+    ids = instances.get("Ec2SubnetIds") or [subnet for subnet in (instances.get("Ec2SubnetId"),) if subnet]
+    if not ids:
+        return note("the template names none: EMR takes one of the default VPC", "Set cluster.Instances.Ec2SubnetIds.")
+    largest = max(sum(instances_by_type(profile).values()) for profile in template.profiles)
+    found = boto3.client("ec2").describe_subnets(SubnetIds=ids)["Subnets"]
+    free = {str(subnet["SubnetId"]): int(subnet["AvailableIpAddressCount"]) for subnet in found}
+    text = ", ".join(f"{subnet} has {count} free addresses" for subnet, count in free.items())
+    if min(free.values()) < largest:
+        return failed(
+            text, f"The largest profile starts {largest} instances: name a larger subnet or a smaller profile."
+        )
+    return ok(text)
+
+
+def check_emr_logs(template: "ClusterTemplate") -> Finding:
+    """Whether we can look where EMR writes its logs: without them a failed step is not explained."""
+    try:
+        next(iter(open_storage(template.log_uri).list("")), None)
+    except (StorageError, ValueError) as error:
+        return failed(str(error), "Create the bucket, and let us list and read it; or correct cluster.LogUri.")
+    return ok(f"{template.log_uri} can be listed")
+
+
+def check_emr_bundle(settings: Settings) -> Finding:
+    """Whether the bundle is where clusters fetch it, whole, and hashes to what its list and its id say."""
+    uri = settings.emr_bundle_uri.rstrip("/")
+    mend = "Deploy it again: make bundle, cdi deploy; set CDI_EMR_BUNDLE_URI to what it prints."
+    try:
+        storage = open_storage(uri)
+        sums = storage.read("SHA256SUMS")
+        if hashlib.sha256(sums).hexdigest()[:16] != uri.rpartition("/")[2]:
+            return failed(f"{uri} is not what its id says: its list of hashes was changed", mend)
+        named = [line.split("  ", 1) for line in sums.decode().splitlines()]
+        spoilt = next((name for digest, name in named if _sha256(storage, name) != digest), None)
+        size = sum(stored.size_bytes for stored in storage.list(""))
+    except (StorageError, ValueError) as error:
+        return failed(f"{uri}: {error}", mend)
+    if spoilt is not None:
+        return failed(f"{uri}/{spoilt} is not what was deployed: its hash differs", mend)
+    return ok(f"{uri}, {len(named)} files, {size_text(size)}, every hash as deployed")
+
+
+def _sha256(storage: Storage, key: str) -> str:
+    digest = hashlib.sha256()
+    with storage.open(key) as source:
+        while block := source.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _of_template(check: Callable[["ClusterTemplate"], Finding]) -> Callable[[Settings], Finding]:
+    """Return the check of what the template names; where we may not look it is no failure: EMR looks, not we."""
+
+    def look(settings: Settings) -> Finding:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        from cdi_dagster.resources.emr.template import TemplateError, load_template
+
+        try:
+            return check(load_template(settings.emr_template, environment=settings.emr_environment))
+        except TemplateError:
+            return note("not looked at: the template that names it cannot be used")
+        except ClientError as error:
+            if error.response["Error"].get("Code", "") in _MAY_NOT:
+                return note(f"not looked at: we may not ({error.operation_name})")
+            return failed(str(error), "Create it, or correct its name in the cluster template (CDI_EMR_TEMPLATE).")
+        except BotoCoreError as error:
+            return failed(f"AWS cannot be asked: {error}", "Set AWS_PROFILE or the instance role, and AWS_REGION.")
+
+    return look
+
+
+EMR_CHECKS: Mapping[str, tuple[str, Callable[[Settings], Finding]]] = {
+    "emr-template": ("EMR template", check_emr_template),
+    "emr-api": ("EMR", check_emr_api),
+    "emr-roles": ("EMR roles", _of_template(check_emr_roles)),
+    "emr-subnets": ("EMR subnets", _of_template(check_emr_subnets)),
+    "emr-logs": ("EMR logs", _of_template(check_emr_logs)),
+    "emr-bundle": ("EMR bundle", check_emr_bundle),
+}
+"""For `CDI_DEPLOYMENT=emr`."""
