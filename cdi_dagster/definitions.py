@@ -140,6 +140,7 @@ def _emr_launcher(settings: Settings) -> dg.ConfigurableResource:
         bundle_uri=settings.emr_bundle_uri,
         existing_cluster_id=settings.emr_cluster_id,
         conf=settings.spark_conf,
+        poll_interval_seconds=settings.emr_poll_interval_seconds,
         start_deadline_seconds=settings.emr_start_deadline_seconds,
         run_deadline_seconds=settings.emr_run_deadline_seconds,
     )

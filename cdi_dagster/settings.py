@@ -139,6 +139,13 @@ class Settings(BaseSettings):
         default=None,
         description="Id (`j-...`) of a cluster to add steps to, instead of starting one each: for trying things out.",
     )
+    emr_poll_interval_seconds: int = Field(
+        default=20,
+        ge=5,
+        le=300,
+        description="Seconds between looks at a cluster. EMR throttles DescribeCluster for the whole account, and a "
+        "step takes minutes.",
+    )
     emr_start_deadline_seconds: int = Field(
         default=1200,
         ge=60,

@@ -138,7 +138,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
     ),
     FailureClass.OUT_OF_MEMORY: Guidance(
         meaning="Executors or the driver were killed for memory.",
-        by_itself="One retry on the next larger choice.",
+        by_itself="Twice again, each time on the next larger choice.",
         next_step="Give the day a larger profile and run it again.",
         owner=_ON_CALL,
         rerun_helps=True,

@@ -275,7 +275,7 @@ class Cluster(Thread):
             elif exit_code == 0:
                 step.state = "COMPLETED"
             else:
-                step.state, step.reason = "FAILED", f"Step exited with code {exit_code}"
+                step.state, step.reason = "FAILED", "Unknown Error."
         if step.state == "FAILED" and step.request.get("ActionOnFailure", "TERMINATE_CLUSTER") in (
             "TERMINATE_CLUSTER",
             "TERMINATE_JOB_FLOW",
@@ -367,7 +367,8 @@ class Cluster(Thread):
         with self._lock:
             self._process = None
         exit_code = 128 - exit_code if exit_code < 0 else exit_code
-        controller = f"INFO startExec {shlex.join(command)}\nINFO Process exited with code {exit_code}\n"
+        said = shlex.join(command)
+        controller = f"INFO startExec '{said}'\nINFO waitProcessCompletion ended with exit code {exit_code} : {said}\n"
         self._write_log(f"{logs}/controller.gz", controller.encode())
         for name in ("stdout", "stderr"):
             self._write_log(f"{logs}/{name}.gz", (folder / name).read_bytes()[-_LOG_SIZE:])

@@ -37,6 +37,7 @@ class Faults:
         lose_answer: operations whose next call is carried out, but whose connection is cut instead of answered.
         reject: operations whose next call is refused, with the error code and message.
         no_capacity: instance types without capacity, and how that shows: `fail` or `hang` in STARTING.
+        deaf: whether TerminateJobFlows is answered and does nothing.
         forbidden: services that we may not use, by the name that requests are signed for.
         clusters: faults of the next clusters, in the order of their launch; a missing one is none.
     """
@@ -45,6 +46,7 @@ class Faults:
     lose_answer: list[str] = field(default_factory=list)
     reject: dict[str, tuple[str, str]] = field(default_factory=dict)
     no_capacity: dict[str, str] = field(default_factory=dict)
+    deaf: bool = False
     forbidden: set[str] = field(default_factory=set)
     clusters: list[ClusterFaults] = field(default_factory=list)
 
@@ -232,7 +234,7 @@ class EmrEmulator:
         return {"CancelStepsInfoList": cancelled}
 
     def _TerminateJobFlows(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        for cluster_id in body["JobFlowIds"]:
+        for cluster_id in () if self.faults.deaf else body["JobFlowIds"]:
             self._cluster({"ClusterId": cluster_id}).terminate("Terminated by user request", code="USER_REQUEST")
         return {}
 

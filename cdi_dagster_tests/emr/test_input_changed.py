@@ -20,7 +20,7 @@ from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.resources.emr.ledger import LaunchLedger, launch_prefix
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import Storage, open_storage
-from cdi_dagster_tests.dagster_day import AUDIT, checks_of, failure_of
+from cdi_dagster_tests.dagster_day import AUDIT, checks_of, failure_of, metadata_of
 from cdi_dagster_tests.emr.emulator import create_status_table
 from cdi_dagster_tests.emr.launches import Bench, QuickLauncher
 from cdi_dagster_tests.gate.instigators import RECORDS, SENSOR
@@ -129,6 +129,8 @@ def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_
     assert published_mark(day.published, AUDIT, STORAGE_DAY) is None
     [ended] = bench.emr.clusters.values()
     assert ended.has_ended
+    assert failure["attempts"].startswith(f"1. [large, cluster {ended.cluster_id}](https://")
+    assert "JOB (INPUT_CHANGED) after" in failure["attempts"]
 
     requests, waits_for = day.tick()
     assert requests == []
@@ -144,6 +146,10 @@ def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_
     mark = published_mark(day.published, AUDIT, STORAGE_DAY)
     assert mark is not None
     assert (mark["published"], mark["correlation_id"]) == (120, second.run_id)
+    shown = metadata_of(second, RECORDS[1])["attempts"]
+    assert f"cluster {list(bench.emr.clusters)[-1]}](https://" in shown
+    assert "SUCCEEDED after" in shown
+    assert "instance-hours" in shown
     assert [cluster.steps[0].state for cluster in bench.emr.clusters.values()] == ["FAILED", "COMPLETED"]
     entry = LaunchLedger(day.published, launch_prefix(AUDIT, STORAGE_DAY, "ingest_daily")).read()
     assert entry is not None

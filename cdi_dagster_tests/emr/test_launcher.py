@@ -21,7 +21,14 @@ def test_a_step_that_reports_and_completes_is_a_success(bench: Bench) -> None:
     assert "1 of 2 objects" in launched.said
     assert launched.evidence.log_location.startswith(f"s3://{bench.bucket}/emr/{cluster.cluster_id}/steps/s-")
     tags = {tag["Key"]: tag["Value"] for tag in cluster.request["Tags"]}
-    assert tags["cdi:run_id"] == launched.run_id
+    assert tags == {
+        "cdi:product": "cdi_dagster",
+        "cdi:collection": "data:businessAudit",
+        "cdi:storage_day": "2023-03-26",
+        "cdi:step": "ingest_daily",
+        "cdi:run_id": launched.run_id,
+        "cdi:correlation_id": launched.run_id,
+    }
     assert cluster.request["Name"] == f"cdi-data.businessAudit-2023-03-26-ingest_daily-{launched.run_id[:8]}-a1"
     assert cluster.reason_code == "ALL_STEPS_COMPLETED"
 
@@ -46,6 +53,19 @@ def test_a_cluster_stuck_in_starting_is_ended_before_the_next_is_tried(bench: Be
     assert stuck.ended_at is not None
     assert stuck.ended_at < next_one.created_at
     assert "still STARTING" in launched.text
+
+
+def test_while_the_last_cluster_is_not_known_to_be_ending_no_other_is_started(bench: Bench) -> None:
+    bench.emr.faults.no_capacity |= {"s1.x": "hang", "s2.x": "hang"}
+    bench.emr.faults.deaf = True
+    launched = bench.launch(OK, start_deadline_seconds=0.5)
+    [cluster] = bench.emr.live()
+    assert launched.attempts == [("small", "NO_CAPACITY")]
+    assert launched.failure is not None
+    assert f"Terminate cluster {cluster.cluster_id} by hand" in launched.failure.next_step
+    assert list(bench.emr.clusters) == [cluster.cluster_id]
+    cluster.terminate("by hand", code="USER_REQUEST")
+    bench.emr.wait(lambda: bench.emr.live() == [])
 
 
 def test_a_bootstrap_failure_is_tried_again_once(bench: Bench) -> None:

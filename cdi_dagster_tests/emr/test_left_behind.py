@@ -9,6 +9,7 @@ import pytest
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.resources.emr.api import EmrApi, UnreachableError
 from cdi_dagster.resources.emr.messages import StorageMessageReader
+from cdi_dagster_tests.emr.cluster import ClusterFaults
 from cdi_dagster_tests.emr.launches import Bench, QuickLauncher
 from cdi_dagster_tests.s3_server import new_s3_storage
 
@@ -39,6 +40,15 @@ class Stopped(QuickLauncher):
         raise dg.DagsterExecutionInterruptedError
 
 
+class StoppedBetweenAttempts(QuickLauncher):
+    """A launcher whose process is stopped while it waits before the third attempt."""
+
+    def sleep(self, seconds: float) -> None:
+        if seconds > 45:
+            raise dg.DagsterExecutionInterruptedError
+        super().sleep(seconds)
+
+
 class Broken(QuickLauncher):
     """A launcher with a defect."""
 
@@ -62,6 +72,22 @@ def test_a_cluster_at_work_on_an_input_that_was_pinned_anew_is_ended_first(bench
     assert old.ended_at is not None
     assert old.ended_at < new.created_at
     assert any("works on an input that is not asked for any more" in line for line in said)
+
+
+def test_a_restart_does_not_give_a_launch_its_budgets_back(bench: Bench) -> None:
+    bench.emr.faults.clusters += [ClusterFaults(internal=True) for _ in range(4)]
+
+    def stopped_then_back(context: dg.OpExecutionContext) -> None:
+        step = bench.step(OK, correlation_id=context.run.run_id)
+        with pytest.raises(dg.DagsterExecutionInterruptedError):
+            StoppedBetweenAttempts(**bench.config()).launch(context, step)
+        assert len(bench.emr.clusters) == 2
+        with pytest.raises(CdiError) as caught:
+            QuickLauncher(**bench.config()).launch(context, step)
+        assert [attempt["kind"] for attempt in caught.value.detail["attempts"]] == ["INTERNAL"] * 3
+
+    in_a_run(stopped_then_back)
+    assert len(bench.emr.clusters) == 3
 
 
 def test_a_launch_that_succeeded_is_not_made_again_in_its_own_run(bench: Bench) -> None:

@@ -174,7 +174,8 @@ class StepRun:
         is_ending = self._end_cluster(follower.attempt, succeeded=verdict is Progress.SUCCEEDED)
         self._close(follower.attempt, verdict, billed_seconds=follower.billed_seconds)
         if not is_ending and isinstance(verdict, Trouble):
-            raise self._gave_up(f"cluster {cluster_id} could not be ended; terminate it by hand")
+            by_hand = f"Terminate cluster {cluster_id} by hand, for it is paid; then materialise the day again."
+            raise self._gave_up(f"cluster {cluster_id} is not known to be ending", next_step=by_hand)
         return verdict
 
     def _claim(self, cluster_id: str) -> None:
@@ -206,9 +207,10 @@ class StepRun:
         self._entry = self._ledger.write(entry)
         self._around.say(attempt_line(closed, self._target.template))
 
-    def _gave_up(self, why: str) -> CdiError:
+    def _gave_up(self, why: str, *, next_step: str | None = None) -> CdiError:
         self._entry = self._ledger.write(replace(self._entry, outcome=outcomes.FAILED))
         failure = CdiError.from_json(self._entry.attempts[-1].failure or {})
+        failure.next_step = next_step or failure.next_step
         return failure_with_attempts(failure, why, self._entry, self._target.template, self._around.api)
 
     # --- ends -------------------------------------------------------------------------------------------------
