@@ -117,7 +117,7 @@ def _stages(blocks: Sequence[Sequence[bytes]], best: _Best) -> dict[str, float]:
     """Take the engine apart: each stage by itself over all blocks."""
     rules = rules_for(_COLLECTION.db, _COLLECTION.name)
     envelopes = [[parse_envelope(line, rules) for line in block] for block in blocks]
-    decryptors = DecryptorCache(_ReversedKeys()).decryptors([e.key for block in envelopes for e in block])
+    decryptors = DecryptorCache(_ReversedKeys()).decryptors({e.key for block in envelopes for e in block}, None)
     encrypted = [
         [(decryptors[e.key], decode_base64(e.initialisation_vector), decode_base64(e.ciphertext)) for e in block]
         for block in envelopes

@@ -16,7 +16,8 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, RejectSample
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.reject_limit import RejectLimit
-from cdi_dagster.spark.ingest_task import SAMPLES_PER_REASON, TaskResult
+from cdi_dagster.spark.ingest_objects import SAMPLES_PER_REASON
+from cdi_dagster.spark.ingest_task import TaskResult
 from cdi_dagster.spark.writing import WrittenPart
 
 

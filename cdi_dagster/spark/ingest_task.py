@@ -6,30 +6,24 @@ service that refuses us) and write the error's text, which may hold payload, to 
 """
 
 import traceback
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import BinaryIO, Final
 
 from pyspark import Accumulator
 
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.ingest_report import KeyServiceCounts, ObjectCounts, RejectReason, RejectSample
-from cdi_dagster.core.pinned_input import PinnedObject
+from cdi_dagster.core.ingest_report import KeyServiceCounts, ObjectCounts, RejectSample
+from cdi_dagster.spark.ingest_objects import ObjectsIngestion
 from cdi_dagster.spark.key_service import KeyServiceConfig, shared_client
 from cdi_dagster.spark.planning import ReadTask
 from cdi_dagster.spark.progress import ProgressAddress, ProgressSender
 from cdi_dagster.spark.read_ahead import opened
-from cdi_dagster.spark.reading import MAX_ENVELOPE_BYTES, EnvelopeBlock, EnvelopeReader, OverlongEnvelope
 from cdi_dagster.spark.records.engine import RecordEngine
-from cdi_dagster.spark.writing import PartsWriter, WrittenPart, overlong_reject_line, reject_line
+from cdi_dagster.spark.writing import PartsWriter, WrittenPart
 from cdi_dagster.storage import Storage, StorageError, open_storage, storage_failure
-
-SAMPLES_PER_REASON: Final = 5
-"""Places shown per reject reason; the rejects themselves hold them all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +117,15 @@ def _run(settings: TaskSettings, task: ReadTask) -> TaskResult:
         _parts_writer(settings, settings.rejects_prefix, task) as rejects,
         closing(ProgressSender(settings.progress, task.index)) as progress,
     ):
-        ingestion = _TaskIngestion(settings, RecordEngine(settings.collection, client), records, rejects, progress)
-        objects = ingestion.ingest(task)
+        ingestion = ObjectsIngestion(
+            RecordEngine(settings.collection, client),
+            records=records,
+            rejects=rejects,
+            progress=progress,
+            dense_offsets=settings.dense_offsets,
+        )
+        with closing(opened(_storage(settings.corporate_root), task.objects)) as streams:
+            objects = ingestion.ingest(streams)
         return TaskResult(
             objects=objects,
             parts=records.finish(),
@@ -144,97 +145,6 @@ def _parts_writer(settings: TaskSettings, prefix: str, task: ReadTask) -> PartsW
         task_index=task.index,
         stride=settings.task_count,
     )
-
-
-class _TaskIngestion:
-    """Carries the envelopes of one task's objects through the engine to the writers."""
-
-    def __init__(
-        self,
-        settings: TaskSettings,
-        engine: RecordEngine,
-        records: PartsWriter,
-        rejects: PartsWriter,
-        progress: ProgressSender,
-    ) -> None:
-        self.samples: list[RejectSample] = []
-        self.fallback_records = 0
-        self._settings = settings
-        self._engine = engine
-        self._records = records
-        self._rejects = rejects
-        self._progress = progress
-        self._objects_done = 0
-        self._bytes_done = 0
-        self._sampled: Counter[str] = Counter()
-
-    def ingest(self, task: ReadTask) -> tuple[ObjectCounts, ...]:
-        """Ingest every object of the task and return the counts of each."""
-        counted = []
-        with closing(opened(_storage(self._settings.corporate_root), task.objects)) as streams:
-            for pinned, stream in streams:
-                counts = self._ingest_object(pinned, stream)
-                counted.append(counts)
-                self._objects_done += 1
-                self._bytes_done += counts.compressed_bytes
-        self._say_progress(0, last=True)
-        return tuple(counted)
-
-    def _ingest_object(self, pinned: PinnedObject, stream: BinaryIO) -> ObjectCounts:
-        reader = EnvelopeReader(stream, pinned.key)
-        published = 0
-        rejected: Counter[str] = Counter()
-        for block in reader.blocks():
-            if isinstance(block, OverlongEnvelope):
-                self._reject_overlong(pinned, block)
-                rejected[RejectReason.ENVELOPE.value] += 1
-            else:
-                published += self._ingest_block(pinned, block, rejected)
-            self._say_progress(reader.compressed_bytes)
-        return ObjectCounts(
-            key=pinned.key,
-            read=reader.envelopes,
-            published=published,
-            rejected=dict(rejected),
-            blank_lines=reader.blank_lines,
-            compressed_bytes=reader.compressed_bytes,
-        )
-
-    def _ingest_block(self, pinned: PinnedObject, block: EnvelopeBlock, rejected: "Counter[str]") -> int:
-        result = self._engine.process(block.lines)
-        self._records.write(result.records, result.published)
-        self.fallback_records += result.fallbacks
-        for reject in result.rejects:
-            line_number = block.line_numbers[reject.index]
-            line = reject_line(
-                reason=reject.reason,
-                detail=reject.detail,
-                key=pinned.key,
-                line_number=line_number,
-                offset=self._offset(pinned, block.first_index + reject.index),
-                envelope=block.lines[reject.index],
-            )
-            self._rejects.write(line, 1)
-            self._sample(reject.reason, reject.detail, pinned.key, line_number)
-            rejected[reject.reason.value] += 1
-        return result.published
-
-    def _reject_overlong(self, pinned: PinnedObject, overlong: OverlongEnvelope) -> None:
-        detail = f"the line is {overlong.size_bytes} bytes long; {MAX_ENVELOPE_BYTES} is the most an envelope may be"
-        offset = self._offset(pinned, overlong.index)
-        self._rejects.write(overlong_reject_line(overlong, detail=detail, key=pinned.key, offset=offset), 1)
-        self._sample(RejectReason.ENVELOPE, detail, pinned.key, overlong.line_number)
-
-    def _offset(self, pinned: PinnedObject, index: int) -> int | None:
-        return pinned.name.first_offset + index if self._settings.dense_offsets else None
-
-    def _sample(self, reason: RejectReason, detail: str, key: str, line_number: int) -> None:
-        self._sampled[reason.value] += 1
-        if self._sampled[reason.value] <= SAMPLES_PER_REASON:
-            self.samples.append(RejectSample(reason=reason.value, detail=detail, key=key, line_number=line_number))
-
-    def _say_progress(self, bytes_of_current: int, *, last: bool = False) -> None:
-        self._progress.done(objects=self._objects_done, compressed_bytes=self._bytes_done + bytes_of_current, last=last)
 
 
 @lru_cache(maxsize=4)

@@ -4,7 +4,8 @@ Internal to `records`. Plaintext and data keys stay in memory and out of every m
 """
 
 from binascii import a2b_base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Set
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
 import pybase64
@@ -15,7 +16,9 @@ from cdi_dagster.spark.records.keys import KeyRef, KeyResolver
 from cdi_dagster.spark.records.rejection import RejectedError, reject
 
 Decryptor: TypeAlias = CipherContext | AEADDecryptionContext
+Asked: TypeAlias = Future[Mapping[KeyRef, bytes | None]]
 
+_ASKED_AHEAD = 8  # calls for keys at once, each for all that one block misses
 _BLOCK_BYTES = 16
 _KEY_BYTES = (16, 24, 32)
 
@@ -45,16 +48,32 @@ class DecryptorCache:
         self._keys = keys
         self._size = size
         self._kept: dict[KeyRef, Decryptor] = {}
+        self._asking = ThreadPoolExecutor(_ASKED_AHEAD, thread_name_prefix="keys-ahead")
 
-    def decryptors(self, refs: Iterable[KeyRef]) -> Mapping[KeyRef, Decryptor | RejectedError]:
-        """Return what decrypts under each key, or why nothing does, asking for all missing keys in one call."""
-        wanted = set(refs)
-        missing = wanted - self._kept.keys()
-        if not missing:
+    def ask(self, refs: Set[KeyRef]) -> Asked | None:
+        """Begin to ask for all keys that are not kept, in one call; None where there are none."""
+        missing = refs - self._kept.keys()
+        return self._asking.submit(self._keys.data_keys, missing) if missing else None
+
+    def decryptors(self, refs: Set[KeyRef], asked: Asked | None) -> Mapping[KeyRef, Decryptor | RejectedError]:
+        """Return what decrypts under each key, or why nothing does.
+
+        Args:
+            refs: the keys.
+            asked: what `ask` returned for the same keys; waited for.
+
+        Raises:
+            CdiError: DKS_UNAVAILABLE or DKS_FORBIDDEN.
+        """
+        data_keys = dict(asked.result()) if asked else {}
+        forgotten = refs - self._kept.keys() - data_keys.keys()
+        if forgotten:  # kept when they were not asked for, and not any more
+            data_keys |= self._keys.data_keys(forgotten)
+        if not data_keys:
             return self._kept
-        if len(self._kept) + len(missing) > self._size:
-            self._kept = {ref: self._kept[ref] for ref in wanted & self._kept.keys()}
-        found = {ref: _decryptor(data_key) for ref, data_key in self._keys.data_keys(missing).items()}
+        if len(self._kept) + len(data_keys) > self._size:
+            self._kept = {ref: self._kept[ref] for ref in refs & self._kept.keys()}
+        found = {ref: _decryptor(data_key) for ref, data_key in data_keys.items()}
         for ref, decryptor in found.items():
             if len(self._kept) < self._size and not isinstance(decryptor, RejectedError):
                 self._kept[ref] = decryptor

@@ -3,16 +3,17 @@
 The one entrance to this package for readers and writers of `spark`. It knows nothing of files, Spark or HTTP.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.ingest_report import RejectReason
-from cdi_dagster.spark.records.decrypt import DecryptorCache, decrypt
+from cdi_dagster.spark.records.decrypt import Asked, DecryptorCache, decrypt
 from cdi_dagster.spark.records.envelope import Envelope, parse_envelope
 from cdi_dagster.spark.records.fast import try_record
-from cdi_dagster.spark.records.keys import KeyResolver
+from cdi_dagster.spark.records.keys import KeyRef, KeyResolver
 from cdi_dagster.spark.records.plain import make_record
 from cdi_dagster.spark.records.rejection import RejectedError
 from cdi_dagster.spark.records.rules import Rules, rules_for
@@ -50,6 +51,34 @@ class BlockResult:
     fallbacks: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BegunBlock:
+    """A block whose envelopes are read, and whose data keys are asked for: `RecordEngine.finish` makes its records."""
+
+    parsed: list[tuple[int, Envelope]]
+    rejects: list[Reject]
+    refs: Set[KeyRef]
+    asked: Asked | None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its data keys are there, so that finishing it waits for nobody."""
+        return self.asked is None or self.asked.done()
+
+
+def wait_for_keys(begun: Sequence[BegunBlock]) -> None:
+    """Wait until the first of some blocks is ready.
+
+    Raises:
+        CdiError: the key service failed or refused, for whichever of the blocks, as soon as it did.
+    """
+    pending = {block.asked for block in begun if block.asked}
+    while not begun[0].is_ready:
+        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+        for asked in done:
+            asked.result()
+
+
 _Decrypted: TypeAlias = tuple[int, bytes, str, Rules]
 """Index in the block, plaintext, last modified date of the envelope, rules."""
 
@@ -59,7 +88,7 @@ class RecordEngine:
 
     Args:
         collection: the collection being ingested.
-        keys: where data keys come from.
+        keys: where data keys come from; asked from several threads at once.
     """
 
     def __init__(self, collection: Collection, keys: KeyResolver) -> None:
@@ -69,18 +98,32 @@ class RecordEngine:
     def process(self, envelopes: Sequence[bytes]) -> BlockResult:
         """Make the records of one block of envelope lines (without newlines, without blank lines).
 
-        All data keys that the block needs and that are not kept are asked for in one call.
-
         Raises:
             CdiError: DKS_UNAVAILABLE or DKS_FORBIDDEN, from the key service; never a matter of one record.
         """
-        # Stage by stage, not record by record: the code and tables of one stage stay in the processor's cache.
+        return self.finish(self.begin(envelopes))
+
+    def begin(self, envelopes: Sequence[bytes]) -> BegunBlock:
+        """Read the envelopes of a block and ask, without waiting, for the data keys that it misses.
+
+        Several blocks may be begun before the first is finished: a slow key service then costs no time of its own.
+        """
         rejects: list[Reject] = []
         parsed = self._parse(envelopes, rejects)
-        decrypted = self._decrypt(parsed, rejects)
+        refs = {envelope.key for _, envelope in parsed}
+        return BegunBlock(parsed=parsed, rejects=rejects, refs=refs, asked=self._decryptors.ask(refs))
+
+    def finish(self, begun: BegunBlock) -> BlockResult:
+        """Make the records of a block that was begun.
+
+        Raises:
+            CdiError: as `process`.
+        """
+        # Stage by stage, not record by record: the code and tables of one stage stay in the processor's cache.
+        rejects = begun.rejects
         records: list[bytes] = []
         fallbacks = 0
-        for index, plaintext, modified, rules in decrypted:
+        for index, plaintext, modified, rules in self._decrypt(begun):
             record = try_record(plaintext, modified, rules)
             if record is None:
                 fallbacks += 1
@@ -105,14 +148,14 @@ class RecordEngine:
                 rejects.append(_reject(index, error))
         return parsed
 
-    def _decrypt(self, parsed: list[tuple[int, Envelope]], rejects: list[Reject]) -> list[_Decrypted]:
-        decryptors = self._decryptors.decryptors([envelope.key for _, envelope in parsed])
+    def _decrypt(self, begun: BegunBlock) -> list[_Decrypted]:
+        decryptors = self._decryptors.decryptors(begun.refs, begun.asked)
         decrypted: list[_Decrypted] = []
-        for index, (ciphertext, key, initialisation_vector, rules, modified) in parsed:
+        for index, (ciphertext, key, initialisation_vector, rules, modified) in begun.parsed:
             try:
                 plaintext = decrypt(ciphertext, initialisation_vector, decryptors[key])
             except RejectedError as error:
-                rejects.append(_reject(index, error))
+                begun.rejects.append(_reject(index, error))
             else:
                 decrypted.append((index, plaintext, modified, rules))
         return decrypted

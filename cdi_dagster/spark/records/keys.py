@@ -22,7 +22,7 @@ class KeyRef(NamedTuple):
 
 
 class KeyResolver(Protocol):
-    """Whoever can turn encrypted data keys into data keys."""
+    """Whoever can turn encrypted data keys into data keys; may be asked by several threads at once."""
 
     def data_keys(self, refs: Iterable[KeyRef]) -> Mapping[KeyRef, bytes | None]:
         """Return the data key of every ref; None where the key service answered that it cannot be decrypted (400).

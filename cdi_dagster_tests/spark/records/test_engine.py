@@ -79,9 +79,22 @@ def test_a_block_with_more_keys_than_are_kept_still_works() -> None:
     refs = [KeyRef("k", wrapped(os.urandom(16))) for _ in range(7)]
     cache = DecryptorCache(keys, size=3)
 
-    assert cache.decryptors(refs).keys() == set(refs)
-    assert cache.decryptors(refs).keys() >= set(refs)
+    assert cache.decryptors(set(refs), None).keys() == set(refs)
+    assert cache.decryptors(set(refs), None).keys() >= set(refs)
     assert sum(map(len, keys.calls)) <= 7 + 4
+
+
+def test_a_key_that_was_forgotten_since_its_block_was_begun_is_asked_for_again() -> None:
+    keys = ReversedKeys()
+    cache = DecryptorCache(keys, size=2)
+    first, *others = (KeyRef("k", wrapped(os.urandom(16))) for _ in range(3))
+    cache.decryptors({first}, None)
+    asked = cache.ask({first})
+    cache.decryptors(set(others), cache.ask(set(others)))
+
+    assert asked is None
+    assert first in cache.decryptors({first}, asked)
+    assert keys.calls == [{first}, set(others), {first}]
 
 
 def test_a_key_that_the_key_service_cannot_decrypt_rejects_its_records_only() -> None:
