@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cdi_dagster.ingestion.local_java import quick_start_options
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
         "spark.sql.catalogImplementation": "hive",
         "spark.sql.warehouse.dir": (home / "warehouse").as_uri(),
         "spark.hadoop.javax.jdo.option.ConnectionURL": "jdbc:derby:memory:metastore;create=true",
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -Duser.timezone=UTC "
+        "spark.driver.extraJavaOptions": f"{' '.join(quick_start_options())} -Duser.timezone=UTC "
         f"-Dderby.system.home={home} -Dderby.stream.error.file={home}/derby.log",
         "spark.executorEnv.AWS_ENDPOINT_URL": s3_endpoint(),
         "spark.executorEnv.AWS_DEFAULT_REGION": REGION,

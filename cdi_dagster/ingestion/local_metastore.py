@@ -7,17 +7,22 @@ Derby lets one process in at a time, so whoever starts Spark on it takes its tur
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.ingestion.local_java import quick_start_options
 
 _UNFIT = set(';"\\\n')
 
 
-def local_metastore_conf(folder: Path) -> dict[str, str]:
+def local_metastore_conf(folder: Path, *, jvm_options: Sequence[str] | None = None) -> dict[str, str]:
     """Return the Spark settings for a metastore and warehouse in a folder; the folder is made by Spark when needed.
+
+    Args:
+        folder: for metastore, warehouse and log.
+        jvm_options: how the JVM starts; soon (`local_java`) by default.
 
     Raises:
         CdiError: LAUNCH_FAILED where the folder's name cannot be written in a JDBC URL.
@@ -34,8 +39,7 @@ def local_metastore_conf(folder: Path) -> dict[str, str]:
         f'"-Dderby.stream.error.file={place / "derby.log"}"',
         # ORC keeps wall-clock times of the writer's zone: the zone is UTC, as on the clusters.
         "-Duser.timezone=UTC",
-        # A local step ends before the optimising compiler pays: a new metastore takes half the CPU without it.
-        "-XX:TieredStopAtLevel=1",
+        *(quick_start_options() if jvm_options is None else jvm_options),
     ]
     return {
         "spark.hadoop.javax.jdo.option.ConnectionURL": f"jdbc:derby:;databaseName={place / 'metastore_db'};create=true",

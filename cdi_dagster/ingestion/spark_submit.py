@@ -22,12 +22,13 @@ JAVA_VERSIONS = range(17, 22)
 DEFAULT_MASTER = "local[*,4]"
 """Every core of this machine, and four tries a task, as on a cluster; under `local[*]` one killed worker is the end."""
 
-_QUIET_CONF = {
+_LOCAL_CONF = {
     "spark.log.level": "WARN",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
+    "spark.python.daemon.module": "cdi_dagster.spark.worker_daemon",
 }
 
 
@@ -64,7 +65,7 @@ def spark_submit_command(name: str, arguments: Sequence[str], *, config: SparkPr
         raise launch_failed(f"There is no Spark job {name} in this installation.", "Install cdi_dagster again.")
     command = [str(_pyspark_folder() / "bin" / "spark-submit")]
     command += ["--master", config.master, "--driver-memory", config.driver_memory, "--name", name]
-    conf = {**_QUIET_CONF, **config.conf}
+    conf = {**_LOCAL_CONF, **config.conf}
     if _writes_s3_by_spark(name, arguments):
         conf = {**s3a_conf_here(_pyspark_folder(), os.environ, folder=config.s3a_jars), **conf}
     for key, value in conf.items():

@@ -4,6 +4,7 @@ For the job modules only; nothing of what a job does.
 """
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -35,7 +36,14 @@ def spark_context(name: str) -> Iterator[SparkContext]:
     try:
         yield spark
     finally:
-        spark.stop()
+        _stop(spark)
+
+
+def _stop(spark: SparkContext) -> None:
+    """Stop Spark, but wait for nothing that only looks once a second whether it is to end: its accumulator server."""
+    server, spark._accumulatorServer = spark._accumulatorServer, None  # type: ignore[assignment]
+    spark.stop()
+    threading.Thread(target=server.shutdown, daemon=True).start()
 
 
 @contextmanager

@@ -2,7 +2,10 @@
 
 import sys
 
-from cdi_dagster.spark.ingest_daily import main
+# Spark puts a zip of pyspark's sources in front, to be compiled at every start; an installed pyspark is compiled.
+sys.path.sort(key=lambda place: place.endswith(".zip"))
+
+from cdi_dagster.spark.ingest_daily import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

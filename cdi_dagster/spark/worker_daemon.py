@@ -1,0 +1,16 @@
+"""The process that Spark forks the Python workers of a local job from (`spark.python.daemon.module`).
+
+Spark's own compiles a zip of pyspark's sources at every start, and leaves the job's modules to each worker. This one
+takes the installed pyspark, and imports the job's modules once, for all workers.
+"""
+
+import sys
+
+if __name__ == "__main__":
+    sys.path.sort(key=lambda place: place.endswith(".zip"))
+
+    from pyspark.daemon import manager
+
+    import cdi_dagster.spark.ingest_task  # noqa: F401 - for the workers
+
+    manager()
