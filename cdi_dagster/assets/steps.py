@@ -132,8 +132,8 @@ def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:
     metadata: dict[str, Any] = {
         "failure_class": str(error.failure_class),
         "cause": error.cause,
-        "what_happens_by_itself": guidance.by_itself,
         "next_step": error.next_step,
+        "what_happens_by_itself": guidance.by_itself,
         "owner": guidance.owner,
         "rerun_helps": guidance.rerun_helps,
         "runbook": _link(options.runbook_link(error.failure_class)),

@@ -46,7 +46,7 @@ def daily_schedule(
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
         description=f"Every day, Sundays too, at {due_time:%H:%M} UTC ({on_the_wall(due_time, local_time_zone)}): "
-        f"launches yesterday's storage day of `{collection.id}` if the coalescer is done with it. If it is not (on "
+        f"launches yesterday's storage day of {collection.id} if the coalescer is done with it. If it is not (on "
         "Sundays it starts later), or this tick is missed, the coalescer completion sensor launches the day later.",
         tags={"cdi/collection": collection.id.replace(":", ".")},
     )

@@ -59,12 +59,12 @@ def coalescer_completion_sensor(
         job_name=names.daily_job_name(collection),
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
-        description=f"Launches each due storage day of `{collection.id}` of the last {look_back_days} that is not "
+        description=f"Launches each due storage day of {collection.id} of the last {look_back_days} that is not "
         "published, or was coalesced again since, as soon as the coalescer is done with it; and again a day whose "
         f"input changed under a run. The schedule has the first minute from {due_time:%H:%M} UTC; this has everything "
         "from two minutes after it. A tick that launches nothing says, for each day, what it waits for, and why the "
         f"coalescer may be slow. A day that is not published by {late_time:%H:%M} UTC turns the check "
-        f"`{names.ON_TIME_CHECK}` red and is told, once.",
+        f"{names.ON_TIME_CHECK} red and is told, once.",
         tags={"cdi/collection": collection.id.replace(":", ".")},
     )
     def sensor(

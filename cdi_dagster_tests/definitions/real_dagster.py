@@ -1,0 +1,160 @@
+"""A real Dagster with a daemon, run workers and Spark, on a home of its own, for the tests of this package."""
+
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+from cdi_dagster.cli.servers import REPOSITORY, dagster_dev, free_port
+from cdi_dagster.cli.webserver import Webserver
+from cdi_dagster.coalescer import coalesce
+from cdi_dagster.core.collections import REGISTRY
+from cdi_dagster.demo.key_service import DevelopmentKeyService
+from cdi_dagster.demo.sample import write_sample
+from cdi_dagster.settings import load_settings
+from cdi_dagster.storage.interface import open_storage
+
+EQUALITY = REGISTRY[1]
+ENDED = ("SUCCESS", "FAILURE", "CANCELED")
+
+
+class SwitchableKeyService:
+    """Forwards to a real local key service, or takes connections and never answers."""
+
+    def __init__(self):
+        self.silent = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._held = []
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self):
+        self._service = DevelopmentKeyService().__enter__()
+        self._target = int(self._service.url.rpartition(":")[2])
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self._listener.close()
+        for held in self._held:
+            held.close()
+        self._service.__exit__(*error)
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._held.append(connection)
+            if not self.silent:
+                target = socket.create_connection(("127.0.0.1", self._target))
+                for one, other in ((connection, target), (target, connection)):
+                    threading.Thread(target=_pump, args=(one, other), daemon=True).start()
+
+
+def _pump(source, target):
+    with source, target:
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+        except OSError:
+            return
+
+
+class RealDagster:
+    """A Dagster on a home of its own, with coalesced days of a small collection."""
+
+    def __init__(self, home, webserver, keys, settings):
+        self.home, self.webserver, self.keys = home, webserver, keys
+        self.published = open_storage(settings.published_root)
+        self._corporate = open_storage(settings.corporate_root)
+        self.status_path = settings.status_path
+
+    def write_day(self, storage_day, records=200):
+        write_sample(self._corporate, EQUALITY, storage_day, records=records, objects=4, seed=1)
+        coalesce(self._corporate, EQUALITY, storage_day)
+
+    def launch(self, storage_day):
+        return self.webserver.launch_run(self.webserver.assets_of(EQUALITY), str(storage_day), tags={})
+
+    def wait(self, run_id, until, seconds=180):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            status = self.webserver.run(run_id, None)["status"]
+            if status in until:
+                return status
+            time.sleep(0.3)
+        raise AssertionError(f"run {run_id} is still {status}")
+
+    def spark_processes(self):
+        """Return the pids of everything that Spark started for this home: guard, JVM, driver, Python workers."""
+        mark = f"CDI_HOME={self.home}".encode()
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    environ = (entry / "environ").read_bytes().split(b"\0")
+                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                except OSError:
+                    continue
+                if mark in environ and ("ingest_daily" in command or "pyspark" in command):
+                    found[int(entry.name)] = command
+        return found
+
+    def wait_for_hanging_workers(self):
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if any("pyspark.daemon" in command for command in self.spark_processes().values()):
+                return
+            time.sleep(0.2)
+        raise AssertionError(f"no Spark worker came up: {self.spark_processes()}")
+
+    def wait_for_no_spark(self, seconds=30):
+        deadline = time.monotonic() + seconds
+        while self.spark_processes() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert self.spark_processes() == {}
+
+    def terminate(self, run_id):
+        query = "mutation($id: String!) { terminateRun(runId: $id) { __typename } }"
+        body = json.dumps({"query": query, "variables": {"id": run_id}}).encode()
+        request = urllib.request.Request(  # noqa: S310
+            f"{self.webserver.url}/graphql", data=body, headers={"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            assert json.load(answer)["data"]["terminateRun"]["__typename"] == "TerminateRunSuccess"
+
+    def row(self, run_id):
+        (path,) = [path for path in self.status_path.rglob("*.json") if run_id in path.read_text()]
+        return json.loads(path.read_text())
+
+
+@contextmanager
+def real_dagster(home):
+    with SwitchableKeyService() as keys:
+        settings = load_settings(home=home)
+        settings.dagster_home.mkdir(parents=True)
+        shutil.copyfile(REPOSITORY / "deploy" / "dagster.yaml", settings.dagster_home / "dagster.yaml")
+        environment = os.environ | {
+            "CDI_HOME": str(home),
+            "CDI_DKS_URL": keys.url,
+            "CDI_SPARK_MASTER": "local[1]",
+            "CDI_SPARK_DRIVER_MEMORY": "1g",
+            "DAGSTER_HOME": str(settings.dagster_home),
+            "SPARK_SUBMIT_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        }
+        port = free_port()
+        with dagster_dev(environment, port=port, log_path=home / "dagster.log") as dagster:
+            webserver = Webserver(f"http://127.0.0.1:{port}")
+            deadline = time.monotonic() + 120
+            while not (webserver.answers() and webserver.locations()):
+                dagster.require_running("Dagster")
+                assert time.monotonic() < deadline, dagster.log()[-2000:]
+                time.sleep(0.3)
+            assert [error for _, error in webserver.locations()] == [None]
+            yield RealDagster(home, webserver, keys, settings)
