@@ -151,8 +151,8 @@ def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:
 
 
 def _link(place: str) -> dg.MetadataValue:
-    # Only an address can be clicked; by default the runbook is a file of the checkout.
-    return dg.MetadataValue.url(place) if "://" in place else dg.MetadataValue.path(place)
+    # No browser opens a file from a page of the web; by default the runbook is a file of the checkout.
+    return dg.MetadataValue.url(place) if place.startswith(("http://", "https://")) else dg.MetadataValue.path(place)
 
 
 def assets_of_run(context: dg.AssetExecutionContext) -> frozenset[dg.AssetKey]:

@@ -3,9 +3,11 @@
 A new command is one entry in `COMMANDS` and a click command where it points.
 """
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -156,6 +158,7 @@ class Tour(click.Group):
         """Run the command; a failure is shown with class, cause and next step."""
         from cdi_dagster.settings import SettingsError
 
+        before = signal.signal(signal.SIGTERM, _stop)
         try:
             return super().invoke(ctx)
         except CdiError as error:
@@ -167,6 +170,13 @@ class Tour(click.Group):
         except KeyboardInterrupt:
             click.echo("Stopped; nothing is left running.", err=True)
             ctx.exit(_INTERRUPTED)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C does: Spark is ended, the lease given back, the status row says FAILED."""
+    raise KeyboardInterrupt
 
 
 def _fail(ctx: click.Context, error: CdiError) -> NoReturn:

@@ -96,7 +96,7 @@ class DemoHome:
         return {
             **os.environ,
             "CDI_DKS_URL": dks_url,
-            "CDI_RUNBOOK_URL": (REPOSITORY / "docs" / "runbook.md").as_uri(),
+            "CDI_RUNBOOK_URL": str(REPOSITORY / "docs" / "runbook.md"),
             "DAGSTER_HOME": str(self.settings.dagster_home),
             "PYTHONUNBUFFERED": "1",
         }

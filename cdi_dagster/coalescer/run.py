@@ -222,7 +222,7 @@ class _Run:
                 self._store(batch)
                 self._delete(batch.sources)
             except (BatchError, StorageError) as error:
-                _log.warning("A batch was left as it was: %s", error)
+                _log.info("A batch was left as it was: %s", error)  # told by whoever shows the summary
                 self.failures.append(str(error))
             self._report(
                 replace(

@@ -1,6 +1,10 @@
 """A day by hand on real storage: sample, status, the gate, pin; each command's figures are those of the others."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,6 +117,29 @@ def test_tables_are_refused_where_there_are_none_or_they_are_elsewhere(cdi: Cdi)
     for command in (["tables"], ["ingest", "--tables"]):
         answer = cdi(*command, *DAY, **emr)
         assert (answer.exit_code, "Materialise them in the Dagster UI" in answer.stderr) == (2, True)
+
+
+@pytest.mark.spark
+@pytest.mark.kill
+def test_sigterm_ends_an_ingestion_as_ctrl_c_does_and_its_row_says_so(cdi: Cdi, home: Path) -> None:
+    sample(cdi)
+    assert cdi("coalesce", *DAY).exit_code == 0
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        command = [sys.executable, "-m", "cdi_dagster.cli", "ingest", *DAY]
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with subprocess.Popen(
+            command, env={**os.environ, "CDI_HOME": str(home), "CDI_DKS_URL": url}, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr
+            next(line for line in process.stderr if line.startswith("  Reading 3 objects"))
+            process.terminate()
+            assert process.stderr.read().splitlines()[-1] == "Stopped; nothing is left running."
+    assert process.returncode == 130
+    (row,) = status_rows(home)
+    assert (row["Status"], row["Failure"]) == ("FAILED", "It was stopped by hand.")
+    # The lease was given back: the next one need not wait for it to run out.
+    (lease,) = (home / "published").rglob("ingestion_lease.json")
+    assert json.loads(lease.read_text())["released"] is True
 
 
 def status_rows(home: Path) -> list[dict[str, str]]:
