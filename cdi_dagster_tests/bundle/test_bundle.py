@@ -7,10 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import cdi_dagster
 from cdi_dagster.bundle.build import Bundle, build_bundle
-from cdi_dagster.bundle.upload import upload_bundle
+from cdi_dagster.cli.app import cdi
 from cdi_dagster.storage.interface import open_storage
 
 CONSTRAINTS = Path(cdi_dagster.__file__).parents[1] / "constraints.txt"
@@ -144,10 +145,14 @@ def test_a_spoilt_file_is_found_before_anything_is_installed(bundle: Bundle, tmp
     assert not (tmp_path / "cdi" / "venv").exists()
 
 
-def test_it_is_uploaded_once_and_whole(bundle: Bundle, tmp_path: Path) -> None:
-    storage = open_storage((tmp_path / "bundles").as_uri())
-    assert upload_bundle(bundle.folder, storage) is True
-    assert upload_bundle(bundle.folder, storage) is False
+def test_it_is_deployed_once_and_whole(bundle: Bundle, tmp_path: Path) -> None:
+    root = (tmp_path / "bundles").as_uri()
+    answers = [CliRunner().invoke(cdi, ["deploy", str(bundle.folder), "--to", root, "--json"]) for _ in range(2)]
+    uri = f"{root}/{bundle.id}"
+    assert [json.loads(answer.stdout) for answer in answers] == [
+        {"uri": uri, "uploaded": True},
+        {"uri": uri, "uploaded": False},
+    ]
     stored = [path for path in (tmp_path / "bundles" / bundle.id).rglob("*") if path.is_file()]
     assert len(stored) == bundle.files
     assert all(

@@ -35,6 +35,7 @@ class Faults:
     Attributes:
         throttle: how many of the next calls of an operation are throttled.
         lose_answer: operations whose next call is carried out, but whose connection is cut instead of answered.
+        unlisted: how many of the next ListClusters do not show what was started yet.
         reject: operations whose next call is refused, with the error code and message.
         no_capacity: instance types without capacity, and how that shows: `fail` or `hang` in STARTING.
         deaf: whether TerminateJobFlows is answered and does nothing.
@@ -44,6 +45,7 @@ class Faults:
 
     throttle: Counter[str] = field(default_factory=Counter)
     lose_answer: list[str] = field(default_factory=list)
+    unlisted: int = 0
     reject: dict[str, tuple[str, str]] = field(default_factory=dict)
     no_capacity: dict[str, str] = field(default_factory=dict)
     deaf: bool = False
@@ -200,6 +202,9 @@ class EmrEmulator:
         return {"Cluster": self._cluster(body).describe()}
 
     def _ListClusters(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        if self.faults.unlisted > 0:
+            self.faults.unlisted -= 1
+            return {"Clusters": []}
         states = body.get("ClusterStates") or []
         after, before = body.get("CreatedAfter", 0), body.get("CreatedBefore", float("inf"))
         found = [
@@ -261,11 +266,11 @@ class EmrEmulator:
         return answer
 
 
-def create_status_table(client: Any) -> None:
+def create_status_table(client: Any, name: str = "data_pipeline_metadata") -> None:
     """Make the table that downstream products read."""
     keys = ("Correlation_Id", "HASH"), ("DataProduct", "RANGE")
     client.create_table(
-        TableName="data_pipeline_metadata",
+        TableName=name,
         KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in keys],
         AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name, _ in keys],
         BillingMode="PAY_PER_REQUEST",

@@ -71,6 +71,11 @@ class Bench:
     def published_root(self) -> str:
         return f"s3://{self.bucket}/published"
 
+    @property
+    def status_table(self) -> str:
+        """Its own, since moto has one DynamoDB for all."""
+        return f"status-{self.bucket}"
+
     def prepare(self) -> None:
         s3 = self.emr.client("s3")
         s3.create_bucket(Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
@@ -98,6 +103,22 @@ class Bench:
             "SPARK_LOCAL_IP": "127.0.0.1",
             "SPARK_LOCAL_HOSTNAME": "127.0.0.1",
             "SPARK_HOME": str(self._spark_home()),
+        }
+
+    def settings(self, *, dks_url: str, first_storage_day: date) -> dict[str, str]:
+        """Return the environment of an installation on this account."""
+        return {
+            "CDI_DEPLOYMENT": "emr",
+            "CDI_HOME": str(self.folder / "home"),
+            "CDI_CORPORATE_ROOT": f"s3://{self.bucket}/corporate",
+            "CDI_PUBLISHED_ROOT": self.published_root,
+            "CDI_FIRST_STORAGE_DAY": first_storage_day.isoformat(),
+            "CDI_DKS_URL": dks_url,
+            "CDI_STATUS_TABLE_NAME": self.status_table,
+            "CDI_EMR_TEMPLATE": str(self.folder / "cluster.yaml"),
+            "CDI_EMR_BUNDLE_URI": f"s3://{self.bucket}/bundles/b1",
+            "CDI_EMR_POLL_INTERVAL_SECONDS": "5",
+            "CDI_SPARK_CONF": json.dumps({"spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1"}),
         }
 
     def hold_clusters(self) -> None:

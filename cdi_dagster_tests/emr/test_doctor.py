@@ -11,7 +11,7 @@ import yaml
 from click.testing import CliRunner
 
 from cdi_dagster.cli.app import cdi
-from cdi_dagster_tests.emr.launches import Bench
+from cdi_dagster_tests.emr.launches import DAY, Bench
 
 EMR = ("aws", "emr-template", "emr-api", "emr-roles", "emr-subnets", "emr-logs", "emr-bundle")
 
@@ -71,17 +71,8 @@ def installation(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Installation:
     key = f"bundles/{hashlib.sha256(sums).hexdigest()[:16]}"
     for name, body in {**files, "SHA256SUMS": sums}.items():
         s3.put_object(Bucket=bench.bucket, Key=f"{key}/{name}", Body=body)
-    settings = {
-        "CDI_DEPLOYMENT": "emr",
-        "CDI_HOME": str(bench.folder / "home"),
-        "CDI_CORPORATE_ROOT": f"s3://{bench.bucket}/corporate",
-        "CDI_PUBLISHED_ROOT": bench.published_root,
-        "CDI_FIRST_STORAGE_DAY": "2023-03-01",
-        "CDI_DKS_URL": "https://dks",
-        "CDI_EMR_TEMPLATE": str(bench.folder / "cluster.yaml"),
-        "CDI_EMR_BUNDLE_URI": f"s3://{bench.bucket}/{key}",
-    }
-    for name, value in settings.items():
+    settings = bench.settings(dks_url="https://dks", first_storage_day=DAY)
+    for name, value in {**settings, "CDI_EMR_BUNDLE_URI": f"s3://{bench.bucket}/{key}"}.items():
         monkeypatch.setenv(name, value)
     made = Installation(bench, key, vpc, own)
     made.change_template(

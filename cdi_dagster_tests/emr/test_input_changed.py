@@ -18,6 +18,7 @@ from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.resources.emr.ledger import LaunchLedger, launch_prefix
+from cdi_dagster.resources.status_table import DynamoDbStatusTable
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.dagster_day import AUDIT, checks_of, failure_of, metadata_of
@@ -51,19 +52,9 @@ class Coalescing(threading.Thread):
 class Day:
     """The code location as production has it, and what a daemon does with it."""
 
-    def __init__(self, bench: Bench, dks_url: str, instance: dg.DagsterInstance) -> None:
+    def __init__(self, bench: Bench, instance: dg.DagsterInstance) -> None:
         self.instance = instance
-        settings = load_settings(
-            deployment="emr",
-            home=bench.folder / "home",
-            corporate_root=f"s3://{bench.bucket}/corporate",
-            published_root=bench.published_root,
-            first_storage_day=STORAGE_DAY,
-            dks_url=dks_url,
-            emr_template=bench.folder / "cluster.yaml",
-            emr_bundle_uri=f"s3://{bench.bucket}/bundles/b1",
-            spark_conf={"spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1"},
-        )
+        settings = load_settings()
         self.corporate, self.published = open_storage(settings.corporate_root), open_storage(settings.published_root)
         self.definitions = build_definitions(
             settings=settings,
@@ -92,11 +83,13 @@ class Day:
 
 
 @pytest.fixture
-def day(bench: Bench) -> Iterator[Day]:
-    create_status_table(bench.emr.client("dynamodb"))
+def day(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Day]:
+    create_status_table(bench.emr.client("dynamodb"), bench.status_table)
     bench.run_spark(ENTRY_POINT, master="local[2]")
     with DevelopmentKeyService() as keys, dg.DagsterInstance.ephemeral(tempdir=str(bench.folder)) as instance:
-        yield Day(bench, keys.url, instance)
+        for name, value in bench.settings(dks_url=keys.url, first_storage_day=STORAGE_DAY).items():
+            monkeypatch.setenv(name, value)
+        yield Day(bench, instance)
 
 
 def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_again_by_itself(
@@ -150,6 +143,14 @@ def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_
     assert f"cluster {list(bench.emr.clusters)[-1]}](https://" in shown
     assert "SUCCEEDED after" in shown
     assert "instance-hours" in shown
+    row = DynamoDbStatusTable(bench.status_table).get(second.run_id, f"CDI-{AUDIT.id}")
+    assert row is not None
+    [attempt] = row.detail["attempts"]
+    assert attempt["cluster_id"] == row.cluster_id == list(bench.emr.clusters)[-1]
+    assert attempt["link"].endswith(f"#/clusterDetails/{row.cluster_id}")
+    assert (attempt["profile"], attempt["kind"]) == ("large", "SUCCEEDED")
+    assert attempt["seconds"] > 0
+    assert attempt["estimated_instance_hours"] > 0
     assert [cluster.steps[0].state for cluster in bench.emr.clusters.values()] == ["FAILED", "COMPLETED"]
     entry = LaunchLedger(day.published, launch_prefix(AUDIT, STORAGE_DAY, "ingest_daily")).read()
     assert entry is not None

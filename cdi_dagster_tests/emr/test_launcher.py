@@ -153,14 +153,28 @@ def test_throttling_is_waited_out(bench: Bench, operation: str) -> None:
     assert len(bench.emr.clusters) == 1
 
 
-def test_a_lost_answer_is_looked_up_and_not_asked_again(bench: Bench) -> None:
+@pytest.mark.parametrize("unlisted", [0, 2])
+def test_a_lost_answer_is_looked_up_and_not_asked_again(bench: Bench, unlisted: int) -> None:
     bench.emr.page_size = 1
     bench.emr.faults.lose_answer.append("RunJobFlow")
+    bench.emr.faults.unlisted = unlisted
     launched = bench.launch(OK)
     assert launched.attempts == [("small", "SUCCEEDED")]
     assert len(bench.emr.clusters) == 1
     assert bench.emr.calls["RunJobFlow"] == 1
     assert "the request had been taken" in launched.text
+
+
+def test_a_cluster_that_emr_lists_only_after_a_second_was_asked_for_is_kept_alone(bench: Bench) -> None:
+    bench.emr.start_seconds = 2.0
+    bench.emr.faults.lose_answer.append("RunJobFlow")
+    bench.emr.faults.unlisted = 3
+    launched = bench.launch(OK)
+    kept, surplus = bench.emr.clusters.values()
+    assert launched.evidence is not None
+    assert launched.evidence.cluster_id == kept.cluster_id
+    assert surplus.reason_code == "USER_REQUEST"
+    assert "RUNNING" not in surplus.states
 
 
 def test_a_cluster_ended_in_the_console_is_not_started_again(bench: Bench) -> None:

@@ -72,20 +72,22 @@ class Asking:
         Raises:
             CdiError: LAUNCH_FAILED where EMR may have said yes and cannot be asked whether it did.
         """
-        why = ""
+        why, was_lost = "", False
         for number in range(_TRIES):
             if may_be_there and (found := self._look_up()):
                 return found
             may_be_there = False
             try:
-                return self._ask(pipes)
+                asked = self._ask(pipes)
+                # What was lost before may show only now, and this one beside it: the older is kept.
+                return (self._look_up() if was_lost else None) or asked
             except RefusedError as error:
                 return rejected(str(error))
             except ThrottledError as error:
                 why = f"EMR had no time for the request ({error})"
                 self._around.say(f"{why}; asking again")
             except AnswerLostError as error:
-                why, may_be_there = f"EMR's answer was lost ({error})", True
+                why, may_be_there, was_lost = f"EMR's answer was lost ({error})", True, True
                 self._around.say(f"{why}; looking for {self._attempt.name} before anything else is asked")
             self._around.sleep(_FIRST_WAIT_SECONDS * 2**number)
         if may_be_there and (found := self._look_up()):
