@@ -86,7 +86,8 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
             # Hours may lie between the pin and this moment (a queue, a re-run of this asset alone): look again.
             status = pass_gate(context, coalescer_status, collection, step.storage_day)
             step.detail |= override_detail(context, collection, status)
-            with only_ingestion(published_storage, collection, step.storage_day, holder=step.correlation_id):
+            holder, say = step.correlation_id, context.log.info
+            with only_ingestion(published_storage, collection, step.storage_day, holder=holder, say=say):
                 pinned = _require_pin(published_storage, step)
                 # The second look at the listing: what is the same in both was there, whole, at the moment between.
                 require_unchanged(corporate_storage, pinned)

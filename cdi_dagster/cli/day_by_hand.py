@@ -7,7 +7,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -71,6 +71,20 @@ class Recorded:
     step: str
     s3_prefix: str | None = None
     detail: dict[str, Any] = field(default_factory=dict)
+
+
+def only_this_run(day: DayByHand) -> AbstractContextManager[Any]:
+    """Return the day's ingestion lease, to be held while something is published."""
+    from cdi_dagster.ingestion.only_ingestion import only_ingestion
+
+    console = progress_console()
+    return only_ingestion(
+        day.published,
+        day.collection,
+        day.storage_day,
+        holder=day.correlation_id,
+        say=lambda text: console.print(escape(text)),
+    )
 
 
 @contextmanager

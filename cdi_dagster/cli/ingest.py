@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 from cdi_dagster.cli.console import facts, json_option, print_json, progress_console, result_console, size_text
-from cdi_dagster.cli.day_by_hand import DayByHand, recorded, run_job
+from cdi_dagster.cli.day_by_hand import DayByHand, only_this_run, recorded, run_job
 from cdi_dagster.cli.options import (
     collection_option,
     corporate_root_option,
@@ -28,7 +28,6 @@ from cdi_dagster.core.collections import Collection, require_append_only
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.ingest_report import IngestReport
 from cdi_dagster.core.places import pinned_input_history_key, run_report_key
-from cdi_dagster.ingestion.only_ingestion import only_ingestion
 
 
 @click.command("ingest")
@@ -77,7 +76,7 @@ def ingest_command(
         *(["--allow-sparse-offsets"] if allow_sparse_offsets else []),
     ]
     table_report = None
-    with only_ingestion(day.published, collection, storage_day, holder=day.correlation_id), recorded(day, "pin") as row:
+    with only_this_run(day), recorded(day, "pin") as row:
         row.detail["gate_overridden"] = override_gate
         manifest = _pin(day, allow_empty=allow_empty, override_gate=override_gate)
         row.step = "ingest_daily"

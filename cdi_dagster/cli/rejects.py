@@ -93,8 +93,7 @@ def replay_command(
     published stay; the new ones come beside them, in one publication. The tables stay as they
     are until they are published again (cdi tables). A day that was not published at all is simply run again.
     """
-    from cdi_dagster.cli.day_by_hand import DayByHand, recorded
-    from cdi_dagster.ingestion.only_ingestion import only_ingestion
+    from cdi_dagster.cli.day_by_hand import DayByHand, only_this_run, recorded
     from cdi_dagster.spark.key_service import KeyServiceConfig
     from cdi_dagster.spark.replay import replay_rejects
 
@@ -108,7 +107,7 @@ def replay_command(
         ca=settings.dks_ca,
         retry_budget_seconds=settings.dks_retry_budget_seconds,
     )
-    with only_ingestion(published, collection, storage_day, holder=day.correlation_id):
+    with only_this_run(day):
         publication = _published_day(published, collection, storage_day)
         with recorded(day, "replay_rejects") as row, saying(f"Trying {publication.report.rejected:,} rejects again"):
             summary = replay_rejects(publication, published, config)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from cdi_dagster.cli.console import facts, json_option, print_json, result_console
-from cdi_dagster.cli.day_by_hand import DayByHand, recorded, run_job
+from cdi_dagster.cli.day_by_hand import DayByHand, only_this_run, recorded, run_job
 from cdi_dagster.cli.options import (
     collection_option,
     correlation_id_option,
@@ -19,7 +19,6 @@ from cdi_dagster.cli.options import (
 from cdi_dagster.core.collections import Collection, require_append_only
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.places import daily_records_prefix, tables_report_key
-from cdi_dagster.ingestion.only_ingestion import only_ingestion
 
 
 @click.command("tables")
@@ -45,10 +44,7 @@ def tables_command(
     day = DayByHand.of(collection, storage_day, correlation_id=correlation_id, **given(published_root=published_root))
     require_tables_here(day)
     # The lease too: an ingestion beside it would replace the records while they are read.
-    with (
-        only_ingestion(day.published, collection, storage_day, holder=day.correlation_id),
-        recorded(day, "publish_tables") as row,
-    ):
+    with only_this_run(day), recorded(day, "publish_tables") as row:
         report = publish_tables(day, verbose=verbose)
         row.s3_prefix = day.uri(daily_records_prefix(collection, storage_day))
         row.detail |= {table["name"]: table["rows"] for table in report["tables"]}

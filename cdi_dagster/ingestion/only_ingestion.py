@@ -4,7 +4,8 @@ Inside one Dagster the run records decide already (`assets.steps.require_only_ru
 nothing but the storage, because `Storage.publish` wants one publisher of a prefix at a time. No dagster.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import date
 
@@ -13,6 +14,8 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.places import ingestion_lease_key
 from cdi_dagster.storage.interface import Storage
 from cdi_dagster.storage.lease import DEFAULT_LEASE_SECONDS, Lease, LeaseHeldError
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -23,6 +26,7 @@ def only_ingestion(
     *,
     holder: str,
     lease_seconds: float = DEFAULT_LEASE_SECONDS,
+    say: Callable[[str], None] = _log.info,
 ) -> Iterator[Lease]:
     """Hold the day's ingestion lease while the block lasts.
 
@@ -32,6 +36,7 @@ def only_ingestion(
         storage_day: which day.
         holder: the run's correlation id; a run that goes on after its process was lost takes its own lease at once.
         lease_seconds: after how long a silent holder counts as killed.
+        say: told, once, where the lease of somebody who may be dead is waited for.
 
     Raises:
         CdiError: DUPLICATE_RUN, naming the other one, which is alive.
@@ -40,7 +45,7 @@ def only_ingestion(
     key = ingestion_lease_key(collection, storage_day)
     with ExitStack() as stack:
         try:
-            lease = stack.enter_context(Lease(published, key, holder, lease_seconds=lease_seconds))
+            lease = stack.enter_context(Lease(published, key, holder, lease_seconds=lease_seconds, say=say))
         except LeaseHeldError as error:
             raise CdiError(
                 FailureClass.DUPLICATE_RUN,

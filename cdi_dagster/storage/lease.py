@@ -52,6 +52,7 @@ class Lease:
         key: of the object.
         holder: who takes it; the same holder may take it again (a process that was started anew).
         lease_seconds: how long a holder's heartbeat may stand still.
+        say: told, once, why it takes its time, where somebody has the lease who may be dead.
         sleep: how to wait while watching another holder.
 
     Raises:
@@ -66,12 +67,14 @@ class Lease:
         holder: str,
         *,
         lease_seconds: float = DEFAULT_LEASE_SECONDS,
+        say: Callable[[str], None] = _log.info,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._storage = storage
         self._key = key
         self._holder = holder
         self._lease_seconds = lease_seconds
+        self._say = say
         self._sleep = sleep
         self._beats = 0
         self._since = ""
@@ -121,6 +124,10 @@ class Lease:
                 raise LeaseHeldError(str(value.get("holder")), str(value.get("since")))
             if watched is None:
                 watched, deadline = etag, time.monotonic() + self._lease_seconds
+                who = f"{value.get('holder')} since {value.get('since')}" if value else "somebody"
+                self._say(
+                    f"Waiting for {who}: without a sign of life for {self._lease_seconds:.0f} s it counts as killed"
+                )
             self._sleep(self._lease_seconds / _HEARTBEATS_PER_LEASE / 4)
 
     def _present(self) -> tuple[str | None, dict[str, Any] | None]:

@@ -49,7 +49,9 @@ def test_rejects_of_a_day_are_shown_by_place_and_replayed(cdi: Cdi, home: Path) 
         published = open_storage((home / "published").as_uri())
         with only_ingestion(published, find_collection(DAY[1]), date(2023, 3, 26), holder="another", lease_seconds=6):
             busy = cdi("rejects", "replay", *DAY, "--dks-url", service.url)
-        assert busy.stderr.startswith("DUPLICATE_RUN: another has been ingesting data:businessAudit of 2023-03-26")
+        waited, refused, _ = busy.stderr.splitlines()
+        assert waited.startswith("Waiting for another since 20")
+        assert refused.startswith("DUPLICATE_RUN: another has been ingesting data:businessAudit of 2023-03-26")
 
         replayed = cdi("rejects", "replay", *DAY, "--dks-url", service.url)
     assert replayed.exit_code == 1

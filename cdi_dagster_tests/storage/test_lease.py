@@ -39,7 +39,9 @@ def test_a_killed_holder_is_succeeded_after_a_lease_and_learns_it(storage):
     dead = Lease(storage, KEY, "killed", lease_seconds=SHORT)
     dead._etag = dead._acquire()  # as a process that is killed before its first heartbeat
     begun = time.monotonic()
-    with Lease(storage, KEY, "next", lease_seconds=SHORT):
+    said = []
+    with Lease(storage, KEY, "next", lease_seconds=SHORT, say=said.append):
+        assert [text.partition(" since ")[0] for text in said] == ["Waiting for killed"]
         assert time.monotonic() - begun >= SHORT
         dead._thread.start()
         dead._thread.join(10)
