@@ -99,9 +99,16 @@ class Bench:
         )
         self.emr.client("s3").put_object(Bucket=self.bucket, Key="bundles/b1/bootstrap.sh", Body=bootstrap.encode())
         self.emr.spark_master = master
+        events, defaults = self.folder / "spark-events", self.folder / "spark-conf"
+        events.mkdir()
+        defaults.mkdir()
+        # As EMR has it in its own spark-defaults.
+        lines = ("spark.eventLog.enabled true", f"spark.eventLog.dir {events.as_uri()}")
+        (defaults / "spark-defaults.conf").write_text("\n".join(lines))
         self.emr.step_environment |= {
             "SPARK_LOCAL_IP": "127.0.0.1",
             "SPARK_LOCAL_HOSTNAME": "127.0.0.1",
+            "SPARK_CONF_DIR": str(defaults),
             "SPARK_HOME": str(self._spark_home()),
         }
 
@@ -140,12 +147,13 @@ class Bench:
         return home
 
     def logs(self) -> dict[str, str]:
-        """Return every log of every cluster, those under LogUri and those that executors left, by where it is."""
+        """Return every log of every cluster by where it is: under LogUri, of executors, and of Spark's events."""
         s3 = self.emr.client("s3")
         kept = s3.list_objects_v2(Bucket=self.bucket, Prefix="emr/").get("Contents", [])
         bodies = {row["Key"]: s3.get_object(Bucket=self.bucket, Key=row["Key"])["Body"].read() for row in kept}
         logs = {key: gzip.decompress(body).decode() for key, body in bodies.items()}
-        return logs | {str(path): path.read_text() for path in self.folder.rglob("spark_home/work/*/*/std*")}
+        files = [*self.folder.glob("spark_home/work/*/*/std*"), *self.folder.glob("spark-events/*")]
+        return logs | {str(path): path.read_text() for path in files}
 
     def config(self, **more: Any) -> dict[str, Any]:
         return {

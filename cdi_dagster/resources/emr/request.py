@@ -113,6 +113,8 @@ def step_request(
             "spark.pyspark.driver.python": CLUSTER_PYTHON,
             "spark.yarn.appMasterEnv.PYSPARK_PYTHON": CLUSTER_PYTHON,
             "spark.executorEnv.PYSPARK_PYTHON": CLUSTER_PYTHON,
+            # EMR keeps event logs, beyond the cluster's life: they quote a failed task's row, and nothing redacts them.
+            "spark.eventLog.enabled": "false",
             **template.step.spark_conf,
             **(profile.spark_conf if profile else {}),
             **conf,
