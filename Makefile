@@ -61,8 +61,9 @@ dev: $(INSTALLED) java ## Open the Dagster UI on the demo's home (http://127.0.0
 test: $(INSTALLED) java ## Run all tests
 	@# A process for each package of tests: Spark, moto and Dagster keep state for the life of a process.
 	@failed=""; for folder in $$(find cdi_dagster_tests -mindepth 2 -name 'test_*.py' | cut -d/ -f2 | sort -u); do \
-		echo "== cdi_dagster_tests/$$folder"; \
+		echo "== cdi_dagster_tests/$$folder"; began=$$SECONDS; \
 		$(PY) -m pytest -q "cdi_dagster_tests/$$folder" || failed="$$failed $$folder"; \
+		echo "== cdi_dagster_tests/$$folder: $$((SECONDS - began)) s"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "Failed:$$failed" >&2; exit 1; fi
 
