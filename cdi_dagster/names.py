@@ -13,6 +13,8 @@ OWNERS = ("team:corporate-data-ingestion",)
 PARTITION_TAG = "dagster/partition"
 RETRY_TAG = "dagster/retry_number"
 """On Dagster's own retry of a run whose worker was lost."""
+PRIORITY_TAG = "dagster/priority"
+"""In the queue of runs and in the pools; a backfill has 0."""
 LAUNCH_TAG = "cdi/launch"
 """What a run was launched for: storage day and what the coalescer left (`cdi_dagster.core.decision.launch_of`)."""
 ATTEMPT_TAG = "cdi/attempt"

@@ -119,6 +119,8 @@ def run_request(storage_day: date, decision: Decision, *, launched_by: str) -> d
             names.LAUNCH_TAG: decision.launch or "",
             names.ATTEMPT_TAG: str(decision.attempt),
             names.LAUNCHED_BY_TAG: launched_by,
+            # This morning's day goes before the rest of a month that somebody backfills.
+            names.PRIORITY_TAG: "10",
         },
     )
 

@@ -7,6 +7,8 @@ launch is one line of a file, so that a test can count them across processes.
 import base64
 import gzip
 import json
+import os
+import time
 from collections import Counter
 from contextlib import closing
 from datetime import UTC, date, datetime
@@ -124,7 +126,10 @@ class QuickLauncher(dg.ConfigurableResource):
     """Stands where the step launcher stands."""
 
     launches: str
-    """File that gets a line for every launch: step, storage day, fingerprint, run id."""
+    """File that gets a line for every launch: step, storage day, fingerprint, run id, process id.
+
+    An ingestion goes on once there is no file of its name and `.hold-<storage day>` (any more).
+    """
 
     def launch(self, context: Any, step: SparkStep) -> LaunchEvidence:
         root = step.arguments[step.arguments.index("--published-root") + 1]
@@ -133,6 +138,8 @@ class QuickLauncher(dg.ConfigurableResource):
             manifest = step.arguments[step.arguments.index("--pinned-input") + 1]
             pinned = PinnedInput.from_json(json.loads(published.read(manifest.removeprefix(f"{root}/"))))
             self._note(step, pinned.fingerprint)
+            while Path(f"{self.launches}.hold-{step.storage_day}").exists():
+                time.sleep(0.1)
             corporate = open_storage(pinned.corporate_root)
             report = ingest_pinned(corporate, published, pinned, step.correlation_id).to_json()
         else:
@@ -147,7 +154,7 @@ class QuickLauncher(dg.ConfigurableResource):
 
     def _note(self, step: SparkStep, fingerprint: str) -> None:
         with Path(self.launches).open("a") as file:
-            file.write(f"{step.name} {step.storage_day} {fingerprint} {step.correlation_id}\n")
+            file.write(f"{step.name} {step.storage_day} {fingerprint} {step.correlation_id} {os.getpid()}\n")
 
 
 def _tables(step: SparkStep) -> dict[str, Any]:

@@ -1,10 +1,15 @@
 """The gate in a real Dagster: daemon, webserver, GraphQL, run workers; storage, marker and coalescer are real too.
 
 One Dagster for all of it. `on_time` is a code location whose schedule ticks within two minutes; `later` one whose
-days were due at midnight, so that its sensor has them.
+days were due at midnight, so that its sensor has them, and late a minute after; `rapid` one whose sensor is evaluated
+as often as a daemon can. What somebody is told arrives at a webhook.
 """
 
+import os
+import signal
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,11 +17,12 @@ import pytest
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.coalescer.marker import Claim
 from cdi_dagster.core.collections import REGISTRY
-from cdi_dagster_tests.gate.real_dagster import RECORDS, gate_dagster, next_due_time, until
+from cdi_dagster_tests.gate.real_dagster import ENDED, RECORDS, gate_dagster, next_due_time, until
 
 pytestmark = [pytest.mark.daemon, pytest.mark.timeout(600)]
 AUDIT, EQUALITY = REGISTRY[0], REGISTRY[1]
 SENSOR = "business_audit_coalescer_completion_sensor"
+RAPID_SENSOR = "equality_coalescer_completion_sensor"
 SCHEDULE = "equality_daily_schedule"
 CLOSED_SCHEDULE = "business_audit_daily_schedule"
 
@@ -58,6 +64,7 @@ def test_the_gate_in_a_real_dagster_from_the_tick_to_the_day_that_is_coalesced_a
         on_time.start("schedule", SCHEDULE)
         on_time.start("schedule", CLOSED_SCHEDULE)
         later.start("sensor", SENSOR)
+        later.start("sensor", "failed_runs_sensor")
 
         # A click while the coalescer works fails in seconds, and says so.
         clicked = later.click(AUDIT, yesterday)
@@ -85,6 +92,10 @@ def test_the_gate_in_a_real_dagster_from_the_tick_to_the_day_that_is_coalesced_a
         )
         assert f"{yesterday}: coalescer RUNNING: coalescer for {yesterday} still running" in waiting.skip_reason
         assert not later.is_published(AUDIT, yesterday)
+        # By now it is late: somebody was told, with what the gate said last, and the check is red.
+        (late,) = dagster.heard.of("LATE", storage_day=yesterday)
+        assert f"coalescer RUNNING: coalescer for {yesterday} still running" in late["text"]
+        assert dagster.checks("business_audit/daily_records", "published_on_time")[0] is False
         coalescer.fail("stopped, so that the real one can have it")
 
     coalesce(later.corporate, AUDIT, yesterday)
@@ -109,6 +120,12 @@ def test_the_gate_in_a_real_dagster_from_the_tick_to_the_day_that_is_coalesced_a
     coalesce(later.corporate, AUDIT, again)
     until(lambda: later.is_published(AUDIT, again) == 2 * RECORDS, 150, "the day is ingested again")
 
+    # Nothing is late any more, and nobody was woken for a gate that was shut.
+    until(lambda: dagster.heard.of("LATE_OVER", storage_day=yesterday), 60, "the lateness is over")
+    until(lambda: dagster.checks("business_audit/daily_records", "published_on_time")[0], 10, "the check is green")
+    assert len(dagster.heard.of("LATE")) == len(missed) + 1
+    assert dagster.heard.of("FAILED") == []
+
     # The schedule ticked on time: the open day ran, the closed one says what it waits for.
     until(lambda: datetime.now(UTC) > due_at and on_time.is_published(EQUALITY, yesterday), 240, "the tick launches")
     (on_time_run,) = [r for r in dagster.runs(yesterday) if r.dagster_run.job_name == "equality_daily"]
@@ -129,6 +146,63 @@ def test_the_gate_in_a_real_dagster_from_the_tick_to_the_day_that_is_coalesced_a
     asked_again = 1 if dagster.failure_class(second_click) is None else 0
     assert len(later.launches(yesterday)) == 1 + asked_again
     assert len(on_time.launches(yesterday)) == 1
+
+
+def test_with_two_daemons_fifty_evaluations_clicks_and_a_backfill_a_day_is_published_once(dagster, yesterday):
+    rapid = dagster.rapid
+    rapid.write(EQUALITY, yesterday, seed=5)
+    with dagster.second_daemon() as second, rapid.holding(yesterday), ThreadPoolExecutor(8) as threads:
+        rapid.start("sensor", RAPID_SENSOR)
+        until(lambda: f"{RAPID_SENSOR} skipped" in second.log(), 90, "the second daemon evaluates the sensor too")
+        evaluations = [threads.submit(rapid.evaluate, RAPID_SENSOR) for _ in range(15)]
+        coalesce(rapid.corporate, EQUALITY, yesterday)
+        evaluations += [threads.submit(rapid.evaluate, RAPID_SENSOR) for _ in range(35)]
+        rapid.click(EQUALITY, yesterday)
+        rapid.backfill_job(EQUALITY, [yesterday])
+        requested = [request for evaluation in evaluations for request in evaluation.result()]
+        for _, tags in requested[:3]:  # as somebody who tests the sensor in the UI and launches what it asks for
+            rapid.click(EQUALITY, yesterday, tags=tags)
+        until(lambda: rapid.launches(yesterday), 90, "one of them is at work")
+        until(lambda: len(_live(dagster, yesterday)) == 1, 120, "all others have given way to it")
+        ticks = len(dagster.ticks(RAPID_SENSOR))
+        until(lambda: len(dagster.ticks(RAPID_SENSOR)) >= ticks + 4, 60, "both daemons look again")
+        assert len(rapid.launches(yesterday)) == 1
+        second.require_running("The second daemon")
+    until(lambda: rapid.is_published(EQUALITY, yesterday), 60, "the day is published")
+    until(lambda: not _live(dagster, yesterday), 60, "its run ends")
+    assert len({key for key, _ in requested}) <= 1
+    assert len(rapid.launches(yesterday)) == 1
+    assert rapid.is_published(EQUALITY, yesterday) == RECORDS
+    runs = [record.dagster_run for record in _of_rapid(dagster, yesterday)]
+    outcomes = Counter(run.tags.get("cdi/failure_class", run.status.value) for run in runs)
+    assert outcomes == {"SUCCESS": 1, "DUPLICATE_RUN": len(runs) - 1}
+    assert len(runs) >= 3
+
+
+def test_the_row_of_a_killed_worker_is_closed_and_a_person_is_told_where_nothing_runs_the_day_again(dagster, yesterday):
+    later, long_ago = dagster.later, yesterday - timedelta(days=30)
+    later.coalesced(AUDIT, long_ago)
+    later.start("sensor", "failed_runs_sensor")
+    with later.holding(long_ago):
+        run_id = later.click(AUDIT, long_ago)
+        worker = until(lambda: later.worker_of(run_id, long_ago), 60, "the ingestion is at work")
+        assert later.rows.get(run_id, "CDI-data:businessAudit").status == "IN_PROGRESS"
+        os.kill(worker, signal.SIGKILL)
+    (told,) = until(lambda: dagster.heard.of("FAILED"), 120, "somebody is told")
+    assert (told["failure_class"], told["storage_day"]) == ("WORKER_LOST", str(long_ago))
+    assert told["run_url"] == f"{dagster.url}/runs/{run_id}"
+    row = later.rows.get(run_id, "CDI-data:businessAudit")
+    assert (row.status, row.failure.split(":")[0]) == ("FAILED", "WORKER_LOST")
+    assert dagster.failure_class(run_id) == "WORKER_LOST"
+
+
+def _of_rapid(dagster, day):
+    runs = dagster.runs(day)
+    return [record for record in runs if record.dagster_run.tags.get(".dagster/repository", "").endswith("@rapid")]
+
+
+def _live(dagster, day):
+    return [record for record in _of_rapid(dagster, day) if record.dagster_run.status.value not in ENDED]
 
 
 def _by_sensor(record):

@@ -2,8 +2,6 @@
 
 import json
 from datetime import UTC, date, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 
 import boto3
 import dagster as dg
@@ -15,6 +13,7 @@ from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.resources.alerts import AlertNotSentError, AlertResource, WebhookAlerts
 from cdi_dagster.settings import load_settings
 from cdi_dagster_tests.dagster_day import DAY, checks_of
+from cdi_dagster_tests.gate.hearing import hearing
 from cdi_dagster_tests.gate.instigators import RECORDS, publish_mark, sensor_tick
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 
@@ -101,26 +100,12 @@ def test_a_lost_cursor_tells_once_more_and_nonsense_is_no_cursor(late_day):
 
 
 def test_a_webhook_gets_the_alert_as_json_and_its_refusal_is_an_error():
-    got, answers = [], [200, 500]
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(answers[len(got) - 1])
-            self.end_headers()
-
-        def log_message(self, *args):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    sink = WebhookAlerts(f"http://127.0.0.1:{server.server_address[1]}/hook")
-    sink.send(ALERT)
-    assert (got[0]["kind"], got[0]["export_day"]) == ("LATE", "2023-03-27")
-    with pytest.raises(AlertNotSentError, match="HTTP 500"):
+    with hearing(200, 500) as heard:
+        sink = WebhookAlerts(heard.url)
         sink.send(ALERT)
-    server.shutdown()
-    server.server_close()
+        assert (heard.alerts[0]["kind"], heard.alerts[0]["export_day"]) == ("LATE", "2023-03-27")
+        with pytest.raises(AlertNotSentError, match="HTTP 500"):
+            sink.send(ALERT)
     with pytest.raises(AlertNotSentError, match="does not answer"):
         sink.send(ALERT)
 

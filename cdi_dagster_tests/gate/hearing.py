@@ -1,0 +1,43 @@
+"""The webhook that alerts are posted to."""
+
+import json
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+
+class Heard:
+    """What was posted."""
+
+    def __init__(self):
+        self.alerts = []
+        self.url = ""
+
+    def of(self, kind, **values):
+        """Return the alerts of a kind with these values, oldest first."""
+        wanted = {"kind": kind, **{name: str(value) for name, value in values.items()}}
+        return [alert for alert in self.alerts if wanted.items() <= alert.items()]
+
+
+@contextmanager
+def hearing(*answers):
+    """Hear what is posted; answer with these statuses first, then 200."""
+    heard, statuses = Heard(), iter(answers)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            heard.alerts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(next(statuses, 200))
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    heard.url = f"http://127.0.0.1:{server.server_address[1]}/hook"
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield heard
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,7 @@
+"""The location whose sensor is evaluated as often as a daemon can, and looks at yesterday alone."""
+
+from cdi_dagster.sensors import coalescer_completion
+from cdi_dagster_tests.gate.location import location
+
+coalescer_completion.INTERVAL_SECONDS = 1
+defs = location("rapid", look_back_days=1)
