@@ -18,7 +18,7 @@ class Alert:
         collection_id: `db:name`.
         storage_day: the partition.
         runbook: where to read on.
-        failure_class: of a run that failed; with owner, next step and the run's page.
+        failure_class: of the run that failed, or of what keeps a late day; where known, as are owner and next step.
         owner: who can mend it.
         next_step: what to do.
         run_url: the run's page in the Dagster UI.

@@ -51,11 +51,17 @@ _CLOSED = {
 }
 
 
+def class_of(status: CoalescerStatus) -> FailureClass | None:
+    """Return the failure class of a closed gate; None of an open one."""
+    return _CLOSED.get(status.state)
+
+
 def require_open(status: CoalescerStatus) -> None:
     """Return where the gate is open.
 
     Raises:
         CdiError: COALESCER_RUNNING, _NOT_STARTED, _FAILED or _UNKNOWN, with the status's own reason.
     """
-    if not status.is_open:
-        raise CdiError(_CLOSED[status.state], status.reason)
+    failure_class = class_of(status)
+    if failure_class:
+        raise CdiError(failure_class, status.reason)

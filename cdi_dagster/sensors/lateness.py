@@ -15,6 +15,8 @@ from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import due_at, export_day_of
 from cdi_dagster.core.decision import DayFacts, Decision
+from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
+from cdi_dagster.core.gate import class_of
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.resources.interfaces import AlertSink
 
@@ -90,6 +92,7 @@ class LatenessReporter:
             text = f"{decision.reason}. {self._size_of(day.storage_day)}."
         else:
             title, text = f"No longer late: {what}", f"{decision.reason}."
+        failure_class = _why_late(day) if kind == "LATE" else None
         return Alert(
             kind=kind,
             title=title,
@@ -97,6 +100,9 @@ class LatenessReporter:
             collection_id=self._collection.id,
             storage_day=day.storage_day,
             runbook=f"{self._options.runbook_url}#late",
+            failure_class=failure_class,
+            owner=FAILURE_GUIDE[failure_class].owner if failure_class else None,
+            next_step=FAILURE_GUIDE[failure_class].next_step if failure_class else None,
         )
 
     def _observation(self, day: DayFacts, decision: Decision) -> dg.AssetObservation:
@@ -123,6 +129,11 @@ class LatenessReporter:
             description=late if still_late else None,
             metadata={"late_days": len(still_late), "storage_day": day.storage_day.isoformat()},
         )
+
+
+def _why_late(day: DayFacts) -> FailureClass | None:
+    """Return the class of what keeps a day: the shut gate, or its last run's failure."""
+    return class_of(day.coalescer) or (day.runs[-1].failure_class if day.runs else None)
 
 
 def _read(cursor: str | None) -> list[str]:

@@ -50,6 +50,7 @@ def test_at_the_late_time_the_day_is_told_once_with_the_gates_last_reason(late_d
     assert "job abc, 3 h 2 min" in alert.text
     assert "1 objects, 10 B" in alert.text
     assert alert.runbook == "https://runbook#late"
+    assert (alert.failure_class, alert.owner) == ("COALESCER_RUNNING", "corporate storage (coalescer) team")
     (observation,) = _events(data, dg.AssetObservation)
     assert (observation.partition, observation.metadata["late"].value) == (str(DAY), True)
     (check,) = _events(data, dg.AssetCheckEvaluation)
