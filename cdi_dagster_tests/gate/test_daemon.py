@@ -92,9 +92,10 @@ def test_the_gate_in_a_real_dagster_from_the_tick_to_the_day_that_is_coalesced_a
         )
         assert f"{yesterday}: coalescer RUNNING: coalescer for {yesterday} still running" in waiting.skip_reason
         assert not later.is_published(AUDIT, yesterday)
-        # By now it is late: somebody was told, with what the gate said last, and the check is red.
+        # By now it is late: somebody was told, of the gate and of the day's size, and the check is red.
         (late,) = dagster.heard.of("LATE", storage_day=yesterday)
-        assert f"coalescer RUNNING: coalescer for {yesterday} still running" in late["text"]
+        assert late["failure_class"] == "COALESCER_RUNNING"
+        assert "30 records by offsets" in late["text"]
         assert dagster.checks("business_audit/daily_records", "published_on_time")[0] is False
         coalescer.fail("stopped, so that the real one can have it")
 
@@ -158,24 +159,27 @@ def test_with_two_daemons_fifty_evaluations_clicks_and_a_backfill_a_day_is_publi
         coalesce(rapid.corporate, EQUALITY, yesterday)
         evaluations += [threads.submit(rapid.evaluate, RAPID_SENSOR) for _ in range(35)]
         requested = [request for evaluation in evaluations for request in evaluation.result()]
+        until(lambda: _of_rapid(dagster, yesterday), 60, "a daemon launches the day")
         for _, tags in requested[:3]:  # as somebody who tests the sensor in the UI and launches what it asks for
             rapid.click(EQUALITY, yesterday, tags=tags)
         rapid.click(EQUALITY, yesterday)
         rapid.backfill_job(EQUALITY, [yesterday])
         until(lambda: rapid.launches(yesterday), 90, "one of them is at work")
-        until(lambda: len(_ended(dagster, yesterday)) >= 5, 90, "the others give way to it")
+        asked = len(requested[:3]) + 2
+        until(lambda: len(_ended(dagster, yesterday)) >= asked, 90, "all the others give way to it")
         ticks = len(dagster.ticks(RAPID_SENSOR))
         until(lambda: len(dagster.ticks(RAPID_SENSOR)) >= ticks + 4, 60, "both daemons look again")
         assert len(rapid.launches(yesterday)) == 1
         second.require_running("The second daemon")
     until(lambda: rapid.is_published(EQUALITY, yesterday), 60, "the day is published")
     until(lambda: len(_ended(dagster, yesterday)) == len(_of_rapid(dagster, yesterday)), 60, "all runs have ended")
-    assert len({key for key, _ in requested}) == 1
+    assert len({key for key, _ in requested}) <= 1
     assert len(rapid.launches(yesterday)) == 1
     assert rapid.is_published(EQUALITY, yesterday) == RECORDS
     runs = [record.dagster_run for record in _of_rapid(dagster, yesterday)]
     outcomes = Counter(run.tags.get("cdi/failure_class", run.status.value) for run in runs)
     assert outcomes == {"SUCCESS": 1, "DUPLICATE_RUN": len(runs) - 1}
+    assert len(runs) > asked
 
 
 def test_the_row_of_a_killed_worker_is_closed_and_a_person_is_told_where_nothing_runs_the_day_again(dagster, yesterday):
