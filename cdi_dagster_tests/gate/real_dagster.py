@@ -190,8 +190,9 @@ class GateDagster:
         """Return whether the evaluations of a check passed, youngest first."""
         key = dg.AssetCheckKey(dg.AssetKey.from_user_string(asset), name)
         records = self.instance.event_log_storage.get_asset_check_execution_history(key, limit=50)
-        found = [record.event.dagster_event.asset_check_evaluation_data for record in records if record.event]
-        return [evaluation.passed for evaluation in found]
+        found = [record.event.dagster_event for record in records if record.event]
+        kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+        return [event.asset_check_evaluation_data.passed for event in found if event.event_type is kind]
 
     @contextmanager
     def second_daemon(self):
