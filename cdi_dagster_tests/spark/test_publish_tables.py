@@ -288,7 +288,7 @@ def test_a_day_that_is_not_published_is_refused_before_spark_starts(published: S
     failure = failure_of(published)
     assert failure.failure_class is FailureClass.INPUT_INVALID
     assert "not published" in failure.cause
-    assert "Materialise daily_records" in failure.next_step
+    assert "Publish the records of the day first" in failure.next_step
 
 
 def test_a_part_that_is_gone_is_named(published: Storage) -> None:
