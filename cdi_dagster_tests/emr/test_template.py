@@ -1,5 +1,6 @@
 """The cluster template: what is shipped can be used, and what cannot be used says how to mend it."""
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,11 @@ import pytest
 import yaml
 
 import cdi_dagster
+from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.resources.emr.check import template_problems
-from cdi_dagster.resources.emr.request import estimated_cost, instances_by_type
+from cdi_dagster.resources.emr.request import estimated_cost, instances_by_type, step_request
 from cdi_dagster.resources.emr.template import JAVA_OPTIONS, TemplateError, load_template
+from cdi_dagster.resources.interfaces import SparkStep
 
 SHIPPED = Path(cdi_dagster.__file__).parents[1] / "deploy" / "emr" / "cluster.yaml"
 TESTED = Path(__file__).with_name("template.yaml")
@@ -132,3 +135,29 @@ def test_cost_is_estimated_from_the_first_type_of_each_fleet() -> None:
     assert estimated_cost(template, "medium", 1800) == (2.5, 1.25)
     assert estimated_cost(template, "large", 3600) == (9.0, None)
     assert estimated_cost(template, "existing", 3600) == (0.0, None)
+
+
+def test_in_cluster_mode_driver_and_executors_get_what_they_need_by_configuration(tmp_path: Path) -> None:
+    """No environment variable of the client reaches a driver that runs on another node."""
+    template = load_template(write(tmp_path, step={"deploy_mode": "cluster", "spark_conf": {JAVA_OPTIONS[0]: "-Dx=1"}}))
+    step = SparkStep(
+        name="ingest_daily",
+        arguments=("--pinned-input", "s3://b/pinned.json"),
+        collection=REGISTRY[0],
+        storage_day=date(2023, 3, 26),
+        correlation_id="c",
+        input_bytes=0,
+    )
+    profile = template.profile("small")
+    request = step_request(
+        template, profile, step, name="n", pipes=("--dagster-pipes-context", "p"), conf={}, end_cluster_on_failure=True
+    )
+    arguments = request["HadoopJarStep"]["Args"]
+    assert arguments[:5] == ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
+    conf = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    pattern = "-Dlog4j2.configurationFile=file:///opt/cdi/log4j2.json"
+    assert [conf[name] for name in JAVA_OPTIONS] == [f"{pattern} -Dx=1", pattern]
+    python = "/opt/cdi/venv/bin/python"
+    assert conf["spark.yarn.appMasterEnv.PYSPARK_PYTHON"] == conf["spark.executorEnv.PYSPARK_PYTHON"] == python
+    program = arguments.index("/opt/cdi/entry_points/ingest_daily.py")
+    assert arguments[program + 1 :] == ["--pinned-input", "s3://b/pinned.json", "--dagster-pipes-context", "p"]
