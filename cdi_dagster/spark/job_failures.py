@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from py4j.protocol import Py4JError
+from pyspark.errors import AnalysisException, PySparkException
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.log_lines import scrub
@@ -71,7 +72,13 @@ def _gist(error: Exception) -> str:
         text = str(error.java_exception)
     else:
         text = str(error)
-    if _OF_A_TASK.search(text):
+    if _OF_A_TASK.search(text) or _is_of_running(error):
         names = dict.fromkeys(_JAVA_ERROR.findall(text) + _SPARK_CONDITION.findall(text))
         return f"a task failed with {', '.join(names) or 'an error without a name'}; its text may hold payload"
     return scrub(next((line for line in text.splitlines() if line.strip()), "it gave no reason"))
+
+
+def _is_of_running(error: Exception) -> bool:
+    """Whether PySpark says that it is no error of planning: Spark 4 gives those of tasks without a frame."""
+    from_java = isinstance(error, PySparkException) and getattr(error, "_origin", None) is not None
+    return from_java and not isinstance(error, AnalysisException)

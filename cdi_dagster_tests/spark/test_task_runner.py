@@ -112,6 +112,6 @@ def test_a_failed_task_ends_the_others_at_once(file_day: SampleDay, spark: Spark
         file_day.dks_url = service.url
         started = time.monotonic()
         with pytest.raises(CdiError) as raised:
-            file_day.ingest(spark.sparkContext)
+            file_day.ingest(spark.sparkContext, "--dks-retry-budget-seconds", "60")
         assert time.monotonic() - started < 25
     assert raised.value.failure_class is FailureClass.DKS_FORBIDDEN
