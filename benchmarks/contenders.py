@@ -137,20 +137,7 @@ def _command(contender: Contender, day: SampleDay, setting: Setting, folder: Pat
     if contender is not Contender.CHAIN:
         return spark_submit_command("ingest_daily", job, config=config)
     *spark_submit, _entry_point_of_the_job = spark_submit_command("ingest_daily", [], config=config)
-    return [
-        *spark_submit,
-        *_as_shipped(folder),
-        plain_chain.__file__,
-        *common,
-        "--output",
-        (folder / "output").as_uri(),
-    ]
-
-
-def _as_shipped(folder: Path) -> list[str]:
-    """Return how a program of several modules is sent to a cluster: zipped; and Spark's own daemon for its workers."""
-    modules = shutil.make_archive(str(folder / "modules"), "zip", _REPOSITORY, "benchmarks")
-    return ["--py-files", modules, "--conf", "spark.python.daemon.module=pyspark.daemon"]
+    return [*spark_submit, plain_chain.__file__, *common, "--output", (folder / "output").as_uri()]
 
 
 def _environment() -> dict[str, str]:
