@@ -102,14 +102,14 @@ class RealDagster:
                     command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                 except OSError:
                     continue
-                if mark in environ and ("ingest_daily" in command or "pyspark" in command):
+                if mark in environ and any(part in command for part in ("ingest_daily", "pyspark", "worker_daemon")):
                     found[int(entry.name)] = command
         return found
 
     def wait_for_hanging_workers(self):
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            if any("pyspark.daemon" in command for command in self.spark_processes().values()):
+            if any("worker_daemon" in command for command in self.spark_processes().values()):
                 return
             time.sleep(0.2)
         raise AssertionError(f"no Spark worker came up: {self.spark_processes()}")

@@ -44,7 +44,7 @@ RECORDS = "business_audit/daily_records"
 # Python runs this file as it starts: the engine in Spark's workers then fails as nobody foresaw, with all it knows.
 BROKEN_ENGINE = """
 import sys
-if any("pyspark.daemon" in part for part in sys.orig_argv):
+if any("worker_daemon" in part for part in sys.orig_argv):
     from cdi_dagster.spark.records import decrypt, engine
     data_keys = []
     def decryptor(data_key, ordinary=decrypt._decryptor):
