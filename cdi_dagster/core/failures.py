@@ -195,7 +195,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
     FailureClass.STORAGE_UNAVAILABLE: Guidance(
         meaning="Storage did not answer, after all the retries that make sense.",
         by_itself="The run again later; bounded.",
-        next_step="Check the network and the state of S3, then run the day again.",
+        next_step="Check the network and the state of S3 and DynamoDB, then run the day again.",
         owner=_PLATFORM,
         rerun_helps=True,
         told=Told.USED_UP,

@@ -174,7 +174,7 @@ class DynamoDbStatusTable:
         """Write or replace the row of its correlation id and product.
 
         Raises:
-            CdiError: JOB_FAILED where DynamoDB refuses or does not answer.
+            CdiError: JOB_FAILED where DynamoDB refuses, STORAGE_UNAVAILABLE where it does not answer.
         """
         item = item_of(row, now=self._clock(), days_to_exist=self._days_to_exist)
         with self._errors_in_words("written to"):
@@ -212,7 +212,8 @@ class DynamoDbStatusTable:
 
     @contextmanager
     def _errors_in_words(self, done: str) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+        from botocore.exceptions import ConnectionError as NoConnectionError
 
         try:
             yield
@@ -220,7 +221,10 @@ class DynamoDbStatusTable:
             code = error.response.get("Error", {}).get("Code", "an error")
             raise _unusable(f"Status rows could not be {done} the table {self._table_name}: {code}.") from error
         except BotoCoreError as error:
-            raise _unusable(f"Status rows could not be {done} the table {self._table_name}: {error}.") from error
+            cause = f"Status rows could not be {done} the table {self._table_name}: {error}."
+            if isinstance(error, (HTTPClientError, NoConnectionError)):
+                raise CdiError(FailureClass.STORAGE_UNAVAILABLE, cause) from error
+            raise _unusable(cause) from error
 
 
 def _replace(path: Path, content: bytes) -> None:

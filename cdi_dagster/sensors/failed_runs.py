@@ -19,6 +19,8 @@ from cdi_dagster.sensors.failure_report import FailureReporter
 from cdi_dagster.storage.interface import Storage
 
 INTERVAL_SECONDS = 30
+MOST_PER_TICK = 20
+"""A month that was backfilled and failed is told over a few ticks; Dagster gives a tick a minute."""
 LOOKS_BACK = timedelta(days=1)
 """At runs that changed within this time: a run that was at work when the daemon went down fails when it is back."""
 
@@ -81,17 +83,19 @@ def failed_runs_sensor(
 def _ended_badly(
     context: dg.SensorEvaluationContext, collections: Sequence[Collection], now: datetime
 ) -> list[tuple[dg.DagsterRun, list[Collection]]]:
-    """Return the runs of this code location about which something is to be done yet, oldest first."""
+    """Return runs of this code location about which something is to be done yet, oldest first."""
     ended = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
     filters = dg.RunsFilter(statuses=ended, updated_after=now - LOOKS_BACK)
     runs = [record.dagster_run for record in context.instance.get_run_records(filters, ascending=True)]
-    return [
+    left = [
         (run, found)
         for run in runs
         if not {names.TOLD_TAG, names.ROW_CLOSED_TAG} <= run.tags.keys() and _is_of_this_location(context, run)
         # Of runs of other things in this code location nothing is known.
         if (found := [collection for collection in collections if touches(run, collection)])
     ]
+    # Those first of which nobody was told: rows that cannot be closed must not stand in their way.
+    return sorted(left, key=lambda each: names.TOLD_TAG in each[0].tags)[:MOST_PER_TICK]
 
 
 def _is_of_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:

@@ -13,7 +13,7 @@ from cdi_dagster.core.days import export_day_of, parse_day
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.core.telling import Telling, ToldDecision, decide_telling
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.resources.interfaces import AlertSink, CoalescerStatusSource, StatusTable
+from cdi_dagster.resources.interfaces import AlertSink, CoalescerStatusSource, StatusRow, StatusTable
 from cdi_dagster.sensors.day_facts import read_day_facts
 from cdi_dagster.sensors.run_failure import close_row, read_failure
 from cdi_dagster.storage.interface import Storage
@@ -52,7 +52,8 @@ class FailureReporter:
         if run.status is dg.DagsterRunStatus.CANCELED:
             self._close_rows(run, collections, "The run was terminated.")
             return self._done(run, "it was ended by hand")
-        failure = read_failure(self.instance, run, self._row_failures(run, collections))
+        rows = self._rows(run, collections)
+        failure = read_failure(self.instance, run, next((row.failure for row in rows.values() if row.failure), None))
         if names.FAILURE_CLASS_TAG not in run.tags:
             self.instance.add_run_tags(run.run_id, {names.FAILURE_CLASS_TAG: str(failure.failure_class)})
         self._close_rows(run, collections, f"{failure.failure_class}: {failure.cause}")
@@ -60,7 +61,11 @@ class FailureReporter:
             return f"Run {run.run_id}: its status row is still to be closed."
         if run.tags.get(names.WILL_RETRY_TAG) == "true":
             return self._done(run, "Dagster runs it again")
-        return self._tell(run, collections[0], failure, now)
+        # A run of several collections: the one that is not done.
+        failed = next(
+            (each for each in collections if each in rows and rows[each].status != "COMPLETED"), collections[0]
+        )
+        return self._tell(run, failed, failure, now)
 
     def _tell(self, run: dg.DagsterRun, collection: Collection, failure: CdiError, now: datetime) -> str:
         storage_day = parse_day(run.tags[names.PARTITION_TAG])
@@ -85,14 +90,16 @@ class FailureReporter:
         self.instance.add_run_tags(run.run_id, {names.TOLD_TAG: what[:200]})
         return f"Run {run.run_id}: {what}"
 
-    def _row_failures(self, run: dg.DagsterRun, collections: Sequence[Collection]) -> str | None:
-        """Return what the run's status rows say of its failure."""
+    def _rows(self, run: dg.DagsterRun, collections: Sequence[Collection]) -> dict[Collection, StatusRow]:
+        """Return the run's status rows, as far as there are any."""
         try:
-            rows = [self.status_table.get(run.run_id, f"CDI-{collection.id}") for collection in collections]
+            rows = [
+                (collection, self.status_table.get(run.run_id, f"CDI-{collection.id}")) for collection in collections
+            ]
         except CdiError as error:
             self.log(f"Run {run.run_id}: {error.cause}")
-            return None
-        return next((row.failure for row in rows if row and row.failure), None)
+            return {}
+        return {collection: row for collection, row in rows if row}
 
     def _close_rows(self, run: dg.DagsterRun, collections: Sequence[Collection], failure: str) -> None:
         try:

@@ -14,7 +14,7 @@ from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.core.places import ingestion_lease_key
 from cdi_dagster.resources.status_table import FileStatusTable
 from cdi_dagster.storage import StorageUnansweredError
-from cdi_dagster_tests.dagster_day import AUDIT, DAY, ScriptedSpark
+from cdi_dagster_tests.dagster_day import AUDIT, DAY, EQUALITY, ScriptedSpark
 from cdi_dagster_tests.gate.instigators import RECORDS, launched, sensor_tick
 
 INPUT, DAILY_RECORDS = RECORDS
@@ -203,10 +203,17 @@ def test_a_row_that_cannot_be_closed_delays_no_alert_and_is_closed_later(killed,
         patched.setattr(day.rows, "put", refuse)
         _tick(day, later)
         assert _told(day) == ["WORKER_LOST"]
+        # One that is still to be closed stands in nobody's way.
+        patched.setattr("cdi_dagster.sensors.failed_runs.MOST_PER_TICK", 1)
+        tags = {"dagster/partition": str(DAY)}
+        other = dg.DagsterRun(job_name="business_audit_daily", tags=tags, status=dg.DagsterRunStatus.FAILURE)
+        with freeze_time(later):
+            day.instance.add_run(other)
+        assert f"Run {other.run_id}: WORKER_LOST, told" in _tick(day, later)
     assert "its status row is still to be closed" in _tick(day, later)
     assert day.rows.get(run.run_id, DATA_PRODUCT).status == "FAILED"
     assert "No run has failed" in _tick(day, later)
-    assert len(day.alerts.sent) == 1
+    assert len(_told(day)) == 2
 
 
 def test_a_run_that_a_person_ended_is_told_to_nobody_and_its_row_is_closed(killed):
@@ -216,6 +223,21 @@ def test_a_run_that_a_person_ended_is_told_to_nobody_and_its_row_is_closed(kille
     assert "it was ended by hand" in _tick(day)
     assert day.rows.get(run.run_id, DATA_PRODUCT).failure == "The run was terminated."
     assert _told(day) == []
+
+
+def test_of_a_run_of_two_collections_the_one_that_failed_is_named(open_day):
+    open_day.put_object("0_9", of=EQUALITY)
+    open_day.put_object("5_12", of=EQUALITY)  # claims offsets that the other has too
+    with freeze_time(NOW):
+        open_day.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+            partition_key=str(DAY),
+            instance=open_day.instance,
+            raise_on_error=False,
+            asset_selection=[dg.AssetKey(["corporate_storage", each.asset_name]) for each in (AUDIT, EQUALITY)],
+        )
+    _tick(open_day)
+    (alert,) = open_day.alerts.sent
+    assert (alert.collection_id, alert.failure_class) == ("data:equality", "INPUT_INVALID")
 
 
 def test_a_re_execution_that_fails_is_told_by_itself(open_day):

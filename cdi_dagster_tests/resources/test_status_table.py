@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.resources.interfaces import StatusRow, StatusTable
 from cdi_dagster.resources.status_table import DynamoDbStatusTable, FileStatusTable
 
@@ -176,6 +176,17 @@ def test_a_table_that_is_not_there_is_said_with_its_mend() -> None:
     with pytest.raises(CdiError, match="no_such_table: ResourceNotFoundException") as failed:
         DynamoDbStatusTable("no_such_table").put(row())
     assert "CDI_STATUS_TABLE_NAME" in failed.value.next_step
+
+
+def test_a_table_that_does_not_answer_is_no_reason_to_wake_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("DEFAULT_REGION", "eu-west-2")):
+        monkeypatch.setenv(f"AWS_{variable}", value)
+    for variable in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"AWS_{variable}", "testing")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # boto's pauses between its tries
+    with pytest.raises(CdiError, match=r"127\.0\.0\.1:9") as failed:
+        DynamoDbStatusTable("some_table").put(row())
+    assert failed.value.failure_class is FailureClass.STORAGE_UNAVAILABLE
 
 
 def test_a_folder_that_cannot_be_written_is_said_with_its_mend(tmp_path: Path) -> None:
