@@ -29,7 +29,7 @@ from cdi_dagster.definitions import build_definitions
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.resources.interfaces import LaunchAttempt, LaunchEvidence, SparkStep, StatusRow
 from cdi_dagster.settings import Settings, load_settings
-from cdi_dagster.storage.interface import Storage, open_storage
+from cdi_dagster.storage import Storage, open_storage
 
 AUDIT = REGISTRY[0]
 EQUALITY = REGISTRY[1]

@@ -7,7 +7,7 @@ from functools import cache
 import boto3
 from moto.server import ThreadedMotoServer
 
-from cdi_dagster.storage.interface import Storage, open_storage
+from cdi_dagster.storage import Storage, open_storage
 
 REGION = "eu-west-2"
 

@@ -49,7 +49,7 @@ def bundle_command(output: Path, constraints: Path, as_json: bool) -> None:
 def deploy_command(folder: Path, root: str, as_json: bool) -> None:
     """Upload a bundle, unless it is there already, and say what to set so that clusters use it."""
     from cdi_dagster.bundle.upload import MARK, upload_bundle
-    from cdi_dagster.storage.interface import open_storage
+    from cdi_dagster.storage import open_storage
 
     if not (folder / MARK).is_file():
         raise click.UsageError(f"{folder} is not a bundle: it has no {MARK}. Make one with: cdi bundle")

@@ -20,7 +20,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.object_names import parse_object_name
 from cdi_dagster.core.places import coalescer_marker_key
 from cdi_dagster.settings import ENV_FILE_NAME, Settings, load_settings
-from cdi_dagster.storage.interface import Storage, open_storage
+from cdi_dagster.storage import Storage, open_storage
 
 DEMO_HOME = Path(".cdi/demo")
 COLLECTION: Collection = find_collection("data:businessAudit")

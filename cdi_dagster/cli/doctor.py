@@ -23,7 +23,7 @@ from cdi_dagster.cli.doctor_aws import EMR_CHECKS, check_aws
 from cdi_dagster.cli.findings import Finding, Verdict, failed, note, ok
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.settings import Settings, load_settings
-from cdi_dagster.storage.interface import StorageError, open_storage
+from cdi_dagster.storage import StorageError, open_storage
 
 _FAIL_BELOW_BYTES = 1_000_000_000
 _WARN_BELOW_BYTES = 5_000_000_000

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cdi_dagster.cli.console import size_text
 from cdi_dagster.cli.findings import Finding, failed, note, ok
 from cdi_dagster.settings import Settings
-from cdi_dagster.storage.interface import Storage, StorageError, open_storage
+from cdi_dagster.storage import Storage, StorageError, open_storage
 
 if TYPE_CHECKING:
     from cdi_dagster.resources.emr.template import ClusterTemplate

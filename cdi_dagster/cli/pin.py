@@ -53,7 +53,7 @@ def pin_command(
     from cdi_dagster.core.places import pinned_input_key
     from cdi_dagster.ingestion.pinning import pin_storage_day
     from cdi_dagster.settings import load_settings
-    from cdi_dagster.storage.interface import open_storage
+    from cdi_dagster.storage import open_storage
 
     settings = load_settings(**given(corporate_root=corporate_root, published_root=published_root))
     corporate, published = open_storage(settings.corporate_root), open_storage(settings.published_root)

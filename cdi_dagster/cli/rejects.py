@@ -17,7 +17,7 @@ from cdi_dagster.cli.options import (
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.places import control_prefix, rejects_prefix
-from cdi_dagster.storage.interface import Storage, open_storage
+from cdi_dagster.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from cdi_dagster.cli.day_by_hand import DayByHand

@@ -44,7 +44,7 @@ def sample_command(
     """
     from cdi_dagster.demo.sample import write_sample
     from cdi_dagster.settings import load_settings
-    from cdi_dagster.storage.interface import open_storage
+    from cdi_dagster.storage import open_storage
 
     storage = open_storage(load_settings(**given(corporate_root=corporate_root)).corporate_root)
     try:

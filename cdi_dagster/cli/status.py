@@ -49,7 +49,7 @@ def status_command(
     """
     from cdi_dagster.cli.gate import coalescer_status
     from cdi_dagster.settings import load_settings
-    from cdi_dagster.storage.interface import open_storage
+    from cdi_dagster.storage import open_storage
 
     settings = load_settings(**given(corporate_root=corporate_root, published_root=published_root))
     corporate, published = open_storage(settings.corporate_root), open_storage(settings.published_root)

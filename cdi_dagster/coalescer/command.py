@@ -20,7 +20,7 @@ from cdi_dagster.coalescer.run import CoalesceProgress, CoalesceSummary, coalesc
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.storage.interface import Storage, StorageError, open_storage
+from cdi_dagster.storage import Storage, StorageError, open_storage
 
 _PROGRESS_SECONDS = 2.0
 _WARNINGS_SHOWN = 20

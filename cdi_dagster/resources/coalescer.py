@@ -8,7 +8,7 @@ from pydantic import Field
 from cdi_dagster.core.batch_jobs import QUEUES
 from cdi_dagster.ingestion.coalescer_sources import CoalescerSourceName, coalescer_source
 from cdi_dagster.resources.interfaces import CoalescerStatusSource
-from cdi_dagster.storage.interface import open_storage
+from cdi_dagster.storage import open_storage
 
 SHARED_LOOK_SECONDS = 20
 """Schedules and sensors share one look at AWS Batch for so long: it throttles list calls, and a look is 14 of them."""

@@ -3,7 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from cdi_dagster.storage.interface import Storage, open_storage
+from cdi_dagster.storage import Storage, open_storage
 
 
 class StorageResource(dg.ConfigurableResource):

@@ -15,8 +15,8 @@ from cdi_dagster.storage.interface import (
     StorageUnansweredError,
     StorageUnavailableError,
     Upload,
-    open_storage,
 )
+from cdi_dagster.storage.opening import open_storage
 
 __all__ = [
     "ObjectChangedError",

@@ -1,4 +1,4 @@
-"""What every storage promises: the Protocols, their errors, and `open_storage`.
+"""What every storage promises: the Protocols and their errors.
 
 Keys are relative to the root, `/` between parts, never starting with `/`, without empty parts, `.` or `..`; a key is
 not also a folder of other keys. A key is whole or absent: nobody ever sees half an object. `.cdi-staging/` and
@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol, Self
-from urllib.parse import urlsplit
 
 from cdi_dagster.core.listing import StoredObject
 
@@ -143,25 +142,3 @@ class Storage(Protocol):
 
     def discard(self, prefix: str, *, group: str) -> None:
         """Forget every upload to `prefix` begun under `group` that is neither completed nor decided to be published."""
-
-
-def open_storage(root: str, **options: Any) -> Storage:
-    """Return the storage under a root URI.
-
-    Args:
-        root: `file:///absolute/folder` or `s3://bucket[/prefix]`.
-        options: adapter options: `endpoint_url` and `region_name` for S3 (default: boto3's own configuration).
-
-    Raises:
-        ValueError: the root is neither; the message says how to write it.
-    """
-    scheme = urlsplit(root).scheme
-    if scheme == "file":
-        from cdi_dagster.storage.files import FileStorage
-
-        return FileStorage(root)
-    if scheme == "s3":
-        from cdi_dagster.storage.s3 import S3Storage
-
-        return S3Storage(root, **options)
-    raise ValueError(f"{root!r} is not a root: write it as file:///absolute/folder or s3://bucket")

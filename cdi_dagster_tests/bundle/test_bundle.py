@@ -12,7 +12,7 @@ from click.testing import CliRunner
 import cdi_dagster
 from cdi_dagster.bundle.build import Bundle, build_bundle
 from cdi_dagster.cli.app import cdi
-from cdi_dagster.storage.interface import open_storage
+from cdi_dagster.storage import open_storage
 
 CONSTRAINTS = Path(cdi_dagster.__file__).parents[1] / "constraints.txt"
 BOOTSTRAP = Path(cdi_dagster.__file__).parent / "bundle" / "bootstrap.sh"

@@ -8,7 +8,7 @@ import pytest
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.ingestion.only_ingestion import only_ingestion
-from cdi_dagster.storage.interface import open_storage
+from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.cli.conftest import Cdi
 
 DAY = ("--collection", "data:businessAudit", "--storage-day", "2023-03-26")

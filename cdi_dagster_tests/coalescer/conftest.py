@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cdi_dagster.storage.interface import Storage, open_storage
+from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.s3_server import new_s3_storage
 
 _MEMORY = Path("/dev/shm")

@@ -17,7 +17,7 @@ import pytest
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.coalescer.marker import MarkerState, read_marker
 from cdi_dagster.core.places import coalescer_marker_key
-from cdi_dagster.storage.interface import Storage, open_storage
+from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.coalescer.days import (
     AUDIT,
     DAY,
@@ -192,7 +192,7 @@ def test_stopped_by_sigterm_it_says_failed_at_once(folder: Path) -> None:
 _S3_CHILD = """
 import sys
 from cdi_dagster.coalescer import coalesce
-from cdi_dagster.storage.interface import open_storage
+from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.coalescer.days import AUDIT, DAY
 from cdi_dagster_tests.coalescer.test_kill import Killer
 root, endpoint, region, operations = sys.argv[1:]

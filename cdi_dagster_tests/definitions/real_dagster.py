@@ -17,7 +17,7 @@ from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.settings import load_settings
-from cdi_dagster.storage.interface import open_storage
+from cdi_dagster.storage import open_storage
 
 EQUALITY = REGISTRY[1]
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")

@@ -29,7 +29,7 @@ from cdi_dagster.resources.interfaces import LaunchAttempt, LaunchEvidence, Spar
 from cdi_dagster.spark.read_ahead import opened
 from cdi_dagster.spark.reading import EnvelopeReader
 from cdi_dagster.spark.records.engine import RecordEngine
-from cdi_dagster.storage.interface import Storage, open_storage
+from cdi_dagster.storage import Storage, open_storage
 
 
 class UnwrappedKeys:

@@ -24,7 +24,7 @@ from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.resources.status_table import FileStatusTable
 from cdi_dagster.settings import load_settings
-from cdi_dagster.storage.interface import open_storage
+from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.gate.hearing import hearing
 
 RECORDS = 30

@@ -13,7 +13,7 @@ from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.places import coalescer_marker_key
 from cdi_dagster.ingestion.coalescer_status import MarkerCoalescerStatus
-from cdi_dagster.storage.interface import Storage, StorageUnavailableError, open_storage
+from cdi_dagster.storage import Storage, StorageUnavailableError, open_storage
 
 AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)

@@ -27,7 +27,7 @@ from cdi_dagster.resources.emr.messages import StorageMessageReader
 from cdi_dagster.resources.emr.step_logs import bootstrap_log_keys, step_log_keys, wait_for_tail
 from cdi_dagster.resources.emr.surroundings import Surroundings
 from cdi_dagster.resources.step_messages import StepMessages
-from cdi_dagster.storage.interface import StorageError, open_storage
+from cdi_dagster.storage import StorageError, open_storage
 
 _POLLS_FOR_REASON = 6
 

@@ -20,7 +20,7 @@ from cdi_dagster.resources.emr.surroundings import Surroundings, Timings
 from cdi_dagster.resources.emr.taking_up import Asker
 from cdi_dagster.resources.emr.template import ClusterTemplate, TemplateError, load_template
 from cdi_dagster.resources.interfaces import LaunchEvidence, SparkStep
-from cdi_dagster.storage.interface import open_storage
+from cdi_dagster.storage import open_storage
 
 _RETRY_NUMBER_TAG = "dagster/retry_number"
 _CANCELLED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
