@@ -30,12 +30,14 @@ class CoalescerStatus:
         reason: a sentence for the person who waits, naming job, times and source.
         fingerprint: of the listing the coalescer left, where the state is COMPLETE and the source knows it.
         completed_at: when it completed (aware, UTC), where known.
+        next_step: what to do about a closed gate, where it is not what its failure class says.
     """
 
     state: CoalescerState
     reason: str
     fingerprint: str | None = None
     completed_at: datetime | None = None
+    next_step: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -64,4 +66,4 @@ def require_open(status: CoalescerStatus) -> None:
     """
     failure_class = class_of(status)
     if failure_class:
-        raise CdiError(failure_class, status.reason)
+        raise CdiError(failure_class, status.reason, next_step=status.next_step)

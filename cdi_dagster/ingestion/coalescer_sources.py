@@ -68,6 +68,7 @@ class _OnlyDaysThatAreOver:
                 state=CoalescerState.NOT_STARTED,
                 reason=f"storage day {storage_day} is not over: K2HB writes to it until "
                 f"{day_ends_at(storage_day):%Y-%m-%d %H:%M} UTC",
+                next_step="Wait until the day is over and coalesced, or ask for an earlier one.",
             )
         return self._source.status(collection, storage_day)
 

@@ -7,7 +7,8 @@ import pytest
 
 from cdi_dagster.coalescer.run import coalesce
 from cdi_dagster.core.collections import find_collection
-from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
+from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.gate import CoalescerState, CoalescerStatus, require_open
 from cdi_dagster.ingestion.coalescer_sources import coalescer_source
 from cdi_dagster.storage import open_storage
 
@@ -36,3 +37,6 @@ def test_a_day_opens_only_once_it_is_over(tmp_path: Path, now: datetime, expecte
     assert status.state is expected
     if expected is CoalescerState.NOT_STARTED:
         assert status.reason == "storage day 2023-03-26 is not over: K2HB writes to it until 2023-03-27 00:00 UTC"
+        with pytest.raises(CdiError) as closed:
+            require_open(status)
+        assert "Wait until the day is over" in closed.value.next_step
