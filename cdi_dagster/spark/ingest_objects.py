@@ -19,8 +19,11 @@ from cdi_dagster.spark.writing import PartsWriter, overlong_reject_line, reject_
 SAMPLES_PER_REASON: Final = 5
 """Places shown per reject reason; the rejects themselves hold them all."""
 
-_BLOCKS_AHEAD: Final = 16
-"""Blocks begun while the keys of the first are on their way: some 8 MB, and work enough for 50 ms of waiting."""
+_BLOCKS_AHEAD: Final = 64
+"""Most blocks begun while the keys of the first are on their way: where objects hold a few envelopes each."""
+
+_BYTES_AHEAD: Final = 4 * 1024 * 1024
+"""Most bytes of envelopes begun so, but for one block: work enough for 40 ms of waiting, and little memory."""
 
 
 @dataclass
@@ -77,6 +80,7 @@ class ObjectsIngestion:
         self._progress = progress
         self._dense_offsets = dense_offsets
         self._begun: deque[tuple[_Tally, EnvelopeBlock, BegunBlock]] = deque()
+        self._begun_bytes = 0
         self._sampled: Counter[str] = Counter()
 
     def ingest(self, objects: Iterable[tuple[PinnedObject, BinaryIO]]) -> tuple[ObjectCounts, ...]:
@@ -93,23 +97,28 @@ class ObjectsIngestion:
             tally.compressed_bytes = reader.compressed_bytes
             bytes_done += reader.compressed_bytes
             tallies.append(tally)
-        self._finish_begun(leave=0)
+        self._finish_begun()
         self._progress.done(objects=len(tallies), compressed_bytes=bytes_done, last=True)
         return tuple(tally.counts() for tally in tallies)
 
     def _take(self, tally: _Tally, block: EnvelopeBlock | OverlongEnvelope) -> None:
         if isinstance(block, OverlongEnvelope):
-            self._finish_begun(leave=0)  # rejects stay in order
+            self._finish_begun()  # rejects stay in order
             self._reject_overlong(tally, block)
             return
         self._begun.append((tally, block, self._engine.begin(block.lines)))
-        self._finish_begun(leave=_BLOCKS_AHEAD)
+        self._begun_bytes += block.size_bytes
+        self._finish_begun(most_blocks=_BLOCKS_AHEAD, most_bytes=_BYTES_AHEAD)
 
-    def _finish_begun(self, *, leave: int) -> None:
-        """Finish the blocks whose keys are there, in order, and more until no more than `leave` are begun."""
-        while self._begun and (len(self._begun) > leave or self._begun[0][2].is_ready):
+    def _finish_begun(self, *, most_blocks: int = 0, most_bytes: int = 0) -> None:
+        """Finish the blocks whose keys are there, in order, and more until so few are left."""
+        while self._begun and (
+            len(self._begun) > most_blocks or self._begun_bytes > most_bytes or self._begun[0][2].is_ready
+        ):
             wait_for_keys([begun for _, _, begun in self._begun])
-            self._finish(*self._begun.popleft())
+            tally, block, begun = self._begun.popleft()
+            self._begun_bytes -= block.size_bytes
+            self._finish(tally, block, begun)
 
     def _finish(self, tally: _Tally, block: EnvelopeBlock, begun: BegunBlock) -> None:
         result = self._engine.finish(begun)

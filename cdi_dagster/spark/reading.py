@@ -35,6 +35,11 @@ class EnvelopeBlock:
     line_numbers: Sequence[int]
     first_index: int
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all lines."""
+        return sum(map(len, self.lines))
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OverlongEnvelope:

@@ -105,8 +105,11 @@ def test_the_keys_of_several_objects_are_asked_for_at_once(tmp_path: Path) -> No
     ]
 
 
-def test_no_more_blocks_are_begun_than_are_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ingest_objects, "_BLOCKS_AHEAD", 2)
+@pytest.mark.parametrize(("bound", "most"), [("_BLOCKS_AHEAD", 2), ("_BYTES_AHEAD", 1_000)])
+def test_no_more_is_begun_than_may_be_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, most: int
+) -> None:
+    monkeypatch.setattr(ingest_objects, bound, most)
 
     # The fourth is not asked for before the first is finished, and here the first waits for the fourth.
     with pytest.raises(threading.BrokenBarrierError):

@@ -18,7 +18,7 @@ from cdi_dagster.spark.records.rejection import RejectedError, reject
 Decryptor: TypeAlias = CipherContext | AEADDecryptionContext
 Asked: TypeAlias = Future[Mapping[KeyRef, bytes | None]]
 
-_ASKED_AHEAD = 8  # calls for keys at once, each for all that one block misses
+_ASKED_AHEAD = 16  # calls for keys at once, each for all that one block misses
 _BLOCK_BYTES = 16
 _KEY_BYTES = (16, 24, 32)
 
