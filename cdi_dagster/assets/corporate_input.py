@@ -37,6 +37,11 @@ class InputConfig(dg.Config):
         default=False,
         description="Publish an empty day, instead of failing with INPUT_INVALID, where there are no objects at all.",
     )
+    allow_fewer_offsets: bool = Field(
+        default=False,
+        description="Go on though the day lacks offsets that it had when it was pinned or published before, instead of "
+        "failing with INPUT_CHANGED: their records go from what is published.",
+    )
 
 
 def corporate_input_asset(collection: Collection, partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
@@ -89,15 +94,23 @@ def corporate_input_asset(collection: Collection, partitions: dg.DailyPartitions
                 raise
             step.detail |= override_detail(context, collection, status)
             pinned = pin_storage_day(
-                corporate_storage, published_storage, collection, step.storage_day, allow_empty=config.allow_empty
+                corporate_storage,
+                published_storage,
+                collection,
+                step.storage_day,
+                allow_empty=config.allow_empty,
+                allow_fewer_offsets=config.allow_fewer_offsets,
             )
             step.detail |= {"objects": len(pinned.objects), "fingerprint": pinned.fingerprint}
+            if config.allow_fewer_offsets:
+                step.detail["allow_fewer_offsets"] = True
             manifest = pinned_input_history_key(collection, step.storage_day, pinned.fingerprint)
             metadata = _metadata(pinned, status) | {
                 **_against_the_usual(corporate_storage, published_storage, collection, step.storage_day),
                 **override_detail(context, collection, status),
                 "manifest": dg.MetadataValue.path(published_storage.uri(manifest)),
                 "correlation_id": step.correlation_id,
+                "allow_fewer_offsets": config.allow_fewer_offsets,
             }
         return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(pinned.fingerprint))
 

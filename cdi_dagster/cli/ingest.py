@@ -13,6 +13,7 @@ from rich.console import Console
 from cdi_dagster.cli.console import facts, json_option, print_json, progress_console, result_console, size_text
 from cdi_dagster.cli.day_by_hand import DayByHand, only_this_run, recorded, run_job
 from cdi_dagster.cli.options import (
+    allow_fewer_offsets_option,
     collection_option,
     corporate_root_option,
     correlation_id_option,
@@ -41,6 +42,7 @@ from cdi_dagster.core.places import pinned_input_history_key, run_report_key
 @click.option("--allow-empty", is_flag=True, help="Publish a day without objects as an empty one.")
 @click.option("--allow-sparse-offsets", is_flag=True, help="Accept fewer records than offsets (compacted topics).")
 @correlation_id_option("Of this run. Default: a new one.")
+@allow_fewer_offsets_option()
 @override_gate_option()
 @verbose_option()
 @json_option
@@ -53,6 +55,7 @@ def ingest_command(
     max_rejected: str | None,
     tables: bool,
     allow_empty: bool,
+    allow_fewer_offsets: bool,
     allow_sparse_offsets: bool,
     correlation_id: str | None,
     override_gate: bool,
@@ -78,7 +81,11 @@ def ingest_command(
     table_report = None
     with only_this_run(day), recorded(day, "pin") as row:
         row.detail["gate_overridden"] = override_gate
-        manifest = _pin(day, allow_empty=allow_empty, override_gate=override_gate)
+        if allow_fewer_offsets:
+            row.detail["allow_fewer_offsets"] = True
+        manifest = _pin(
+            day, allow_empty=allow_empty, allow_fewer_offsets=allow_fewer_offsets, override_gate=override_gate
+        )
         row.step = "ingest_daily"
         report = _ingest(day, [*_ingest_arguments(day, manifest), *flags], verbose=verbose)
         row.s3_prefix = day.uri(report.published_prefix)
@@ -105,13 +112,20 @@ def ingest_command(
     _show(result_console(), day, report, table_report)
 
 
-def _pin(day: DayByHand, *, allow_empty: bool, override_gate: bool) -> str:
+def _pin(day: DayByHand, *, allow_empty: bool, allow_fewer_offsets: bool, override_gate: bool) -> str:
     """Pin the day behind the gate, and return the URI of the kept manifest: nothing can put another in its place."""
     from cdi_dagster.cli.gate import require_gate
     from cdi_dagster.ingestion.pinning import pin_storage_day, require_unchanged
 
     require_gate(day.settings, day.corporate, day.published, day.collection, day.storage_day, override=override_gate)
-    pinned = pin_storage_day(day.corporate, day.published, day.collection, day.storage_day, allow_empty=allow_empty)
+    pinned = pin_storage_day(
+        day.corporate,
+        day.published,
+        day.collection,
+        day.storage_day,
+        allow_empty=allow_empty,
+        allow_fewer_offsets=allow_fewer_offsets,
+    )
     # The second look at the listing: what is the same in both was there, whole, at the moment between.
     require_unchanged(day.corporate, pinned)
     progress_console().print(facts([*pinned_facts(pinned), ("run", day.correlation_id)]))

@@ -114,6 +114,15 @@ def override_gate_option() -> Decorator:
     )
 
 
+def allow_fewer_offsets_option() -> Decorator:
+    """`--allow-fewer-offsets`."""
+    return click.option(
+        "--allow-fewer-offsets",
+        is_flag=True,
+        help="Go on although the day lacks offsets that it had when it was pinned or published before.",
+    )
+
+
 def verbose_option() -> Decorator:
     """`--verbose`."""
     return click.option("--verbose", is_flag=True, help="Show Spark's own log too.")

@@ -8,6 +8,7 @@ import click
 
 from cdi_dagster.cli.console import facts, json_option, print_json, result_console, size_text
 from cdi_dagster.cli.options import (
+    allow_fewer_offsets_option,
     collection_option,
     corporate_root_option,
     given,
@@ -32,6 +33,7 @@ from cdi_dagster.core.pinned_input import PinnedInput
     help="Write the manifest here too.",
 )
 @click.option("--allow-empty", is_flag=True, help="Pin a day that has no objects.")
+@allow_fewer_offsets_option()
 @override_gate_option()
 @json_option
 def pin_command(
@@ -41,6 +43,7 @@ def pin_command(
     storage_day: date,
     output: Path | None,
     allow_empty: bool,
+    allow_fewer_offsets: bool,
     override_gate: bool,
     as_json: bool,
 ) -> None:
@@ -58,7 +61,14 @@ def pin_command(
     settings = load_settings(**given(corporate_root=corporate_root, published_root=published_root))
     corporate, published = open_storage(settings.corporate_root), open_storage(settings.published_root)
     require_gate(settings, corporate, published, collection, storage_day, override=override_gate)
-    pinned = pin_storage_day(corporate, published, collection, storage_day, allow_empty=allow_empty)
+    pinned = pin_storage_day(
+        corporate,
+        published,
+        collection,
+        storage_day,
+        allow_empty=allow_empty,
+        allow_fewer_offsets=allow_fewer_offsets,
+    )
     if output:
         _write(output, pinned)
     if as_json:

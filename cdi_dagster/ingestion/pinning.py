@@ -11,6 +11,7 @@ from typing import Any
 from cdi_dagster.core.collections import Collection, find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
+from cdi_dagster.core.lost_offsets import lost_objects
 from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_name
 from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject, pin
 from cdi_dagster.core.places import SUCCESS_MARK, daily_records_prefix, pinned_input_history_key, pinned_input_key
@@ -18,7 +19,13 @@ from cdi_dagster.storage.interface import ObjectMissingError, Storage
 
 
 def pin_storage_day(
-    corporate: Storage, published: Storage, collection: Collection, storage_day: date, *, allow_empty: bool = False
+    corporate: Storage,
+    published: Storage,
+    collection: Collection,
+    storage_day: date,
+    *,
+    allow_empty: bool = False,
+    allow_fewer_offsets: bool = False,
 ) -> PinnedInput:
     """List a storage day, decide what a run reads, and write the manifest: the present one and its kept copy.
 
@@ -28,12 +35,14 @@ def pin_storage_day(
         collection: what to pin.
         storage_day: which day to pin.
         allow_empty: pin a day without objects, instead of refusing it.
+        allow_fewer_offsets: pin a day that lacks offsets which it had when it was pinned or published before.
 
     Returns:
         The pinned input. Its `left_out` and `gaps` are findings for the caller to show and to judge.
 
     Raises:
-        CdiError: INPUT_INVALID where there are no objects, or `pin` cannot resolve what there is.
+        CdiError: INPUT_INVALID where there are no objects, or `pin` cannot resolve what there is; INPUT_CHANGED, naming
+            the first object that is gone, where the day lacks offsets that it had.
         StorageError: the day cannot be listed, or the manifest cannot be written.
     """
     prefix = collection.corporate_prefix(storage_day)
@@ -45,11 +54,42 @@ def pin_storage_day(
             next_step="Find out why K2HB wrote nothing; if the day really had no events, run it with allow_empty.",
             detail={"prefix": prefix},
         )
+    if not allow_fewer_offsets:
+        _require_all_offsets(published, collection, pinned)
     manifest = json.dumps(pinned.to_json(), indent=1).encode()
     # The kept copy first: so every manifest that was ever the present one is kept.
     published.write(pinned_input_history_key(collection, storage_day, pinned.fingerprint), manifest)
     published.write(pinned_input_key(collection, storage_day), manifest)
     return pinned
+
+
+def _require_all_offsets(published: Storage, collection: Collection, pinned: PinnedInput) -> None:
+    """Refuse to read less than the last run of the day did, or than what is published was made from."""
+    for what, before in (
+        ("published", _published_input(published, collection, pinned.storage_day)),
+        ("pinned", read_pinned_input(published, collection, pinned.storage_day)),
+    ):
+        lost = lost_objects(before, pinned) if before else ()
+        if before and lost:
+            name = lost[0].name
+            more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+            raise CdiError(
+                FailureClass.INPUT_CHANGED,
+                f"The day was {what} with {before.offset_count} offsets and has {pinned.offset_count} now: offsets "
+                f"{name.first_offset} to {name.last_offset} of Kafka partition {name.kafka_partition} are in no object "
+                f"any more ({lost[0].key}{more}).",
+                next_step="Bring the object back, from a version of the bucket or a backup. If its records are to go "
+                "from what is published, run the day with allow_fewer_offsets.",
+                detail={"key": lost[0].key, "objects": len(lost)},
+            )
+
+
+def _published_input(published: Storage, collection: Collection, storage_day: date) -> PinnedInput | None:
+    """Return what the published records were made from; None where there are none, or it was not kept."""
+    mark = published_mark(published, collection, storage_day) or {}
+    key = pinned_input_history_key(collection, storage_day, str(mark.get("fingerprint")))
+    value = _read_json(published, key, next_step="Run the day with allow_fewer_offsets: that writes it anew.")
+    return None if value is None else PinnedInput.from_json(value)
 
 
 def read_pinned_input(published: Storage, collection: Collection, storage_day: date) -> PinnedInput | None:

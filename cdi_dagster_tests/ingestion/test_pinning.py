@@ -90,6 +90,44 @@ def test_an_input_that_cannot_be_pinned_leaves_the_previous_manifest(corporate: 
     assert read_pinned_input(published, AUDIT, DAY) == before
 
 
+@pytest.mark.parametrize("gone", ["0_9", "30-39"])
+def test_a_day_that_lacks_offsets_which_it_had_is_refused_unless_that_is_allowed(
+    corporate: Storage, published: Storage, gone: str
+) -> None:
+    before = pinned(corporate, published)
+    corporate.delete([key(gone)])
+
+    with pytest.raises(CdiError, match="are in no object any more") as caught:
+        pinned(corporate, published)
+
+    assert caught.value.failure_class is FailureClass.INPUT_CHANGED
+    assert key(gone) in caught.value.cause
+    assert "allow_fewer_offsets" in caught.value.next_step
+    assert read_pinned_input(published, AUDIT, DAY) == before
+    fewer = pin_storage_day(corporate, published, AUDIT, DAY, allow_fewer_offsets=True)
+    assert read_pinned_input(published, AUDIT, DAY) == fewer
+    assert pinned(corporate, published) == fewer
+
+
+def test_a_day_is_not_published_from_less_than_what_is_published(corporate: Storage, published: Storage) -> None:
+    before = pinned(corporate, published)
+    mark = json.dumps({"fingerprint": before.fingerprint}).encode()
+    published.write(f"{daily_records_prefix(AUDIT, DAY)}_SUCCESS", mark)
+    corporate.delete([key("30-39")])
+    pin_storage_day(corporate, published, AUDIT, DAY, allow_fewer_offsets=True)
+
+    with pytest.raises(CdiError, match="published with 30 offsets and has 20 now: offsets 30 to 39 of"):
+        pinned(corporate, published)
+
+
+def test_a_day_that_was_coalesced_or_got_more_since_is_pinned_again(corporate: Storage, published: Storage) -> None:
+    pinned(corporate, published)
+    corporate.write(key("10_29"), b"merged, with late data")
+    corporate.delete([key("10-19")])
+
+    assert [gap.first_offset for gap in pinned(corporate, published).gaps] == []
+
+
 def test_every_page_of_a_listing_is_pinned(published: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cdi_dagster.storage.s3._PAGE_KEYS", 10)
     corporate = new_s3_storage()

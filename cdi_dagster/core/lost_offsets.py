@@ -1,0 +1,37 @@
+"""Which objects of an earlier pinned input hold offsets that nothing of the day states any more: records to be lost.
+
+Pure. A gap shows within a day only between two objects; the first, the last or the only object of a Kafka partition
+can go without one, and then nothing but the earlier input tells.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from cdi_dagster.core.object_names import ObjectName
+from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject
+
+
+def lost_objects(before: PinnedInput, now: PinnedInput) -> Sequence[PinnedObject]:
+    """Return the objects of `before`, in its order, that have offsets which no object of `now` states."""
+    spans = _spans(pinned.name for pinned in now.objects)
+    return [pinned for pinned in before.objects if not _is_within(pinned.name, spans)]
+
+
+_Spans = dict[int, list[tuple[int, int]]]
+
+
+def _spans(object_names: Iterable[ObjectName]) -> _Spans:
+    """Return the offsets of each Kafka partition as the fewest spans, in order."""
+    spans: _Spans = defaultdict(list)
+    for name in sorted(object_names, key=lambda name: name.first_offset):
+        of_partition = spans[name.kafka_partition]
+        if of_partition and name.first_offset <= of_partition[-1][1] + 1:
+            of_partition[-1] = (of_partition[-1][0], max(of_partition[-1][1], name.last_offset))
+        else:
+            of_partition.append((name.first_offset, name.last_offset))
+    return spans
+
+
+def _is_within(name: ObjectName, spans: _Spans) -> bool:
+    of_partition = spans.get(name.kafka_partition, [])
+    return any(first <= name.first_offset and name.last_offset <= last for first, last in of_partition)
