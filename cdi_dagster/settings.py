@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from datetime import date, time
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -29,6 +29,7 @@ ENV_FILE_NAME = "cdi.env"
 DEFAULT_HOME = Path(".cdi")
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_MASTER = re.compile(r"local(\[([1-9][0-9]*|\*)(\s*,\s*[1-9][0-9]*)?\])?|yarn|(spark|k8s)://\S+")
 _MEMORY = re.compile(r"[1-9][0-9]*[mg]")
 
 
@@ -278,6 +279,23 @@ class Settings(BaseSettings):
     @classmethod
     def _is_limit(cls, value: str) -> str:
         return parse_reject_limit(value).text
+
+    @field_validator("first_storage_day")
+    @classmethod
+    def _is_past(cls, value: date) -> date:
+        today = datetime.now(UTC).date()
+        if value > today:
+            raise ValueError(f"'{value}' is in the future, so no day could be ingested: write {today} or earlier")
+        return value
+
+    @field_validator("spark_master")
+    @classmethod
+    def _is_master(cls, value: str) -> str:
+        if not _MASTER.fullmatch(value):
+            raise ValueError(
+                f"{value!r} is not a Spark master: write local[*,4], local[2,4], yarn or spark://host:port"
+            )
+        return value
 
     @field_validator("spark_driver_memory")
     @classmethod

@@ -4,6 +4,7 @@ Invents encrypted raw objects, runs the coalescer, and materialises the days thr
 run workers, Spark. The home is `demo_home`, the runs are followed in `demo_runs`; here is the story.
 """
 
+import shlex
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -157,6 +158,7 @@ def _tell_places(console: Console, demo: DemoHome, results: list[DayResult]) -> 
         ("status rows in", str(demo.settings.status_path)),
         ("everything in", str(demo.folder)),
         ("see it", "make dev, then http://127.0.0.1:3000"),
+        ("or by cdi", f". .venv/bin/activate; export CDI_HOME={shlex.quote(str(demo.folder))}"),
     ]
     console.print("[bold]Where to look[/]")
     console.print(facts(rows))

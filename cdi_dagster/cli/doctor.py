@@ -123,7 +123,7 @@ def check_daemon(settings: Settings) -> Finding:
     """Whether the Dagster daemon of DAGSTER_HOME lives; without it no schedule, sensor or queued run starts."""
     home = Path(os.environ.get("DAGSTER_HOME") or settings.dagster_home)
     if not (home / "dagster.yaml").is_file():
-        return note(f"no Dagster home at {home}", "make demo makes one, or set DAGSTER_HOME.")
+        return note(f"no Dagster home at {home}", _dagster_home_mend())
     from dagster import DagsterInstance
 
     with DagsterInstance.from_config(str(home)) as instance:
@@ -138,6 +138,14 @@ def check_daemon(settings: Settings) -> Finding:
     if settings.deployment == "local":
         return note(f"not running ({last})", "make dev starts it; without it schedules and sensors do nothing.")
     return failed(f"not running: {last}", f"Start dagster-daemon with DAGSTER_HOME={home}; no schedule or sensor runs.")
+
+
+def _dagster_home_mend() -> str:
+    from cdi_dagster.cli.demo_home import DEMO_HOME
+
+    if (DEMO_HOME / "dagster_home" / "dagster.yaml").is_file() and not os.environ.get("DAGSTER_HOME"):
+        return f"The demo has one: export CDI_HOME={DEMO_HOME}"
+    return "make demo makes one, or set DAGSTER_HOME."
 
 
 def check_disk(settings: Settings) -> Finding:

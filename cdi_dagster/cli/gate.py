@@ -2,9 +2,12 @@
 
 from datetime import date
 
+from rich.markup import escape
+
+from cdi_dagster.cli.console import progress_console
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError
-from cdi_dagster.core.gate import CoalescerStatus, require_open
+from cdi_dagster.core.gate import CoalescerState, CoalescerStatus, require_open
 from cdi_dagster.settings import Settings
 from cdi_dagster.storage.interface import Storage
 
@@ -28,16 +31,21 @@ def coalescer_status(
 
 def require_gate(
     settings: Settings, corporate: Storage, published: Storage, collection: Collection, day: date, *, override: bool
-) -> None:
-    """Return where the gate is open, or overridden: then nobody is asked.
+) -> CoalescerStatus:
+    """Return the coalescer's status where the gate is open, or overridden: then say what is overridden.
 
     Raises:
         CdiError: the coalescer is not done; the next step names `--override-gate`.
     """
     if override:
-        return
+        status = _status_in_any_case(settings, corporate, published, collection, day)
+        if not status.is_open:
+            text = f"--override-gate: going on though the coalescer is {status.state}: {status.reason}"
+            progress_console().print(escape(text), style="yellow")
+        return status
+    status = coalescer_status(settings, corporate, published, collection, day)
     try:
-        require_open(coalescer_status(settings, corporate, published, collection, day))
+        require_open(status)
     except CdiError as error:
         raise CdiError(
             error.failure_class,
@@ -45,3 +53,15 @@ def require_gate(
             next_step=f"{error.next_step} If you know that the coalescer is done: --override-gate.",
             detail=error.detail,
         ) from error
+    return status
+
+
+def _status_in_any_case(
+    settings: Settings, corporate: Storage, published: Storage, collection: Collection, day: date
+) -> CoalescerStatus:
+    """Return the status; where nobody can even be asked, that: an override is for just such a day."""
+    try:
+        return coalescer_status(settings, corporate, published, collection, day)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not stop who was told to go on
+        reason = f"It could not be asked: {type(error).__name__}: {error}"
+        return CoalescerStatus(state=CoalescerState.UNKNOWN, reason=reason)

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 from cdi_dagster.cli.console import facts, json_option, print_json, progress_console, result_console, size_text
-from cdi_dagster.cli.day_by_hand import DayByHand, only_this_run, recorded, run_job
+from cdi_dagster.cli.day_by_hand import DayByHand, Recorded, only_this_run, recorded, run_job
 from cdi_dagster.cli.options import (
     allow_fewer_offsets_option,
     collection_option,
@@ -84,7 +84,7 @@ def ingest_command(
         if allow_fewer_offsets:
             row.detail["allow_fewer_offsets"] = True
         manifest = _pin(
-            day, allow_empty=allow_empty, allow_fewer_offsets=allow_fewer_offsets, override_gate=override_gate
+            day, row, allow_empty=allow_empty, allow_fewer_offsets=allow_fewer_offsets, override_gate=override_gate
         )
         row.step = "ingest_daily"
         report = _ingest(day, [*_ingest_arguments(day, manifest), *flags], verbose=verbose)
@@ -112,12 +112,16 @@ def ingest_command(
     _show(result_console(), day, report, table_report)
 
 
-def _pin(day: DayByHand, *, allow_empty: bool, allow_fewer_offsets: bool, override_gate: bool) -> str:
+def _pin(day: DayByHand, row: Recorded, *, allow_empty: bool, allow_fewer_offsets: bool, override_gate: bool) -> str:
     """Pin the day behind the gate, and return the URI of the kept manifest: nothing can put another in its place."""
     from cdi_dagster.cli.gate import require_gate
     from cdi_dagster.ingestion.pinning import pin_storage_day, require_unchanged
 
-    require_gate(day.settings, day.corporate, day.published, day.collection, day.storage_day, override=override_gate)
+    gate = require_gate(
+        day.settings, day.corporate, day.published, day.collection, day.storage_day, override=override_gate
+    )
+    if not gate.is_open:
+        row.detail["gate_was"] = f"{gate.state}: {gate.reason}"
     pinned = pin_storage_day(
         day.corporate,
         day.published,

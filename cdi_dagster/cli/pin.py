@@ -1,6 +1,7 @@
 """`cdi pin`: the pinned input of a day, written beside the published records or to a file of one's own."""
 
 import json
+import os
 from datetime import date
 from pathlib import Path
 
@@ -20,6 +21,13 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.pinned_input import PinnedInput
 
 
+def _in_a_folder(ctx: click.Context, parameter: click.Parameter, output: Path | None) -> Path | None:
+    """Refuse a file that cannot be written before anything is pinned."""
+    if output and not os.access(output.parent, os.W_OK | os.X_OK):
+        raise click.BadParameter(f"{output.parent} is no folder that can be written in: make it, or name another.")
+    return output
+
+
 @click.command("pin")
 @corporate_root_option()
 @published_root_option()
@@ -29,6 +37,7 @@ from cdi_dagster.core.pinned_input import PinnedInput
     "-o",
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
+    callback=_in_a_folder,
     metavar="FILE",
     help="Write the manifest here too.",
 )

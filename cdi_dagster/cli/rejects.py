@@ -5,6 +5,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.markup import escape
 
 from cdi_dagster.cli.console import facts, figures_table, json_option, print_json, result_console, saying
 from cdi_dagster.cli.options import (
@@ -16,7 +17,7 @@ from cdi_dagster.cli.options import (
 )
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.places import control_prefix, rejects_prefix
+from cdi_dagster.core.places import control_prefix, rejects_prefix, run_prefix
 from cdi_dagster.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def show_command(
         return
     console = result_console()
     if not reasons:
-        console.print(f"No rejects are kept of {collection.id}, storage day {storage_day}.")
+        console.print(escape(_no_rejects(published, collection, storage_day, correlation_id)))
         return
     by_reason = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
     console.print(
@@ -164,6 +165,17 @@ def _published_day(published: Storage, collection: Collection, storage_day: date
             next_step="Mend the cause, then run the day again: everything is then read again.",
         )
     return read_published_day(published, collection, mark)
+
+
+def _no_rejects(published: Storage, collection: Collection, storage_day: date, correlation_id: str | None) -> str:
+    """Say that nothing was rejected, or that no run could have rejected anything."""
+    day = f"{collection.id}, storage day {storage_day}"
+    runs = f"{control_prefix(collection, storage_day)}runs/"
+    prefix = run_prefix(collection, storage_day, correlation_id) if correlation_id else runs
+    if next(iter(published.list(prefix)), None) is None:
+        run = f"run {correlation_id}" if correlation_id else "run"
+        return f"No {run} of {day}, is there: nothing lies under {published.uri(prefix)}"
+    return f"No rejects are kept of {day}."
 
 
 def _last_run_with_rejects(published: Storage, collection: Collection, storage_day: date) -> str | None:

@@ -19,6 +19,7 @@ from cdi_dagster.core.days import export_day_of, storage_days_between
 from cdi_dagster.core.diagnosis import DayVolume, Diagnosis, day_volume, diagnose
 from cdi_dagster.core.gate import CoalescerStatus
 from cdi_dagster.core.listing import listing_fingerprint
+from cdi_dagster.ingestion.day_volumes import HISTORY_DAYS
 from cdi_dagster.storage.interface import Storage
 
 
@@ -30,7 +31,7 @@ from cdi_dagster.storage.interface import Storage
 @click.option(
     "--usual-days",
     type=click.IntRange(0, 60),
-    default=7,
+    default=HISTORY_DAYS,
     show_default=True,
     help="Days before, whose median is the usual.",
 )

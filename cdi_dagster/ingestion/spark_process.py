@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.log_lines import last_lines
+from cdi_dagster.core.log_lines import last_lines, scrub
 from cdi_dagster.ingestion import process_guard
 from cdi_dagster.ingestion.spark_submit import (
     SparkProcessConfig,
@@ -31,6 +31,7 @@ from cdi_dagster.ingestion.spark_submit import (
 
 _TAIL_LINES = 200
 _OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|Cannot allocate memory|\bMemoryError\b|Container killed .* memory")
+_STACK_FRAME = re.compile(r"\s+at |\s*\.\.\. \d+ more")
 _SPARK_EXIT_OUT_OF_MEMORY = 52  # org.apache.spark.util.SparkExitCode.OOM
 
 
@@ -142,8 +143,13 @@ def verdict(
         return CdiError(
             FailureClass.CLUSTER_LOST, f"{signal_name} ended the Spark process from outside.", detail=detail
         )
-    last = lines.rpartition("\n")[2] or "it left no log"
-    return CdiError(FailureClass.JOB_FAILED, f"Spark ended with exit code {exit_code}: {last}", detail=detail)
+    cause = f"Spark ended with exit code {exit_code}: {_last_word(log_tail) or 'it left no log'}"
+    return CdiError(FailureClass.JOB_FAILED, cause, detail=detail)
+
+
+def _last_word(log_tail: Sequence[str]) -> str:
+    """Return the last line that says something, scrubbed: a stack frame names a place and no cause."""
+    return next((scrub(line) for line in reversed(log_tail) if line.strip() and not _STACK_FRAME.match(line)), "")
 
 
 def _signal_name(exit_code: int) -> str | None:

@@ -49,7 +49,32 @@ def test_a_coalesced_day_is_pinned_and_status_says_so(cdi: Cdi, tmp_path: Path) 
 def test_pinning_a_day_without_objects_says_that_there_are_none(cdi: Cdi) -> None:
     answer = cdi("pin", *DAY, "--override-gate")
     assert answer.exit_code == 1
-    assert answer.stderr.startswith("INPUT_INVALID: There are no objects under file:///")
+    overridden, refused, _ = answer.stderr.splitlines()
+    assert overridden.startswith("--override-gate: going on though the coalescer is NOT_STARTED: ")
+    assert refused.startswith("INPUT_INVALID: There are no objects under file:///")
+
+
+def test_a_manifest_that_cannot_be_written_is_refused_before_anything_is_pinned(cdi: Cdi, home: Path) -> None:
+    sample(cdi)
+    assert cdi("coalesce", *DAY).exit_code == 0
+    answer = cdi("pin", *DAY, "-o", "nowhere/pinned.json")
+    assert (answer.exit_code, "nowhere is no folder that can be written in" in answer.stderr) == (2, True)
+    assert not list(home.rglob("pinned_input.json"))
+
+
+@pytest.mark.parametrize(
+    ("source", "state"), [({}, "NOT_STARTED"), ({"CDI_COALESCER_SOURCE": "batch"}, "UNKNOWN")], ids=["marker", "batch"]
+)
+def test_an_overridden_gate_is_told_with_what_it_was_on_the_terminal_and_in_the_row(
+    cdi: Cdi, home: Path, source: dict[str, str], state: str
+) -> None:
+    no_aws = {"AWS_CONFIG_FILE": os.devnull, "AWS_REGION": "", "AWS_DEFAULT_REGION": ""}
+    answer = cdi("ingest", *DAY, "--override-gate", **no_aws, **source)
+    assert answer.stderr.startswith(f"--override-gate: going on though the coalescer is {state}: ")
+    (row,) = status_rows(home)
+    assert row["Failure"].startswith("INPUT_INVALID: There are no objects")
+    detail = json.loads(row["Detail"])
+    assert (detail["gate_overridden"], detail["gate_was"].partition(":")[0]) == (True, state)
 
 
 def test_ingest_refuses_to_run_beside_the_coalescer_and_starts_nothing(cdi: Cdi, home: Path) -> None:

@@ -46,3 +46,13 @@ def test_parts_that_are_not_there_yet_on_a_laptop_are_notes(cdi: Cdi) -> None:
     assert answer.exit_code == 0
     assert answer.json["checks"]["aws"]["verdict"] == "note"
     assert answer.json["checks"]["daemon"]["text"].startswith("no Dagster home")
+
+
+def test_the_daemon_of_the_demo_is_found_by_its_home(cdi: Cdi, tmp_path: Path) -> None:
+    demo = tmp_path / ".cdi" / "demo" / "dagster_home"
+    demo.mkdir(parents=True)
+    (demo / "dagster.yaml").touch()
+    answer = cdi("doctor", "--only", "daemon", "--json")
+    assert answer.json["checks"]["daemon"]["mend"] == "The demo has one: export CDI_HOME=.cdi/demo"
+    answer = cdi("doctor", "--only", "daemon", "--json", CDI_HOME=".cdi/demo")
+    assert answer.json["checks"]["daemon"]["text"].startswith("not running (it never ran)")

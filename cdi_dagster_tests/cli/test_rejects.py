@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cdi_dagster.core.collections import find_collection
+from cdi_dagster.core.places import run_report_key
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.ingestion.only_ingestion import only_ingestion
 from cdi_dagster.storage import open_storage
@@ -15,7 +16,13 @@ DAY = ("--collection", "data:businessAudit", "--storage-day", "2023-03-26")
 
 
 def test_a_day_without_rejects_says_so_and_an_unpublished_day_is_not_replayed(cdi: Cdi, home: Path) -> None:
+    assert cdi("rejects", "show", *DAY).stdout.startswith("No run of data:businessAudit, storage day 2023-03-26, is")
+    report = home / "published" / run_report_key(find_collection(DAY[1]), date(2023, 3, 26), "a-run")
+    report.parent.mkdir(parents=True)
+    report.write_text("{}")
     assert cdi("rejects", "show", *DAY).stdout.startswith("No rejects are kept of data:businessAudit")
+    answer = cdi("rejects", "show", *DAY, "--correlation-id", "another")
+    assert answer.stdout.startswith("No run another of data:businessAudit")
     answer = cdi("rejects", "replay", *DAY)
     assert answer.exit_code == 1
     assert answer.stderr.startswith("INPUT_INVALID: data:businessAudit, storage day 2023-03-26, is not published")

@@ -48,6 +48,14 @@ def test_an_unexplained_failure_quotes_its_last_log_line_without_payload():
     assert "0123456789abcdef" not in str(error.to_json())
 
 
+def test_an_unexplained_failure_quotes_its_exception_and_no_stack_frame():
+    frames = [f"\tat org.apache.spark.Some.call{number}(Some.scala)" for number in range(30)]
+    tail = ["WARN something", "SparkException: Could not parse Master URL: 'banana'", *frames, "\t... 12 more", ""]
+    error = verdict(1, tail, None, None)
+    assert error.cause == "Spark ended with exit code 1: SparkException: Could not parse Master URL: 'banana'"
+    assert verdict(1, frames, None, None).cause == "Spark ended with exit code 1: it left no log"
+
+
 @pytest.fixture
 def config(tmp_path):
     return SparkProcessConfig(work_folder=tmp_path / "work", grace_seconds=1)

@@ -49,6 +49,14 @@ def test_local_steps_run_a_lost_task_again_unless_told_otherwise(monkeypatch: py
     assert load_settings().spark_master == "local[1,2]"
 
 
+@pytest.mark.parametrize(
+    "master", ["local", "local[2]", "local[*]", "local[*,4]", "local[2, 4]", "yarn", "spark://host:7077", "k8s://host"]
+)
+def test_what_spark_takes_as_a_master_is_taken(monkeypatch: pytest.MonkeyPatch, master: str) -> None:
+    monkeypatch.setenv("CDI_SPARK_MASTER", master)
+    assert load_settings().spark_master == master
+
+
 def test_environment_wins_over_the_file_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ENV_FILE_NAME).write_text("CDI_FIRST_STORAGE_DAY=2023-03-24\nCDI_MAX_REJECTED=5\n")
     monkeypatch.setenv("CDI_HOME", str(tmp_path))
@@ -74,6 +82,10 @@ def test_home_given_as_argument_wins_over_the_environment(monkeypatch: pytest.Mo
         ("CDI_MAX_REJECTED", "101%", "is not a limit"),
         ("CDI_DKS_URL", "dks:8443", "CDI_DKS_URL='dks:8443' is not an address: write https://host:port"),
         ("CDI_FIRST_STORAGE_DAY", "26/03/2023", "is not a day: write it as YYYY-MM-DD"),
+        ("CDI_FIRST_STORAGE_DAY", "2999-01-01", "CDI_FIRST_STORAGE_DAY='2999-01-01' is in the future, so no day could"),
+        ("CDI_SPARK_MASTER", "banana", "CDI_SPARK_MASTER='banana' is not a Spark master: write local[*,4], "),
+        ("CDI_SPARK_MASTER", "local[0]", "is not a Spark master"),
+        ("CDI_SPARK_MASTER", "spark://", "is not a Spark master"),
         ("CDI_DUE_TIME", "half nine", "is not a time of day: write HH:MM"),
         ("CDI_SPARK_DRIVER_MEMORY", "lots", "is not an amount of memory: write 2g or 1500m"),
         ("CDI_SPARK_CONF", "a=b", "CDI_SPARK_CONF: not a JSON object of texts: write {"),
