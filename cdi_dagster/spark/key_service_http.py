@@ -31,6 +31,7 @@ _HEADERS = {"Content-Type": "text/plain; charset=utf-8", "Accept": "application/
 _LONGEST_ANSWER_BYTES = 65_536  # a true answer has some 200
 _FIRST_WAIT_SECONDS = 0.2
 _LONGEST_WAIT_SECONDS = 5.0
+_jitter = wait_random_exponential(multiplier=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS)
 _SHORTEST_TRY_SECONDS = 1.0  # a try at the end of the budget gets a fair chance
 _QUIET_SECONDS = 10.0  # an outage is logged this often, not once for every try of every key
 _RETRIED_STATUSES = frozenset({408, 425, 429})  # and every 5xx
@@ -99,7 +100,10 @@ class KeyServiceHttp:
         tries = 1
 
         def is_over(state: RetryCallState) -> bool:
-            return given_up() or self._clock() + state.upcoming_sleep >= deadline
+            return given_up() or self._clock() >= deadline
+
+        def wait(state: RetryCallState) -> float:
+            return min(_jitter(state), max(deadline - self._clock(), 0.0))
 
         def before_sleep(state: RetryCallState) -> None:
             nonlocal tries
@@ -109,7 +113,7 @@ class KeyServiceHttp:
 
         retrying = Retrying(
             retry=retry_if_exception_type(_TroubleError),
-            wait=wait_random_exponential(multiplier=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS),
+            wait=wait,
             stop=is_over,
             before_sleep=before_sleep,
             sleep=self._sleep,

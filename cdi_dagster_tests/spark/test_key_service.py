@@ -258,13 +258,15 @@ def test_a_service_that_is_restarted_is_found_again() -> None:
 # Trouble that does not
 
 
-def test_a_service_that_stays_away_is_dks_unavailable_within_the_budget() -> None:
+@pytest.mark.parametrize("budget_seconds", [0.5, 3, 120])
+def test_a_service_that_stays_away_is_dks_unavailable_when_the_whole_budget_is_used_up(budget_seconds: float) -> None:
     passing = Time()
     with ScriptedKeyService(afterwards=scripted.status(503)) as service:
-        with KeyServiceClient(config(service), sleep=passing.sleep, clock=passing.clock) as client:
+        settings = config(service, retry_budget_seconds=budget_seconds)
+        with KeyServiceClient(settings, sleep=passing.sleep, clock=passing.clock) as client:
             failure = failure_of(client)
     assert failure.failure_class is FailureClass.DKS_UNAVAILABLE
-    assert 110 < passing.now - 1_000.0 < 120
+    assert passing.now - 1_000.0 == pytest.approx(budget_seconds)
     assert failure.detail["tries"] == len(service.asked) == len(passing.slept) + 1
     assert failure.detail["last_trouble"] == "it answered 503"
     assert f"127.0.0.1:{service.port}" in failure.cause
