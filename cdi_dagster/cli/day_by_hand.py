@@ -4,7 +4,9 @@ What `cdi ingest`, `cdi tables` and `cdi rejects replay` have in common. Not for
 """
 
 import json
+import os
 import re
+import socket
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -82,7 +84,8 @@ def only_this_run(day: DayByHand) -> AbstractContextManager[Any]:
         day.published,
         day.collection,
         day.storage_day,
-        holder=day.correlation_id,
+        # With its process: two that were given the same correlation id are two.
+        holder=f"{day.correlation_id} ({socket.gethostname()}:{os.getpid()})",
         say=lambda text: console.print(escape(text)),
     )
 

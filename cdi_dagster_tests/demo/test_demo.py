@@ -77,7 +77,13 @@ def test_demo_publishes_the_good_day_and_nothing_of_the_bad_one_through_real_run
 def test_demo_that_is_stopped_leaves_nothing_running(tmp_path: Path, how: signal.Signals, exit_code: int) -> None:
     home = tmp_path / "demo"
     process = subprocess.Popen(
-        demo_command(home), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        demo_command(home),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell has what it starts in the background ignore SIGINT, the tests and all below them.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     said = next(line for line in process.stderr if line.startswith("Starting Dagster"))
