@@ -1,5 +1,6 @@
 """`<collection>/daily_records`: one storage day decrypted, cleaned and published, by the Spark job `ingest_daily`."""
 
+from contextlib import suppress
 from dataclasses import asdict
 
 import dagster as dg
@@ -9,7 +10,7 @@ from cdi_dagster import names
 from cdi_dagster.assets.attempts import attempt_values, attempts_metadata
 from cdi_dagster.assets.gate import override_detail, pass_gate
 from cdi_dagster.assets.reject_report import reject_metadata
-from cdi_dagster.assets.steps import Step, recorded_step
+from cdi_dagster.assets.steps import Step, assets_of_run, recorded_step
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport
@@ -25,7 +26,10 @@ from cdi_dagster.resources.interfaces import (
     SparkStep,
     StatusTable,
 )
-from cdi_dagster.storage.interface import Storage
+from cdi_dagster.storage.interface import Storage, StorageError
+
+_MAY_BE_THE_INPUT = (FailureClass.COALESCER_UNKNOWN, FailureClass.COALESCER_NOT_STARTED)
+"""A gate that an object which is gone, or new, has closed: the page of a run that does not pin names that object."""
 
 
 class IngestConfig(dg.Config):
@@ -84,7 +88,13 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
             followed_by=names.table_keys(collection),
         ) as step:
             # Hours may lie between the pin and this moment (a queue, a re-run of this asset alone): look again.
-            status = pass_gate(context, coalescer_status, collection, step.storage_day)
+            try:
+                status = pass_gate(context, coalescer_status, collection, step.storage_day)
+            except CdiError as closed:
+                pins = names.input_key(collection) in assets_of_run(context)
+                if closed.failure_class in _MAY_BE_THE_INPUT and not pins:
+                    _name_what_changed(corporate_storage, published_storage, step)
+                raise
             step.detail |= override_detail(context, collection, status)
             holder, say = step.correlation_id, context.log.info
             with only_ingestion(published_storage, collection, step.storage_day, holder=holder, say=say):
@@ -102,6 +112,14 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
         return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(pinned.fingerprint))
 
     return daily_records
+
+
+def _name_what_changed(corporate: Storage, published: Storage, step: Step) -> None:
+    """Raise INPUT_CHANGED where the pin that the run would read does not hold; return where that cannot be told."""
+    with suppress(StorageError):  # the gate's reason says it too
+        pinned = read_pinned_input(published, step.collection, step.storage_day)
+        if pinned:
+            require_unchanged(corporate, pinned)
 
 
 def _require_pin(published: Storage, step: Step) -> PinnedInput:

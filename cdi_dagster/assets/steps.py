@@ -121,9 +121,14 @@ def recorded_step(
         _put_failed(context, status_table, step, "The run was terminated.")
         raise
     except Exception as error:
-        context.instance.add_run_tags(step.correlation_id, {names.FAILURE_CLASS_TAG: FailureClass.JOB_FAILED.value})
-        _put_failed(context, status_table, step, f"{FailureClass.JOB_FAILED}: {type(error).__name__}")
-        raise
+        # Its text may hold anything: row and alert get the type only.
+        unforeseen = CdiError(
+            FailureClass.JOB_FAILED,
+            f"The step {name} failed with {type(error).__name__}; its error on the run page says where.",
+            next_step="Read the step's error on the run page and report a defect.",
+        )
+        _record_failure(context, status_table, step, unforeseen)
+        raise as_failure(unforeseen, options) from error
 
 
 def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:
@@ -208,7 +213,11 @@ def touches(run: dg.DagsterRun, collection: Collection) -> bool:
 
 
 def _record_failure(context: dg.AssetExecutionContext, status_table: StatusTable, step: Step, error: CdiError) -> None:
-    context.instance.add_run_tags(context.run.run_id, {names.FAILURE_CLASS_TAG: str(error.failure_class)})
+    try:
+        context.instance.add_run_tags(context.run.run_id, {names.FAILURE_CLASS_TAG: str(error.failure_class)})
+    except Exception as tag_error:  # noqa: BLE001
+        # As with the row: raising here would hide why the step failed. The failed runs sensor sets the tag too.
+        context.log.exception(f"The run could not be tagged with its class: {type(tag_error).__name__}")
     # The row of a duplicate would tell downstream readers that the day failed while the other run is at it.
     if error.failure_class is not FailureClass.DUPLICATE_RUN:
         step.cluster_id = error.detail.get("cluster_id", step.cluster_id)

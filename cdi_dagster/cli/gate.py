@@ -35,7 +35,7 @@ def require_gate(
     """Return the coalescer's status where the gate is open, or overridden: then say what is overridden.
 
     Raises:
-        CdiError: the coalescer is not done; the next step names `--override-gate`.
+        CdiError: the coalescer is not done; the next step names `--override-gate`, unless the status has its own.
     """
     if override:
         status = _status_in_any_case(settings, corporate, published, collection, day)
@@ -47,6 +47,8 @@ def require_gate(
     try:
         require_open(status)
     except CdiError as error:
+        if status.next_step:
+            raise
         raise CdiError(
             error.failure_class,
             error.cause,

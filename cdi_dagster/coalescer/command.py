@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from cdi_dagster.coalescer.corporate_root import why_not_corporate_storage
 from cdi_dagster.coalescer.marker import DEFAULT_LEASE_SECONDS
 from cdi_dagster.coalescer.plan import DEFAULT_MAX_BYTES, DEFAULT_MAX_OBJECTS
 from cdi_dagster.coalescer.run import CoalesceProgress, CoalesceSummary, coalesce
@@ -92,10 +93,10 @@ def coalesce_command(as_json: bool, **options: Any) -> None:
 def _require_corporate_storage(storage: Storage) -> None:
     """Return where there is some: a wrong root would look like an empty day, and its marker open the gate for one."""
     with suppress(StorageError):  # the coalescer meets it too, and says so in its marker
-        if next(iter(storage.list("corporate_storage/")), None) is None:
+        if why_not := why_not_corporate_storage(storage):
             raise CdiError(
                 FailureClass.COALESCER_FAILED,
-                f"There is nothing under {storage.uri('corporate_storage/')}: that is not where K2HB writes.",
+                why_not,
                 next_step="Correct the root (--corporate-root, CDI_CORPORATE_ROOT), then run the coalescer again.",
             )
 

@@ -8,16 +8,24 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from itertools import islice
 
+from cdi_dagster.coalescer.corporate_root import why_not_corporate_storage
 from cdi_dagster.coalescer.marker import InvalidMarkerError, Marker, MarkerState, read_marker
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.diagnosis import day_volume
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
+from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_name
 from cdi_dagster.core.places import coalescer_marker_key
 from cdi_dagster.storage.interface import Storage, StorageError
 
 MOST_COUNTED = 1000
 """Of the objects that wait for a coalescer: one page of S3's listing."""
+
+# No override here: it would publish the day without what is gone.
+_BRING_BACK = (
+    "Bring the objects back, from a version or a backup, then have the coalescer run again for the day: its marker "
+    "then holds for them. Find what writes or deletes there besides the coalescer."
+)
 
 
 class MarkerCoalescerStatus:
@@ -48,9 +56,16 @@ class MarkerCoalescerStatus:
             objects = self._corporate.list(collection.corporate_prefix(storage_day))
             # Without a marker only the reason needs them, and a day that is not coalesced may be endless.
             listing = () if running else tuple(islice(objects, None if marker else MOST_COUNTED + 1))
+            why_not = None if marker or listing else why_not_corporate_storage(self._corporate)
         except (InvalidMarkerError, StorageError) as error:
             return CoalescerStatus(
                 state=CoalescerState.UNKNOWN, reason=f"coalescer for {storage_day}: its state cannot be read: {error}"
+            )
+        if why_not:
+            return CoalescerStatus(
+                state=CoalescerState.UNKNOWN,
+                reason=why_not,
+                next_step="Correct the root (--corporate-root, CDI_CORPORATE_ROOT), or mount what should be there.",
             )
         return verdict(marker, listing, storage_day, now=self._clock(), lease_seconds=self._lease_seconds)
 
@@ -113,19 +128,37 @@ def _complete(marker: Marker, listing: Sequence[StoredObject], storage_day: date
     newer = sorted(
         (stored for stored in listing if stored.modified_at > completed_at), key=lambda stored: stored.modified_at
     )
-    if newer:
-        arrived = f"{len(newer)} {'object has' if len(newer) == 1 else 'objects have'} arrived since"
+    # K2HB writes raw objects only, and the coalescer was done.
+    arrived = [stored for stored in newer if not _is_coalesced(stored)]
+    changed = [] if _was_left(marker, listing, without=arrived) else [each for each in newer if _is_coalesced(each)]
+    if arrived and not changed:
+        since = f"{len(arrived)} {'object has' if len(arrived) == 1 else 'objects have'} arrived since"
         return CoalescerStatus(
             state=CoalescerState.NOT_STARTED,
-            reason=f"coalescer for {storage_day} completed at {at}, but {arrived} "
-            f"({newer[0].key.rsplit('/', 1)[-1]} first): run it again",
+            reason=f"coalescer for {storage_day} completed at {at}, but {since} "
+            f"({arrived[0].key.rsplit('/', 1)[-1]} first): run it again",
         )
+    first = f" ({changed[0].key.rsplit('/', 1)[-1]} was written after that)" if changed else ""
     return CoalescerStatus(
         state=CoalescerState.UNKNOWN,
-        reason=f"coalescer for {storage_day} completed at {at}, but its objects have gone or changed since: "
+        reason=f"coalescer for {storage_day} completed at {at}, but its objects have gone or changed since{first}: "
         f"{_volume(marker.objects, marker.offsets)} then, {_volume(len(listing), day_volume(listing).offsets)} now. "
-        "Something else writes there; ingesting what is left would lose records. Find it and bring the objects back",
+        "Something else writes there; ingesting what is left would lose records",
+        next_step=_BRING_BACK,
     )
+
+
+def _was_left(marker: Marker, listing: Sequence[StoredObject], *, without: Sequence[StoredObject]) -> bool:
+    """Whether the coalescer left the rest so, however the clocks of storage and coalescer differ."""
+    keys = {stored.key for stored in without}
+    return listing_fingerprint(stored for stored in listing if stored.key not in keys) == marker.fingerprint
+
+
+def _is_coalesced(stored: StoredObject) -> bool:
+    try:
+        return parse_object_name(stored.key).coalesced
+    except InvalidObjectNameError:
+        return False
 
 
 def _volume(objects: int | None, offsets: int | None) -> str:

@@ -102,7 +102,7 @@ class LatenessReporter:
             runbook=f"{self._options.runbook_url}#late",
             failure_class=failure_class,
             owner=FAILURE_GUIDE[failure_class].owner if failure_class else None,
-            next_step=FAILURE_GUIDE[failure_class].next_step if failure_class else None,
+            next_step=day.coalescer.next_step or FAILURE_GUIDE[failure_class].next_step if failure_class else None,
         )
 
     def _observation(self, day: DayFacts, decision: Decision) -> dg.AssetObservation:

@@ -1,6 +1,7 @@
 """Daily records: only of what was pinned and is still so, one launch, every figure on the page."""
 
 import dagster as dg
+import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
@@ -71,6 +72,36 @@ def test_an_input_that_changed_since_it_was_pinned_stops_the_run_before_any_laun
     assert day.spark.launched == []
 
 
+@pytest.mark.parametrize("state", [CoalescerState.UNKNOWN, CoalescerState.NOT_STARTED])
+def test_a_gate_that_the_changed_input_shut_gives_way_to_the_name_of_the_object(day, state):
+    key = day.put_object("0_9")
+    assert day.run(INPUT).success
+    day.corporate.delete([key])
+    day.status.state = state
+    failure = failure_of(day.run(RECORDS))
+    assert failure["failure_class"] == "INPUT_CHANGED"
+    assert key in failure["cause"]
+    assert "override_gate" not in failure["next_step"]
+    assert day.spark.launched == []
+
+
+@pytest.mark.parametrize("state", [CoalescerState.UNKNOWN, CoalescerState.NOT_STARTED])
+def test_a_gate_that_is_shut_over_an_unchanged_input_keeps_its_class(day, state):
+    day.put_object("0_9")
+    assert day.run(INPUT).success
+    day.status.state = state
+    assert failure_of(day.run(RECORDS))["failure_class"] == f"COALESCER_{state}"
+    assert day.spark.launched == []
+
+
+def test_beside_a_running_coalescer_a_changed_input_is_not_looked_for(day):
+    key = day.put_object("0_9")
+    assert day.run(INPUT).success
+    day.corporate.delete([key])
+    day.status.state = CoalescerState.RUNNING
+    assert failure_of(day.run(RECORDS))["failure_class"] == "COALESCER_RUNNING"
+
+
 def test_daily_records_alone_pass_the_gate_too(day):
     day.put_object("0_9")
     assert day.run(INPUT).success
@@ -136,12 +167,33 @@ def test_a_storage_that_fails_is_told_with_its_place(day, monkeypatch):
     assert "no space left" in failure["cause"]
 
 
-def test_an_unexpected_error_fails_the_step_and_the_status_row(day):
+def test_an_unexpected_error_has_a_class_and_a_next_step_on_the_page_and_only_its_type_in_the_row(day):
     day.put_object("0_9")
-    day.spark.failure = ZeroDivisionError("a defect")
+    day.spark.failure = ZeroDivisionError("a secret")
     result = day.run()
-    assert not result.success
-    assert day.rows.writes[-1].failure == "JOB_FAILED: ZeroDivisionError"
+    failure = failure_of(result)
+    assert failure["failure_class"] == "JOB_FAILED"
+    assert failure["cause"].startswith("The step ingest_daily failed with ZeroDivisionError;")
+    assert failure["runbook"].endswith("#job_failed")
+    assert (failure["owner"], bool(failure["next_step"])) == ("CDI on-call engineer", True)
+    assert "a secret" not in str(failure)
+    assert day.rows.writes[-1].failure == f"JOB_FAILED: {failure['cause']}"
+    assert day.instance.get_run_by_id(result.run_id).tags["cdi/failure_class"] == "JOB_FAILED"
+
+
+def test_an_instance_that_refuses_the_tag_does_not_hide_why_the_step_failed(day, monkeypatch):
+    day.put_object("0_9")
+    day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "403")
+    add_tags = day.instance.add_run_tags
+
+    def refuse(run_id, tags):
+        if "cdi/failure_class" in tags:
+            raise ConnectionError("the run storage does not answer")
+        add_tags(run_id, tags)
+
+    monkeypatch.setattr(day.instance, "add_run_tags", refuse)
+    assert failure_of(day.run())["failure_class"] == "DKS_FORBIDDEN"
+    assert day.rows.writes[-1].failure == "DKS_FORBIDDEN: 403"
 
 
 def test_a_terminated_run_leaves_a_failed_row(day):

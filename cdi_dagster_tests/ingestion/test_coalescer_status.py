@@ -46,7 +46,17 @@ def mark_complete(corporate: Storage, completed_at: datetime) -> str:
     return fingerprint
 
 
+def test_a_root_without_corporate_storage_is_named_and_is_no_day_without_objects(corporate: Storage) -> None:
+    result = status(corporate)
+    assert result.state is CoalescerState.UNKNOWN
+    assert (
+        result.reason == f"There is nothing under {corporate.root}/corporate_storage/: that is not where K2HB writes."
+    )
+    assert "CDI_CORPORATE_ROOT" in str(result.next_step)
+
+
 def test_without_a_marker_it_has_not_started_and_says_what_waits(corporate: Storage) -> None:
+    corporate.write(f"{AUDIT.corporate_prefix(DAY - timedelta(days=1))}data.businessAudit_0_0_9.jsonl.gz", b"x")
     assert status(corporate).state is CoalescerState.NOT_STARTED
     assert status(corporate).reason == "coalescer for 2023-03-26 has not started; there are no objects for it either"
     put_raw(corporate)
@@ -118,6 +128,29 @@ def test_objects_that_vanished_after_completion_close_the_gate(corporate: Storag
     assert result.state is CoalescerState.UNKNOWN
     assert "have gone or changed since: 1 objects then, 1 objects with 5 offsets now" in result.reason
     assert "would lose records" in result.reason
+    assert "Bring the objects back" in str(result.next_step)
+    assert "override" not in str(result.next_step)
+
+
+def test_a_coalesced_object_that_was_written_again_after_completion_has_not_arrived(corporate: Storage) -> None:
+    key = f"{PREFIX}data.businessAudit_0_0_4.jsonl.gz"
+    corporate.write(key, b"whole")
+    mark_complete(corporate, datetime.now(UTC))
+    corporate.write(key, b"cut")
+    put_raw(corporate, "5-9")
+    result = status(corporate)
+    assert result.state is CoalescerState.UNKNOWN
+    assert "changed since (data.businessAudit_0_0_4.jsonl.gz was written after that)" in result.reason
+    assert "Bring the objects back" in str(result.next_step)
+
+
+def test_a_coalescer_whose_clock_is_behind_that_of_storage_is_believed_of_what_it_left(corporate: Storage) -> None:
+    corporate.write(f"{PREFIX}data.businessAudit_0_0_4.jsonl.gz", b"whole")
+    mark_complete(corporate, datetime.now(UTC) - timedelta(minutes=1))
+    put_raw(corporate, "5-9")
+    result = status(corporate)
+    assert result.state is CoalescerState.NOT_STARTED
+    assert "1 object has arrived since (data.businessAudit_0_5-9.jsonl.gz first)" in result.reason
 
 
 @pytest.mark.parametrize("content", [b"", b"{half", b"[]", b'{"state": "COMPLETE"}'])
