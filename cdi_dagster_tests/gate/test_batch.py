@@ -83,6 +83,7 @@ def test_the_setting_chooses_who_is_asked_by_dagster_and_terminal(name, says, tm
     roots = {"corporate_root": settings.corporate_root, "published_root": settings.published_root}
     resource = CoalescerStatusResource(source=settings.coalescer_source, **roots)
     corporate, published = (open_storage(root) for root in roots.values())
+    corporate.write(f"{AUDIT.corporate_prefix(DAY - timedelta(days=1))}{AUDIT.topic}_0_0_9.jsonl.gz", b"x")
     assert says in resource.create_resource(dg.build_init_resource_context()).status(AUDIT, DAY).reason
     assert says in coalescer_status(settings, corporate, published, AUDIT, DAY).reason
 
