@@ -12,10 +12,11 @@ import pytest
 from cdi_dagster_tests.cli.conftest import Answer, Cdi
 
 DAY = ("--collection", "data:businessAudit", "--storage-day", "2023-03-26")
+DAY_BEFORE = ("--collection", "data:businessAudit", "--storage-day", "2023-03-25")
 
 
-def sample(cdi: Cdi) -> Answer:
-    answer = cdi("sample", *DAY, "--records", "120", "--objects", "6", "--json")
+def sample(cdi: Cdi, of: tuple[str, ...] = DAY) -> Answer:
+    answer = cdi("sample", *of, "--records", "120", "--objects", "6", "--json")
     assert answer.exit_code == 0, answer.stderr
     return answer
 
@@ -46,7 +47,25 @@ def test_a_coalesced_day_is_pinned_and_status_says_so(cdi: Cdi, tmp_path: Path) 
     assert (day["objects"], day["bytes"], day["offsets"]) == (3, written["bytes"], 120)
 
 
+def test_a_day_of_which_an_object_is_gone_is_not_to_be_overridden(cdi: Cdi, home: Path) -> None:
+    sample(cdi)
+    assert cdi("coalesce", *DAY).exit_code == 0
+    next(path for path in (home / "corporate").rglob("*.jsonl.gz") if path.is_file()).unlink()
+    answer = cdi("pin", *DAY)
+    assert answer.stderr.startswith("COALESCER_UNKNOWN: ")
+    assert "Next: Bring the objects back" in answer.stderr
+    assert "override" not in answer.stderr
+
+
+def test_a_root_without_corporate_storage_is_named(cdi: Cdi, tmp_path: Path) -> None:
+    root = (tmp_path / "elsewhere").as_uri()
+    answer = cdi("pin", *DAY, "--corporate-root", root)
+    assert answer.stderr.startswith(f"COALESCER_UNKNOWN: There is nothing under {root}/corporate_storage/")
+    assert "override" not in answer.stderr
+
+
 def test_pinning_a_day_without_objects_says_that_there_are_none(cdi: Cdi) -> None:
+    sample(cdi, DAY_BEFORE)
     answer = cdi("pin", *DAY, "--override-gate")
     assert answer.exit_code == 1
     overridden, refused, _ = answer.stderr.splitlines()
@@ -68,6 +87,7 @@ def test_a_manifest_that_cannot_be_written_is_refused_before_anything_is_pinned(
 def test_an_overridden_gate_is_told_with_what_it_was_on_the_terminal_and_in_the_row(
     cdi: Cdi, home: Path, source: dict[str, str], state: str
 ) -> None:
+    sample(cdi, DAY_BEFORE)
     no_aws = {"AWS_CONFIG_FILE": os.devnull, "AWS_REGION": "", "AWS_DEFAULT_REGION": ""}
     answer = cdi("ingest", *DAY, "--override-gate", **no_aws, **source)
     assert answer.stderr.startswith(f"--override-gate: going on though the coalescer is {state}: ")

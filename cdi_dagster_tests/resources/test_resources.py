@@ -44,6 +44,8 @@ def test_assets_get_the_plain_objects_behind_the_resources_and_nothing_is_made(t
         status_table=StatusTableResource(folder=str(tmp_path / "status"), **table),
     )
     assert given["storage"].root == root
+    assert not (tmp_path / "corporate").exists()
+    given["storage"].write("corporate_storage/of_another_day", b"x")
     assert given["coalescer"].status(REGISTRY[0], date(2023, 3, 26)).state == "NOT_STARTED"
     assert isinstance(given["table"], expected)
     assert not (tmp_path / "status").exists()
