@@ -133,7 +133,8 @@ def test_the_gate_in_a_real_dagster_from_the_tick_to_the_day_that_is_coalesced_a
     assert on_time_run.dagster_run.tags["cdi/launched_by"] == "schedule"
     assert 0 <= on_time_run.create_timestamp.timestamp() - due_at.timestamp() < 60
     skipped = until(lambda: dagster.ticks(CLOSED_SCHEDULE), 30, "the closed schedule has ticked")[0]
-    assert "coalescer NOT_STARTED" in skipped.skip_reason
+    # Both locations have the same days: at that moment a run of the other one's may be at work on it.
+    assert any(words in skipped.skip_reason for words in ("coalescer NOT_STARTED", "is at work"))
     assert "The sensor launches it" in skipped.skip_reason
     assert "30 records by offsets" in skipped.skip_reason
 
