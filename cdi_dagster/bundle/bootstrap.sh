@@ -32,4 +32,4 @@ echo "Checking the hashes of $bundle_uri"
     --find-links "$fetched/wheels" --require-hashes -r "$fetched/requirements.txt"
 cp -R "$fetched/entry_points" "$prefix/entry_points"
 cp "$fetched/log4j2.json" "$prefix/log4j2.json"
-"$prefix/venv/bin/python" -c 'import cdi_dagster.spark, boto3, dagster_pipes, isal, orjson; print("cdi: bundle installed")'
+"$prefix/venv/bin/python" -c 'import cdi_dagster.spark, boto3, dagster_pipes, isal, msgspec, orjson; print("cdi: bundle installed")'

@@ -19,7 +19,17 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 
 PACKAGES = ("core", "storage", "spark")
 """What runs on the cluster, and nothing else."""
-REQUIREMENTS = ("boto3", "cryptography", "dagster-pipes", "isal", "orjson", "pybase64", "tenacity", "urllib3")
+REQUIREMENTS = (
+    "boto3",
+    "cryptography",
+    "dagster-pipes",
+    "isal",
+    "msgspec",
+    "orjson",
+    "pybase64",
+    "tenacity",
+    "urllib3",
+)
 """What those packages import. PySpark is not among them: the cluster brings its own."""
 PYTHON_VERSION = "3.11"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")

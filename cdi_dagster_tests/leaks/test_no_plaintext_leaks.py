@@ -45,18 +45,18 @@ RECORDS = "business_audit/daily_records"
 BROKEN_ENGINE = """
 import sys
 if any("worker_daemon" in part for part in sys.orig_argv):
-    from cdi_dagster.spark.records import decrypt, engine
+    from cdi_dagster.spark.records import decrypt, fast
     data_keys = []
     def decryptor(data_key, ordinary=decrypt._decryptor):
         data_keys.append(data_key)
         return ordinary(data_key)
-    def try_record(plaintext, *rest):
+    def write(plaintext, *rest):
         try:
             raise ValueError(plaintext.decode())
         except ValueError as cause:
             cause.add_note(repr(data_keys))
             raise RuntimeError(plaintext, data_keys, plaintext.decode()) from cause
-    decrypt._decryptor, engine.try_record = decryptor, try_record
+    decrypt._decryptor, fast.write = decryptor, write
 """
 
 # And this makes a row of the tables fail in Spark itself, whose errors quote what they fail on.
@@ -251,7 +251,7 @@ def test_a_failing_run_leaves_none(
         run = installation.run(day, service)
     assert run.failure["failure_class"] == expected
     if trouble == "unforeseen":
-        assert "RuntimeError in try_record" in run.failure["cause"]
+        assert "RuntimeError in write" in run.failure["cause"]
     assert rows_of(installation, day) == []
     installation.require_no_leak(run)
 

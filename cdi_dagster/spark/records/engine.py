@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.ingest_report import RejectReason
+from cdi_dagster.spark.records import fast
 from cdi_dagster.spark.records.decrypt import Asked, DecryptorCache, decrypt
 from cdi_dagster.spark.records.envelope import Envelope, parse_envelope
-from cdi_dagster.spark.records.fast import try_record
 from cdi_dagster.spark.records.keys import KeyRef, KeyResolver
 from cdi_dagster.spark.records.plain import make_record
 from cdi_dagster.spark.records.rejection import RejectedError
@@ -120,24 +120,15 @@ class RecordEngine:
             CdiError: as `process`.
         """
         # Stage by stage, not record by record: the code and tables of one stage stay in the processor's cache.
-        rejects = begun.rejects
-        records: list[bytes] = []
-        fallbacks = 0
-        for index, plaintext, modified, rules in self._decrypt(begun):
-            record = try_record(plaintext, modified, rules)
-            if record is None:
-                fallbacks += 1
-                try:
-                    record = make_record(plaintext, modified, rules)
-                except RejectedError as error:
-                    rejects.append(_reject(index, error))
-                    continue
-            records.append(record)
-        rejects.sort(key=lambda reject: reject.index)
-        records.append(b"")
-        return BlockResult(
-            records=b"\n".join(records), published=len(records) - 1, rejects=tuple(rejects), fallbacks=fallbacks
-        )
+        decrypted = self._decrypt(begun)
+        written = [fast.write(plaintext, modified, rules) for _, plaintext, modified, rules in decrypted]
+        records = _finished_at_once(decrypted, written)
+        published, fallbacks = len(written), 0
+        if records is None:
+            finished, fallbacks = _finished_one_by_one(decrypted, written, begun.rejects)
+            records, published = b"".join(finished), len(finished)
+        begun.rejects.sort(key=lambda reject: reject.index)
+        return BlockResult(records=records, published=published, rejects=tuple(begun.rejects), fallbacks=fallbacks)
 
     def _parse(self, envelopes: Sequence[bytes], rejects: list[Reject]) -> list[tuple[int, Envelope]]:
         parsed = []
@@ -159,6 +150,35 @@ class RecordEngine:
             else:
                 decrypted.append((index, plaintext, modified, rules))
         return decrypted
+
+
+def _finished_at_once(decrypted: Sequence[_Decrypted], written: Sequence[bytes | None]) -> bytes | None:
+    """Return the records of a block, of an ordinary one: `fast` makes all of them, by the same rules. Else None."""
+    if not decrypted:
+        return b""
+    rules = decrypted[0][3]
+    if None in written or any(others is not rules for _, _, _, others in decrypted):
+        return None
+    return fast.finish(b"\n".join([*written, b""]), rules)
+
+
+def _finished_one_by_one(
+    decrypted: Sequence[_Decrypted], written: Sequence[bytes | None], rejects: list[Reject]
+) -> tuple[list[bytes], int]:
+    """Return the records, and how many of them the plain algorithm was needed for."""
+    records = []
+    fallbacks = 0
+    for (index, plaintext, modified, rules), text in zip(decrypted, written, strict=True):
+        record = None if text is None else fast.finish(text, rules)
+        if record is None:
+            fallbacks += 1
+            try:
+                record = make_record(plaintext, modified, rules)
+            except RejectedError as error:
+                rejects.append(_reject(index, error))
+                continue
+        records.append(record + b"\n")
+    return records, fallbacks
 
 
 def _reject(index: int, error: RejectedError) -> Reject:

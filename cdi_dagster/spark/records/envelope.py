@@ -1,10 +1,12 @@
 """From a stored line to what the engine needs of its envelope.
 
-Nothing is decrypted here. Internal to `records`.
+An ordinary line is read by msgspec, which makes only what the engine needs; any other by orjson; and what orjson reads
+otherwise than the record contract, or not at all, by Python's `json`. Nothing is decrypted here. Internal to `records`.
 """
 
 from typing import Any, NamedTuple, NoReturn
 
+import msgspec
 import orjson
 
 from cdi_dagster.core.ingest_report import RejectReason
@@ -36,6 +38,27 @@ class Envelope(NamedTuple):
 _new = tuple.__new__  # half the price of NamedTuple's own constructor, twice for every line
 
 
+class _Encryption(msgspec.Struct, gc=False, rename="camel"):
+    key_encryption_key_id: str
+    encrypted_encryption_key: str
+    initialisation_vector: str
+
+
+class _Message(msgspec.Struct, gc=False):
+    ciphertext: str = msgspec.field(name="dbObject")
+    encryption: _Encryption
+    db: str = ""
+    collection: str = ""
+    modified: str | None = msgspec.field(name="_lastModifiedDateTime", default=None)
+
+
+class _Line(msgspec.Struct, gc=False):
+    message: _Message
+
+
+_read = msgspec.json.Decoder(_Line).decode
+
+
 def parse_envelope(line: bytes, default_rules: Rules) -> Envelope:
     """Read one line.
 
@@ -46,6 +69,36 @@ def parse_envelope(line: bytes, default_rules: Rules) -> Envelope:
     Raises:
         RejectedError: `envelope` or `encryption`.
     """
+    return _ordinary(line, default_rules) or _any(line, default_rules)
+
+
+def _ordinary(line: bytes, default_rules: Rules) -> Envelope | None:
+    """Read a line whose fields are all as they should be; None for any other."""
+    if not line.isascii():  # msgspec checks all that it passes over, but not that it is UTF-8
+        return None
+    try:
+        message = _read(line).message
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    ciphertext, encryption = message.ciphertext, message.encryption
+    key_id, encrypted_key = encryption.key_encryption_key_id, encryption.encrypted_encryption_key
+    initialisation_vector = encryption.initialisation_vector
+    if not (key_id and encrypted_key and initialisation_vector):
+        return None
+    if len(line) - len(ciphertext) - len(encrypted_key) > json_text.MAX_DEPTH:  # room for that many brackets
+        return None
+    db, name = message.db, message.collection
+    fields = (
+        ciphertext,
+        _new(KeyRef, (key_id, encrypted_key)),
+        initialisation_vector,
+        rules_for(db, name) if db and name else default_rules,
+        message.modified or "",
+    )
+    return _new(Envelope, fields)
+
+
+def _any(line: bytes, default_rules: Rules) -> Envelope:
     try:
         return _envelope(orjson.loads(line), default_rules, exact=False)
     except (orjson.JSONDecodeError, _NotExactError):

@@ -1,19 +1,23 @@
 r"""The fast path: the same bytes as `plain`, or "not mine".
 
-A payload is parsed once and written once by orjson, sorted; what the contract asks beyond that is done on the written
-text, where C code finds it. That text is what `plain` makes, too, wherever this module does not give up:
+A payload is parsed once and written once by orjson, sorted (`write`); what the contract asks beyond that is done on the
+written text, where C code finds it, and on that of many records at once (`finish`). That text is what `plain` makes
+too, wherever this module does not give up:
 
 - its quotes are all escaped inside strings, so an unescaped quote begins or ends a string, and a string between
   `[:[,]` and `[,}\]]` is a value, one before `:` a key;
 - orjson writes what `json` writes except floats that either of them writes with an exponent (an integer beyond 64
   bits becomes such a float), and refuses half surrogates, NaN and nesting beyond 254 levels;
 - replacing text inside values changes neither the order nor the number of keys; keys that would change are left to
-  `plain`, but for keys that are alone in their object (`$oid`, `$date`).
+  `plain`, but for keys that are alone in their object (`$oid`, `$date`);
+- a record's text holds no newline, begins with `{` and ends with `}`: no pattern finds anything across two of them,
+  since what it begins in a string it ends at that string's quote.
 
 Internal to `records`. Whatever is added here needs its reason above and the differential test behind it.
 """
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -25,29 +29,23 @@ from cdi_dagster.spark.records.rules import Rules
 _CLOCK = rb"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{3}"
 # Days that exist in every year; 29 February is left to `_unusual_date`.
 _DAY = rb"(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
+_BEGINS = rb'(?<=[:\[,])"'
+_ENDS = rb'"(?=[,}\]])'
+_TO_SIGN: Final = len('"2020-05-21T17:18:15.693')
+# Dates are looked for by the character that follows their milliseconds, rare ones both; so this looks back from there.
+_USUAL_DATE = re.compile(_BEGINS + rb"[1-9][0-9]{3}-" + _DAY + rb"T" + _CLOCK + rb"(?:Z|\+0000)" + _ENDS)
 _DIGIT = rb"[0-9\x80-\xff]"  # a digit, or a byte of a digit of another script
-# It starts with T, a rare letter that memchr finds, and looks back for the day. Without group 1 it is a date in UTC
-# that surely exists; group 1 is anything else that may be a date, or end like one.
-_DATE_FROM_T = re.compile(
-    rb"T(?:"
-    rb'(?<=[:\[,]"[1-9][0-9]{3}-' + _DAY + rb"T)" + _CLOCK + rb'(?:Z|\+0000)"(?=[,}\]])|'
-    rb"(?<=" + _DIGIT + rb"T)(" + _DIGIT + rb"+:" + _DIGIT + rb"+:" + _DIGIT + rb"+\." + _DIGIT + rb"+"
-    rb"(?:Z|\+" + _DIGIT + rb'+)(?:\\n)?"(?=[,}\]]))'
-    rb")"
-)
-_BEFORE_T: Final = len(b'"2020-05-21')
-_TO_MILLISECONDS: Final = len(b'"2020-05-21T17:18:15.693')
-_DATE_SHAPED = re.compile(
-    rb'(?<=[:\[,])"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}(?:Z|\+[0-9]{4})(?:\\n)?"'
-)
+_END = rb"(?:Z|\+" + _DIGIT + rb"+)(?:\\n)?"
+_END_OF_DATE = re.compile(rb"(?<=" + _DIGIT + rb")" + _END + _ENDS)
+_MAYBE_DATE = re.compile(_BEGINS + rb"(D-D-DTD:D:D\.D".replace(b"D", _DIGIT + b"+") + _END + rb")" + _ENDS)
 _CHECKED_DATE_TEXT = re.compile(
     r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}T" + _CLOCK.decode() + r"(?:Z|\+(?:[01][0-9]|2[0-3])[0-5][0-9])"
 )
 _USUAL_DATE_TEXT = re.compile((rb"[1-9][0-9]{3}-" + _DAY + rb"T" + _CLOCK + rb"(?:Z|\+0000)").decode())
 
+_POSITIVE_EXPONENT = re.compile(rb"(?<=[0-9]e)\+[0-9]+[,}\]]")
 # Each starts with one rare character, that memchr finds, and looks around it: several times faster than `in`.
 _NEGATIVE_EXPONENT = re.compile(rb"-(?<=[0-9]e-)[0-9]+[,}\]]")
-_POSITIVE_EXPONENT = re.compile(rb"\+(?<=[0-9]e\+)[0-9]+[,}\]]")
 _TINY_FLOAT = re.compile(rb"\.(?<=0\.)[0]000")
 _ARCHIVED = re.compile(rb"_[a]rchived")
 
@@ -64,20 +62,17 @@ _MEMBER_ODD_DATE_OBJECT = re.compile(rb':\{"\$date":[^{\[]')
 _LONE_DOLLAR_KEY = re.compile(rb'\{"\$([A-Za-z]+":(?:"[^"\\]*"|[-0-9.]+|null|true|false|\{"d_date":"[^"\\]*"\})\})')
 
 _LAST_MODIFIED: Final = "_lastModifiedDateTime"
-# The dates that every record gets stand in the written text as one control character (which nothing else in JSON text
-# does, unescaped) until the other dates are wrapped: found in no time, and not taken for dates once more.
-_LAST_MODIFIED_MARK: Final = b"\x01"
-_STAMP_MARK: Final = b"\x02"
-_LAST_MODIFIED_FRAGMENT: Final = orjson.Fragment(_LAST_MODIFIED_MARK)
-_STAMP_FRAGMENT: Final = orjson.Fragment(_STAMP_MARK)
+# Ends a wrapped date until all are wrapped; unescaped, no other control character is in the text but the newlines.
+_WRAPPED: Final = b"\x01"
 _SORT_KEYS: Final = orjson.OPT_SORT_KEYS
 
 _loads = orjson.loads
 _dumps = orjson.dumps
+_fragment = orjson.Fragment
 
 
-def try_record(plaintext: bytes, modified: str, rules: Rules) -> bytes | None:
-    """Return the canonical record of one payload, or None where only `plain` knows (a reject, too).
+def write(plaintext: bytes, modified: str, rules: Rules) -> bytes | None:
+    """Return the text of one payload's record, to be finished; None where only `plain` knows (a reject, too).
 
     Args:
         plaintext: the decrypted dbObject.
@@ -90,36 +85,28 @@ def try_record(plaintext: bytes, modified: str, rules: Rules) -> bytes | None:
         return None
     if type(record) is not dict:
         return None
-    stamp = b""
     if rules.audit:
         audit_type = record.get("auditType")
         record = record.get("context")
         if type(record) is not dict or not record or not audit_type:
             return None
-        stamp = _stamp(record, audit_type, modified)
+        record["AUDIT_EVENT"] = audit_type
+        usual = _USUAL_DATE_TEXT.fullmatch(modified)
+        record["TIME_STAMP"] = record["TIME_STAMP_ORIG"] = _wrapped(modified) if usual else modified
     stated = _last_modified(record)
     if stated is None or not _USUAL_DATE_TEXT.fullmatch(stated):
         return None
-    record[_LAST_MODIFIED] = _LAST_MODIFIED_FRAGMENT
+    record[_LAST_MODIFIED] = _wrapped(stated)
     if "_id" in record and not _wrap_id(record):
         return None
     try:
-        text = _dumps(record, None, _SORT_KEYS)
+        return _dumps(record, None, _SORT_KEYS)
     except orjson.JSONEncodeError:
         return None
-    return finish(text, _wrapped(stated), stamp, rules)
 
 
-def _stamp(context: dict[str, Any], audit_type: Any, modified: str) -> bytes:
-    """Stamp an audit record with its type and time; return what its time's mark stands for."""
-    usual = _USUAL_DATE_TEXT.fullmatch(modified) is not None
-    context["AUDIT_EVENT"] = audit_type
-    context["TIME_STAMP"] = context["TIME_STAMP_ORIG"] = _STAMP_FRAGMENT if usual else modified
-    return _wrapped(modified) if usual else b""
-
-
-def _wrapped(date: str) -> bytes:
-    return b'{"d_date":"%bZ"}' % date[:23].encode()
+def _wrapped(date: str) -> orjson.Fragment:
+    return _fragment(f'{{"d_date":"{date[:23]}\x01')
 
 
 def _last_modified(record: dict[str, Any]) -> str | None:
@@ -144,14 +131,21 @@ def _wrap_id(record: dict[str, Any]) -> bool:
     return True
 
 
-def finish(text: bytes, last_modified: bytes, stamp: bytes, rules: Rules) -> bytes | None:
-    """Wrap dates and sanitise, on the written text, or return None."""
+def finish(text: bytes, rules: Rules) -> bytes | None:
+    """Wrap dates and sanitise; return None where `plain` has to look at one of the records.
+
+    Args:
+        text: what `write` returned: of one record, or of many, each with a newline after it, for a third of the time.
+        rules: those that all of them were written by.
+    """
     if _NEGATIVE_EXPONENT.search(text) or _TINY_FLOAT.search(text):
         return None
-    wrapped = _wrap_dates(text)
-    if wrapped is None or (b"+" in wrapped and _POSITIVE_EXPONENT.search(wrapped)):
-        return None
-    text = wrapped.replace(_LAST_MODIFIED_MARK, last_modified).replace(_STAMP_MARK, stamp)
+    for sign in (b"+", b"Z"):
+        wrapped = _wrap_dates(text, sign)
+        if wrapped is None:
+            return None
+        text = wrapped
+    text = text.replace(_WRAPPED, b'Z"}')
     if b"\\" in text:
         if rules.drops_line_breaks:
             if _LINE_BREAK_IN_KEY.search(text):
@@ -171,49 +165,72 @@ def finish(text: bytes, last_modified: bytes, stamp: bytes, rules: Rules) -> byt
     return text
 
 
-def _wrap_dates(text: bytes) -> bytes | None:
-    """Wrap every date in the text, or return None where `plain` has to look."""
+def _wrap_dates(text: bytes, sign: bytes) -> bytes | None:
+    """Wrap every date whose milliseconds this sign follows, or return None where `plain` has to look."""
     pieces: list[bytes] = []
     done = 0
-    for match in _DATE_FROM_T.finditer(text):
-        start = match.start() - _BEFORE_T
-        if match.lastindex is None:
-            pieces += (text[done:start], b'{"d_date":', text[start : start + _TO_MILLISECONDS], b'Z"}')
-        elif not text[text.rfind(b'"', 0, match.start()) : match.end()].isascii():
-            return None
-        elif start < 0 or not _DATE_SHAPED.match(text, start):
-            continue
-        else:
-            date = _unusual_date(text[start + 1 : match.end() - 1].decode())
+    for place in _places(sign, text):
+        start = place - _TO_SIGN
+        if match := _USUAL_DATE.match(text, start):
+            pieces += (text[done:start], b'{"d_date":', text[start:place], _WRAPPED)
+            done = match.end()
+        elif match := _END_OF_DATE.match(text, place):
+            start = text.rfind(b'"', 0, place)
+            date = _unusual_date(text, start)
             if date is None:
                 return None
-            pieces += (text[done:start], b'{"d_date":"', date.encode(), b'"}')
-        done = match.end()
+            if date:
+                pieces += (text[done:start], b'{"d_date":"', date, _WRAPPED)
+                done = match.end()
+        elif _POSITIVE_EXPONENT.match(text, place):
+            return None
     if not done:
         return text
     pieces.append(text[done:])
     return b"".join(pieces)
 
 
-def _unusual_date(text: str) -> str | None:
-    """Write a date that is not in UTC, or may not exist, or return None where `plain` has to look."""
-    if not _CHECKED_DATE_TEXT.fullmatch(text):
+def _places(part: bytes, text: bytes) -> Iterator[int]:
+    place = text.find(part)
+    while place >= 0:
+        yield place
+        place = text.find(part, place + 1)
+
+
+def _unusual_date(text: bytes, start: int) -> bytes | None:
+    """Write, up to its Z, the date that begins here, which is not in UTC or may not exist.
+
+    Empty where it is no date after all; None where `plain` has to look.
+    """
+    match = _MAYBE_DATE.match(text, start)
+    if not match:
+        return b""
+    if not match[1].isascii():
+        return None
+    date = match[1].decode()
+    if not is_date_shaped(date.replace("\\n", "\n")):
+        return b""
+    if not _CHECKED_DATE_TEXT.fullmatch(date):
         return None
     try:
-        moment = datetime.fromisoformat(text).astimezone(UTC)
+        moment = datetime.fromisoformat(date).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{text[20:23]}Z" if moment.year >= 1000 else None
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{date[20:23]}".encode() if moment.year >= 1000 else None
 
 
 def _rename_dollars(text: bytes) -> bytes | None:
     """Replace every `$`, or return None where that would change keys that have neighbours."""
-    if _DOLLAR_IN_KEY.search(text):
+    if _has_dollar_key(text):
         text = _MEMBER_DATE_OBJECT.sub(rb":\1", text)  # its date is wrapped already: once is enough
         if _MEMBER_ODD_DATE_OBJECT.search(text):
             return None
         text = _LONE_DOLLAR_KEY.sub(rb'{"d_\1', text)
         # What is left has neighbours, among which it would move.
-        if _DOLLAR_IN_KEY.search(text):
+        if _has_dollar_key(text):
             return None
     return text.replace(b"$", b"d_")
+
+
+def _has_dollar_key(text: bytes) -> bool:
+    return any(_DOLLAR_IN_KEY.match(text, place) for place in _places(b"$", text))

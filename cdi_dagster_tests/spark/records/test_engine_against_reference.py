@@ -102,3 +102,59 @@ def test_engine_and_reference_agree_on_damaged_lines(line: bytes, at: int) -> No
     assert_same(line, "core:claimant")
     assert_same(whole[:at] + line + whole[at:], "core:claimant")
     assert_same(json.dumps({"message": line.decode("latin-1")}).encode(), "core:claimant")
+
+
+@fuzzed_less
+@given(data=st.data(), collection_id=st.sampled_from(COLLECTION_IDS))
+def test_a_block_gives_what_its_envelopes_give_one_by_one(data: st.DataObject, collection_id: str) -> None:
+    audit = collection_id == "data:businessAudit"
+    lines = data.draw(st.lists(envelopes(payloads(audit=audit)), min_size=2, max_size=6))
+    expected = [reference.record_of(line, collection_id, unwrap) for line in lines]
+
+    result = RecordEngine(find_collection(collection_id), ReversedKeys()).process(lines)
+
+    assert result.records == b"".join(record + b"\n" for record, _ in expected if record is not None)
+    assert result.published == sum(record is not None for record, _ in expected)
+    assert [(reject.index, reject.reason) for reject in result.rejects] == [
+        (index, reason) for index, (_, reason) in enumerate(expected) if reason is not None
+    ]
+
+
+_PASSED_OVER = st.one_of(
+    st.sampled_from(
+        [
+            *(
+                b'"\\q"',
+                b'"\x01"',
+                b'"\t"',
+                b'"\x7f"',
+                b'"\\ud800"',
+                b'"\\u12"',
+                b'"\xc3\xa9"',
+                b'"\xff"',
+                b'"\xed\xa0\x80"',
+            ),
+            *(b"01", b"1.", b".5", b"-", b"1e", b"1E400", b"-0", b"NaN", b"Infinity", b"tru", b"9" * 5000, b"1.5e-7"),
+            *(b"[1,]", b"[1 2]", b'{"a":1,}', b'{"a" 1}', b"{1:2}", b'{"\xff":1}', b'{"a":{"b":[]}}', b"", b" \r\n1\t"),
+            *(b'1,"message":{"dbObject":"","encryption":{}}', b'1,"message":1', b'1,"m\\u0065ssage":null'),
+        ]
+    ),
+    st.sampled_from([100, 990, 1000, 1021, 1022, 1023, 1024, 1025, 5000]).map(lambda n: b"[" * n + b"]" * n),
+    st.binary(max_size=4),
+)
+
+
+@fuzzed_less
+@given(
+    value=_PASSED_OVER,
+    place=st.sampled_from([b'{"x":%b,"message":', b'{"message":{"x":%b,"dbObject":']),
+    at_end=st.booleans(),
+)
+def test_engine_and_reference_agree_on_what_stands_beside_the_message(value: bytes, place: bytes, at_end: bool) -> None:
+    line = json.dumps({"message": message_for(b'{"a":"$"}')}, separators=(",", ":")).encode()
+    if at_end:
+        line = line[:-1] + b',"x":' + value + b"}"
+    else:
+        before = place.replace(b'"x":%b,', b"")
+        line = line.replace(before, place.replace(b"%b", value), 1)
+    assert_same(line, "core:claimant")
