@@ -13,7 +13,7 @@ from cdi_dagster.core.ingest_report import ObjectCounts, RejectReason, RejectSam
 from cdi_dagster.core.pinned_input import PinnedObject
 from cdi_dagster.spark.progress import ProgressSender
 from cdi_dagster.spark.reading import MAX_ENVELOPE_BYTES, EnvelopeBlock, EnvelopeReader, OverlongEnvelope
-from cdi_dagster.spark.records.engine import BegunBlock, RecordEngine, wait_for_keys
+from cdi_dagster.spark.records.engine import BegunBlock, RecordEngine
 from cdi_dagster.spark.writing import PartsWriter, overlong_reject_line, reject_line
 
 SAMPLES_PER_REASON: Final = 5
@@ -115,7 +115,7 @@ class ObjectsIngestion:
         while self._begun and (
             len(self._begun) > most_blocks or self._begun_bytes > most_bytes or self._begun[0][2].is_ready
         ):
-            wait_for_keys([begun for _, _, begun in self._begun])
+            self._engine.wait([begun for _, _, begun in self._begun])
             tally, block, begun = self._begun.popleft()
             self._begun_bytes -= block.size_bytes
             self._finish(tally, block, begun)

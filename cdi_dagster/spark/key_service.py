@@ -33,6 +33,9 @@ __all__ = [
 _LONGEST_ENCRYPTED_KEY = 8_192
 _LONGEST_KEY_ID = 1_024
 
+# Answers that come sooner are asked for one after the other: threads that take turns at Python cost more than waiting.
+_QUICK_SECONDS = 0.002
+
 _Answer = Future[bytes | None]
 
 
@@ -88,6 +91,7 @@ class KeyServiceClient:
         self._helpers: ThreadPoolExecutor | None = None
         self._calls = self._cache_hits = self._retries = 0
         self._seconds = 0.0
+        self._is_quick = False  # the service, as its last answer was
 
     @property
     def counts(self) -> KeyServiceCounts:
@@ -110,7 +114,8 @@ class KeyServiceClient:
     def data_keys(self, refs: Iterable[KeyRef]) -> Mapping[KeyRef, bytes | None]:
         """Return the data key of every reference; None where the service cannot decrypt it (400), or nobody could.
 
-        Keys that are not known yet are asked for concurrently; one that another thread is asking for is waited for.
+        Keys that are not known yet are asked for concurrently, unless the service answers at once; one that another
+        thread is asking for is waited for.
 
         Raises:
             CdiError: DKS_UNAVAILABLE, DKS_FORBIDDEN, or JOB_FAILED where the address is not a key service's; the
@@ -169,12 +174,10 @@ class KeyServiceClient:
                         "shared_client(config) in the worker")  # fmt: skip
 
     def _ask_all(self, missing: Mapping[KeyRef, _Answer]) -> None:
-        """Have every missing key answered: by this thread, and by helpers where there is more than one key."""
+        """Have every missing key answered: by this thread, and by helpers where that is worth while."""
         block = _Block(missing)
         try:
-            for _ in range(min(len(missing), self._config.max_concurrency) - 1):
-                self._helping_threads().submit(self._work_on, block)
-            self._work_on(block)
+            self._work_on(block, helpers=min(len(missing), self._config.max_concurrency) - 1)
             wait(missing.values(), return_when=FIRST_EXCEPTION)
         except BaseException as error:  # of this thread, or Ctrl-C: nobody may wait for these keys for ever
             self._settle(block.fail(error))
@@ -183,10 +186,15 @@ class KeyServiceClient:
         if block.error is not None:
             raise block.error
 
-    def _work_on(self, block: _Block) -> None:
-        """Ask for keys of a block until none is left or one fails."""
+    def _work_on(self, block: _Block, helpers: int = 0) -> None:
+        """Ask for keys of a block until none is left or one fails; call the helpers once the service is not quick."""
         while (item := block.take()) is not None:
             ref, answer = item
+            if helpers and not self._is_quick:
+                for _ in range(helpers):
+                    self._helping_threads().submit(self._work_on, block)
+                helpers = 0
+            began = self._clock()
             with self._lock:
                 self._calls += 1
             try:
@@ -195,11 +203,12 @@ class KeyServiceClient:
                 self._settle([ref, *block.fail(error)])
                 answer.set_exception(error)
                 raise
-            self._remember(ref, data_key)
+            self._remember(ref, data_key, seconds=self._clock() - began)
             answer.set_result(data_key)
 
-    def _remember(self, ref: KeyRef, data_key: bytes | None) -> None:
+    def _remember(self, ref: KeyRef, data_key: bytes | None, *, seconds: float) -> None:
         with self._lock:
+            self._is_quick = seconds < _QUICK_SECONDS
             self._in_flight.pop(ref, None)
             self._cache[ref] = data_key
             while len(self._cache) > self._config.cache_size:

@@ -97,7 +97,30 @@ class KeyServiceHttp:
         """
         started = self._clock()
         deadline = started + self._config.retry_budget_seconds
+        try:
+            return self._ask(ref, deadline)
+        except _TroubleError as trouble:
+            first = trouble
+        # Only now, as the apparatus costs as much as an answer.
+        return self._ask_again(ref, started, deadline, first, given_up, on_retry)
+
+    def _ask_again(
+        self,
+        ref: KeyRef,
+        started: float,
+        deadline: float,
+        first: _TroubleError,
+        given_up: Callable[[], bool],
+        on_retry: Callable[[], None],
+    ) -> bytes | None:
+        """Go on after the trouble of the first try, as `decrypt`."""
+        known = [first]
         tries = 1
+
+        def ask() -> bytes | None:
+            if known:
+                raise known.pop()
+            return self._ask(ref, deadline)
 
         def is_over(state: RetryCallState) -> bool:
             return given_up() or self._clock() >= deadline
@@ -120,7 +143,7 @@ class KeyServiceHttp:
             reraise=True,
         )
         try:
-            return retrying(self._ask, ref, deadline)
+            return retrying(ask)
         except _TroubleError as trouble:
             seconds = self._clock() - started
             times = "1 try" if tries == 1 else f"{tries} tries"

@@ -18,6 +18,7 @@ import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.demo.key_service import DevelopmentKeyService, wrap_data_key
+from cdi_dagster.spark import key_service
 from cdi_dagster.spark.key_service import (
     KeyServiceClient,
     KeyServiceConfig,
@@ -170,6 +171,26 @@ def test_one_missing_key_is_asked_for_without_starting_a_thread(service: Scripte
         client.data_keys([ref(1)])
         client.data_keys([ref(1), ref(2)])
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("key-service_")]
+
+
+def test_a_service_that_answers_at_once_is_asked_for_one_key_after_the_other(
+    service: ScriptedKeyService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_service, "_QUICK_SECONDS", 60.0)
+    with KeyServiceClient(config(service)) as client:
+        client.data_keys([ref(1)])
+        client.data_keys(ref(number) for number in range(30))
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("key-service_")]
+    assert service.most_at_once == 1
+
+
+def test_helpers_are_called_as_soon_as_a_quick_service_is_quick_no_more() -> None:
+    with ScriptedKeyService() as service, KeyServiceClient(config(service)) as client:
+        client.data_keys([ref(1)])
+        client._is_quick = True
+        service._server.latency_seconds = 0.05
+        client.data_keys(ref(number) for number in range(2, 42))
+        assert service.most_at_once > 8
 
 
 def test_connections_are_kept() -> None:

@@ -5,7 +5,6 @@ Internal to `records`. Plaintext and data keys stay in memory and out of every m
 
 from binascii import a2b_base64
 from collections.abc import Mapping, Set
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
 import pybase64
@@ -13,12 +12,11 @@ from cryptography.hazmat.primitives.ciphers import AEADDecryptionContext, Cipher
 
 from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.spark.records.keys import KeyRef, KeyResolver
+from cdi_dagster.spark.records.keys_ahead import Asked, KeysAhead
 from cdi_dagster.spark.records.rejection import RejectedError, reject
 
 Decryptor: TypeAlias = CipherContext | AEADDecryptionContext
-Asked: TypeAlias = Future[Mapping[KeyRef, bytes | None]]
 
-_ASKED_AHEAD = 16  # calls for keys at once, each for all that one block misses
 _BLOCK_BYTES = 16
 _KEY_BYTES = (16, 24, 32)
 
@@ -48,12 +46,16 @@ class DecryptorCache:
         self._keys = keys
         self._size = size
         self._kept: dict[KeyRef, Decryptor] = {}
-        self._asking = ThreadPoolExecutor(_ASKED_AHEAD, thread_name_prefix="keys-ahead")
+        self._ahead = KeysAhead(keys)
 
     def ask(self, refs: Set[KeyRef]) -> Asked | None:
-        """Begin to ask for all keys that are not kept, in one call; None where there are none."""
+        """Ask, without waiting, for all keys that are not kept; None where there are none."""
         missing = refs - self._kept.keys()
-        return self._asking.submit(self._keys.data_keys, missing) if missing else None
+        return self._ahead.ask(missing) if missing else None
+
+    def hurry(self) -> None:
+        """Ask for all at once: nothing is left to be done meanwhile."""
+        self._ahead.hurry()
 
     def decryptors(self, refs: Set[KeyRef], asked: Asked | None) -> Mapping[KeyRef, Decryptor | RejectedError]:
         """Return what decrypts under each key, or why nothing does.
@@ -65,19 +67,20 @@ class DecryptorCache:
         Raises:
             CdiError: DKS_UNAVAILABLE or DKS_FORBIDDEN.
         """
-        data_keys = dict(asked.result()) if asked else {}
-        forgotten = refs - self._kept.keys() - data_keys.keys()
-        if forgotten:  # kept when they were not asked for, and not any more
-            data_keys |= self._keys.data_keys(forgotten)
-        if not data_keys:
+        missing = refs - self._kept.keys()
+        if not missing:
             return self._kept
+        answered = asked.result() if asked else {}
+        data_keys = {ref: answered[ref] for ref in missing & answered.keys()}
+        if forgotten := missing - data_keys.keys():  # kept when they were not asked for, and not any more
+            data_keys |= self._keys.data_keys(forgotten)
         if len(self._kept) + len(data_keys) > self._size:
             self._kept = {ref: self._kept[ref] for ref in refs & self._kept.keys()}
         found = {ref: _decryptor(data_key) for ref, data_key in data_keys.items()}
         for ref, decryptor in found.items():
             if len(self._kept) < self._size and not isinstance(decryptor, RejectedError):
                 self._kept[ref] = decryptor
-        return {**self._kept, **found}
+        return {**{ref: self._kept[ref] for ref in refs & self._kept.keys()}, **found}
 
 
 def _decryptor(data_key: bytes | None) -> Decryptor | RejectedError:

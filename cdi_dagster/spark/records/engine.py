@@ -11,9 +11,10 @@ from typing import TypeAlias
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.spark.records import fast
-from cdi_dagster.spark.records.decrypt import Asked, DecryptorCache, decrypt
+from cdi_dagster.spark.records.decrypt import DecryptorCache, decrypt
 from cdi_dagster.spark.records.envelope import Envelope, parse_envelope
 from cdi_dagster.spark.records.keys import KeyRef, KeyResolver
+from cdi_dagster.spark.records.keys_ahead import Asked
 from cdi_dagster.spark.records.plain import make_record
 from cdi_dagster.spark.records.rejection import RejectedError
 from cdi_dagster.spark.records.rules import Rules, rules_for
@@ -66,19 +67,6 @@ class BegunBlock:
         return self.asked is None or self.asked.done()
 
 
-def wait_for_keys(begun: Sequence[BegunBlock]) -> None:
-    """Wait until the first of some blocks is ready.
-
-    Raises:
-        CdiError: the key service failed or refused, for whichever of the blocks, as soon as it did.
-    """
-    pending = {block.asked for block in begun if block.asked}
-    while not begun[0].is_ready:
-        done, pending = wait(pending, return_when=FIRST_COMPLETED)
-        for asked in done:
-            asked.result()
-
-
 _Decrypted: TypeAlias = tuple[int, bytes, str, Rules]
 """Index in the block, plaintext, last modified date of the envelope, rules."""
 
@@ -112,6 +100,21 @@ class RecordEngine:
         parsed = self._parse(envelopes, rejects)
         refs = {envelope.key for _, envelope in parsed}
         return BegunBlock(parsed=parsed, rejects=rejects, refs=refs, asked=self._decryptors.ask(refs))
+
+    def wait(self, begun: Sequence[BegunBlock]) -> None:
+        """Wait until the first of some blocks is ready.
+
+        Raises:
+            CdiError: the key service failed or refused, for whichever of the blocks, as soon as it did.
+        """
+        if begun[0].is_ready:
+            return
+        self._decryptors.hurry()
+        pending = {block.asked for block in begun if block.asked}
+        while not begun[0].is_ready:
+            done, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for asked in done:
+                asked.result()
 
     def finish(self, begun: BegunBlock) -> BlockResult:
         """Make the records of a block that was begun.
@@ -157,9 +160,10 @@ def _finished_at_once(decrypted: Sequence[_Decrypted], written: Sequence[bytes |
     if not decrypted:
         return b""
     rules = decrypted[0][3]
-    if None in written or any(others is not rules for _, _, _, others in decrypted):
+    texts = [text for text in written if text is not None]
+    if len(texts) < len(written) or any(others is not rules for _, _, _, others in decrypted):
         return None
-    return fast.finish(b"\n".join([*written, b""]), rules)
+    return fast.finish(b"\n".join([*texts, b""]), rules)
 
 
 def _finished_one_by_one(
