@@ -1,15 +1,16 @@
 """Opens the objects of a task a few ahead of the one that is read, so that many small ones don't each cost a wait.
 
 A day on which K2HB did not batch is tens of thousands of objects of some KB: on S3 each waits some 20 ms for its
-first byte, several times what its records cost. Runs in Spark's Python workers; imported by `ingest_task`.
+first byte, several times what its records cost. Local files are opened in turn: threads would cost more than they wait.
+Runs in Spark's Python workers; imported by `ingest_task`.
 """
 
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final, TypeAlias, cast
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.pinned_input import PinnedObject
@@ -27,6 +28,22 @@ def opened(storage: Storage, objects: Sequence[PinnedObject]) -> Generator[tuple
         CdiError: INPUT_CHANGED, when its turn comes or from the stream, where an object is not as it was pinned.
         StorageError: it cannot be read for another reason.
     """
+    begun = _begun_in_turn(storage, objects) if storage.is_near else _begun_ahead(storage, objects)
+    with closing(begun):
+        for pinned, stream in begun:
+            with closing(stream):
+                yield pinned, cast(BinaryIO, stream)
+
+
+_Begun: TypeAlias = Generator[tuple[PinnedObject, "_PinnedStream"]]
+
+
+def _begun_in_turn(storage: Storage, objects: Sequence[PinnedObject]) -> _Begun:
+    for pinned in objects:
+        yield pinned, _begin(storage, pinned)
+
+
+def _begun_ahead(storage: Storage, objects: Sequence[PinnedObject]) -> _Begun:
     waiting = deque(objects)
     ahead: deque[tuple[PinnedObject, Future[_PinnedStream]]] = deque()
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="read-ahead") as pool:
@@ -36,11 +53,7 @@ def opened(storage: Storage, objects: Sequence[PinnedObject]) -> Generator[tuple
                     pinned = waiting.popleft()
                     ahead.append((pinned, pool.submit(_begin, storage, pinned)))
                 pinned, begun = ahead.popleft()
-                stream = begun.result()
-                try:
-                    yield pinned, cast(BinaryIO, stream)
-                finally:
-                    stream.close()
+                yield pinned, begun.result()
         finally:
             _close_all([begun for _, begun in ahead])
 

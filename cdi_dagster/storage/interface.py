@@ -84,6 +84,10 @@ class Storage(Protocol):
     def root(self) -> str:
         """The root URI, without a trailing slash."""
 
+    @property
+    def is_near(self) -> bool:
+        """Whether an object is open in no time, so that opening it ahead gains nothing."""
+
     def uri(self, key: str) -> str:
         """Return the full URI of a key."""
 

@@ -64,6 +64,11 @@ class S3Storage:
         """The root URI, without a trailing slash."""
         return self._bucket.root
 
+    @property
+    def is_near(self) -> bool:
+        """It is not: the first byte takes some 20 ms."""
+        return False
+
     def uri(self, key: str) -> str:
         """Return the full URI of a key or prefix."""
         return self._bucket.uri(key)

@@ -14,7 +14,8 @@ from cdi_dagster.spark import ingest_task
 from cdi_dagster.spark.ingest_task import run_tasks, task_failure
 from cdi_dagster.spark.read_ahead import opened
 from cdi_dagster.spark.task_runner import failure_of_spark, planned_cores
-from cdi_dagster.storage import StorageUnavailableError, open_storage
+from cdi_dagster.storage import StorageUnavailableError
+from cdi_dagster.storage.files import FileStorage
 from cdi_dagster_tests.spark.ingest_support import SampleDay
 from cdi_dagster_tests.spark.scripted_key_service import ScriptedHandler, ScriptedKeyService, slow, status
 
@@ -69,8 +70,16 @@ def test_errors_that_are_foreseen_keep_their_class_and_text() -> None:
     assert task_failure(MemoryError()).failure_class is FailureClass.OUT_OF_MEMORY
 
 
-def test_objects_come_in_order_open_and_are_closed_in_time(tmp_path: Path) -> None:
-    storage = open_storage(tmp_path.as_uri())
+class FarFiles(FileStorage):
+    is_near = False  # as S3 is
+
+
+@pytest.fixture(params=[FileStorage, FarFiles], ids=["near", "far"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> FileStorage:
+    return request.param(tmp_path.as_uri())
+
+
+def test_objects_come_in_order_open_and_are_closed_in_time(storage: FileStorage) -> None:
     stored = [storage.write(f"o/{n}", b"x" * (n * 100_000)) for n in range(12)]
     pinned = [PinnedObject(key=s.key, size_bytes=s.size_bytes, etag=s.etag, version_id=None) for s in stored]
     sizes = []
@@ -86,8 +95,7 @@ def test_objects_come_in_order_open_and_are_closed_in_time(tmp_path: Path) -> No
     abandoned.close()
 
 
-def test_an_object_that_vanishes_is_said_when_its_turn_comes(tmp_path: Path) -> None:
-    storage = open_storage(tmp_path.as_uri())
+def test_an_object_that_vanishes_is_said_when_its_turn_comes(storage: FileStorage) -> None:
     stored = [storage.write(f"o/{n}", b"x") for n in range(3)]
     pinned = [PinnedObject(key=s.key, size_bytes=s.size_bytes, etag=s.etag, version_id=None) for s in stored]
     storage.delete(["o/1"])
