@@ -16,10 +16,10 @@ from benchmarks import record_stages
 from benchmarks.contenders import Contender, Run, Setting, run_once
 from benchmarks.data import SampleDay, SampleSize, sample_day
 from benchmarks.figures import Case, for_machines
+from benchmarks.key_services import key_services
 from benchmarks.measured_process import MeasuredProcessError
 from benchmarks.report import as_markdown, write_into
 from cdi_dagster.core.failures import CdiError
-from cdi_dagster.demo.key_service import DevelopmentKeyService
 
 _DESCRIPTION = """\
 Measure the Spark job ingest_daily beside the plain chain (the same records, by a function per step) and the floor (one
@@ -98,8 +98,12 @@ def _measured_case(day: SampleDay, arguments: argparse.Namespace, setting: Setti
 
 
 def _left_out(arguments: argparse.Namespace) -> list[Contender]:
-    left_out = [Contender.SLOW_KEYS] if not arguments.dks_latency_milliseconds else []
-    return left_out + ([Contender.CHAIN] if arguments.without_chain else [])
+    wanted = {
+        Contender.CHAIN: not arguments.without_chain,
+        Contender.TUNED_CHAIN: arguments.tuned_chain,
+        Contender.SLOW_KEYS: bool(arguments.dks_latency_milliseconds),
+    }
+    return [contender for contender, is_wanted in wanted.items() if not is_wanted]
 
 
 def _require_equal(day: SampleDay, runs: Mapping[Contender, Run]) -> None:
@@ -132,14 +136,13 @@ def _folders(folder: Path, *, keep: bool) -> Iterator[tuple[Path, Path]]:
 @contextmanager
 def _setting(arguments: argparse.Namespace, work_folder: Path) -> Iterator[Setting]:
     latency_seconds = arguments.dks_latency_milliseconds / 1000
-    with DevelopmentKeyService() as keys, DevelopmentKeyService(latency_seconds=latency_seconds) as slow_keys:
+    with key_services(work_folder / "tls", latency_seconds=latency_seconds) as keys:
         yield Setting(
             work_folder=work_folder,
             master=arguments.master,
             driver_memory=arguments.driver_memory,
             spark_conf=dict(arguments.spark_conf),
-            dks_url=keys.url,
-            slow_dks_url=slow_keys.url,
+            keys=keys,
         )
 
 
@@ -201,6 +204,9 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
         help="measure the job with a key service this slow as well (0: no)",
     )
     run.add_argument("--without-chain", action="store_true", help="leave out the plain chain, which takes longest")
+    run.add_argument(
+        "--tuned-chain", action="store_true", help="measure the plain chain with the job's Spark settings as well"
+    )
     run.add_argument(
         "--stage-records", type=int, default=20_000, help="records to measure stage by stage; 0: do not (20000)"
     )

@@ -1,11 +1,14 @@
 """Who is measured, and one measured run of each: the plain chain, the job, the job with a slow key service, the floor.
 
+The plain chain is started as one starts a Spark program: by spark-submit as it comes, its modules zipped and sent
+along. `TUNED_CHAIN` is the same program with what this project found out about Spark: the settings of the job, and
+modules unpacked.
+
 Every run is a process of its own, over the same pinned input, into an output of its own that is read back, compared
 by its caller and removed.
 """
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -13,9 +16,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
+from zipfile import ZIP_DEFLATED, ZipFile
 
 from benchmarks import floor, plain_chain
 from benchmarks.data import COLLECTION, STORAGE_DAY, SampleDay
+from benchmarks.key_services import KeyServices
 from benchmarks.line_digest import LineDigest, digest_lines
 from benchmarks.measured_process import Measured, MeasuredProcessError, run_measured
 from cdi_dagster.core.places import daily_records_prefix, pinned_input_key
@@ -23,6 +28,7 @@ from cdi_dagster.ingestion.local_metastore import local_metastore_conf
 from cdi_dagster.ingestion.pinning import pin_storage_day
 from cdi_dagster.ingestion.spark_submit import (
     SparkProcessConfig,
+    pyspark_folder,
     require_java,
     spark_environment,
     spark_submit_command,
@@ -38,9 +44,13 @@ class Contender(StrEnum):
     """Who is measured."""
 
     CHAIN = "plain chain"
+    TUNED_CHAIN = "plain chain, tuned Spark"
     JOB = "job"
     SLOW_KEYS = "job, slow key service"
     FLOOR = "floor"
+
+
+CHAINS: Final = (Contender.CHAIN, Contender.TUNED_CHAIN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,16 +62,14 @@ class Setting:
         master: Spark master.
         driver_memory: heap of the one JVM.
         spark_conf: further Spark settings, for chain and job alike.
-        dks_url: the key service.
-        slow_dks_url: the same with latency.
+        keys: the key services.
     """
 
     work_folder: Path
     master: str
     driver_memory: str
     spark_conf: Mapping[str, str]
-    dks_url: str
-    slow_dks_url: str
+    keys: KeyServices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +101,12 @@ def run_once(contender: Contender, day: SampleDay, setting: Setting) -> Run:
     try:
         corporate, published = open_storage(day.folder.as_uri()), open_storage((folder / "published").as_uri())
         pin_storage_day(corporate, published, COLLECTION, STORAGE_DAY)
-        command = _command(contender, day, setting, folder)
+        command, environment = _command(contender, day, setting, folder)
         try:
-            measured = run_measured(command, environment=_environment(), work_folder=scratch)
+            measured = run_measured(command, environment=environment, work_folder=scratch)
         except MeasuredProcessError as error:
             raise MeasuredProcessError(f"The {contender} failed. {error}") from error
-        records = folder / ("output" if contender is Contender.CHAIN else f"published/{_RECORDS_PREFIX}")
+        records = folder / ("output" if contender in CHAINS else f"published/{_RECORDS_PREFIX}")
         return Run(
             measured=measured,
             reading_seconds=measured.seconds_since(plain_chain.READING),
@@ -112,39 +120,64 @@ def run_once(contender: Contender, day: SampleDay, setting: Setting) -> Run:
 _RECORDS_PREFIX: Final = daily_records_prefix(COLLECTION, STORAGE_DAY)
 
 
-def _command(contender: Contender, day: SampleDay, setting: Setting, folder: Path) -> list[str]:
+def _command(contender: Contender, day: SampleDay, setting: Setting, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Return a contender's command line and environment."""
     published_root = (folder / "published").as_uri()
     slow = contender is Contender.SLOW_KEYS
     common = [
         *("--pinned-input", f"{published_root}/{pinned_input_key(COLLECTION, STORAGE_DAY)}"),
-        *("--dks-url", setting.slow_dks_url if slow else setting.dks_url),
+        *("--dks-url", setting.keys.slow_url if slow else setting.keys.url),
+        *setting.keys.tls,
         *("--correlation-id", _CORRELATION_ID),
     ]
     job = [*common, "--published-root", published_root, "--max-rejected", str(day.bad_envelopes)]
+    chain = [plain_chain.__file__, *common, "--output", (folder / "output").as_uri()]
+    environment = spark_environment(require_java())
+    unpacked = {**environment, "PYTHONPATH": str(_REPOSITORY)}
     if contender is Contender.FLOOR:
-        return [sys.executable, floor.__file__, *job]
+        return [sys.executable, floor.__file__, *job], unpacked
+    if contender is Contender.CHAIN:
+        return [*_spark_submit_as_it_comes(setting, folder), *chain], {**environment, "PYTHONPATH": ""}
     config = SparkProcessConfig(
         work_folder=folder,
         master=setting.master,
         driver_memory=setting.driver_memory,
-        # As every local step is started (cdi ingest, the demo); the chain too.
+        # As every local step is started (cdi ingest, the demo).
         conf={
             **local_metastore_conf(folder / "metastore"),
             "spark.local.dir": str(folder / "scratch"),
             **setting.spark_conf,
         },
     )
-    if contender is not Contender.CHAIN:
-        return spark_submit_command("ingest_daily", job, config=config)
+    if contender is not Contender.TUNED_CHAIN:
+        return spark_submit_command("ingest_daily", job, config=config), environment
     *spark_submit, _entry_point_of_the_job = spark_submit_command("ingest_daily", [], config=config)
-    return [*spark_submit, plain_chain.__file__, *common, "--output", (folder / "output").as_uri()]
+    return [*spark_submit, *chain], unpacked
 
 
-def _environment() -> dict[str, str]:
-    environment = spark_environment(require_java())
-    path = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = os.pathsep.join([str(_REPOSITORY), path] if path else [str(_REPOSITORY)])
-    return environment
+def _spark_submit_as_it_comes(setting: Setting, folder: Path) -> list[str]:
+    conf = {
+        "spark.log.level": "WARN",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.local.dir": str(folder / "scratch"),
+        **setting.spark_conf,
+    }
+    return [
+        *(str(pyspark_folder() / "bin" / "spark-submit"), "--master", setting.master),
+        *("--driver-memory", setting.driver_memory, "--py-files", str(_zipped_modules(folder))),
+        *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
+    ]
+
+
+def _zipped_modules(folder: Path) -> Path:
+    """Zip what the plain chain imports, as one sends it along with a Spark program."""
+    path = folder / "modules.zip"
+    with ZipFile(path, "w", ZIP_DEFLATED) as archive:
+        for package in ("benchmarks", "cdi_dagster"):
+            for module in sorted((_REPOSITORY / package).rglob("*.py")):
+                archive.write(module, module.relative_to(_REPOSITORY))
+    return path
 
 
 def _rejected(measured: Measured) -> Mapping[str, int]:

@@ -3,7 +3,7 @@
 An RDD of text lines, a Python function for each step, keys kept for as long as a task lives, text written by Spark's
 own writer with gzip. It publishes the same records as the job and counts the same rejects. What it does not do,
 and the job does: conditional reads, reconciled counts, kept rejects, publication whole or not at all; so it has less
-to do. No step is slowed down on purpose, and Spark's settings are those of the job. Run by spark-submit.
+to do. No step is slowed down on purpose. Run by spark-submit.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from pyspark import AccumulatorParam, SparkConf, SparkContext
 
 from benchmarks import plain_steps
-from benchmarks.plain_steps import Message, RejectedEnvelope
+from benchmarks.plain_steps import Keys, Message, RejectedEnvelope
 from cdi_dagster.core.collections import Collection, find_collection
 from cdi_dagster.spark.ingest_arguments import storage_and_key
 
@@ -46,7 +46,8 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--pinned-input", required=True)
     parser.add_argument("--output", required=True)
     parser.add_argument("--correlation-id", required=True)
-    parser.add_argument("--dks-url", required=True)
+    for option in ("--dks-url", "--dks-ca", "--dks-certificate", "--dks-private-key"):
+        parser.add_argument(option, required=True)
     found = parser.parse_args(list(argv))
     storage, key = storage_and_key(found.pinned_input)
     pinned = json.loads(storage.read(key))
@@ -56,7 +57,14 @@ def main(argv: Sequence[str]) -> int:
         rejected = spark.accumulator(Counter(), Counts())
         print(f"{READING} {len(paths)} objects", flush=True)
         lines = spark.textFile(",".join(paths)).filter(lambda line: bool(line.strip()))
-        records = chain(lines, find_collection(pinned["collection"]), found.dks_url, found.correlation_id, rejected)
+        keys = Keys(
+            url=found.dks_url,
+            ca=found.dks_ca,
+            certificate=found.dks_certificate,
+            private_key=found.dks_private_key,
+            correlation_id=found.correlation_id,
+        )
+        records = chain(lines, find_collection(pinned["collection"]), keys, rejected)
         records.saveAsTextFile(found.output, _GZIP)
         print(f"{REJECTED}{json.dumps(rejected.value)}", flush=True)
     finally:
@@ -64,10 +72,10 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def chain(lines: Any, collection: Collection, dks_url: str, correlation_id: str, rejected: Any) -> Any:
+def chain(lines: Any, collection: Collection, keys: Keys, rejected: Any) -> Any:
     """Return the RDD of records of an RDD of envelopes; rejects leave it and are counted."""
     messages = lines.mapPartitions(_each(parse_envelope_of(collection), rejected))
-    messages = messages.mapPartitions(partial(decrypt_task, dks_url, correlation_id, rejected))
+    messages = messages.mapPartitions(partial(decrypt_task, keys, rejected))
     for step in (plain_steps.transform, plain_steps.validate, plain_steps.sanitise, plain_steps.canonical):
         messages = messages.mapPartitions(_each(step, rejected))
     return messages
@@ -78,9 +86,9 @@ def parse_envelope_of(collection: Collection) -> Step:
     return partial(plain_steps.parse_envelope, db=collection.db, collection=collection.name)
 
 
-def decrypt_task(dks_url: str, correlation_id: str, rejected: Any, messages: Iterable[Message]) -> Iterator[Message]:
+def decrypt_task(keys: Keys, rejected: Any, messages: Iterable[Message]) -> Iterator[Message]:
     """Decrypt the messages of one task; data keys are remembered until it ends."""
-    data_key_of = cache(partial(plain_steps.ask_data_key, dks_url, correlation_id))
+    data_key_of = cache(partial(plain_steps.ask_data_key, keys, plain_steps.tls_context(keys)))
     return step_task(partial(plain_steps.decrypt, data_key_of=data_key_of), rejected, messages)
 
 

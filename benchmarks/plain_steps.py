@@ -8,6 +8,7 @@ library, but for AES. `plain_chain` runs them on Spark.
 import base64
 import json
 import re
+import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -70,12 +71,29 @@ def parse_envelope(line: str, db: str, collection: str) -> Message:
     return Message(db, collection, encryption, message.get("_lastModifiedDateTime"), text)
 
 
-def ask_data_key(dks_url: str, correlation_id: str, key_id: str, encrypted_key: str) -> bytes | None:
+class Keys(NamedTuple):
+    """How to reach the key service."""
+
+    url: str
+    ca: str
+    certificate: str
+    private_key: str
+    correlation_id: str
+
+
+def tls_context(keys: Keys) -> ssl.SSLContext:
+    """Return our side of mutual TLS."""
+    context = ssl.create_default_context(cafile=keys.ca)
+    context.load_cert_chain(keys.certificate, keys.private_key)
+    return context
+
+
+def ask_data_key(keys: Keys, tls: ssl.SSLContext, key_id: str, encrypted_key: str) -> bytes | None:
     """Ask the key service for one data key; None where it answers 400."""
-    query = urllib.parse.urlencode({"keyId": key_id, "correlationId": correlation_id})
-    url = f"{dks_url}/datakey/actions/decrypt?{query}"
+    query = urllib.parse.urlencode({"keyId": key_id, "correlationId": keys.correlation_id})
+    request = urllib.request.Request(f"{keys.url}/datakey/actions/decrypt?{query}", encrypted_key.encode())  # noqa: S310
     try:
-        with urllib.request.urlopen(url, data=encrypted_key.encode(), timeout=30) as reply:  # noqa: S310 - configured
+        with urllib.request.urlopen(request, timeout=30, context=tls) as reply:  # noqa: S310 - configured
             return base64.b64decode(json.load(reply)["plaintextDataKey"])
     except urllib.error.HTTPError as error:
         if error.code == _BAD_REQUEST:
@@ -133,8 +151,8 @@ def validate(message: Message) -> Message:
 
 
 def sanitise(message: Message) -> Message:
-    """Replace, in the text, what downstream cannot read."""
-    text = message.text
+    """Replace, in the escaped text, what downstream cannot read."""
+    text = json.dumps(_parsed_object(message.text))
     if (message.db, message.collection) in _WITHOUT_LINE_BREAKS:
         text = re.sub(r"(?<!\\)\\[r|n]", "", text)
     text = text.replace("$", "d_").replace("\\u0000", "")

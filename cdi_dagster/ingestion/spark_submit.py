@@ -63,11 +63,11 @@ def spark_submit_command(name: str, arguments: Sequence[str], *, config: SparkPr
     entry_point = Path(cdi_dagster.__file__).parent / "spark" / "entry_points" / f"{name}.py"
     if not entry_point.is_file():
         raise launch_failed(f"There is no Spark job {name} in this installation.", "Install cdi_dagster again.")
-    command = [str(_pyspark_folder() / "bin" / "spark-submit")]
+    command = [str(pyspark_folder() / "bin" / "spark-submit")]
     command += ["--master", config.master, "--driver-memory", config.driver_memory, "--name", name]
     conf = {**_LOCAL_CONF, **config.conf}
     if _writes_s3_by_spark(name, arguments):
-        conf = {**s3a_conf_here(_pyspark_folder(), os.environ, folder=config.s3a_jars), **conf}
+        conf = {**s3a_conf_here(pyspark_folder(), os.environ, folder=config.s3a_jars), **conf}
     for key, value in conf.items():
         command += ["--conf", f"{key}={value}"]
     return [*command, str(entry_point), *arguments]
@@ -104,7 +104,12 @@ def require_java() -> Path:
     return Path(found)
 
 
-def _pyspark_folder() -> Path:
+def pyspark_folder() -> Path:
+    """Return where the installed pyspark is.
+
+    Raises:
+        CdiError: LAUNCH_FAILED where there is none.
+    """
     # find_spec does not import it: pyspark takes a second, and this process needs only its location.
     spec = importlib.util.find_spec("pyspark")
     if spec is None or not spec.submodule_search_locations:
@@ -117,7 +122,7 @@ def _pyspark_folder() -> Path:
 def spark_environment(java: Path) -> dict[str, str]:
     """Return the environment of the Spark process: ours, with this Python, this pyspark and that Java."""
     environment = dict(os.environ)
-    environment["SPARK_HOME"] = str(_pyspark_folder())
+    environment["SPARK_HOME"] = str(pyspark_folder())
     environment["PYSPARK_PYTHON"] = environment["PYSPARK_DRIVER_PYTHON"] = sys.executable
     environment["PYTHONUNBUFFERED"] = "1"
     environment["SPARK_LOCAL_IP"] = "127.0.0.1"

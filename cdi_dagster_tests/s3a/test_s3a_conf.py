@@ -81,7 +81,7 @@ def test_on_aws_itself_no_endpoint_is_set() -> None:
 def test_tables_on_s3_are_not_begun_without_the_jars(
     tmp_path: Path, pyspark: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spark_submit, "_pyspark_folder", lambda: pyspark)
+    monkeypatch.setattr(spark_submit, "pyspark_folder", lambda: pyspark)
     config = SparkProcessConfig(work_folder=tmp_path, s3a_jars=tmp_path / "none")
     with pytest.raises(CdiError, match="make s3a-jars"):
         spark_submit_command("publish_tables", ["--published-root", "s3://bucket"], config=config)
@@ -90,7 +90,7 @@ def test_tables_on_s3_are_not_begun_without_the_jars(
 def test_what_somebody_set_comes_before_our_settings(
     tmp_path: Path, pyspark: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spark_submit, "_pyspark_folder", lambda: pyspark)
+    monkeypatch.setattr(spark_submit, "pyspark_folder", lambda: pyspark)
     conf = {"spark.hadoop.fs.s3a.committer.name": "theirs"}
     config = SparkProcessConfig(work_folder=tmp_path, s3a_jars=folder_with(tmp_path / "jars", *JARS), conf=conf)
     command = spark_submit_command("publish_tables", ["--published-root", "s3://bucket"], config=config)
