@@ -44,7 +44,7 @@ _CHECKED_DATE_TEXT = re.compile(
 _USUAL_DATE_TEXT = re.compile((rb"[1-9][0-9]{3}-" + _DAY + rb"T" + _CLOCK + rb"(?:Z|\+0000)").decode())
 
 _POSITIVE_EXPONENT = re.compile(rb"(?<=[0-9]e)\+[0-9]+[,}\]]")
-# Each starts with one rare character, that memchr finds, and looks around it: several times faster than `in`.
+# Each starts with its rarest character and looks around it: a pattern comes to those sooner than `in` to the whole.
 _NEGATIVE_EXPONENT = re.compile(rb"-(?<=[0-9]e-)[0-9]+[,}\]]")
 _TINY_FLOAT = re.compile(rb"\.(?<=0\.)[0]000")
 _ARCHIVED = re.compile(rb"_[a]rchived")
