@@ -188,12 +188,15 @@ class KeyServiceClient:
 
     def _work_on(self, block: _Block, helpers: int = 0) -> None:
         """Ask for keys of a block until none is left or one fails; call the helpers once the service is not quick."""
-        while (item := block.take()) is not None:
-            ref, answer = item
-            if helpers and not self._is_quick:
+        while True:
+            if helpers and not self._is_quick:  # before a key is taken, which nobody would answer if this failed
                 for _ in range(helpers):
                     self._helping_threads().submit(self._work_on, block)
                 helpers = 0
+            item = block.take()
+            if item is None:
+                return
+            ref, answer = item
             began = self._clock()
             with self._lock:
                 self._calls += 1

@@ -101,8 +101,11 @@ class KeyServiceHttp:
             return self._ask(ref, deadline)
         except _TroubleError as trouble:
             first = trouble
-        # Only now, as the apparatus costs as much as an answer.
-        return self._ask_again(ref, started, deadline, first, given_up, on_retry)
+        try:
+            # Only now, as the apparatus costs as much as an answer.
+            return self._ask_again(ref, started, deadline, first, given_up, on_retry)
+        finally:
+            del first  # its traceback holds this frame, and would keep it alive
 
     def _ask_again(
         self,

@@ -193,6 +193,20 @@ def test_helpers_are_called_as_soon_as_a_quick_service_is_quick_no_more() -> Non
         assert service.most_at_once > 8
 
 
+def test_a_helper_that_cannot_be_started_leaves_no_key_that_is_waited_for_in_vain(
+    service: ScriptedKeyService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread() -> ThreadPoolExecutor:
+        raise RuntimeError("can't start new thread")
+
+    with KeyServiceClient(config(service)) as client:
+        with monkeypatch.context() as patched:
+            patched.setattr(client, "_helping_threads", no_thread)
+            with pytest.raises(RuntimeError, match="new thread"):
+                client.data_keys([ref(1), ref(2)])
+        assert client.data_keys([ref(1), ref(2)]) == {ref(1): data_key(1), ref(2): data_key(2)}
+
+
 def test_connections_are_kept() -> None:
     with ScriptedKeyService() as service, KeyServiceClient(config(service)) as client:
         for number in range(20):

@@ -32,6 +32,7 @@ _DAY = rb"(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29
 _BEGINS = rb'(?<=[:\[,])"'
 _ENDS = rb'"(?=[,}\]])'
 _TO_SIGN: Final = len('"2020-05-21T17:18:15.693')
+_LEAST_APART: Final = len('"2020-05-21T17:18:15.693Z"')  # what stands closer is no date, and looked at one by one here
 # Dates are looked for by the character that follows their milliseconds, rare ones both; so this looks back from there.
 _USUAL_DATE = re.compile(_BEGINS + rb"[1-9][0-9]{3}-" + _DAY + rb"T" + _CLOCK + rb"(?:Z|\+0000)" + _ENDS)
 _DIGIT = rb"[0-9\x80-\xff]"  # a digit, or a byte of a digit of another script
@@ -51,7 +52,7 @@ _ARCHIVED = re.compile(rb"_[a]rchived")
 
 # From the last of them in a key to the key's end; not from every one, which would take the square of a long value.
 _DOLLAR_IN_KEY = re.compile(rb'\$[^"\\$]*+(?:\\.[^"\\$]*+)*+":')
-_LINE_BREAK_IN_KEY = re.compile(rb'\\[rn][^"\\]*+(?:\\[^rn][^"\\]*+)*+":')
+_LINE_BREAK_IN_KEY = re.compile(rb'(?<!\\)(?:\\\\)*+\\[rn][^"\\]*+(?:\\[^rn][^"\\]*+)*+":')
 _ARCHIVED_IN_KEY = re.compile(rb'_archived[^"\\]*+(?:\\.[^"\\]*+)*+":')
 _MOST_ARCHIVED: Final = 50  # that pattern does look from every one
 _LINE_BREAK = re.compile(rb"(?<!\\)\\[r|n]")
@@ -139,6 +140,9 @@ def finish(text: bytes, rules: Rules) -> bytes | None:
         rules: those that all of them were written by.
     """
     if _NEGATIVE_EXPONENT.search(text) or _TINY_FLOAT.search(text):
+        return None
+    most = 100 + len(text) // _LEAST_APART
+    if any(text.count(sign) > most for sign in (b"+", b"Z", b"$")):
         return None
     for sign in (b"+", b"Z"):
         wrapped = _wrap_dates(text, sign)

@@ -52,8 +52,8 @@ class KeysAhead:
 
     def _begin_call(self) -> None:
         if self._gathered and self._calls < _MOST_CALLS:
-            self._calls += 1
             self._threads.submit(self._call, *self._take())
+            self._calls += 1
 
     def _take(self) -> tuple[set[KeyRef], Asked]:
         refs, asked = self._gathered, self._next

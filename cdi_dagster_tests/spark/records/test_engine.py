@@ -247,7 +247,13 @@ def test_a_float_that_is_written_in_two_ways_takes_the_plain_path() -> None:
 
 
 @pytest.mark.parametrize("size", [1_000_000])
-@pytest.mark.parametrize("text", [b"$", b"_archived", b"\\n", b"T1", b'\\"', b"[", b"\\\\", b"1T11:", b'{\\"$', b"-"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"$", b"_archived", b"\\n", b"T1", b'\\"', b"[", b"\\\\", b"1T11:", b'{\\"$', b"-", b"+", b"Z", b"9+9"),
+        *(b"\\\\n", b"\\\\\\n", b'Z\\"', b'\\"n', b"0e-", b"0.0000"),
+    ],
+)
 def test_a_long_value_takes_no_more_than_its_share_of_time(text: bytes, size: int) -> None:
     line = envelope_for(
         b'{"a":"' + text * (size // len(text)) + b'"}', db="core", collection="healthAndDisabilityDeclaration"
