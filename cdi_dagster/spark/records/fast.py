@@ -32,7 +32,7 @@ _DAY = rb"(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])|(?:0[13-9]|1[0-2])-(?:29
 _BEGINS = rb'(?<=[:\[,])"'
 _ENDS = rb'"(?=[,}\]])'
 _TO_SIGN: Final = len('"2020-05-21T17:18:15.693')
-_LEAST_APART: Final = len('"2020-05-21T17:18:15.693Z"')  # what stands closer is no date, and looked at one by one here
+_LEAST_APART: Final = len('"2020-05-21T17:18:15.693Z"')
 # Dates are looked for by the character that follows their milliseconds, rare ones both; so this looks back from there.
 _USUAL_DATE = re.compile(_BEGINS + rb"[1-9][0-9]{3}-" + _DAY + rb"T" + _CLOCK + rb"(?:Z|\+0000)" + _ENDS)
 _DIGIT = rb"[0-9\x80-\xff]"  # a digit, or a byte of a digit of another script
@@ -139,10 +139,14 @@ def finish(text: bytes, rules: Rules) -> bytes | None:
         text: what `write` returned: of one record, or of many, each with a newline after it, for a third of the time.
         rules: those that all of them were written by.
     """
-    if _NEGATIVE_EXPONENT.search(text) or _TINY_FLOAT.search(text):
+    try:
+        return _finished(text, rules)
+    except _CrowdedError:
         return None
-    most = 100 + len(text) // _LEAST_APART
-    if any(text.count(sign) > most for sign in (b"+", b"Z", b"$")):
+
+
+def _finished(text: bytes, rules: Rules) -> bytes | None:
+    if _NEGATIVE_EXPONENT.search(text) or _TINY_FLOAT.search(text):
         return None
     for sign in (b"+", b"Z"):
         wrapped = _wrap_dates(text, sign)
@@ -194,9 +198,17 @@ def _wrap_dates(text: bytes, sign: bytes) -> bytes | None:
     return b"".join(pieces)
 
 
+class _CrowdedError(Exception):
+    """What is sought stands so close that looking at one after the other, here, would take long."""
+
+
 def _places(part: bytes, text: bytes) -> Iterator[int]:
+    most = 100 + len(text) // _LEAST_APART
     place = text.find(part)
     while place >= 0:
+        if not most:
+            raise _CrowdedError
+        most -= 1
         yield place
         place = text.find(part, place + 1)
 
