@@ -77,7 +77,7 @@ def _run(arguments: argparse.Namespace, say: Say) -> None:
 
 def _measured_case(day: SampleDay, arguments: argparse.Namespace, setting: Setting, say: Say) -> Case:
     """Run every contender in every round, each round in the other order, so that no place in it is an advantage."""
-    contenders = [contender for contender in Contender if contender not in _left_out(arguments)]
+    contenders = _contenders(arguments)
     for path in day.folder.rglob("*.gz"):
         path.read_bytes()  # so that none of them finds the disk cold
     rounds = []
@@ -97,13 +97,13 @@ def _measured_case(day: SampleDay, arguments: argparse.Namespace, setting: Setti
     return Case(day=day, rounds=rounds)
 
 
-def _left_out(arguments: argparse.Namespace) -> list[Contender]:
-    wanted = {
+def _contenders(arguments: argparse.Namespace) -> list[Contender]:
+    optional = {
         Contender.CHAIN: not arguments.without_chain,
         Contender.TUNED_CHAIN: arguments.tuned_chain,
         Contender.SLOW_KEYS: bool(arguments.dks_latency_milliseconds),
     }
-    return [contender for contender, is_wanted in wanted.items() if not is_wanted]
+    return [contender for contender in Contender if optional.get(contender, True)]
 
 
 def _require_equal(day: SampleDay, runs: Mapping[Contender, Run]) -> None:

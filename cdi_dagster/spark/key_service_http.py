@@ -100,12 +100,8 @@ class KeyServiceHttp:
         try:
             return self._ask(ref, deadline)
         except _TroubleError as trouble:
-            first = trouble
-        try:
             # Only now, as the apparatus costs as much as an answer.
-            return self._ask_again(ref, started, deadline, first, given_up, on_retry)
-        finally:
-            del first  # its traceback holds this frame, and would keep it alive
+            return self._ask_again(ref, started, deadline, trouble, given_up, on_retry)
 
     def _ask_again(
         self,

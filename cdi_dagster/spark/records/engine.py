@@ -156,7 +156,7 @@ class RecordEngine:
 
 
 def _finished_at_once(decrypted: Sequence[_Decrypted], written: Sequence[bytes | None]) -> bytes | None:
-    """Return the records of a block, of an ordinary one: `fast` makes all of them, by the same rules. Else None."""
+    """Return the records of a block; None unless `fast` can make all of them and the same rules hold for all."""
     if not decrypted:
         return b""
     rules = decrypted[0][3]
