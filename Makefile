@@ -22,7 +22,7 @@ define make_environment
 	@echo "Making $(1) with $$($(PYTHON) --version): a few minutes the first time"
 	@$(PYTHON) -m venv $(1)
 	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(2)]'
-	@$(1)/bin/python -m cdi_dagster.ingestion.class_archive
+	@$(1)/bin/python -m cdi_dagster.local_spark.class_archive
 	@touch $(1)/.installed
 endef
 

@@ -23,10 +23,10 @@ from benchmarks.data import COLLECTION, STORAGE_DAY, SampleDay
 from benchmarks.key_services import KeyServices
 from benchmarks.line_digest import LineDigest, digest_lines
 from benchmarks.measured_process import Measured, MeasuredProcessError, run_measured
-from cdi_dagster.core.places import daily_records_prefix, pinned_input_key
-from cdi_dagster.ingestion.local_metastore import local_metastore_conf
+from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_key
 from cdi_dagster.ingestion.pinning import pin_storage_day
-from cdi_dagster.ingestion.spark_submit import (
+from cdi_dagster.local_spark.metastore import local_metastore_conf
+from cdi_dagster.local_spark.spark_submit import (
     SparkProcessConfig,
     pyspark_folder,
     require_java,

@@ -14,10 +14,10 @@ from benchmarks.plain_chain import READING, REJECTED
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.places import daily_records_prefix, rejects_prefix
-from cdi_dagster.spark.ingest_arguments import IngestArguments, parse_arguments, storage_and_key
-from cdi_dagster.spark.ingest_task import TaskSettings, run_tasks
-from cdi_dagster.spark.planning import ReadTask
+from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix
+from cdi_dagster.spark.ingest.arguments import IngestArguments, parse_arguments, storage_and_key
+from cdi_dagster.spark.ingest.planning import ReadTask
+from cdi_dagster.spark.ingest.task import TaskSettings, run_tasks
 from cdi_dagster.storage import open_storage
 
 

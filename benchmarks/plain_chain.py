@@ -19,7 +19,7 @@ from pyspark import AccumulatorParam, SparkConf, SparkContext
 from benchmarks import plain_steps
 from benchmarks.plain_steps import Keys, Message, RejectedEnvelope
 from cdi_dagster.core.collections import Collection, find_collection
-from cdi_dagster.spark.ingest_arguments import storage_and_key
+from cdi_dagster.spark.ingest.arguments import storage_and_key
 
 Step: TypeAlias = Callable[[Any], Any]
 

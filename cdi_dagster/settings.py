@@ -20,9 +20,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from cdi_dagster.core.batch_jobs import QUEUES as BATCH_QUEUES
+from cdi_dagster.coalescer_status.batch_jobs import QUEUES as BATCH_QUEUES
 from cdi_dagster.core.reject_limit import parse_reject_limit
-from cdi_dagster.ingestion.spark_submit import DEFAULT_MASTER
+from cdi_dagster.local_spark.spark_submit import DEFAULT_MASTER
 
 PREFIX = "CDI_"
 ENV_FILE_NAME = "cdi.env"

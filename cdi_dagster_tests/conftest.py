@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cdi_dagster.ingestion.local_java import quick_start_options
+from cdi_dagster.local_spark.jvm_options import quick_start_options
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 
 if TYPE_CHECKING:

@@ -22,12 +22,12 @@ from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, RejectSample
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.places import daily_records_prefix, rejects_prefix, run_report_key
+from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix, run_report_key
 from cdi_dagster.core.table_sets import TABLE_SETS
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.definitions import build_definitions
+from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep, StatusRow
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.resources.interfaces import LaunchAttempt, LaunchEvidence, SparkStep, StatusRow
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import Storage, open_storage
 

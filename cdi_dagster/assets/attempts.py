@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from cdi_dagster.resources.interfaces import LaunchAttempt
+from cdi_dagster.interfaces import LaunchAttempt
 
 
 def attempt_values(attempts: Sequence[LaunchAttempt]) -> list[dict[str, Any]]:

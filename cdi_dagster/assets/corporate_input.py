@@ -12,11 +12,11 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.gate import CoalescerStatus
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.places import pinned_input_history_key
+from cdi_dagster.core.storage_keys import pinned_input_history_key
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.ingestion.pinning import pin_storage_day
+from cdi_dagster.interfaces import CoalescerStatusSource, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.resources.interfaces import CoalescerStatusSource, StatusTable
 from cdi_dagster.storage.interface import Storage, StorageError
 
 _SHOWN = 20

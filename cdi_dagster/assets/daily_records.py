@@ -15,17 +15,17 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.places import daily_records_prefix, pinned_input_history_key
-from cdi_dagster.ingestion.only_ingestion import only_ingestion
+from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_history_key
+from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
 from cdi_dagster.ingestion.pinning import read_pinned_input, require_unchanged
-from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.resources.interfaces import (
+from cdi_dagster.interfaces import (
     CoalescerStatusSource,
     LaunchEvidence,
     PySparkStepLauncher,
     SparkStep,
     StatusTable,
 )
+from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.storage.interface import Storage, StorageError
 
 _MAY_BE_THE_INPUT = (FailureClass.COALESCER_UNKNOWN, FailureClass.COALESCER_NOT_STARTED)
@@ -97,7 +97,7 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
                 raise
             step.detail |= override_detail(context, collection, status)
             holder, say = step.correlation_id, context.log.info
-            with only_ingestion(published_storage, collection, step.storage_day, holder=holder, say=say):
+            with ingestion_lease(published_storage, collection, step.storage_day, holder=holder, say=say):
                 pinned = _require_pin(published_storage, step)
                 # The second look at the listing: what is the same in both was there, whole, at the moment between.
                 require_unchanged(corporate_storage, pinned)

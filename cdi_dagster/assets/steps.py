@@ -17,9 +17,9 @@ from cdi_dagster.assets.reject_report import reject_metadata
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
+from cdi_dagster.interfaces import StatusRow, StatusTable
 from cdi_dagster.partitions import storage_day_in
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.resources.interfaces import StatusRow, StatusTable
 from cdi_dagster.storage import StorageError, storage_failure
 
 

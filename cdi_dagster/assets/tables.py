@@ -12,8 +12,8 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.table_sets import TableMember
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.interfaces import LaunchEvidence, PySparkStepLauncher, SparkStep, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.resources.interfaces import LaunchEvidence, PySparkStepLauncher, SparkStep, StatusTable
 from cdi_dagster.storage.interface import Storage
 
 

@@ -17,10 +17,10 @@ from cdi_dagster.core.days import export_day_of, parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.places import daily_records_prefix, pinned_input_history_key, run_report_key
 from cdi_dagster.core.published_counts import count_mismatches, missing_records, overlapping_offsets
+from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_history_key, run_report_key
 from cdi_dagster.ingestion.pinning import published_mark
-from cdi_dagster.resources.interfaces import StatusRow, StatusTable
+from cdi_dagster.interfaces import StatusRow, StatusTable
 from cdi_dagster.storage.interface import ObjectMissingError, Storage
 
 _SHOWN = 20

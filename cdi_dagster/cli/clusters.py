@@ -15,7 +15,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 if TYPE_CHECKING:
     import dagster as dg
 
-    from cdi_dagster.resources.emr.orphans import ListedCluster, RunState
+    from cdi_dagster.emr.orphans import ListedCluster, RunState
 
 _ROOT_RUN_TAG = "dagster/root_run_id"
 RunStateOf = Callable[[str], "RunState"]
@@ -38,9 +38,9 @@ def clusters_command(terminate_orphans: bool, yes: bool, min_age_minutes: int, a
     The runs are asked of the Dagster of DAGSTER_HOME. A cluster is an orphan only where that Dagster knows its run,
     and neither it nor any retry of it is live: others are never ended from here.
     """
-    from cdi_dagster.resources.emr.api import EmrApi, UnreachableError
-    from cdi_dagster.resources.emr.orphans import Standing, list_clusters
-    from cdi_dagster.resources.emr.request import NAME_PREFIX
+    from cdi_dagster.emr.api import EmrApi, UnreachableError
+    from cdi_dagster.emr.orphans import Standing, list_clusters
+    from cdi_dagster.emr.request import NAME_PREFIX
 
     if terminate_orphans and not os.environ.get("DAGSTER_HOME"):
         raise click.UsageError("DAGSTER_HOME is not set, so nobody can say which runs are live: set it first")
@@ -76,7 +76,7 @@ def clusters_command(terminate_orphans: bool, yes: bool, min_age_minutes: int, a
 @contextmanager
 def _run_states() -> Iterator[RunStateOf]:
     """Yield what tells the state of a run, by the Dagster of DAGSTER_HOME."""
-    from cdi_dagster.resources.emr.orphans import RunState
+    from cdi_dagster.emr.orphans import RunState
 
     if not os.environ.get("DAGSTER_HOME"):
         yield lambda _: RunState.NOT_ASKED
@@ -90,7 +90,7 @@ def _run_states() -> Iterator[RunStateOf]:
 def _state_of(instance: "dg.DagsterInstance", run_id: str) -> "RunState":
     import dagster as dg
 
-    from cdi_dagster.resources.emr.orphans import RunState
+    from cdi_dagster.emr.orphans import RunState
 
     run = instance.get_run_by_id(run_id)
     if run is None:

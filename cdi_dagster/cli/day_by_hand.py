@@ -20,12 +20,12 @@ from cdi_dagster.cli.console import progress_console, saying
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.places import run_prefix
+from cdi_dagster.core.storage_keys import run_prefix
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import ObjectMissingError, Storage, StorageError, open_storage, storage_failure
 
 if TYPE_CHECKING:
-    from cdi_dagster.resources.interfaces import StatusTable
+    from cdi_dagster.interfaces import StatusTable
 
 _LOG_LINE = re.compile(r" [A-Z]+ \[(?P<run>[^\]]+)\] [\w.]+: (?P<text>.*)")
 
@@ -77,10 +77,10 @@ class Recorded:
 
 def only_this_run(day: DayByHand) -> AbstractContextManager[Any]:
     """Return the day's ingestion lease, to be held while something is published."""
-    from cdi_dagster.ingestion.only_ingestion import only_ingestion
+    from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
 
     console = progress_console()
-    return only_ingestion(
+    return ingestion_lease(
         day.published,
         day.collection,
         day.storage_day,
@@ -96,7 +96,7 @@ def recorded(day: DayByHand, step: str) -> Iterator[Recorded]:
 
     Enter it once nobody else is at the day: the row of one who was turned away would say that the day failed.
     """
-    from cdi_dagster.resources.interfaces import StatusRow
+    from cdi_dagster.interfaces import StatusRow
 
     table = _status_table(day.settings)
     row = Recorded(step=step)
@@ -155,9 +155,9 @@ def run_job(
     Raises:
         CdiError: LAUNCH_FAILED where nothing could be started.
     """
-    from cdi_dagster.ingestion.local_metastore import local_metastore_conf, turn_at_local_metastore
-    from cdi_dagster.ingestion.spark_process import run_spark_step, verdict
-    from cdi_dagster.ingestion.spark_submit import SparkProcessConfig
+    from cdi_dagster.local_spark.metastore import local_metastore_conf, turn_at_local_metastore
+    from cdi_dagster.local_spark.spark_process import run_spark_step, verdict
+    from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
 
     settings = day.settings
     config = SparkProcessConfig(

@@ -17,7 +17,7 @@ from cdi_dagster.cli.console import facts, figures_table, json_option, print_jso
 from cdi_dagster.cli.demo_home import COLLECTION, DemoHome, home_option
 from cdi_dagster.cli.demo_runs import DayResult, materialise_day, wait_until_loaded
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.places import daily_records_prefix
+from cdi_dagster.core.storage_keys import daily_records_prefix
 
 
 @click.command("demo")

@@ -18,7 +18,7 @@ from cdi_dagster.core.collections import Collection, find_collection
 from cdi_dagster.core.days import storage_days_between
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.object_names import parse_object_name
-from cdi_dagster.core.places import coalescer_marker_key
+from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.settings import ENV_FILE_NAME, Settings, load_settings
 from cdi_dagster.storage import Storage, open_storage
 

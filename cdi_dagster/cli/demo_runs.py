@@ -16,7 +16,7 @@ from cdi_dagster.cli.servers import Guarded
 from cdi_dagster.cli.webserver import Webserver
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.places import run_prefix
+from cdi_dagster.core.storage_keys import run_prefix
 from cdi_dagster.storage.interface import ObjectMissingError
 
 _START_PATIENCE_SECONDS = 120.0

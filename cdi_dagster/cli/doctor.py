@@ -32,7 +32,7 @@ _HEARTBEAT_PATIENCE_SECONDS = 300
 
 def check_java(settings: Settings) -> Finding:
     """The Java that local Spark would use."""
-    from cdi_dagster.ingestion.spark_submit import require_java
+    from cdi_dagster.local_spark.spark_submit import require_java
 
     try:
         return ok(f"{require_java()}, of a release that Spark runs on")
@@ -42,7 +42,7 @@ def check_java(settings: Settings) -> Finding:
 
 def check_spark(settings: Settings) -> Finding:
     """Whether spark-submit starts, and has what it needs where tables are published to S3."""
-    from cdi_dagster.ingestion.spark_submit import (
+    from cdi_dagster.local_spark.spark_submit import (
         SparkProcessConfig,
         require_java,
         spark_environment,

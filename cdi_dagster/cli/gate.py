@@ -16,7 +16,7 @@ def coalescer_status(
     settings: Settings, corporate: Storage, published: Storage, collection: Collection, day: date
 ) -> CoalescerStatus:
     """Return what the source that the settings choose says of a day."""
-    from cdi_dagster.ingestion.coalescer_sources import coalescer_source
+    from cdi_dagster.coalescer_status.sources import coalescer_source
 
     source = coalescer_source(
         settings.coalescer_source,

@@ -28,7 +28,7 @@ from cdi_dagster.cli.tables import publish_tables, require_tables_here, table_fa
 from cdi_dagster.core.collections import Collection, require_append_only
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.ingest_report import IngestReport
-from cdi_dagster.core.places import pinned_input_history_key, run_report_key
+from cdi_dagster.core.storage_keys import pinned_input_history_key, run_report_key
 
 
 @click.command("ingest")

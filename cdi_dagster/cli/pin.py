@@ -62,7 +62,7 @@ def pin_command(
     is not done, where there are no objects, where a name is wrong, and where offsets overlap.
     """
     from cdi_dagster.cli.gate import require_gate
-    from cdi_dagster.core.places import pinned_input_key
+    from cdi_dagster.core.storage_keys import pinned_input_key
     from cdi_dagster.ingestion.pinning import pin_storage_day
     from cdi_dagster.settings import load_settings
     from cdi_dagster.storage import open_storage

@@ -17,12 +17,12 @@ from cdi_dagster.cli.options import (
 )
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.places import control_prefix, rejects_prefix, run_prefix
+from cdi_dagster.core.storage_keys import control_prefix, rejects_prefix, run_prefix
 from cdi_dagster.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from cdi_dagster.cli.day_by_hand import DayByHand
-    from cdi_dagster.spark.replay import PublishedDay
+    from cdi_dagster.spark.ingest.replay import PublishedDay
 
 
 @click.group("rejects")
@@ -46,7 +46,7 @@ def show_command(
     as_json: bool,
 ) -> None:
     """Count a run's rejects by reason and show places: object, line, offset. Never content."""
-    from cdi_dagster.spark.rejects import stored_rejects
+    from cdi_dagster.spark.ingest.rejects import stored_rejects
 
     published = _published(published_root)
     run = correlation_id or _last_run_with_rejects(published, collection, storage_day)
@@ -95,8 +95,8 @@ def replay_command(
     are until they are published again (cdi tables). A day that was not published at all is simply run again.
     """
     from cdi_dagster.cli.day_by_hand import DayByHand, only_this_run, recorded
-    from cdi_dagster.spark.key_service import KeyServiceConfig
-    from cdi_dagster.spark.replay import replay_rejects
+    from cdi_dagster.spark.ingest.replay import replay_rejects
+    from cdi_dagster.spark.key_service.client import KeyServiceConfig
 
     day = DayByHand.of(collection, storage_day, **given(published_root=published_root, dks_url=dks_url))
     settings, published = day.settings, day.published
@@ -155,7 +155,7 @@ def _published(published_root: str | None) -> Storage:
 
 def _published_day(published: Storage, collection: Collection, storage_day: date) -> "PublishedDay":
     from cdi_dagster.ingestion.pinning import published_mark
-    from cdi_dagster.spark.replay import read_published_day
+    from cdi_dagster.spark.ingest.replay import read_published_day
 
     mark = published_mark(published, collection, storage_day)
     if mark is None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import cdi_dagster
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.log_lines import last_lines
-from cdi_dagster.ingestion import process_guard
+from cdi_dagster.local_spark import process_guard
 
 REPOSITORY = Path(cdi_dagster.__file__).parent.parent
 """Where workspace.yaml and deploy/ are: the checkout (an editable install)."""

@@ -18,7 +18,7 @@ from cdi_dagster.cli.options import (
 )
 from cdi_dagster.core.collections import Collection, require_append_only
 from cdi_dagster.core.days import export_day_of
-from cdi_dagster.core.places import daily_records_prefix, tables_report_key
+from cdi_dagster.core.storage_keys import daily_records_prefix, tables_report_key
 
 
 @click.command("tables")

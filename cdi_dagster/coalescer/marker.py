@@ -1,7 +1,7 @@
 """The coalescer's marker of one collection and storage day: what others read of its state, and its exclusive claim.
 
 One small JSON object, only ever replaced where it is still the one that was read (compare and swap), so that of two
-coalescers one works and the other is told. `ingestion.coalescer_status` reads it.
+coalescers one works and the other is told. `coalescer_status.marker_status` reads it.
 """
 
 import json
@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.places import coalescer_marker_key
+from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.storage.interface import (
     ObjectChangedError,
     ObjectExistsError,

@@ -34,7 +34,7 @@ class FailureClass(StrEnum):
 
 
 class Told(StrEnum):
-    """When a person is told of a run that failed (`cdi_dagster.core.telling`)."""
+    """When a person is told of a run that failed (`cdi_dagster.core.alert_decision`)."""
 
     AT_ONCE = "AT_ONCE"
     TWICE = "TWICE"

@@ -12,7 +12,7 @@ from cdi_dagster.core.ingest_report import IngestReport, reconcile
 from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.core.object_names import ObjectName
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.places import SUCCESS_MARK
+from cdi_dagster.core.storage_keys import SUCCESS_MARK
 
 
 def count_mismatches(

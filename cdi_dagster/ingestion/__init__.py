@@ -1,4 +1,4 @@
-"""The steps of one day as plain functions: ask the coalescer, pin, run Spark.
+"""One storage day without dagster, for the Dagster assets and `cdi` alike.
 
-The Dagster assets and the `cdi` terminal both call these; no dagster here.
+What it holds (`day_volumes`), what a run reads (`pinning`), and that only one run of it writes (`ingestion_lease`).
 """

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import ONE_DAY, storage_days_between
 from cdi_dagster.core.diagnosis import DayVolume, Diagnosis, day_volume, diagnose
-from cdi_dagster.core.places import raw_volume_key
+from cdi_dagster.core.storage_keys import raw_volume_key
 from cdi_dagster.storage.interface import ObjectMissingError, Storage, StorageError
 
 HISTORY_DAYS = 14

@@ -14,7 +14,7 @@ from cdi_dagster.core.listing import StoredObject, listing_fingerprint
 from cdi_dagster.core.lost_offsets import lost_objects
 from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_name
 from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject, pin
-from cdi_dagster.core.places import SUCCESS_MARK, daily_records_prefix, pinned_input_history_key, pinned_input_key
+from cdi_dagster.core.storage_keys import SUCCESS_MARK, daily_records_prefix, pinned_input_history_key, pinned_input_key
 from cdi_dagster.storage.interface import ObjectMissingError, Storage
 
 

@@ -9,7 +9,7 @@ import urllib3
 from pydantic import Field
 
 from cdi_dagster.core.alert import Alert
-from cdi_dagster.resources.interfaces import AlertSink
+from cdi_dagster.interfaces import AlertSink
 
 _log = logging.getLogger(__name__)
 _SNS = "arn:aws:sns:"

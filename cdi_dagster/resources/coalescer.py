@@ -5,9 +5,9 @@ from functools import lru_cache
 import dagster as dg
 from pydantic import Field
 
-from cdi_dagster.core.batch_jobs import QUEUES
-from cdi_dagster.ingestion.coalescer_sources import CoalescerSourceName, coalescer_source
-from cdi_dagster.resources.interfaces import CoalescerStatusSource
+from cdi_dagster.coalescer_status.batch_jobs import QUEUES
+from cdi_dagster.coalescer_status.sources import CoalescerSourceName, coalescer_source
+from cdi_dagster.interfaces import CoalescerStatusSource
 from cdi_dagster.storage import open_storage
 
 SHARED_LOOK_SECONDS = 20

@@ -9,11 +9,11 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from cdi_dagster.ingestion.local_metastore import local_metastore_conf, turn_at_local_metastore
-from cdi_dagster.ingestion.spark_process import SparkExit, run_spark_step, verdict
-from cdi_dagster.ingestion.spark_submit import DEFAULT_MASTER, SparkProcessConfig
-from cdi_dagster.resources.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
-from cdi_dagster.resources.step_messages import StepMessages
+from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
+from cdi_dagster.local_spark.metastore import local_metastore_conf, turn_at_local_metastore
+from cdi_dagster.local_spark.spark_process import SparkExit, run_spark_step, verdict
+from cdi_dagster.local_spark.spark_submit import DEFAULT_MASTER, SparkProcessConfig
+from cdi_dagster.step_messages import StepMessages
 
 _USES_METASTORE = frozenset({"publish_tables"})
 

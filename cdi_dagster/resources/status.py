@@ -6,7 +6,7 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from cdi_dagster.resources.interfaces import StatusTable
+from cdi_dagster.interfaces import StatusTable
 from cdi_dagster.resources.status_table import DynamoDbStatusTable, FileStatusTable
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.resources.interfaces import StatusRow
+from cdi_dagster.interfaces import StatusRow
 
 DEFAULT_DAYS_TO_EXIST = 7
 _MAX_NAME = 180

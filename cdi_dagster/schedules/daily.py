@@ -8,10 +8,10 @@ import dagster as dg
 from cdi_dagster import names
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import storage_day_of
-from cdi_dagster.core.decision import Verdict, decide, schedule_owns
+from cdi_dagster.core.launch_decision import Verdict, decide, schedule_owns
 from cdi_dagster.core.local_time import on_the_wall
 from cdi_dagster.ingestion.day_volumes import DayVolumes
-from cdi_dagster.resources.interfaces import CoalescerStatusSource
+from cdi_dagster.interfaces import CoalescerStatusSource
 from cdi_dagster.sensors.coalescer_completion import run_request, utc_now
 from cdi_dagster.sensors.day_facts import read_day_facts
 from cdi_dagster.storage.interface import Storage

@@ -1,6 +1,6 @@
 """The coalescer completion sensor: launches what the schedule did not, once the gate is open; says what is late.
 
-Late, missed, failed and re-coalesced days. Fetch (`day_facts`), decide (`core.decision`), translate.
+Late, missed, failed and re-coalesced days. Fetch (`day_facts`), decide (`core.launch_decision`), translate.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,10 +11,10 @@ import dagster as dg
 from cdi_dagster import names
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import due_at, latest_due_storage_day, storage_day_of, storage_days_between
-from cdi_dagster.core.decision import DayFacts, Decision, Verdict, decide, sensor_owns
+from cdi_dagster.core.launch_decision import DayFacts, Decision, Verdict, decide, sensor_owns
 from cdi_dagster.ingestion.day_volumes import DayVolumes
+from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.resources.interfaces import AlertSink, CoalescerStatusSource
 from cdi_dagster.sensors.day_facts import days_with_changed_input, read_day_facts
 from cdi_dagster.sensors.lateness import LatenessReporter
 from cdi_dagster.storage.interface import Storage, StorageError

@@ -14,11 +14,11 @@ from cdi_dagster import names
 from cdi_dagster.assets.steps import LIVE_RUN_STATUSES, works_on
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import parse_day
-from cdi_dagster.core.decision import DayFacts, PastRun, Publication, RunState
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.launch_decision import DayFacts, PastRun, Publication, RunState
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.ingestion.pinning import published_mark
-from cdi_dagster.resources.interfaces import CoalescerStatusSource
+from cdi_dagster.interfaces import CoalescerStatusSource
 from cdi_dagster.storage.interface import Storage, StorageError
 
 _MOST_CHANGED = 50

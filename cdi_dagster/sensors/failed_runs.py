@@ -12,8 +12,8 @@ import dagster as dg
 from cdi_dagster import names
 from cdi_dagster.assets.steps import touches
 from cdi_dagster.core.collections import Collection
+from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.resources.interfaces import AlertSink, CoalescerStatusSource, StatusTable
 from cdi_dagster.sensors.coalescer_completion import first_day_looked_at, utc_now
 from cdi_dagster.sensors.failure_report import FailureReporter
 from cdi_dagster.storage.interface import Storage

@@ -14,11 +14,11 @@ from cdi_dagster import names
 from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import due_at, export_day_of
-from cdi_dagster.core.decision import DayFacts, Decision
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.core.gate import class_of
+from cdi_dagster.core.launch_decision import DayFacts, Decision
+from cdi_dagster.interfaces import AlertSink
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.resources.interfaces import AlertSink
 
 AssetEvent = dg.AssetObservation | dg.AssetCheckEvaluation | dg.AssetMaterialization
 

@@ -12,7 +12,7 @@ import dagster as dg
 
 from cdi_dagster import names
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.resources.interfaces import StatusTable
+from cdi_dagster.interfaces import StatusTable
 
 _INTERRUPTED = "DagsterExecutionInterruptedError"
 

@@ -11,6 +11,6 @@ if __name__ == "__main__":
 
     from pyspark.daemon import manager
 
-    import cdi_dagster.spark.ingest_task  # noqa: F401 - for the workers
+    import cdi_dagster.spark.ingest.task  # noqa: F401 - for the workers
 
     manager()

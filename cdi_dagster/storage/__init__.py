@@ -12,8 +12,8 @@ from cdi_dagster.storage.interface import (
     PreparedObject,
     Storage,
     StorageError,
-    StorageUnansweredError,
     StorageUnavailableError,
+    TransientStorageError,
     Upload,
 )
 from cdi_dagster.storage.opening import open_storage
@@ -25,7 +25,7 @@ __all__ = [
     "PreparedObject",
     "Storage",
     "StorageError",
-    "StorageUnansweredError",
+    "TransientStorageError",
     "StorageUnavailableError",
     "Upload",
     "open_storage",

@@ -34,7 +34,7 @@ class StorageUnavailableError(StorageError):
     """The storage did not answer, refused us, or is full, after the retries that make sense."""
 
 
-class StorageUnansweredError(StorageUnavailableError):
+class TransientStorageError(StorageUnavailableError):
     """The storage did not answer, or asked for patience: the same may succeed later without anybody's doing."""
 
 

@@ -21,8 +21,8 @@ from cdi_dagster.storage.interface import (
     ObjectChangedError,
     ObjectMissingError,
     StorageError,
-    StorageUnansweredError,
     StorageUnavailableError,
+    TransientStorageError,
 )
 
 # Standard mode backs off up to 20 s between attempts; 60 s without a byte is a dead connection, not a slow one.
@@ -170,7 +170,7 @@ def storage_error(error: ClientError | BotoCoreError, doing: str, uri: str) -> S
     if not isinstance(error, ClientError):
         # Credentials missing, endpoint unreachable, timeouts: botocore's text names the endpoint, never a secret.
         unanswered = isinstance(error, (HTTPClientError, NoConnectionError))
-        kind = StorageUnansweredError if unanswered else StorageUnavailableError
+        kind = TransientStorageError if unanswered else StorageUnavailableError
         return kind(f"{failed}{error} Check the AWS configuration and the network, then run again.")
     code = error.response.get("Error", {}).get("Code", "")
     code = _SAME_AS.get(code, code)
@@ -179,7 +179,7 @@ def storage_error(error: ClientError | BotoCoreError, doing: str, uri: str) -> S
     if code in _CHANGED:
         return ObjectChangedError(f"{failed}it is not the object it was ({code}).")
     passes = code in _PASSES or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= _SERVER_TROUBLE
-    kind = StorageUnansweredError if passes else StorageUnavailableError
+    kind = TransientStorageError if passes else StorageUnavailableError
     if code in _MEND:
         return kind(f"{failed}{_MEND[code]} ({code}).")
     message = error.response.get("Error", {}).get("Message", "")

@@ -12,7 +12,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, FlexibleChecksumError
 from urllib3.exceptions import HTTPError
 
-from cdi_dagster.storage.interface import ObjectChangedError, StorageUnansweredError, StorageUnavailableError
+from cdi_dagster.storage.interface import ObjectChangedError, StorageUnavailableError, TransientStorageError
 from cdi_dagster.storage.s3_bucket import S3Bucket, code_of, etag_in, version_in
 
 # Tries to resume without a single byte gained in between: 0.2 + 0.4 + ... + 6.4 s.
@@ -120,15 +120,15 @@ class S3Stream(io.RawIOBase):
                 _LOG.debug("connection lost after the last byte of %s", self._key)
         return count
 
-    def _damaged(self, error: FlexibleChecksumError) -> StorageUnansweredError:
-        return StorageUnansweredError(f"{self._bucket.uri(self._key)} was damaged on its way: {error} Run again.")
+    def _damaged(self, error: FlexibleChecksumError) -> TransientStorageError:
+        return TransientStorageError(f"{self._bucket.uri(self._key)} was damaged on its way: {error} Run again.")
 
     def _pause_before_resuming(self, error: Exception | None) -> None:
         self._drop_body()
         self._fruitless_tries += 1
         place = f"{self._bucket.uri(self._key)} at byte {self._position} of {self._size_bytes}"
         if self._fruitless_tries > _MAX_FRUITLESS_TRIES:
-            raise StorageUnansweredError(
+            raise TransientStorageError(
                 f"The connection was cut {self._fruitless_tries} times while reading {place}: {error}. "
                 "Check the network, then run again."
             ) from error

@@ -7,7 +7,7 @@ from benchmarks import plain_steps
 from benchmarks.plain_steps import RejectedEnvelope
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.demo.sample import write_sample
-from cdi_dagster.spark.reading import EnvelopeBlock, EnvelopeReader
+from cdi_dagster.spark.ingest.reading import EnvelopeBlock, EnvelopeReader
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.spark.ingest_support import AUDIT, DAY

@@ -64,7 +64,7 @@ def test_it_holds_no_dagster_and_no_pyspark(bundle: Bundle) -> None:
 def test_it_installs_without_an_index_and_the_jobs_import_without_dagster(installed: Path) -> None:
     program = (
         "import sys; sys.path.append(sys.argv[1]); "
-        "import cdi_dagster.spark.ingest_daily, cdi_dagster.spark.publish_tables, importlib.util as u; "
+        "import cdi_dagster.spark.ingest.job, cdi_dagster.spark.tables.job, importlib.util as u; "
         "print([u.find_spec(name) is not None for name in ('dagster', 'dagster_aws')])"
     )
     # pyspark (and py4j) are the cluster's own: here those of this environment, and nothing else of it.
@@ -95,7 +95,7 @@ def test_the_installed_job_runs_a_day(installed: Path, tmp_path: Path) -> None:
     import pyspark
 
     from cdi_dagster.core.collections import find_collection
-    from cdi_dagster.core.places import daily_records_prefix, pinned_input_key
+    from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_key
     from cdi_dagster.demo.key_service import DevelopmentKeyService
     from cdi_dagster.demo.sample import write_sample
     from cdi_dagster.ingestion.pinning import pin_storage_day

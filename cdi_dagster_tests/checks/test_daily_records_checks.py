@@ -5,7 +5,7 @@ import json
 import dagster as dg
 import pytest
 
-from cdi_dagster.core.places import SUCCESS_MARK, daily_records_prefix, pinned_input_history_key, run_report_key
+from cdi_dagster.core.storage_keys import SUCCESS_MARK, daily_records_prefix, pinned_input_history_key, run_report_key
 from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster_tests.dagster_day import AUDIT, DAY, checks_of
 

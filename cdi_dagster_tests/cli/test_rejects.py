@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from cdi_dagster.core.collections import find_collection
-from cdi_dagster.core.places import run_report_key
+from cdi_dagster.core.storage_keys import run_report_key
 from cdi_dagster.demo.key_service import DevelopmentKeyService
-from cdi_dagster.ingestion.only_ingestion import only_ingestion
+from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.cli.conftest import Cdi
 
@@ -54,7 +54,7 @@ def test_rejects_of_a_day_are_shown_by_place_and_replayed(cdi: Cdi, home: Path) 
         assert "encryptedEncryptionKey" not in cdi("rejects", "show", *DAY).stdout
 
         published = open_storage((home / "published").as_uri())
-        with only_ingestion(published, find_collection(DAY[1]), date(2023, 3, 26), holder="another", lease_seconds=6):
+        with ingestion_lease(published, find_collection(DAY[1]), date(2023, 3, 26), holder="another", lease_seconds=6):
             busy = cdi("rejects", "replay", *DAY, "--dks-url", service.url)
         waited, refused, _ = busy.stderr.splitlines()
         assert waited.startswith("Waiting for another since 20")

@@ -16,7 +16,7 @@ import pytest
 
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.coalescer.marker import MarkerState, read_marker
-from cdi_dagster.core.places import coalescer_marker_key
+from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.coalescer.days import (
     AUDIT,

@@ -10,7 +10,7 @@ import pytest
 
 from cdi_dagster.coalescer.marker import Claim, InvalidMarkerError, Marker, MarkerState, read_marker
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.places import coalescer_marker_key
+from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.storage.interface import Storage, StorageUnavailableError
 from cdi_dagster_tests.coalescer.days import AUDIT, DAY, Meddled
 

@@ -11,7 +11,7 @@ import pytest
 from cdi_dagster.coalescer import CoalesceProgress, CoalesceSummary, coalesce
 from cdi_dagster.coalescer.marker import MarkerState, read_marker
 from cdi_dagster.core.listing import listing_fingerprint
-from cdi_dagster.core.places import coalescer_marker_key
+from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.storage.interface import Storage, StorageError, StorageUnavailableError
 from cdi_dagster_tests.coalescer.days import (
     AUDIT,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cdi_dagster.core.places import run_report_key
+from cdi_dagster.core.storage_keys import run_report_key
 from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster_tests.definitions.real_dagster import ENDED, EQUALITY
 

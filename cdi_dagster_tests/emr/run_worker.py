@@ -11,7 +11,7 @@ import dagster as dg
 from dagster._utils.interrupts import setup_interrupt_handlers
 
 from cdi_dagster.core.collections import REGISTRY
-from cdi_dagster.resources.interfaces import SparkStep
+from cdi_dagster.interfaces import SparkStep
 from cdi_dagster_tests.emr.launches import QuickLauncher
 
 

@@ -16,8 +16,8 @@ from cdi_dagster.coalescer import CoalesceProgress, coalesce
 from cdi_dagster.definitions import build_definitions
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
+from cdi_dagster.emr.ledger import LaunchLedger, launch_prefix
 from cdi_dagster.ingestion.pinning import published_mark
-from cdi_dagster.resources.emr.ledger import LaunchLedger, launch_prefix
 from cdi_dagster.resources.status_table import DynamoDbStatusTable
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import Storage, open_storage

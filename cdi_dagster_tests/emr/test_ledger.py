@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from cdi_dagster.core.emr_verdict import TroubleKind
-from cdi_dagster.resources.emr.ledger import FAILED, SUCCEEDED, Attempt, LaunchEntry, LaunchLedger, TakenOverError
-from cdi_dagster.resources.emr.taking_up import Asker, taken_up
+from cdi_dagster.emr.ledger import FAILED, SUCCEEDED, Attempt, LaunchEntry, LaunchLedger, TakenOverError
+from cdi_dagster.emr.taking_up import Asker, taken_up
 from cdi_dagster.storage.interface import ObjectChangedError, Storage
 from cdi_dagster_tests.s3_server import new_s3_storage
 

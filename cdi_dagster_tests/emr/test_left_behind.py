@@ -7,8 +7,8 @@ import dagster as dg
 import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.resources.emr.api import EmrApi, UnreachableError
-from cdi_dagster.resources.emr.messages import StorageMessageReader
+from cdi_dagster.emr.api import EmrApi, UnreachableError
+from cdi_dagster.emr.messages import StorageMessageReader
 from cdi_dagster_tests.emr.cluster import ClusterFaults
 from cdi_dagster_tests.emr.launches import Bench, QuickLauncher
 from cdi_dagster_tests.s3_server import new_s3_storage

@@ -17,7 +17,7 @@ from cdi_dagster.cli.servers import REPOSITORY, dagster_dev, free_port
 from cdi_dagster.cli.webserver import Webserver
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.core.collections import REGISTRY
-from cdi_dagster.core.places import ingestion_lease_key
+from cdi_dagster.core.storage_keys import ingestion_lease_key
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.ingestion.pinning import published_mark

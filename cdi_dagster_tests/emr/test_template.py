@@ -9,10 +9,10 @@ import yaml
 
 import cdi_dagster
 from cdi_dagster.core.collections import REGISTRY
-from cdi_dagster.resources.emr.check import template_problems
-from cdi_dagster.resources.emr.request import estimated_cost, instances_by_type, step_request
-from cdi_dagster.resources.emr.template import JAVA_OPTIONS, TemplateError, load_template
-from cdi_dagster.resources.interfaces import SparkStep
+from cdi_dagster.emr.check import template_problems
+from cdi_dagster.emr.request import estimated_cost, instances_by_type, step_request
+from cdi_dagster.emr.template import JAVA_OPTIONS, TemplateError, load_template
+from cdi_dagster.interfaces import SparkStep
 
 SHIPPED = Path(cdi_dagster.__file__).parents[1] / "deploy" / "emr" / "cluster.yaml"
 TESTED = Path(__file__).with_name("template.yaml")

@@ -7,7 +7,7 @@ import dagster as dg
 from freezegun import freeze_time
 
 from cdi_dagster.core.listing import listing_fingerprint
-from cdi_dagster.core.places import daily_records_prefix
+from cdi_dagster.core.storage_keys import daily_records_prefix
 from cdi_dagster_tests.dagster_day import AUDIT
 
 RECORDS = ("corporate_storage/business_audit", "business_audit/daily_records")

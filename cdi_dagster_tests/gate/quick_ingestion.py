@@ -21,13 +21,13 @@ from cdi_dagster.core.collections import Collection, find_collection
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, reconcile
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.places import daily_records_prefix, run_report_key
+from cdi_dagster.core.storage_keys import daily_records_prefix, run_report_key
 from cdi_dagster.core.table_sets import TABLE_SETS
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.ingestion.pinning import published_mark
-from cdi_dagster.resources.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
-from cdi_dagster.spark.read_ahead import opened
-from cdi_dagster.spark.reading import EnvelopeReader
+from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
+from cdi_dagster.spark.ingest.read_ahead import opened
+from cdi_dagster.spark.ingest.reading import EnvelopeReader
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.storage import Storage, open_storage
 

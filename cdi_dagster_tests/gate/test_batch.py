@@ -6,15 +6,15 @@ import dagster as dg
 import pytest
 
 from cdi_dagster.cli.gate import coalescer_status
-from cdi_dagster.core.batch_jobs import QUEUES
-from cdi_dagster.core.places import daily_records_prefix
-from cdi_dagster.ingestion.batch_coalescer_status import BatchCoalescerStatus
+from cdi_dagster.coalescer_status.batch_jobs import QUEUES
+from cdi_dagster.coalescer_status.batch_status import BatchCoalescerStatus
+from cdi_dagster.core.storage_keys import daily_records_prefix
 from cdi_dagster.resources.coalescer import CoalescerStatusResource
 from cdi_dagster.settings import SettingsError, load_settings
 from cdi_dagster.storage import open_storage
+from cdi_dagster_tests.coalescer_status.test_batch_status import REGION, batch  # noqa: F401
 from cdi_dagster_tests.dagster_day import AUDIT, DAY, DagsterDay
 from cdi_dagster_tests.gate.instigators import launched, publish_mark, run_as, sensor_tick
-from cdi_dagster_tests.ingestion.test_batch_coalescer_status import REGION, batch  # noqa: F401
 
 
 @pytest.fixture

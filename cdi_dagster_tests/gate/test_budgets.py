@@ -5,7 +5,9 @@ from itertools import product
 
 import pytest
 
-from cdi_dagster.core.decision import (
+from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
+from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
+from cdi_dagster.core.launch_decision import (
     MAX_ATTEMPTS,
     MAX_INPUT_CHANGES,
     MAX_SHUT_OUT,
@@ -17,8 +19,6 @@ from cdi_dagster.core.decision import (
     decide,
     launch_of,
 )
-from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
-from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 
 DAY = date(2023, 3, 26)
 NOW = datetime(2023, 3, 27, 12, tzinfo=UTC)

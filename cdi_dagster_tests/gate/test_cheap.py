@@ -8,9 +8,9 @@ import dagster as dg
 import pytest
 
 from cdi_dagster.coalescer import coalesce
+from cdi_dagster.coalescer_status.marker_status import MarkerCoalescerStatus
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.demo.sample import write_sample
-from cdi_dagster.ingestion.coalescer_status import MarkerCoalescerStatus
 from cdi_dagster.ingestion.day_volumes import HISTORY_DAYS
 from cdi_dagster.storage.interface import Storage
 from cdi_dagster_tests.dagster_day import AUDIT, DagsterDay

@@ -14,12 +14,12 @@ import dagster as dg
 import pytest
 
 from cdi_dagster.coalescer import coalesce
+from cdi_dagster.coalescer_status.marker_status import MarkerCoalescerStatus
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import require_open
 from cdi_dagster.demo.sample import write_sample
-from cdi_dagster.ingestion.coalescer_status import MarkerCoalescerStatus
-from cdi_dagster.ingestion.only_ingestion import only_ingestion
+from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
 from cdi_dagster.ingestion.pinning import pin_storage_day, require_unchanged
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.interface import StorageError
@@ -86,7 +86,7 @@ class Day:
             self.attempts += 1
             correlation_id = f"ask-{self.attempts}"
         try:
-            with only_ingestion(self.published, EQUALITY, DAY, holder=correlation_id, lease_seconds=3):
+            with ingestion_lease(self.published, EQUALITY, DAY, holder=correlation_id, lease_seconds=3):
                 if not override:
                     require_open(MarkerCoalescerStatus(self.corporate, lease_seconds=120).status(EQUALITY, DAY))
                 pinned = pin_storage_day(self.corporate, self.published, EQUALITY, DAY)

@@ -11,9 +11,9 @@ from freezegun import freeze_time
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
-from cdi_dagster.core.places import ingestion_lease_key
+from cdi_dagster.core.storage_keys import ingestion_lease_key
 from cdi_dagster.resources.status_table import FileStatusTable
-from cdi_dagster.storage import StorageUnansweredError
+from cdi_dagster.storage import TransientStorageError
 from cdi_dagster_tests.dagster_day import AUDIT, DAY, EQUALITY, ScriptedSpark
 from cdi_dagster_tests.gate.instigators import RECORDS, launched, sensor_tick
 
@@ -87,7 +87,7 @@ def test_an_alert_that_cannot_be_sent_is_sent_at_a_later_tick(open_day):
 
 
 def test_storage_that_does_not_answer_is_run_again_by_itself_and_nobody_is_woken_for_it(open_day):
-    open_day.spark.failure = StorageUnansweredError("s3://b: the connection was cut 6 times")
+    open_day.spark.failure = TransientStorageError("s3://b: the connection was cut 6 times")
     _run(open_day)
     assert "STORAGE_UNAVAILABLE, nobody is told: " in _tick(open_day)
     assert launched(sensor_tick(open_day, NOW + timedelta(minutes=9))) == []

@@ -7,7 +7,7 @@ from freezegun import freeze_time
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
-from cdi_dagster.ingestion.only_ingestion import only_ingestion
+from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
 from cdi_dagster_tests.dagster_day import AUDIT, DAY, failure_of, metadata_of
 from cdi_dagster_tests.gate.instigators import RECORDS, launched, publish_mark, run_as, sensor_tick
 
@@ -88,7 +88,7 @@ def test_the_budget_is_in_the_run_records_and_a_fresh_sensor_finds_it_used_up(ye
 
 def test_another_installation_that_ingests_the_day_is_named_and_nothing_is_launched(yesterday_only):
     day = yesterday_only
-    with only_ingestion(day.published, AUDIT, DAY, holder="run of another Dagster", lease_seconds=2):
+    with ingestion_lease(day.published, AUDIT, DAY, holder="run of another Dagster", lease_seconds=2):
         failure = failure_of(day.run(*RECORDS))
     assert failure["failure_class"] == "DUPLICATE_RUN"
     assert "run of another Dagster has been ingesting" in failure["cause"]

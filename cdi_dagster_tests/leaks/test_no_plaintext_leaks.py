@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from cdi_dagster.core.places import daily_records_prefix, run_prefix, tables_prefix
+from cdi_dagster.core.storage_keys import daily_records_prefix, run_prefix, tables_prefix
 from cdi_dagster.definitions import build_definitions
 from cdi_dagster.names import table_keys
 from cdi_dagster.settings import Settings, load_settings

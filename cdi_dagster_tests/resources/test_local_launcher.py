@@ -11,8 +11,8 @@ import pytest
 
 from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.core.failures import CdiError
-from cdi_dagster.ingestion import spark_process
-from cdi_dagster.resources.interfaces import SparkStep
+from cdi_dagster.interfaces import SparkStep
+from cdi_dagster.local_spark import spark_process
 from cdi_dagster.resources.local_launcher import LocalPySparkStepLauncher
 
 # A program in the place of spark-submit that speaks as the Spark jobs speak.

@@ -7,9 +7,9 @@ import pytest
 
 from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.core.failures import FailureClass
+from cdi_dagster.interfaces import CoalescerStatusSource, StatusTable
 from cdi_dagster.resources.coalescer import CoalescerStatusResource
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.resources.interfaces import CoalescerStatusSource, StatusTable
 from cdi_dagster.resources.status import StatusTableResource
 from cdi_dagster.resources.status_table import DynamoDbStatusTable, FileStatusTable
 from cdi_dagster.resources.storage import StorageResource

@@ -11,7 +11,7 @@ import pytest
 from moto import mock_aws
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.resources.interfaces import StatusRow, StatusTable
+from cdi_dagster.interfaces import StatusRow, StatusTable
 from cdi_dagster.resources.status_table import DynamoDbStatusTable, FileStatusTable
 
 NOW = datetime(2023, 3, 27, 9, 30, tzinfo=UTC)

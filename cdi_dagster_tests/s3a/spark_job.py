@@ -12,8 +12,8 @@ from typing import Any
 import boto3
 import pytest
 
-from cdi_dagster.ingestion.local_metastore import local_metastore_conf
-from cdi_dagster.ingestion.spark_submit import (
+from cdi_dagster.local_spark.metastore import local_metastore_conf
+from cdi_dagster.local_spark.spark_submit import (
     SparkProcessConfig,
     require_java,
     spark_environment,

@@ -12,10 +12,10 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from cdi_dagster.ingestion.local_metastore import local_metastore_conf
-from cdi_dagster.ingestion.s3a_conf import s3a_conf_here
-from cdi_dagster.spark.publish_tables import main
+from cdi_dagster.local_spark.metastore import local_metastore_conf
+from cdi_dagster.local_spark.s3a_conf import s3a_conf_here
 from cdi_dagster.spark.tables import publication
+from cdi_dagster.spark.tables.job import main
 from cdi_dagster.spark.tables.partition import Attempt
 from cdi_dagster_tests.s3a.conftest import pyspark_folder
 from cdi_dagster_tests.spark.tables.daily_records import MANAGED, RAW

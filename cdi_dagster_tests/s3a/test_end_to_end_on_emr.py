@@ -26,14 +26,14 @@ from cdi_dagster.bundle.build import build_bundle
 from cdi_dagster.bundle.upload import upload_bundle
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.core.collections import find_collection
-from cdi_dagster.core.places import tables_report_key
+from cdi_dagster.core.storage_keys import tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.definitions import build_definitions
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
-from cdi_dagster.ingestion.local_metastore import local_metastore_conf
 from cdi_dagster.ingestion.pinning import published_mark
-from cdi_dagster.ingestion.s3a_conf import s3a_conf
+from cdi_dagster.local_spark.metastore import local_metastore_conf
+from cdi_dagster.local_spark.s3a_conf import s3a_conf
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator, create_status_table

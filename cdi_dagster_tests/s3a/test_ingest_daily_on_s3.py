@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from cdi_dagster.ingestion.pinning import read_pinned_input
-from cdi_dagster.ingestion.spark_process import run_spark_step
+from cdi_dagster.local_spark.spark_process import run_spark_step
 from cdi_dagster_tests.s3_server import new_s3_storage, s3_endpoint
 from cdi_dagster_tests.s3a.spark_job import (
     Once,

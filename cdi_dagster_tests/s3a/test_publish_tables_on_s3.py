@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cdi_dagster.core.places import tables_report_key
+from cdi_dagster.core.storage_keys import tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
-from cdi_dagster.ingestion.spark_process import run_spark_step
+from cdi_dagster.local_spark.spark_process import run_spark_step
 from cdi_dagster.spark.tables.locations import partition_prefix
 from cdi_dagster.storage import Storage
 from cdi_dagster_tests.s3_server import new_s3_storage, s3_endpoint

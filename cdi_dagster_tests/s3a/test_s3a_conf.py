@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.ingestion import spark_submit
-from cdi_dagster.ingestion.s3a_conf import find_s3a_jars, s3a_conf, s3a_conf_here
-from cdi_dagster.ingestion.spark_submit import SparkProcessConfig, spark_submit_command
+from cdi_dagster.local_spark import spark_submit
+from cdi_dagster.local_spark.s3a_conf import find_s3a_jars, s3a_conf, s3a_conf_here
+from cdi_dagster.local_spark.spark_submit import SparkProcessConfig, spark_submit_command
 
 JARS = ("hadoop-aws-3.3.4.jar", "aws-java-sdk-bundle-1.12.262.jar", "spark-hadoop-cloud_2.12-3.5.5.jar")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cdi_dagster.ingestion.spark_submit import SparkProcessConfig
+from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
 from cdi_dagster.resources.local_launcher import LocalPySparkStepLauncher
 from cdi_dagster.settings import ENV_FILE_NAME, Settings, SettingsError, load_settings
 

@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 from isal import isal_zlib
 
-from cdi_dagster.spark.reading import EnvelopeBlock, EnvelopeReader
+from cdi_dagster.spark.ingest.reading import EnvelopeBlock, EnvelopeReader
 
 TEXT_BYTES = 16 * 1024 * 1024
 _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"

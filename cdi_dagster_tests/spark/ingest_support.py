@@ -12,11 +12,11 @@ from pyspark import SparkContext
 from cdi_dagster.core.collections import Collection, find_collection
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.ingest_report import IngestReport
-from cdi_dagster.core.places import daily_records_prefix, pinned_input_key, rejects_prefix, run_prefix
+from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_key, rejects_prefix, run_prefix
 from cdi_dagster.demo.sample import SampleSummary, write_sample
 from cdi_dagster.ingestion.pinning import pin_storage_day
-from cdi_dagster.spark.ingest_arguments import parse_arguments
-from cdi_dagster.spark.ingest_daily import IngestDaily
+from cdi_dagster.spark.ingest.arguments import parse_arguments
+from cdi_dagster.spark.ingest.job import IngestDaily
 from cdi_dagster.spark.reporting import Reporter
 from cdi_dagster.storage import Storage
 

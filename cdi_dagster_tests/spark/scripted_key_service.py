@@ -17,7 +17,7 @@ import trustme
 
 from cdi_dagster.demo.key_service import DevelopmentKeyService, TlsFiles
 from cdi_dagster.demo.key_service_server import KeyServiceHandler
-from cdi_dagster.spark.key_service import KeyServiceConfig
+from cdi_dagster.spark.key_service.client import KeyServiceConfig
 
 Behaviour = Callable[["ScriptedHandler"], None]
 

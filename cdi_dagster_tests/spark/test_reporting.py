@@ -11,7 +11,7 @@ from dagster_pipes import encode_param
 from pyspark.sql import SparkSession
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.spark.ingest_daily import main
+from cdi_dagster.spark.ingest.job import main
 from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
 from cdi_dagster_tests.s3_server import REGION, new_s3_storage, s3_endpoint
 from cdi_dagster_tests.spark.ingest_support import SampleDay

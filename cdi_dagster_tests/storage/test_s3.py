@@ -14,8 +14,8 @@ from cdi_dagster.storage import (
     ObjectChangedError,
     ObjectExistsError,
     StorageError,
-    StorageUnansweredError,
     StorageUnavailableError,
+    TransientStorageError,
     open_storage,
     storage_failure,
 )
@@ -177,7 +177,7 @@ def test_head_says_none_only_if_it_can_tell(make_bucket: MakeBucket, one_try: No
 
 def test_an_endpoint_that_nobody_serves_is_unavailable(aws_environment: None, one_try: None) -> None:
     storage = open_storage("s3://bucket", endpoint_url="http://127.0.0.1:9")
-    with pytest.raises(StorageUnansweredError, match=r"127\.0\.0\.1:9"):
+    with pytest.raises(TransientStorageError, match=r"127\.0\.0\.1:9"):
         list(storage.list(""))
     with pytest.raises(StorageUnavailableError, match="AWS_ENDPOINT_URL"):
         open_storage("s3://bucket", endpoint_url="not a url").read("a")

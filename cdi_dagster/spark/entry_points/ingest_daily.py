@@ -1,11 +1,11 @@
-"""What spark-submit runs for `ingest_daily`; the program is `cdi_dagster.spark.ingest_daily`."""
+"""What spark-submit runs for `ingest_daily`; the program is `cdi_dagster.spark.ingest.job`."""
 
 import sys
 
 # Spark puts a zip of pyspark's sources in front, to be compiled at every start; an installed pyspark is compiled.
 sys.path.sort(key=lambda place: place.endswith(".zip"))
 
-from cdi_dagster.spark.ingest_daily import main  # noqa: E402
+from cdi_dagster.spark.ingest.job import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""What spark-submit runs so that Java can archive the classes of our jobs (`cdi_dagster.ingestion.class_archive`).
+"""What spark-submit runs so that Java can archive the classes of our jobs (`cdi_dagster.local_spark.class_archive`).
 
 A little of each: Python workers and an accumulator, an external ORC table in a Hive metastore, a partition, a view.
 """

@@ -11,8 +11,8 @@ import pybase64
 from cryptography.hazmat.primitives.ciphers import AEADDecryptionContext, Cipher, CipherContext, algorithms, modes
 
 from cdi_dagster.core.ingest_report import RejectReason
+from cdi_dagster.spark.records.key_prefetch import Asked, KeyPrefetch
 from cdi_dagster.spark.records.keys import KeyRef, KeyResolver
-from cdi_dagster.spark.records.keys_ahead import Asked, KeysAhead
 from cdi_dagster.spark.records.rejection import RejectedError, reject
 
 Decryptor: TypeAlias = CipherContext | AEADDecryptionContext
@@ -46,7 +46,7 @@ class DecryptorCache:
         self._keys = keys
         self._size = size
         self._kept: dict[KeyRef, Decryptor] = {}
-        self._ahead = KeysAhead(keys)
+        self._ahead = KeyPrefetch(keys)
 
     def ask(self, refs: Set[KeyRef]) -> Asked | None:
         """Ask, without waiting, for all keys that are not kept; None where there are none."""

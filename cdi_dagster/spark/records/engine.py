@@ -13,8 +13,8 @@ from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.spark.records import fast
 from cdi_dagster.spark.records.decrypt import DecryptorCache, decrypt
 from cdi_dagster.spark.records.envelope import Envelope, parse_envelope
+from cdi_dagster.spark.records.key_prefetch import Asked
 from cdi_dagster.spark.records.keys import KeyRef, KeyResolver
-from cdi_dagster.spark.records.keys_ahead import Asked
 from cdi_dagster.spark.records.plain import make_record
 from cdi_dagster.spark.records.rejection import RejectedError
 from cdi_dagster.spark.records.rules import Rules, rules_for

@@ -8,8 +8,8 @@ from pyspark.sql import DataFrame, SparkSession
 
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.places import SUCCESS_MARK, daily_records_prefix
-from cdi_dagster.spark.tables.locations import exactly, spark_path
+from cdi_dagster.core.storage_keys import SUCCESS_MARK, daily_records_prefix
+from cdi_dagster.spark.tables.locations import escape_glob, spark_path
 from cdi_dagster.spark.tables.transforms import RAW_SCHEMA
 from cdi_dagster.storage import ObjectMissingError, Storage
 
@@ -73,7 +73,7 @@ def read_records(spark: SparkSession, published: Storage, records: DailyRecords,
     """Return the records as lines in the column `val`, from exactly the marked parts."""
     if not records.parts:
         return spark.createDataFrame([], RAW_SCHEMA)
-    paths = [exactly(spark_path(published.uri(key), s3_scheme=s3_scheme)) for key, _ in records.parts]
+    paths = [escape_glob(spark_path(published.uri(key), s3_scheme=s3_scheme)) for key, _ in records.parts]
     # A line ends at \n only: a lone \r in a record would else be one.
     return spark.read.option("lineSep", "\n").text(paths).toDF("val")
 

@@ -7,7 +7,7 @@ import re
 from datetime import date
 from urllib.parse import unquote, urlsplit
 
-from cdi_dagster.core.places import tables_prefix
+from cdi_dagster.core.storage_keys import tables_prefix
 from cdi_dagster.spark.tables.definition import PARTITION_COLUMN
 
 _PATTERN_CHARACTERS = re.compile(r"([\[\]{}*?\\])")
@@ -25,7 +25,7 @@ def spark_path(uri: str, *, s3_scheme: str = "s3a") -> str:
     return f"{s3_scheme}://{parts.netloc}{parts.path}" if parts.scheme in ("s3", "s3a") else uri
 
 
-def exactly(path: str) -> str:
+def escape_glob(path: str) -> str:
     """Return a path for Spark's readers, which take `[`, `{`, `*` in a folder's name for a pattern."""
     return _PATTERN_CHARACTERS.sub(r"\\\1", path)
 

@@ -20,7 +20,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.spark.tables import statements
 from cdi_dagster.spark.tables.definition import PARTITION_COLUMN
 from cdi_dagster.spark.tables.hadoop_folder import HadoopFolder
-from cdi_dagster.spark.tables.locations import exactly
+from cdi_dagster.spark.tables.locations import escape_glob
 
 _LOG = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ def _point_at(spark: SparkSession, table: str, export_day: date, folder: str) ->
 
 
 def _read_back(rows: DataFrame, folder: str, *, measure: bool) -> tuple[int, int | None]:
-    stored = rows.sparkSession.read.schema(rows.schema).orc(exactly(folder))
+    stored = rows.sparkSession.read.schema(rows.schema).orc(escape_glob(folder))
     if not measure:
         return stored.count(), None
     found = stored.agg(F.count("*").alias("rows"), F.coalesce(F.sum(F.octet_length("val")), F.lit(0)).alias("bytes"))

@@ -1,6 +1,6 @@
 """Publishes a table set for one storage day: every table written and counted first, then each appears, then the views.
 
-Knows no command line and starts no session: that is `cdi_dagster.spark.publish_tables`.
+Knows no command line and starts no session: that is `cdi_dagster.spark.tables.job`.
 """
 
 import time

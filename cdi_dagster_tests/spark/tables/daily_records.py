@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 from cdi_dagster.core.collections import find_collection
-from cdi_dagster.core.places import daily_records_prefix
+from cdi_dagster.core.storage_keys import daily_records_prefix
 from cdi_dagster.storage import Storage
 
 AUDIT = find_collection("data:businessAudit")

@@ -1,0 +1,121 @@
+"""The coalescer's state as AWS Batch knows it: asks Batch; `coalescer_status.batch_jobs` decides.
+
+Batch keeps ended jobs for about a week, which bounds how far back this source can see. One look serves every
+collection and day for a short time, so that a sensor tick costs a bounded number of calls.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cdi_dagster.coalescer_status.batch_jobs import (
+    ENDED_STATUSES,
+    LIVE_STATUSES,
+    QUEUES,
+    BatchJob,
+    batch_coalescer_status,
+)
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
+
+_DESCRIBE_JOBS_LIMIT = 100
+
+
+class BatchCoalescerStatus:
+    """Coalescer status from the jobs in AWS Batch's queues.
+
+    Args:
+        make_client: makes a boto3 Batch client; called at the first question, not before.
+        queues: job queues to look into.
+        look_seconds: how long one look is good for. Batch throttles list calls: 14 of them make a look.
+        clock: returns the present moment, aware.
+    """
+
+    def __init__(
+        self,
+        make_client: Callable[[], Any],
+        *,
+        queues: Sequence[str] = QUEUES,
+        look_seconds: float = 20,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._make_client = make_client
+        self._queues = tuple(queues)
+        self._look_for = timedelta(seconds=look_seconds)
+        self._clock = clock
+        self._client: Any = None
+        self._lock = threading.Lock()
+        self._looked_at: datetime | None = None
+        self._jobs: tuple[BatchJob, ...] = ()
+        self._ended: dict[str, BatchJob] = {}
+
+    def status(self, collection: Collection, storage_day: date) -> CoalescerStatus:
+        """Return the state of the collection's group for a storage day; trouble with Batch is UNKNOWN, with why."""
+        try:
+            jobs = self._look()
+        except (BotoCoreError, ClientError) as error:
+            return CoalescerStatus(
+                state=CoalescerState.UNKNOWN,
+                reason=f"could not ask AWS Batch about queues {', '.join(self._queues)}: {_words(error)}. "
+                "Check the batch:ListJobs and batch:DescribeJobs permissions, the region and the network.",
+            )
+        return batch_coalescer_status(collection.group, storage_day, jobs, now=self._clock())
+
+    def _look(self) -> tuple[BatchJob, ...]:
+        with self._lock:
+            now = self._clock()
+            if self._looked_at is None or not timedelta() <= now - self._looked_at < self._look_for:
+                if self._client is None:
+                    self._client = self._make_client()
+                self._jobs = tuple(self._fetch())
+                self._looked_at = now
+            return self._jobs
+
+    def _fetch(self) -> Iterator[BatchJob]:
+        # Live statuses first: a job that ends during the look is then seen twice, never missed.
+        listed = {
+            job_id: None
+            for status in (*LIVE_STATUSES, *ENDED_STATUSES)
+            for queue in self._queues
+            for job_id in self._list(queue, status)
+        }
+        self._ended = {job_id: job for job_id, job in self._ended.items() if job_id in listed}
+        yield from self._ended.values()
+        unknown = [job_id for job_id in listed if job_id not in self._ended]
+        for start in range(0, len(unknown), _DESCRIBE_JOBS_LIMIT):
+            for described in self._client.describe_jobs(jobs=unknown[start : start + _DESCRIBE_JOBS_LIMIT])["jobs"]:
+                job = _job(described)
+                if not job.is_live:
+                    self._ended[job.job_id] = job
+                yield job
+
+    def _list(self, queue: str, status: str) -> Iterator[str]:
+        pages = self._client.get_paginator("list_jobs").paginate(jobQueue=queue, jobStatus=status)
+        for page in pages:
+            yield from (summary["jobId"] for summary in page["jobSummaryList"])
+
+
+def _job(described: Mapping[str, Any]) -> BatchJob:
+    return BatchJob(
+        job_id=described["jobId"],
+        name=described["jobName"],
+        status=described["status"],
+        created_at=_moment(described["createdAt"]),
+        started_at=_moment(described["startedAt"]) if described.get("startedAt") else None,
+        stopped_at=_moment(described["stoppedAt"]) if described.get("stoppedAt") else None,
+        parameters=dict(described.get("parameters") or {}),
+        status_reason=described.get("statusReason"),
+    )
+
+
+def _moment(milliseconds: float) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ClientError):
+        return f"{error.response['Error'].get('Code', 'error')} from {error.operation_name}"
+    return str(error)

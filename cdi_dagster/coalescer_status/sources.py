@@ -1,0 +1,106 @@
+"""Which source stands behind the gate: the marker of our own coalescer, AWS Batch, or a quiet listing.
+
+The one place that turns the choice into a source, for the Dagster resource and the terminal alike. Plain, no dagster.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, Literal, Protocol
+
+from cdi_dagster.coalescer_status.batch_jobs import QUEUES
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.days import day_ends_at
+from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
+from cdi_dagster.storage.interface import Storage
+
+CoalescerSourceName = Literal["marker", "batch", "quiet"]
+
+
+class CoalescerSource(Protocol):
+    """Knows what the coalescer is doing; never raises for trouble of its own (that is UNKNOWN)."""
+
+    def status(self, collection: Collection, storage_day: date) -> CoalescerStatus:
+        """Return the state with its reason."""
+
+
+def utc_now() -> datetime:
+    """Return the present moment."""
+    return datetime.now(UTC)
+
+
+def coalescer_source(
+    name: CoalescerSourceName,
+    corporate: Storage,
+    published: Storage,
+    *,
+    lease_seconds: float,
+    quiet_seconds: float,
+    batch_queues: Sequence[str] = QUEUES,
+    batch_look_seconds: float = 0,
+    clock: Callable[[], datetime] = utc_now,
+) -> CoalescerSource:
+    """Return the source of that name; nothing is asked or imported before its first question.
+
+    Args:
+        name: `marker`, `batch` or `quiet`.
+        corporate: where the coalescer works.
+        published: where a look at a listing is remembered (`quiet`).
+        lease_seconds: age of the heartbeat of a killed coalescer (`marker`).
+        quiet_seconds: how long a listing must not change (`quiet`).
+        batch_queues: job queues to look into (`batch`).
+        batch_look_seconds: how long one look at them is good for; 0 asks at every question.
+        clock: the time now, aware.
+    """
+    source = _source(name, corporate, published, lease_seconds, quiet_seconds, batch_queues, batch_look_seconds, clock)
+    return _OnlyDaysThatAreOver(source, clock)
+
+
+class _OnlyDaysThatAreOver:
+    """Keeps the gate of a day closed while K2HB still writes to it, whatever has been coalesced so far."""
+
+    def __init__(self, source: CoalescerSource, clock: Callable[[], datetime]) -> None:
+        self._source = source
+        self._clock = clock
+
+    def status(self, collection: Collection, storage_day: date) -> CoalescerStatus:
+        if self._clock() < day_ends_at(storage_day):
+            return CoalescerStatus(
+                state=CoalescerState.NOT_STARTED,
+                reason=f"storage day {storage_day} is not over: K2HB writes to it until "
+                f"{day_ends_at(storage_day):%Y-%m-%d %H:%M} UTC",
+                next_step="Wait until the day is over and coalesced, or ask for an earlier one.",
+            )
+        return self._source.status(collection, storage_day)
+
+
+def _source(
+    name: CoalescerSourceName,
+    corporate: Storage,
+    published: Storage,
+    lease_seconds: float,
+    quiet_seconds: float,
+    batch_queues: Sequence[str],
+    batch_look_seconds: float,
+    clock: Callable[[], datetime],
+) -> CoalescerSource:
+    match name:
+        case "batch":
+            from cdi_dagster.coalescer_status.batch_status import BatchCoalescerStatus
+
+            return BatchCoalescerStatus(
+                _batch_client, queues=batch_queues, look_seconds=batch_look_seconds, clock=clock
+            )
+        case "quiet":
+            from cdi_dagster.coalescer_status.quiet_listing import QuietListingCoalescerStatus
+
+            return QuietListingCoalescerStatus(corporate, published, quiet_seconds=quiet_seconds, clock=clock)
+        case "marker":
+            from cdi_dagster.coalescer_status.marker_status import MarkerCoalescerStatus
+
+            return MarkerCoalescerStatus(corporate, lease_seconds=lease_seconds, clock=clock)
+
+
+def _batch_client() -> Any:
+    import boto3
+
+    return boto3.client("batch")

@@ -1,0 +1,237 @@
+"""Running one Spark job on this machine: `spark-submit` of the installed pyspark as a child process.
+
+Streams its log while it runs, ends the whole process tree whatever happens to us, and says why it failed. Plain
+functions, no dagster: the local step launcher and `cdi ingest` both stand on this.
+"""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.log_lines import last_lines, scrub
+from cdi_dagster.local_spark import process_guard
+from cdi_dagster.local_spark.spark_submit import (
+    SparkProcessConfig,
+    launch_failed,
+    require_java,
+    spark_environment,
+    spark_submit_command,
+)
+
+_TAIL_LINES = 200
+_OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|Cannot allocate memory|\bMemoryError\b|Container killed .* memory")
+_STACK_FRAME = re.compile(r"\s+at |\s*\.\.\. \d+ more")
+_SPARK_EXIT_OUT_OF_MEMORY = 52  # org.apache.spark.util.SparkExitCode.OOM
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparkExit:
+    """How a Spark process ended.
+
+    Attributes:
+        exit_code: of the process; 128 + signal, or minus the signal, where a signal ended it.
+        log_tail: its last lines, as they were (scrub them before showing them).
+        log_path: the whole log.
+        seconds: wall clock from start to end.
+    """
+
+    exit_code: int
+    log_tail: tuple[str, ...]
+    log_path: Path
+    seconds: float
+
+
+def run_spark_step(
+    name: str,
+    arguments: Sequence[str],
+    *,
+    config: SparkProcessConfig,
+    correlation_id: str,
+    on_line: Callable[[str], None] = lambda line: None,
+    on_poll: Callable[[], None] = lambda: None,
+    poll_seconds: float = 0.5,
+) -> SparkExit:
+    """Run `cdi_dagster/spark/entry_points/<name>.py` to its end.
+
+    Whatever ends this function (an exception, an interrupt, the death of this process) ends the whole process tree.
+
+    Args:
+        name: `ingest_daily` or `publish_tables`.
+        arguments: its command line.
+        config: how Spark runs here.
+        correlation_id: of the run; names the log folder.
+        on_line: called with every log line as it comes, from a thread of its own.
+        on_poll: called in the calling thread about every `poll_seconds`, and once after the end.
+        poll_seconds: how often to look.
+
+    Raises:
+        CdiError: LAUNCH_FAILED where Java, pyspark or the job is missing; the mend is in it. Nothing was started.
+    """
+    command = spark_submit_command(name, arguments, config=config)
+    environment = spark_environment(require_java())
+    folder = config.work_folder / correlation_id
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        scratch = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
+    except OSError as error:
+        raise launch_failed(
+            f"The work folder {folder} cannot be written: {error.strerror}.",
+            "Make room or give permission there, or set CDI_HOME to another folder.",
+        ) from error
+    command[1:1] = ["--conf", f"spark.local.dir={scratch}"]
+    log_path = folder / f"{name}.log"
+    started = time.monotonic()
+    try:
+        exit_code, tail = _run_guarded(
+            command,
+            environment,
+            scratch=scratch,
+            log_path=log_path,
+            grace_seconds=config.grace_seconds,
+            on_line=on_line,
+            on_poll=on_poll,
+            poll_seconds=poll_seconds,
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return SparkExit(exit_code=exit_code, log_tail=tail, log_path=log_path, seconds=time.monotonic() - started)
+
+
+def verdict(
+    exit_code: int,
+    log_tail: Sequence[str],
+    report: Mapping[str, Any] | None,
+    failure: Mapping[str, Any] | None,
+) -> CdiError | None:
+    """Decide what a finished Spark process means: None is success.
+
+    Success is exit code 0 *and* the job's own closing report *and* no failure reported. What the job says of itself
+    comes before what its exit code suggests.
+    """
+    if failure is not None:
+        return CdiError.from_json(failure)
+    if exit_code == 0:
+        if report is not None:
+            return None
+        return CdiError(
+            FailureClass.JOB_FAILED,
+            "Spark ended with exit code 0, but its closing report never arrived, so nothing proves what it did.",
+            detail={"exit_code": exit_code},
+        )
+    lines = last_lines(log_tail)
+    detail = {"exit_code": exit_code, "last_log_lines": lines}
+    if exit_code == _SPARK_EXIT_OUT_OF_MEMORY or any(_OUT_OF_MEMORY.search(line) for line in log_tail):
+        return CdiError(
+            FailureClass.OUT_OF_MEMORY,
+            "Spark ran out of memory.",
+            next_step="Raise CDI_SPARK_DRIVER_MEMORY, or use fewer cores (CDI_SPARK_MASTER=local[1,4]), and run again.",
+            detail=detail,
+        )
+    signal_name = _signal_name(exit_code)
+    if signal_name:
+        return CdiError(
+            FailureClass.CLUSTER_LOST, f"{signal_name} ended the Spark process from outside.", detail=detail
+        )
+    cause = f"Spark ended with exit code {exit_code}: {_last_word(log_tail) or 'it left no log'}"
+    return CdiError(FailureClass.JOB_FAILED, cause, detail=detail)
+
+
+def _last_word(log_tail: Sequence[str]) -> str:
+    """Return the last line that says something, scrubbed: a stack frame names a place and no cause."""
+    return next((scrub(line) for line in reversed(log_tail) if line.strip() and not _STACK_FRAME.match(line)), "")
+
+
+def _signal_name(exit_code: int) -> str | None:
+    number = -exit_code if exit_code < 0 else exit_code - 128
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return None
+
+
+def _run_guarded(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    scratch: Path,
+    log_path: Path,
+    grace_seconds: float,
+    on_line: Callable[[str], None],
+    on_poll: Callable[[], None],
+    poll_seconds: float,
+) -> tuple[int, tuple[str, ...]]:
+    """Run a command under `process_guard` and return its exit code and last lines."""
+    guard = [sys.executable, "-I", process_guard.__file__, "--grace-seconds", str(grace_seconds)]
+    process = subprocess.Popen(  # noqa: S603
+        [*guard, "--scratch", str(scratch), "--", *command],
+        env=dict(environment),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    reader = _LogReader(process, log_path, on_line)
+    reader.start()
+    try:
+        while process.poll() is None:
+            try:
+                process.wait(timeout=poll_seconds)
+            except subprocess.TimeoutExpired:
+                on_poll()
+        reader.join()
+        on_poll()
+    finally:
+        _let_go(process, grace_seconds)
+        reader.join(timeout=grace_seconds)
+    return process.returncode, tuple(reader.tail)
+
+
+def _let_go(process: "subprocess.Popen[str]", grace_seconds: float) -> None:
+    """Close the lifeline, so that the guard ends everything, and wait until it has."""
+    if process.stdin:
+        process.stdin.close()
+    try:
+        process.wait(timeout=grace_seconds + 10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class _LogReader(threading.Thread):
+    """Reads the log to its end: to the log file, to the callback, and keeps the tail. Never stops reading early."""
+
+    def __init__(self, process: "subprocess.Popen[str]", log_path: Path, on_line: Callable[[str], None]) -> None:
+        super().__init__(name=f"log of process {process.pid}", daemon=True)
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._lines = process.stdout
+        self._log_path = log_path
+        self._on_line = on_line
+
+    def run(self) -> None:
+        assert self._lines is not None  # noqa: S101
+        with self._log_path.open("a", encoding="utf-8") as log:
+            for line in self._lines:
+                self.tail.append(line.rstrip("\n"))
+                self._on_line(line.rstrip("\n"))
+                self._keep(log, line)
+
+    def _keep(self, log: Any, line: str) -> None:
+        try:
+            log.write(line)
+            log.flush()
+        except OSError:
+            # A full disk must not stall Spark on a full pipe; the tail is still kept.
+            return

@@ -1,0 +1,140 @@
+"""The command line and environment of `spark-submit` on this machine, and whether they can work at all.
+
+Decides and checks only; `spark_process` runs it. No dagster, and nothing of pyspark is imported.
+"""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cdi_dagster
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.local_spark.s3a_conf import s3a_conf_here
+
+JAVA_VERSIONS = range(17, 22)
+"""Java releases that Spark 3.5 and Spark 4 run on; production has 17."""
+DEFAULT_MASTER = "local[*,4]"
+"""Every core of this machine, and four tries a task, as on a cluster; under `local[*]` one killed worker is the end."""
+
+_LOCAL_CONF = {
+    "spark.log.level": "WARN",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.python.daemon.module": "cdi_dagster.spark.worker_daemon",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparkProcessConfig:
+    """How Spark runs on this machine.
+
+    Attributes:
+        work_folder: logs (kept) and scratch space (removed with the process) lie below it.
+        master: Spark master URL.
+        driver_memory: JVM heap of the one local process, as Spark writes it (`2g`).
+        conf: further Spark settings.
+        s3a_jars: folder of the jars with which Spark writes tables to `s3://` (`make s3a-jars`); None for where that
+            puts them.
+        grace_seconds: time between SIGTERM and SIGKILL when it has to end.
+    """
+
+    work_folder: Path
+    master: str = DEFAULT_MASTER
+    driver_memory: str = "2g"
+    conf: Mapping[str, str] = field(default_factory=dict)
+    s3a_jars: Path | None = None
+    grace_seconds: float = 10.0
+
+
+def spark_submit_command(name: str, arguments: Sequence[str], *, config: SparkProcessConfig) -> list[str]:
+    """Return the `spark-submit` command line of one step.
+
+    Raises:
+        CdiError: LAUNCH_FAILED where pyspark, the job, or what it needs for S3 is not installed.
+    """
+    entry_point = Path(cdi_dagster.__file__).parent / "spark" / "entry_points" / f"{name}.py"
+    if not entry_point.is_file():
+        raise launch_failed(f"There is no Spark job {name} in this installation.", "Install cdi_dagster again.")
+    command = [str(pyspark_folder() / "bin" / "spark-submit")]
+    command += ["--master", config.master, "--driver-memory", config.driver_memory, "--name", name]
+    conf = {**_LOCAL_CONF, **config.conf}
+    if _writes_s3_by_spark(name, arguments):
+        conf = {**s3a_conf_here(pyspark_folder(), os.environ, folder=config.s3a_jars), **conf}
+    for key, value in conf.items():
+        command += ["--conf", f"{key}={value}"]
+    return [*command, str(entry_point), *arguments]
+
+
+def _writes_s3_by_spark(name: str, arguments: Sequence[str]) -> bool:
+    """Whether a step needs S3A. `ingest_daily` does not: it reads and writes objects by boto3."""
+    pairs = zip(arguments, arguments[1:], strict=False)
+    return name == "publish_tables" and any(
+        option == "--published-root" and root.startswith("s3://") for option, root in pairs
+    )
+
+
+def require_java() -> Path:
+    """Return the `java` that Spark will use: of JAVA_HOME, else the first on PATH.
+
+    Raises:
+        CdiError: LAUNCH_FAILED where there is none or it is of another release than Spark runs on.
+    """
+    mend = "Install a Java 17 runtime (for example openjdk-17-jre-headless), or set JAVA_HOME to one."
+    home = os.environ.get("JAVA_HOME")
+    found = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    if found is None:
+        raise launch_failed("Spark needs Java, and there is none: no JAVA_HOME, no java on PATH.", mend)
+    try:
+        answer = subprocess.run([found, "-version"], capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise launch_failed(f"Spark needs Java, but {found} does not run: {error}.", mend) from error
+    match = re.search(r'version "(?:1\.)?(\d+)', answer.stderr + answer.stdout)
+    release = int(match[1]) if match else 0
+    if release not in JAVA_VERSIONS:
+        said = f"is Java {release}" if release else "does not say its version"
+        raise launch_failed(f"Spark needs Java {JAVA_VERSIONS[0]} to {JAVA_VERSIONS[-1]}, but {found} {said}.", mend)
+    return Path(found)
+
+
+def pyspark_folder() -> Path:
+    """Return where the installed pyspark is.
+
+    Raises:
+        CdiError: LAUNCH_FAILED where there is none.
+    """
+    # find_spec does not import it: pyspark takes a second, and this process needs only its location.
+    spec = importlib.util.find_spec("pyspark")
+    if spec is None or not spec.submodule_search_locations:
+        raise launch_failed(
+            "Spark is not installed in this Python environment.", "Install it: pip install 'cdi_dagster[spark]'."
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def spark_environment(java: Path) -> dict[str, str]:
+    """Return the environment of the Spark process: ours, with this Python, this pyspark and that Java."""
+    environment = dict(os.environ)
+    environment["SPARK_HOME"] = str(pyspark_folder())
+    environment["PYSPARK_PYTHON"] = environment["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    environment["PYTHONUNBUFFERED"] = "1"
+    environment["SPARK_LOCAL_IP"] = "127.0.0.1"
+    # Spark logs what an error in a task says, and that may quote a row: this pattern keeps its class and its stack.
+    log_pattern = Path(cdi_dagster.__file__).parent / "spark" / "log4j2.json"
+    options = f'"-Dlog4j2.configurationFile={log_pattern.as_uri()}" {environment.get("SPARK_SUBMIT_OPTS", "")}'
+    environment["SPARK_SUBMIT_OPTS"] = options.rstrip()
+    if "JAVA_HOME" not in environment:
+        environment["PATH"] = os.pathsep.join((str(java.parent), environment.get("PATH", "")))
+    return environment
+
+
+def launch_failed(cause: str, next_step: str) -> CdiError:
+    """Return LAUNCH_FAILED with the mend as its next step."""
+    return CdiError(FailureClass.LAUNCH_FAILED, cause, next_step=next_step)

@@ -1,0 +1,241 @@
+"""Spark job: one pinned storage day of an append-only collection becomes its published daily records.
+
+`main(argv)` is the program, the same locally and on EMR; read `IngestDaily.run` for its story. What a worker does is
+`task`; nothing but this module publishes.
+"""
+
+import json
+import logging
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+from pyspark import SparkContext
+
+from cdi_dagster.core.collections import find_collection, require_append_only
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.ingest_report import IngestReport, reconcile
+from cdi_dagster.core.pinned_input import PinnedInput
+from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix, run_prefix, run_report_key
+from cdi_dagster.spark.ingest.arguments import IngestArguments, parse_arguments, storage_and_key
+from cdi_dagster.spark.ingest.outcome import (
+    IngestOutcome,
+    combine,
+    rejects_mark,
+    require_all_written,
+    require_few_rejects,
+    success_mark,
+)
+from cdi_dagster.spark.ingest.planning import plan_tasks
+from cdi_dagster.spark.ingest.progress import ProgressBoard
+from cdi_dagster.spark.ingest.task import TaskSettings
+from cdi_dagster.spark.ingest.task_runner import planned_cores, run_on_spark
+from cdi_dagster.spark.job_failures import failure_of
+from cdi_dagster.spark.job_process import ended_by_signal, spark_context
+from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
+from cdi_dagster.storage import ObjectMissingError, StorageError, open_storage
+
+STEP: Final = "ingest_daily"
+_LOG = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the job: 0 when the day is published and reported, 1 when it failed, 2 (by SystemExit) when used wrongly."""
+    with open_reporter(argv) as (reporter, rest):
+        arguments = parse_arguments(rest)
+        with correlated_logging(arguments.correlation_id), ended_by_signal():
+            try:
+                job = IngestDaily(arguments, reporter)
+                with spark_context(job.name) as spark:
+                    report = job.run(spark)
+            except Exception as error:  # noqa: BLE001 - the end of every failure: it gets a class and is reported
+                reporter.failure(failure_of(error))
+                return 1
+            reporter.report(STEP, report.to_json())
+            return 0
+
+
+class IngestDaily:
+    """One run: reads what was pinned, publishes all of it or nothing, and leaves its report.
+
+    Raises:
+        CdiError: INPUT_INVALID where the manifest cannot be read, or is not of an append-only collection.
+    """
+
+    def __init__(self, arguments: IngestArguments, reporter: Reporter) -> None:
+        self._started = time.monotonic()
+        self._arguments = arguments
+        self._reporter = reporter
+        self._published = open_storage(arguments.published_root)
+        self._pinned = _read_pinned_input(arguments.pinned_input)
+        self._collection = find_collection(self._pinned.collection_id)
+        require_append_only(self._collection)
+        day, correlation_id = self._pinned.storage_day, arguments.correlation_id
+        self._records_prefix = daily_records_prefix(self._collection, day)
+        self._rejects_prefix = rejects_prefix(self._collection, day, correlation_id)
+        self._report_key = run_report_key(self._collection, day, correlation_id)
+        self._failure_key = f"{run_prefix(self._collection, day, correlation_id)}failure.json"
+
+    @property
+    def name(self) -> str:
+        """What Spark's pages call it."""
+        return f"cdi {STEP} {self._collection.id} {self._pinned.storage_day}"
+
+    def run(self, spark: SparkContext) -> IngestReport:
+        """Read, check, publish, report.
+
+        Raises:
+            CdiError: what went wrong, with its class; nothing was published then, and `failure.json` says it too.
+        """
+        try:
+            self._forget_earlier_attempt()
+            self._require_objects()
+            try:
+                outcome = self._read_everything(spark)
+                self._require_reconciled(outcome)
+                rejects_prefix = self._keep_rejects(outcome)
+                self._require_few_rejects(outcome, rejects_prefix)
+                return self._publish(outcome, rejects_prefix)
+            finally:
+                self._discard_uploads_if_possible()
+        except CdiError as failed:
+            self._write_failure(failed)
+            raise
+        except Exception as error:
+            failure = failure_of(error)
+            self._write_failure(failure)
+            raise failure from error
+
+    def _forget_earlier_attempt(self) -> None:
+        """Remove what a killed attempt of this same run left; the published partition stays."""
+        self._discard_uploads()
+        self._published.delete([self._failure_key, self._report_key])
+        self._published.recover(self._records_prefix)
+
+    def _require_objects(self) -> None:
+        if not self._pinned.objects and not self._arguments.allow_empty:
+            raise CdiError(
+                FailureClass.INPUT_INVALID,
+                f"The pinned input of {self._collection.id} for {self._pinned.storage_day} holds no objects.",
+                next_step="Find out why K2HB wrote nothing; if there really were no events, run with --allow-empty.",
+            )
+
+    def _read_everything(self, spark: SparkContext) -> IngestOutcome:
+        pinned, cores = self._pinned, planned_cores(spark)
+        tasks = plan_tasks(pinned.objects, cores=cores, tasks_per_core=self._arguments.tasks_per_core)
+        self._reporter.progress(
+            f"Reading {len(pinned.objects)} objects, {pinned.input_bytes} bytes: {len(tasks)} tasks on {cores} cores",
+            objects_total=len(pinned.objects),
+            bytes_total=pinned.input_bytes,
+            tasks=len(tasks),
+        )
+        if not tasks:
+            return combine(pinned, [])
+        host = spark.getConf().get("spark.driver.host", "127.0.0.1") or "127.0.0.1"
+        with ProgressBoard(host, pinned) as board:
+            settings = TaskSettings(
+                collection=self._collection,
+                corporate_root=pinned.corporate_root,
+                published_root=self._published.root,
+                records_prefix=self._records_prefix,
+                rejects_prefix=self._rejects_prefix,
+                publication_id=uuid.uuid4().hex[:12],
+                correlation_id=self._arguments.correlation_id,
+                task_count=len(tasks),
+                dense_offsets=not self._arguments.allow_sparse_offsets,
+                key_service=self._arguments.key_service,
+                progress=board.address,
+            )
+            results = run_on_spark(spark, settings, tasks, board, self._reporter)
+        return combine(pinned, results)
+
+    def _require_reconciled(self, outcome: IngestOutcome) -> None:
+        try:
+            reconcile(self._pinned, outcome.report.objects, allow_sparse_offsets=self._arguments.allow_sparse_offsets)
+            require_all_written(outcome)
+        except CdiError:
+            self._write_report(outcome.finished(seconds=self._seconds))
+            raise
+
+    def _keep_rejects(self, outcome: IngestOutcome) -> str | None:
+        """Keep the rejects, whether the day is published or not; before it is, so that it never lacks them."""
+        if not outcome.rejects:
+            self._published.delete([stored.key for stored in self._published.list(self._rejects_prefix)])
+            return None
+        self._published.publish(
+            self._rejects_prefix,
+            [part.prepared for part in outcome.rejects],
+            rejects_mark(self._arguments.correlation_id, outcome),
+            group=self._arguments.correlation_id,
+        )
+        return self._rejects_prefix
+
+    def _require_few_rejects(self, outcome: IngestOutcome, rejects_prefix: str | None) -> None:
+        report = outcome.finished(seconds=self._seconds, rejects_prefix=rejects_prefix)
+        try:
+            require_few_rejects(
+                report, self._arguments.max_rejected, rejects_uri=self._published.uri(self._rejects_prefix)
+            )
+        except CdiError:
+            self._write_report(report)
+            raise
+
+    def _publish(self, outcome: IngestOutcome, rejects_prefix: str | None) -> IngestReport:
+        correlation_id = self._arguments.correlation_id
+        self._reporter.progress(f"Publishing {outcome.report.published} records in {len(outcome.parts)} parts")
+        self._published.publish(
+            self._records_prefix,
+            [part.prepared for part in outcome.parts],
+            success_mark(self._collection, self._pinned, correlation_id, outcome),
+            group=correlation_id,
+        )
+        report = outcome.finished(
+            seconds=self._seconds, published_prefix=self._records_prefix, rejects_prefix=rejects_prefix
+        )
+        self._write_report(report)
+        return report
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def _write_report(self, report: IngestReport) -> None:
+        self._published.write(self._report_key, json.dumps(report.to_json(), indent=1).encode())
+
+    def _write_failure(self, failure: CdiError) -> None:
+        """Leave the failure where `cdi ingest` finds it; the reporter says it in any case."""
+        try:
+            self._published.write(self._failure_key, json.dumps(failure.to_json(), indent=1).encode())
+        except StorageError as error:
+            _LOG.warning("The failure could not be written to %s: %s", self._failure_key, error)
+
+    def _discard_uploads_if_possible(self) -> None:
+        """At the end: what made the run fail may forbid this too, and is the failure to tell."""
+        try:
+            self._discard_uploads()
+        except StorageError as error:
+            _LOG.warning("Some uploads of this run could not be discarded; nobody reads them: %s", error)
+
+    def _discard_uploads(self) -> None:
+        for prefix in (self._records_prefix, self._rejects_prefix):
+            self._published.discard(prefix, group=self._arguments.correlation_id)
+
+
+def _read_pinned_input(uri: str) -> PinnedInput:
+    storage, key = storage_and_key(uri)
+    try:
+        return PinnedInput.from_json(json.loads(storage.read(key)))
+    except ObjectMissingError as error:
+        raise CdiError(
+            FailureClass.INPUT_INVALID, f"There is no pinned input at {uri}.", next_step="Pin the day first (cdi pin)."
+        ) from error
+    except ValueError as error:
+        raise CdiError(
+            FailureClass.INPUT_INVALID, f"The pinned input at {uri} is not JSON.", next_step="Pin the day again."
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

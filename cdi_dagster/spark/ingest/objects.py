@@ -1,0 +1,156 @@
+"""Carries the envelopes of a task's objects through the record engine to the writers of its parts, and counts.
+
+Blocks are begun some ahead of the one that is finished, over the objects' ends too, so that a slow key service costs no
+time of its own. Runs in Spark's Python workers; imported by `task`.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final
+
+from cdi_dagster.core.ingest_report import ObjectCounts, RejectReason, RejectSample
+from cdi_dagster.core.pinned_input import PinnedObject
+from cdi_dagster.spark.ingest.progress import ProgressSender
+from cdi_dagster.spark.ingest.reading import MAX_ENVELOPE_BYTES, EnvelopeBlock, EnvelopeReader, OverlongEnvelope
+from cdi_dagster.spark.ingest.writing import PartsWriter, overlong_reject_line, reject_line
+from cdi_dagster.spark.records.engine import BegunBlock, RecordEngine
+
+SAMPLES_PER_REASON: Final = 5
+"""Places shown per reject reason; the rejects themselves hold them all."""
+
+_BLOCKS_AHEAD: Final = 64
+"""Most blocks begun while the keys of the first are on their way: where objects hold a few envelopes each."""
+
+_BYTES_AHEAD: Final = 4 * 1024 * 1024
+"""Most bytes of envelopes begun so, but for one block: work enough for 40 ms of waiting, and little memory."""
+
+
+@dataclass
+class _Tally:
+    """What has become of one object so far."""
+
+    pinned: PinnedObject
+    read: int = 0
+    published: int = 0
+    rejected: "Counter[str]" = field(default_factory=Counter)
+    blank_lines: int = 0
+    compressed_bytes: int = 0
+
+    def counts(self) -> ObjectCounts:
+        return ObjectCounts(
+            key=self.pinned.key,
+            read=self.read,
+            published=self.published,
+            rejected=dict(self.rejected),
+            blank_lines=self.blank_lines,
+            compressed_bytes=self.compressed_bytes,
+        )
+
+
+class ObjectsIngestion:
+    """Ingests objects, one after the other.
+
+    Args:
+        engine: makes the records.
+        records: takes the records.
+        rejects: takes the rejects.
+        progress: is told how far it is.
+        dense_offsets: whether every offset of an object's name is one envelope, so that a reject's offset is known.
+
+    Attributes:
+        samples: a few places of rejects by reason.
+        fallback_records: records that took the plain algorithm.
+    """
+
+    def __init__(
+        self,
+        engine: RecordEngine,
+        *,
+        records: PartsWriter,
+        rejects: PartsWriter,
+        progress: ProgressSender,
+        dense_offsets: bool,
+    ) -> None:
+        self.samples: list[RejectSample] = []
+        self.fallback_records = 0
+        self._engine = engine
+        self._records = records
+        self._rejects = rejects
+        self._progress = progress
+        self._dense_offsets = dense_offsets
+        self._begun: deque[tuple[_Tally, EnvelopeBlock, BegunBlock]] = deque()
+        self._begun_bytes = 0
+        self._sampled: Counter[str] = Counter()
+
+    def ingest(self, objects: Iterable[tuple[PinnedObject, BinaryIO]]) -> tuple[ObjectCounts, ...]:
+        """Ingest every object, each open at its first byte, and return the counts of each."""
+        tallies: list[_Tally] = []
+        bytes_done = 0
+        for pinned, stream in objects:
+            tally = _Tally(pinned)
+            reader = EnvelopeReader(stream, pinned.key)
+            for block in reader.blocks():
+                self._take(tally, block)
+                self._progress.done(objects=len(tallies), compressed_bytes=bytes_done + reader.compressed_bytes)
+            tally.read, tally.blank_lines = reader.envelopes, reader.blank_lines
+            tally.compressed_bytes = reader.compressed_bytes
+            bytes_done += reader.compressed_bytes
+            tallies.append(tally)
+        self._finish_begun()
+        self._progress.done(objects=len(tallies), compressed_bytes=bytes_done, last=True)
+        return tuple(tally.counts() for tally in tallies)
+
+    def _take(self, tally: _Tally, block: EnvelopeBlock | OverlongEnvelope) -> None:
+        if isinstance(block, OverlongEnvelope):
+            self._finish_begun()  # rejects stay in order
+            self._reject_overlong(tally, block)
+            return
+        self._begun.append((tally, block, self._engine.begin(block.lines)))
+        self._begun_bytes += block.size_bytes
+        self._finish_begun(most_blocks=_BLOCKS_AHEAD, most_bytes=_BYTES_AHEAD)
+
+    def _finish_begun(self, *, most_blocks: int = 0, most_bytes: int = 0) -> None:
+        """Finish the blocks whose keys are there, in order, and more until so few are left."""
+        while self._begun and (
+            len(self._begun) > most_blocks or self._begun_bytes > most_bytes or self._begun[0][2].is_ready
+        ):
+            self._engine.wait([begun for _, _, begun in self._begun])
+            tally, block, begun = self._begun.popleft()
+            self._begun_bytes -= block.size_bytes
+            self._finish(tally, block, begun)
+
+    def _finish(self, tally: _Tally, block: EnvelopeBlock, begun: BegunBlock) -> None:
+        result = self._engine.finish(begun)
+        self._records.write(result.records, result.published)
+        tally.published += result.published
+        self.fallback_records += result.fallbacks
+        for reject in result.rejects:
+            line_number = block.line_numbers[reject.index]
+            line = reject_line(
+                reason=reject.reason,
+                detail=reject.detail,
+                key=tally.pinned.key,
+                line_number=line_number,
+                offset=self._offset(tally.pinned, block.first_index + reject.index),
+                envelope=block.lines[reject.index],
+            )
+            self._rejects.write(line, 1)
+            self._count_reject(tally, reject.reason, reject.detail, line_number)
+
+    def _reject_overlong(self, tally: _Tally, overlong: OverlongEnvelope) -> None:
+        detail = f"the line is {overlong.size_bytes} bytes long; {MAX_ENVELOPE_BYTES} is the most an envelope may be"
+        offset = self._offset(tally.pinned, overlong.index)
+        self._rejects.write(overlong_reject_line(overlong, detail=detail, key=tally.pinned.key, offset=offset), 1)
+        self._count_reject(tally, RejectReason.ENVELOPE, detail, overlong.line_number)
+
+    def _offset(self, pinned: PinnedObject, index: int) -> int | None:
+        return pinned.name.first_offset + index if self._dense_offsets else None
+
+    def _count_reject(self, tally: _Tally, reason: RejectReason, detail: str, line_number: int) -> None:
+        tally.rejected[reason.value] += 1
+        self._sampled[reason.value] += 1
+        if self._sampled[reason.value] <= SAMPLES_PER_REASON:
+            self.samples.append(
+                RejectSample(reason=reason.value, detail=detail, key=tally.pinned.key, line_number=line_number)
+            )

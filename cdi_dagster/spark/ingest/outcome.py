@@ -1,0 +1,174 @@
+"""What the tasks of an ingestion amount to: the closing report, the parts to publish, the verdict on them.
+
+Pure: from task results to values. Reading and publishing are `ingest_daily`.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.days import export_day_of
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, RejectSample
+from cdi_dagster.core.pinned_input import PinnedInput
+from cdi_dagster.core.reject_limit import RejectLimit
+from cdi_dagster.spark.ingest.objects import SAMPLES_PER_REASON
+from cdi_dagster.spark.ingest.task import TaskResult
+from cdi_dagster.spark.ingest.writing import WrittenPart
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestOutcome:
+    """All that the tasks made.
+
+    Attributes:
+        report: counts; says nothing published yet.
+        parts: of records, in order of their keys.
+        rejects: parts of rejects, in order of their keys.
+    """
+
+    report: IngestReport
+    parts: tuple[WrittenPart, ...]
+    rejects: tuple[WrittenPart, ...]
+
+    def finished(
+        self, *, seconds: float, published_prefix: str | None = None, rejects_prefix: str | None = None
+    ) -> IngestReport:
+        """Return the report with what became of it."""
+        return replace(
+            self.report, seconds=round(seconds, 3), published_prefix=published_prefix, rejects_prefix=rejects_prefix
+        )
+
+
+def combine(pinned: PinnedInput, results: Sequence[TaskResult]) -> IngestOutcome:
+    """Add up what the tasks made; the objects come back into pinned order."""
+    position = {pinned_object.key: number for number, pinned_object in enumerate(pinned.objects)}
+    objects = sorted(
+        (counts for result in results for counts in result.objects),
+        key=lambda counts: position.get(counts.key, len(position)),
+    )
+    parts = _in_key_order(part for result in results for part in result.parts)
+    key_service = [result.key_service for result in results]
+    report = IngestReport(
+        fingerprint=pinned.fingerprint,
+        objects=tuple(objects),
+        record_bytes=sum(part.text_bytes for part in parts),
+        published_bytes=sum(part.prepared.size_bytes for part in parts),
+        parts=len(parts),
+        fallback_records=sum(result.fallback_records for result in results),
+        key_service=KeyServiceCounts(
+            calls=sum(counts.calls for counts in key_service),
+            cache_hits=sum(counts.cache_hits for counts in key_service),
+            retries=sum(counts.retries for counts in key_service),
+            seconds=round(sum(counts.seconds for counts in key_service), 3),
+        ),
+        reject_samples=_samples(results),
+        seconds=0.0,
+        published_prefix=None,
+        rejects_prefix=None,
+    )
+    rejects = _in_key_order(part for result in results for part in result.rejects)
+    return IngestOutcome(report=report, parts=parts, rejects=rejects)
+
+
+def require_all_written(outcome: IngestOutcome) -> None:
+    """Check that the parts hold what the objects gave.
+
+    Raises:
+        CdiError: COUNTS_DO_NOT_RECONCILE, with both numbers.
+    """
+    for what, written, counted in (
+        ("records", outcome.parts, outcome.report.published),
+        ("rejects", outcome.rejects, outcome.report.rejected),
+    ):
+        lines = sum(part.lines for part in written)
+        if lines != counted:
+            raise CdiError(
+                FailureClass.COUNTS_DO_NOT_RECONCILE, f"The parts hold {lines} {what}, but the objects gave {counted}."
+            )
+
+
+def require_few_rejects(report: IngestReport, limit: RejectLimit, *, rejects_uri: str) -> None:
+    """Check the rejects against the limit.
+
+    Raises:
+        CdiError: RECORDS_REJECTED, with the counts by reason, places, and where the rejects are.
+    """
+    if limit.allows(rejected=report.rejected, read=report.read):
+        return
+    by_reason = report.totals["rejected_by_reason"]
+    reasons = ", ".join(f"{reason} {count}" for reason, count in by_reason.items())
+    raise CdiError(
+        FailureClass.RECORDS_REJECTED,
+        f"{report.rejected} of {report.read} envelopes were rejected ({reasons}); allowed are {limit.text}. "
+        f"The rejects are in {rejects_uri}",
+        detail={
+            "read": report.read,
+            "rejected": report.rejected,
+            "rejected_by_reason": by_reason,
+            "max_rejected": limit.text,
+            "samples": [asdict(sample) for sample in report.reject_samples],
+            "rejects_uri": rejects_uri,
+        },
+    )
+
+
+def success_mark(collection: Collection, pinned: PinnedInput, correlation_id: str, outcome: IngestOutcome) -> bytes:
+    """Return the content of `_SUCCESS`: what the published records were made from, and what they are."""
+    mark: dict[str, Any] = {
+        "fingerprint": pinned.fingerprint,
+        "correlation_id": correlation_id,
+        "collection": collection.id,
+        "storage_day": pinned.storage_day.isoformat(),
+        "export_day": export_day_of(pinned.storage_day).isoformat(),
+        "published": outcome.report.published,
+        "rejected": outcome.report.rejected,
+        "record_bytes": outcome.report.record_bytes,
+        "published_bytes": outcome.report.published_bytes,
+        "parts": _parts(outcome.parts, "records"),
+        "published_at": _now(),
+    }
+    return json.dumps(mark, indent=1).encode()
+
+
+def rejects_mark(correlation_id: str, outcome: IngestOutcome) -> bytes:
+    """Return the content of the `_SUCCESS` beside the rejects."""
+    mark: dict[str, Any] = {
+        "fingerprint": outcome.report.fingerprint,
+        "correlation_id": correlation_id,
+        "rejected": outcome.report.rejected,
+        "rejected_by_reason": outcome.report.totals["rejected_by_reason"],
+        "parts": _parts(outcome.rejects, "rejects"),
+        "written_at": _now(),
+    }
+    return json.dumps(mark, indent=1).encode()
+
+
+def _parts(parts: Iterable[WrittenPart], lines_name: str) -> list[dict[str, Any]]:
+    return [
+        {"key": part.prepared.key, "size_bytes": part.prepared.size_bytes, lines_name: part.lines} for part in parts
+    ]
+
+
+def _in_key_order(parts: Iterable[WrittenPart]) -> tuple[WrittenPart, ...]:
+    return tuple(sorted(parts, key=lambda part: part.prepared.key))
+
+
+def _samples(results: Sequence[TaskResult]) -> tuple[RejectSample, ...]:
+    """Return a few places of each reason, the same ones whichever task ended first."""
+    taken: Counter[str] = Counter()
+    samples = []
+    found = (sample for result in results for sample in result.reject_samples)
+    for sample in sorted(found, key=lambda sample: (sample.reason, sample.key, sample.line_number)):
+        taken[sample.reason] += 1
+        if taken[sample.reason] <= SAMPLES_PER_REASON:
+            samples.append(sample)
+    return tuple(samples)
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

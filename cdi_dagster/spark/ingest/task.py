@@ -1,0 +1,153 @@
+"""One Spark task of `ingest_daily`: pinned objects in, prepared parts of records and rejects out, and the counts.
+
+Runs in Spark's Python workers; the driver's side is `ingest_daily`. Nothing it makes is visible until the driver
+publishes it. A failure comes back as a value: raised, Spark would try the task again (three more calls to a key
+service that refuses us) and write the error's text, which may hold payload, to its log.
+"""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pyspark import Accumulator
+
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.ingest_report import KeyServiceCounts, ObjectCounts, RejectSample
+from cdi_dagster.spark.ingest.objects import ObjectsIngestion
+from cdi_dagster.spark.ingest.planning import ReadTask
+from cdi_dagster.spark.ingest.progress import ProgressAddress, ProgressSender
+from cdi_dagster.spark.ingest.read_ahead import opened
+from cdi_dagster.spark.ingest.writing import PartsWriter, WrittenPart
+from cdi_dagster.spark.key_service.client import KeyServiceConfig, shared_client
+from cdi_dagster.spark.records.engine import RecordEngine
+from cdi_dagster.storage import Storage, StorageError, open_storage, storage_failure
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSettings:
+    """What all tasks of a job share.
+
+    Attributes:
+        collection: being ingested.
+        corporate_root: where the pinned objects are.
+        published_root: where records and rejects go.
+        records_prefix: prefix of the records below it.
+        rejects_prefix: prefix of the rejects below it.
+        publication_id: ends every part's name.
+        correlation_id: of the run; the group of its uploads.
+        task_count: how many tasks there are.
+        dense_offsets: whether every offset of an object's name is one envelope, so that a reject's offset is known.
+        key_service: how to reach it.
+        progress: where to say how far the task is.
+    """
+
+    collection: Collection
+    corporate_root: str
+    published_root: str
+    records_prefix: str
+    rejects_prefix: str
+    publication_id: str
+    correlation_id: str
+    task_count: int
+    dense_offsets: bool
+    key_service: KeyServiceConfig
+    progress: ProgressAddress | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """What one task made and counted.
+
+    Attributes:
+        objects: counts of each object it read.
+        parts: of records.
+        rejects: parts of rejects.
+        reject_samples: a few places by reason.
+        fallback_records: records that took the plain algorithm.
+        key_service: what the task asked of it.
+    """
+
+    objects: tuple[ObjectCounts, ...]
+    parts: tuple[WrittenPart, ...]
+    rejects: tuple[WrittenPart, ...]
+    reject_samples: tuple[RejectSample, ...]
+    fallback_records: int
+    key_service: KeyServiceCounts
+
+
+def run_tasks(
+    settings: TaskSettings, failures: "Accumulator[list[dict[str, object]]]", tasks: Iterator[ReadTask]
+) -> Iterator[TaskResult]:
+    """Run the tasks of one Spark partition; a failed one adds to `failures`, which the driver watches."""
+    for task in tasks:
+        try:
+            result = _run(settings, task)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - travels to the driver without its text; Rust's panics too
+            failures.add([task_failure(error).to_json()])
+        else:
+            yield result
+
+
+def task_failure(error: BaseException) -> CdiError:
+    """Return the failure that an error in a task is, without payload: of an unforeseen error only type and place."""
+    if isinstance(error, CdiError):
+        return error
+    if isinstance(error, StorageError):
+        return storage_failure(error)
+    if isinstance(error, MemoryError):
+        return CdiError(FailureClass.OUT_OF_MEMORY, "A Python worker ran out of memory.")
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return CdiError(
+        FailureClass.JOB_FAILED,
+        f"A task failed with {type(error).__name__} in {frame.name} ({frame.filename.rpartition('/')[2]}, line "
+        f"{frame.lineno}). Its text is not shown: it may hold payload.",
+    )
+
+
+def _run(settings: TaskSettings, task: ReadTask) -> TaskResult:
+    client = shared_client(settings.key_service)
+    counts_before = client.counts
+    with (
+        _parts_writer(settings, settings.records_prefix, task) as records,
+        _parts_writer(settings, settings.rejects_prefix, task) as rejects,
+        closing(ProgressSender(settings.progress, task.index)) as progress,
+    ):
+        ingestion = ObjectsIngestion(
+            RecordEngine(settings.collection, client),
+            records=records,
+            rejects=rejects,
+            progress=progress,
+            dense_offsets=settings.dense_offsets,
+        )
+        with closing(opened(_storage(settings.corporate_root), task.objects)) as streams:
+            objects = ingestion.ingest(streams)
+        return TaskResult(
+            objects=objects,
+            parts=records.finish(),
+            rejects=rejects.finish(),
+            reject_samples=tuple(ingestion.samples),
+            fallback_records=ingestion.fallback_records,
+            key_service=client.counts_since(counts_before),
+        )
+
+
+def _parts_writer(settings: TaskSettings, prefix: str, task: ReadTask) -> PartsWriter:
+    return PartsWriter(
+        _storage(settings.published_root),
+        prefix,
+        publication_id=settings.publication_id,
+        group=settings.correlation_id,
+        task_index=task.index,
+        stride=settings.task_count,
+    )
+
+
+@lru_cache(maxsize=4)
+def _storage(root: str) -> Storage:
+    """Return the storage of a root, opened once in the life of the worker: an S3 client takes 0.3 s to make."""
+    return open_storage(root)

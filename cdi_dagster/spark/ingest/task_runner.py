@@ -1,0 +1,141 @@
+"""Runs the tasks of an ingestion on Spark, watches them, and ends all as soon as one has failed.
+
+The driver's half of `task`. A task's failure arrives through an accumulator: reliably, as soon as that task has
+ended, while Spark's `collect` would wait for all the others.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+from py4j.protocol import Py4JError
+from pyspark import AccumulatorParam, SparkContext
+
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.log_lines import scrub
+from cdi_dagster.spark.ingest.planning import ReadTask
+from cdi_dagster.spark.ingest.progress import ProgressBoard
+from cdi_dagster.spark.ingest.task import TaskResult, TaskSettings, run_tasks
+from cdi_dagster.spark.job_failures import failure_of
+from cdi_dagster.spark.reporting import Reporter
+
+_LOG = logging.getLogger(__name__)
+
+_TICK_SECONDS: Final = 0.2
+_PROGRESS_INTERVAL_SECONDS: Final = 5.0
+_MOST_SECONDS_TO_END: Final = 10.0
+"""Spark kills a cancelled Python worker after 2 s."""
+
+_KILLED_FOR_MEMORY: Final = (
+    "exceeding memory limits",
+    "exceeding physical memory",
+    "beyond the 'PHYSICAL' memory limit",
+)
+_TASK_LOST: Final = ("Python worker exited unexpectedly", "ExecutorLostFailure", "worker lost")
+_SPARK_LOST: Final = ("Answer from Java side is empty", "Connection refused", "SparkContext was shut down")
+
+
+def run_on_spark(
+    spark: SparkContext, settings: TaskSettings, tasks: Sequence[ReadTask], board: ProgressBoard, reporter: Reporter
+) -> list[TaskResult]:
+    """Run every task and return what each made; Spark itself runs those again whose worker or machine was lost.
+
+    Raises:
+        CdiError: the failure of the first task that failed, the others being ended at once; or what Spark died of.
+    """
+    failures = spark.accumulator([], _FailureList())
+    group = f"ingest_daily {settings.correlation_id} {settings.publication_id}"
+
+    def collect() -> list[TaskResult]:
+        spark.setJobGroup(group, f"ingest {settings.collection.id}", interruptOnCancel=True)
+        return spark.parallelize(tasks, len(tasks)).mapPartitions(partial(run_tasks, settings, failures)).collect()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="collect") as pool:
+        collecting = pool.submit(collect)
+        try:
+            _watch(collecting, failures, board, reporter)
+        finally:
+            if not collecting.done():
+                _end_all(spark, group)
+    if failures.value:
+        raise CdiError.from_json(failures.value[0])
+    try:
+        return collecting.result()
+    except Py4JError as error:
+        raise failure_of_spark(error) from error
+
+
+def planned_cores(spark: SparkContext) -> int:
+    """Return the cores to plan for: those there, or those that the executors still to come will have."""
+    settings = spark.getConf()
+    executor_cores = int(settings.get("spark.executor.cores", "1") or 1)
+    executors = 0
+    for name in ("spark.executor.instances", "spark.dynamicAllocation.maxExecutors"):
+        value = settings.get(name, "") or ""
+        if value.isdigit():
+            executors = max(executors, int(value))
+    return max(spark.defaultParallelism, executors * executor_cores)
+
+
+def failure_of_spark(error: Exception) -> CdiError:
+    """Return the failure that an error of Spark's own amounts to, judged by its text."""
+    text = str(error)
+    if any(sign in text for sign in _KILLED_FOR_MEMORY):
+        return CdiError(FailureClass.OUT_OF_MEMORY, f"Spark's executors were killed for memory: {_first_cause(text)}")
+    if any(sign in text for sign in _TASK_LOST):
+        return CdiError(
+            FailureClass.CLUSTER_LOST,
+            "A task was lost as often as Spark tries one: its worker process or machine ended under it (a worker that "
+            f"the system kills for memory looks the same). {_first_cause(text)}",
+        )
+    if any(sign in text for sign in _SPARK_LOST):
+        return CdiError(FailureClass.CLUSTER_LOST, "Spark itself ended under the job.")
+    return failure_of(error)
+
+
+class _FailureList(AccumulatorParam[list[dict[str, Any]]]):
+    """Gathers the failures of tasks, in order of arrival."""
+
+    def zero(self, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return []
+
+    def addInPlace(self, value1: list[dict[str, Any]], value2: list[dict[str, Any]]) -> list[dict[str, Any]]:  # noqa: N802 - Spark's name
+        return [*value1, *value2]
+
+
+def _watch(collecting: "Future[list[TaskResult]]", failures: Any, board: ProgressBoard, reporter: Reporter) -> None:
+    """Report progress until all tasks have ended or one has failed."""
+    progress_due = time.monotonic() + _PROGRESS_INTERVAL_SECONDS
+    while not wait([collecting], timeout=_TICK_SECONDS).done and not failures.value:
+        board.listen()
+        if time.monotonic() >= progress_due:
+            progress_due += _PROGRESS_INTERVAL_SECONDS
+            reporter.progress(board.text(), **board.numbers())
+    board.listen()
+
+
+def _end_all(spark: SparkContext, group: str) -> None:
+    """Cancel the tasks and wait until none runs: what they still write would not be discarded."""
+    with suppress(Py4JError, OSError):  # the JVM is gone, and its workers with it
+        spark.cancelJobGroup(group)
+        tracker = spark.statusTracker()
+        deadline = time.monotonic() + _MOST_SECONDS_TO_END
+        while time.monotonic() < deadline:
+            stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+            if not any(stage and stage.numActiveTasks for stage in stages):
+                return
+            time.sleep(_TICK_SECONDS)
+        _LOG.warning(
+            "Some cancelled tasks still run; what they prepare is discarded with the next attempt of this run."
+        )
+
+
+def _first_cause(text: str) -> str:
+    """Return the line of Spark's error that names the cause, shortened: the rest is stack traces."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    causes = [line for line in lines if line.startswith(("org.apache.spark", "java.", ": org.apache.spark"))]
+    return scrub((causes or lines or ["it gave no reason"])[0].lstrip(": "))

@@ -1,0 +1,173 @@
+"""Spark job: publishes the tables of one collection and storage day from its daily records.
+
+`main(argv)` is the program, the same locally and on EMR. It reads the parts that the `_SUCCESS` mark names, replaces
+the partition of each table whole, and sees that the views show it. How is in `cdi_dagster.spark.tables`.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from cdi_dagster.core.collections import find_collection
+from cdi_dagster.core.days import parse_day
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.storage_keys import run_prefix, tables_report_key
+from cdi_dagster.core.tables_report import TablesReport
+from cdi_dagster.spark.job_failures import failure_of
+from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
+from cdi_dagster.spark.tables.daily_records import require_daily_records
+from cdi_dagster.spark.tables.definition import TableKind, TableSet, parse_table_set, shipped_table_set
+from cdi_dagster.spark.tables.publication import Request, publish
+from cdi_dagster.storage import ObjectMissingError, Storage, StorageError, open_storage
+
+STEP = "publish_tables"
+_LOG = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the job: 0 done, 1 failed (the failure is reported and written), 2 used wrongly."""
+    with open_reporter(argv) as (reporter, rest):
+        arguments = _parse(rest)
+        with correlated_logging(arguments.correlation_id):
+            return _main(arguments, reporter)
+
+
+def _main(arguments: argparse.Namespace, reporter: Reporter) -> int:
+    try:
+        request = _request(arguments)
+        published = _open(arguments.published_root)
+    except CdiError as failure:
+        reporter.failure(failure)
+        return 1
+    try:
+        report = run(request, published, reporter)
+    except CdiError as failure:
+        _write_failure(published, request, failure)
+        reporter.failure(failure)
+        return 1
+    reporter.report(STEP, report.to_json())
+    return 0
+
+
+def run(request: Request, published: Storage, reporter: Reporter) -> TablesReport:
+    """Check what can be checked without Spark, start it, publish, write the report.
+
+    Raises:
+        CdiError: whatever went wrong, with its class.
+    """
+    report_key = tables_report_key(request.collection, request.storage_day, request.correlation_id)
+    try:
+        published.delete([report_key, _failure_key(request)])  # of an earlier try of this same run
+        table_set = _table_set(request)
+        records = require_daily_records(published, request.collection, request.storage_day)
+        reporter.progress(f"Starting Spark for the tables of {records.records} records", records=records.records)
+        with _session(f"cdi {STEP} {request.collection.id} {request.storage_day}") as spark:
+            report = publish(spark, request, table_set, records, published, reporter)
+        published.write(report_key, json.dumps(report.to_json(), indent=1).encode())
+    except Exception as error:
+        raise failure_of(error) from error
+    return report
+
+
+@contextmanager
+def _session(name: str) -> Iterator[SparkSession]:
+    """Start Spark with the metastore that spark-submit configured, and stop it; one that runs already stays running."""
+    running = SparkSession.getActiveSession()
+    try:
+        spark = running or SparkSession.builder.appName(name).enableHiveSupport().getOrCreate()
+    except (PySparkException, Py4JError, OSError) as error:
+        raise CdiError(
+            FailureClass.LAUNCH_FAILED,
+            f"Spark did not start: {failure_of(error).cause}",
+            next_step="Read the log for what Spark missed (Java, memory, master), then run again.",
+        ) from error
+    try:
+        yield spark
+    finally:
+        if running is None:
+            spark.stop()
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=STEP, description="Publish the tables of one collection and storage day.")
+    parser.add_argument("--published-root", required=True, help="file:///folder or s3://bucket")
+    parser.add_argument("--collection", required=True, help="db:name")
+    parser.add_argument("--storage-day", required=True, help="YYYY-MM-DD")
+    parser.add_argument("--correlation-id", required=True)
+    parser.add_argument("--tables", default=",".join(TableKind), help="which, with commas between (default: all)")
+    parser.add_argument("--table-config", help="path or URI of a definition (default: the collection's own)")
+    parser.add_argument(
+        "--s3-scheme", choices=("s3", "s3a"), default="s3a", help="the scheme under which Spark knows S3"
+    )
+    return parser.parse_args(argv)
+
+
+def _request(arguments: argparse.Namespace) -> Request:
+    asked = {name.strip() for name in arguments.tables.split(",") if name.strip()}
+    if not asked or asked - set(TableKind):
+        raise _invalid(f"--tables {arguments.tables!r} must name some of {', '.join(TableKind)}, with commas between.")
+    try:
+        storage_day = parse_day(arguments.storage_day)
+    except ValueError as error:
+        raise _invalid(f"--storage-day: {error}") from error
+    return Request(
+        collection=find_collection(arguments.collection),
+        storage_day=storage_day,
+        correlation_id=arguments.correlation_id,
+        tables=tuple(kind for kind in TableKind if kind in asked),
+        table_config=arguments.table_config,
+        s3_scheme=arguments.s3_scheme,
+    )
+
+
+def _table_set(request: Request) -> TableSet:
+    if request.table_config is None:
+        if request.collection.tables is None:
+            raise _invalid(f"No tables are defined for {request.collection.id}: name a definition with --table-config.")
+        return shipped_table_set(request.collection.tables)
+    return parse_table_set(_read_config(request.table_config), source=request.table_config)
+
+
+def _read_config(place: str) -> bytes:
+    """Read a definition from a path, or from a `file://` or `s3://` URI."""
+    uri = place if "://" in place else Path(place).absolute().as_uri()
+    folder, _, name = uri.rpartition("/")
+    try:
+        return open_storage(folder).read(name)
+    except (ValueError, ObjectMissingError) as error:
+        raise _invalid(f"--table-config {place} cannot be read: {error}") from error
+
+
+def _open(root: str) -> Storage:
+    try:
+        return open_storage(root)
+    except ValueError as error:
+        raise _invalid(f"--published-root: {error}") from error
+
+
+def _failure_key(request: Request) -> str:
+    return f"{run_prefix(request.collection, request.storage_day, request.correlation_id)}failure.json"
+
+
+def _write_failure(published: Storage, request: Request, failure: CdiError) -> None:
+    """Leave the failure where `cdi ingest` finds it; the reporter says it in any case."""
+    try:
+        published.write(_failure_key(request), json.dumps(failure.to_json(), indent=1).encode())
+    except StorageError as error:
+        _LOG.warning("The failure could not be written: %s", error)
+
+
+def _invalid(cause: str) -> CdiError:
+    return CdiError(FailureClass.INPUT_INVALID, cause, next_step="Correct the argument and run again.")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

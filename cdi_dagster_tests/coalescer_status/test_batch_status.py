@@ -1,0 +1,149 @@
+"""The Batch source against a real HTTP server that speaks AWS Batch (moto), and against trouble."""
+
+import json
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from moto.batch.models import batch_backends
+from moto.server import ThreadedMotoServer
+
+from cdi_dagster.coalescer_status.batch_jobs import QUEUES
+from cdi_dagster.coalescer_status.batch_status import BatchCoalescerStatus
+from cdi_dagster.core.collections import find_collection
+from cdi_dagster.core.gate import CoalescerState
+
+REGION = "eu-west-2"
+ACCOUNT = "123456789012"
+AUDIT = find_collection("data:businessAudit")
+CLIENT = {"region_name": REGION, "aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+
+
+class Batch:
+    """Two queues on a loopback server; the test says which state a job is in."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.calls: list[str] = []
+        client = self.client()
+        iam = boto3.client("iam", endpoint_url=endpoint, **CLIENT)
+        role = iam.create_role(RoleName=f"batch-{uuid.uuid4().hex}", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+        environment = client.create_compute_environment(
+            computeEnvironmentName="environment", type="UNMANAGED", state="ENABLED", serviceRole=role
+        )["computeEnvironmentArn"]
+        for queue in QUEUES:
+            client.create_job_queue(
+                jobQueueName=queue,
+                state="ENABLED",
+                priority=1,
+                computeEnvironmentOrder=[{"order": 1, "computeEnvironment": environment}],
+            )
+        client.register_job_definition(
+            jobDefinitionName="coalescer",
+            type="container",
+            containerProperties={"image": "coalescer", "vcpus": 1, "memory": 128, "command": ["true"]},
+        )
+        self._client = client
+
+    def client(self) -> Any:
+        client = boto3.client("batch", endpoint_url=self.endpoint, **CLIENT)
+        client.meta.events.register("before-call.batch", lambda model, **_: self.calls.append(model.name))
+        return client
+
+    def submit(self, status: str, *, queue: str = QUEUES[0], name: str = "run_coalescer_batch_storage_audit") -> str:
+        job_id = self._client.submit_job(
+            jobName=name,
+            jobQueue=queue,
+            jobDefinition="coalescer",
+            parameters={"s3-prefix": "corporate_storage/ucfs_audit", "date-to-add": "yesterday", "partition": "-1"},
+        )["jobId"]
+        self.set_status(job_id, status)
+        return str(job_id)
+
+    def set_status(self, job_id: str, status: str) -> None:
+        job = batch_backends[ACCOUNT][REGION].get_job_by_id(job_id)
+        job.status = status
+        job.job_stopped = status in ("SUCCEEDED", "FAILED")
+        job.job_stopped_at = datetime.now(UTC)
+
+
+@pytest.fixture
+def batch() -> Iterator[Batch]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    simple = json.dumps({"batch": {"use_docker": False}}).encode()
+    urllib.request.urlopen(urllib.request.Request(f"{endpoint}/moto-api/config", data=simple, method="POST"))
+    # Only Batch is emptied: moto's other services are shared with the other tests of this process.
+    batch_backends[ACCOUNT][REGION].reset()
+    yield Batch(endpoint)
+    server.stop()
+
+
+def yesterday() -> Any:
+    return datetime.now(UTC).date() - timedelta(days=1)
+
+
+def test_a_day_without_jobs_has_not_started(batch: Batch) -> None:
+    assert BatchCoalescerStatus(batch.client).status(AUDIT, yesterday()).state is CoalescerState.NOT_STARTED
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_a_job_is_followed_from_submission_to_success(batch: Batch, queue: str) -> None:
+    source = BatchCoalescerStatus(batch.client, look_seconds=0)
+    job_id = batch.submit("RUNNABLE", queue=queue)
+    seen = [source.status(AUDIT, yesterday()).state]
+    for status in ("RUNNING", "SUCCEEDED"):
+        batch.set_status(job_id, status)
+        seen.append(source.status(AUDIT, yesterday()).state)
+    assert seen == [CoalescerState.RUNNING, CoalescerState.RUNNING, CoalescerState.COMPLETE]
+
+
+def test_a_retry_decides_over_the_failure_before_it(batch: Batch) -> None:
+    source = BatchCoalescerStatus(batch.client, look_seconds=0)
+    batch.submit("FAILED")
+    assert source.status(AUDIT, yesterday()).state is CoalescerState.FAILED
+    batch.submit("SUCCEEDED", queue=QUEUES[1])
+    assert source.status(AUDIT, yesterday()).state is CoalescerState.COMPLETE
+
+
+def test_many_questions_within_a_look_cost_one_look(batch: Batch) -> None:
+    for _ in range(3):
+        batch.submit("SUCCEEDED")
+    source = BatchCoalescerStatus(batch.client, look_seconds=60)
+    batch.calls.clear()
+    for days in range(1, 101):
+        source.status(AUDIT, datetime.now(UTC).date() - timedelta(days=days))
+    assert batch.calls.count("ListJobs") == 14
+    assert batch.calls.count("DescribeJobs") == 1
+
+
+def test_ended_jobs_are_described_once(batch: Batch) -> None:
+    batch.submit("SUCCEEDED")
+    source = BatchCoalescerStatus(batch.client, look_seconds=0)
+    source.status(AUDIT, yesterday())
+    batch.calls.clear()
+    assert source.status(AUDIT, yesterday()).state is CoalescerState.COMPLETE
+    assert "DescribeJobs" not in batch.calls
+
+
+def test_a_missing_queue_is_unknown_and_says_what_to_check(batch: Batch) -> None:
+    status = BatchCoalescerStatus(batch.client, queues=["no-such-queue"]).status(AUDIT, yesterday())
+    assert status.state is CoalescerState.UNKNOWN
+    assert "no-such-queue" in status.reason
+
+
+def test_an_unreachable_batch_is_unknown() -> None:
+    def make_client() -> Any:
+        config = Config(retries={"total_max_attempts": 1}, connect_timeout=1)
+        return boto3.client("batch", endpoint_url="http://127.0.0.1:9", config=config, **CLIENT)
+
+    status = BatchCoalescerStatus(make_client).status(AUDIT, yesterday())
+    assert status.state is CoalescerState.UNKNOWN
+    assert "Check the batch:ListJobs" in status.reason

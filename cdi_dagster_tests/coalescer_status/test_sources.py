@@ -1,0 +1,42 @@
+"""Whichever source is chosen, the gate of a day that is not over stays closed."""
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from cdi_dagster.coalescer.run import coalesce
+from cdi_dagster.coalescer_status.sources import coalescer_source
+from cdi_dagster.core.collections import find_collection
+from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.gate import CoalescerState, CoalescerStatus, require_open
+from cdi_dagster.storage import open_storage
+
+AUDIT = find_collection("data:businessAudit")
+DAY = date(2023, 3, 26)
+MIDNIGHT = datetime(2023, 3, 27, tzinfo=UTC)
+
+
+def status_at(folder: Path, now: datetime) -> CoalescerStatus:
+    corporate, published = (open_storage((folder / name).as_uri()) for name in ("corporate", "published"))
+    source = coalescer_source("marker", corporate, published, lease_seconds=120, quiet_seconds=60, clock=lambda: now)
+    return source.status(AUDIT, DAY)
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (MIDNIGHT - timedelta(seconds=1), CoalescerState.NOT_STARTED),
+        (MIDNIGHT, CoalescerState.COMPLETE),
+        (MIDNIGHT + timedelta(days=400), CoalescerState.COMPLETE),
+    ],
+)
+def test_a_day_opens_only_once_it_is_over(tmp_path: Path, now: datetime, expected: CoalescerState) -> None:
+    coalesce(open_storage((tmp_path / "corporate").as_uri()), AUDIT, DAY)
+    status = status_at(tmp_path, now)
+    assert status.state is expected
+    if expected is CoalescerState.NOT_STARTED:
+        assert status.reason == "storage day 2023-03-26 is not over: K2HB writes to it until 2023-03-27 00:00 UTC"
+        with pytest.raises(CdiError) as closed:
+            require_open(status)
+        assert "Wait until the day is over" in closed.value.next_step

@@ -1,0 +1,98 @@
+"""Who is told of a failed run, and when: the table of the failure classes, run by run."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from cdi_dagster.core.alert_decision import Telling, decide_telling
+from cdi_dagster.core.failures import FailureClass
+from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
+from cdi_dagster.core.launch_decision import DayFacts, PastRun, Publication, RunState, launch_of
+
+DAY = date(2023, 3, 26)
+NOW = datetime(2023, 3, 27, 12, tzinfo=UTC)
+OPEN = CoalescerStatus(state=CoalescerState.COMPLETE, reason="done", fingerprint="f1")
+
+TOLD_OF_RUN = {
+    "COALESCER_RUNNING": set(),
+    "COALESCER_NOT_STARTED": set(),
+    "COALESCER_FAILED": set(),
+    "COALESCER_UNKNOWN": set(),
+    "INPUT_CHANGED": {2, 3},
+    "INPUT_INVALID": {1, 2, 3},
+    "LAUNCH_FAILED": {3},
+    "BOOTSTRAP_FAILED": {1, 3},
+    "OUT_OF_MEMORY": {1, 3},
+    "CLUSTER_LOST": {3},
+    "DKS_UNAVAILABLE": {3},
+    "DKS_FORBIDDEN": {1, 2, 3},
+    "RECORDS_REJECTED": {1, 2, 3},
+    "COUNTS_DO_NOT_RECONCILE": {1, 2, 3},
+    "DUPLICATE_RUN": set(),
+    "STORAGE_UNAVAILABLE": {3},
+    "WORKER_LOST": {3},
+    "JOB_FAILED": {1, 2, 3},
+}
+
+
+def failed(number, failure, *, by_person=False, state=RunState.FAILED):
+    return PastRun(
+        run_id=f"r{number}",
+        state=state,
+        launch=launch_of(DAY, OPEN),
+        failure_class=FailureClass(failure) if failure else None,
+        ended_at=NOW - timedelta(minutes=10),
+        by_person=by_person,
+    )
+
+
+def decided(run_id, failure, *runs, automated=True, publication=None, coalescer=OPEN, unreadable=None):
+    facts = DayFacts(storage_day=DAY, coalescer=coalescer, publication=publication, runs=runs, unreadable=unreadable)
+    return decide_telling(run_id, FailureClass(failure), facts, NOW, automated=automated)
+
+
+@pytest.mark.parametrize("failure", FailureClass)
+def test_each_class_is_told_when_the_table_says(failure):
+    runs = [failed(number, failure) for number in (1, 2, 3)]
+    told = {n for n in (1, 2, 3) if decided(f"r{n}", failure, *runs[:n]).telling is Telling.TELL}
+    assert told == TOLD_OF_RUN[failure]
+
+
+def test_what_is_tried_again_says_when_and_what_is_not_says_why():
+    first = decided("r1", "CLUSTER_LOST", failed(1, "CLUSTER_LOST"))
+    assert first.what_happens == "the day is run again now"
+    second = decided("r2", "CLUSTER_LOST", failed(1, "CLUSTER_LOST"), failed(2, "CLUSTER_LOST"))
+    assert second.what_happens == "run r2 failed with CLUSTER_LOST: next attempt from 12:10 UTC"
+    third = decided("r3", "CLUSTER_LOST", *(failed(n, "CLUSTER_LOST") for n in (1, 2, 3)))
+    assert third.what_happens.startswith("nothing: 3 runs, the last (r3) failed (CLUSTER_LOST)")
+
+
+def test_where_automation_does_not_look_the_first_failure_is_told():
+    decision = decided("r1", "CLUSTER_LOST", failed(1, "CLUSTER_LOST"), automated=False)
+    assert (decision.telling, decision.what_happens) == (Telling.TELL, "nothing")
+    shut = decided("r1", "COALESCER_RUNNING", failed(1, "COALESCER_RUNNING"), automated=False)
+    assert shut.telling is Telling.BE_QUIET
+
+
+def test_tables_that_fail_after_their_records_are_published_are_told_for_nothing_runs_them_again():
+    publication = Publication(fingerprint="f1")
+    for runs in ((failed(1, "CLUSTER_LOST"),), ()):
+        decision = decided("r1", "CLUSTER_LOST", *runs, publication=publication)
+        assert (decision.telling, decision.what_happens) == (Telling.TELL, "nothing: published")
+
+
+@pytest.mark.parametrize("failure", FailureClass)
+def test_nobody_is_told_of_a_day_that_has_succeeded_since(failure):
+    runs = (failed(1, failure), failed(2, None, state=RunState.SUCCEEDED))
+    assert decided("r1", failure, *runs, publication=Publication(fingerprint="f1")).telling is Telling.BE_QUIET
+
+
+def test_a_failure_that_waits_for_the_coalescer_is_left_to_automation():
+    shut = CoalescerStatus(state=CoalescerState.RUNNING, reason="job abc")
+    decision = decided("r1", "INPUT_CHANGED", failed(1, "INPUT_CHANGED"), coalescer=shut)
+    assert (decision.telling, decision.what_happens) == (Telling.BE_QUIET, "coalescer RUNNING: job abc")
+
+
+def test_what_cannot_be_read_delays_only_what_can_wait():
+    assert decided("r1", "CLUSTER_LOST", unreadable="no answer").telling is Telling.ASK_AGAIN
+    assert decided("r1", "JOB_FAILED", failed(1, "JOB_FAILED"), unreadable="no answer").telling is Telling.TELL

@@ -1,0 +1,136 @@
+"""When a day is launched, waits, is done, or is left to a person: the truth table, and the two slices of time."""
+
+from datetime import UTC, date, datetime, time, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdi_dagster.core.failures import FailureClass
+from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
+from cdi_dagster.core.launch_decision import (
+    DayFacts,
+    PastRun,
+    Publication,
+    RunState,
+    Verdict,
+    decide,
+    launch_of,
+    schedule_owns,
+    sensor_owns,
+)
+
+DAY = date(2023, 3, 26)
+NOW = datetime(2023, 3, 27, 12, tzinfo=UTC)
+COMPLETE = CoalescerStatus(state=CoalescerState.COMPLETE, reason="completed at 08:11 UTC", fingerprint="f1")
+LAUNCH = launch_of(DAY, COMPLETE)
+PUBLISHED = Publication(fingerprint="f1")
+OLDER = Publication(fingerprint="f0")
+
+
+def _run(state, failure_class=None, *, launch=LAUNCH, minutes_ago=60.0):
+    return PastRun(
+        run_id="r1",
+        state=state,
+        launch=launch,
+        failure_class=failure_class,
+        ended_at=NOW - timedelta(minutes=minutes_ago),
+    )
+
+
+LIVE = _run(RunState.LIVE)
+SUCCEEDED = _run(RunState.SUCCEEDED)
+LOST = _run(RunState.FAILED)
+DKS_DOWN = _run(RunState.FAILED, FailureClass.DKS_UNAVAILABLE)
+
+
+@pytest.mark.parametrize(
+    ("coalescer", "publication", "runs", "verdict", "says"),
+    [
+        (COMPLETE, None, (), Verdict.LAUNCH, "completed at 08:11"),
+        (COMPLETE, PUBLISHED, (), Verdict.DONE, "published"),
+        (COMPLETE, OLDER, (), Verdict.LAUNCH, "coalesced again"),
+        (COMPLETE, OLDER, (_run(RunState.SUCCEEDED, launch=f"{DAY}|f0"),), Verdict.LAUNCH, "coalesced again"),
+        # The run pinned more than the coalescer left (late data): its fingerprint is another, and it is done.
+        (COMPLETE, OLDER, (SUCCEEDED,), Verdict.DONE, "published by run r1"),
+        (COMPLETE, None, (SUCCEEDED,), Verdict.LAUNCH, ""),
+        (COMPLETE, None, (LIVE,), Verdict.WAIT, "run r1 is at work"),
+        (COMPLETE, OLDER, (LIVE,), Verdict.WAIT, "run r1 is at work"),
+        (COMPLETE, None, (LOST,), Verdict.LAUNCH, ""),
+        (COMPLETE, None, (DKS_DOWN,), Verdict.LAUNCH, ""),
+        (COMPLETE, None, (_run(RunState.FAILED, minutes_ago=1),), Verdict.WAIT, "next attempt from 12:09 UTC"),
+        (COMPLETE, None, (LOST, LOST, LOST), Verdict.LEAVE, "3 runs, the last (r1) failed (a lost worker)"),
+        (COMPLETE, None, (_run(RunState.FAILED, FailureClass.RECORDS_REJECTED),), Verdict.LEAVE, "does not mend"),
+        (COMPLETE, None, (_run(RunState.FAILED, FailureClass.COALESCER_RUNNING),), Verdict.LAUNCH, ""),
+        (COMPLETE, None, (_run(RunState.CANCELED),), Verdict.LEAVE, "ended by hand"),
+        (COMPLETE, None, (_run(RunState.FAILED, FailureClass.JOB_FAILED, launch="other"),), Verdict.LAUNCH, ""),
+    ],
+)
+def test_an_open_day_is_launched_once_for_what_the_coalescer_left(coalescer, publication, runs, verdict, says):
+    decision = decide(DayFacts(storage_day=DAY, coalescer=coalescer, publication=publication, runs=runs), NOW)
+    assert decision.verdict == verdict
+    assert says in decision.reason
+
+
+@pytest.mark.parametrize("state", [state for state in CoalescerState if state is not CoalescerState.COMPLETE])
+@pytest.mark.parametrize("publication", [None, OLDER, PUBLISHED])
+@pytest.mark.parametrize("runs", [(), (LOST,), (SUCCEEDED,)])
+def test_a_closed_gate_waits_whatever_else_is_so_and_says_why(state, publication, runs):
+    closed = CoalescerStatus(state=state, reason="job abc, 42 min")
+    decision = decide(DayFacts(storage_day=DAY, coalescer=closed, publication=publication, runs=runs), NOW)
+    assert decision.verdict == Verdict.WAIT
+    assert "job abc, 42 min" in decision.reason
+
+
+def test_a_day_that_could_not_be_read_waits():
+    facts = DayFacts(storage_day=DAY, coalescer=COMPLETE, publication=None, runs=(), unreadable="no permission")
+    assert decide(facts, NOW).verdict == Verdict.WAIT
+
+
+@pytest.mark.parametrize(
+    ("completed_at", "published_at", "verdict"),
+    [
+        (NOW - timedelta(hours=3), NOW - timedelta(hours=2), Verdict.DONE),
+        (NOW - timedelta(hours=2), NOW - timedelta(hours=3), Verdict.LAUNCH),
+        (NOW - timedelta(hours=2), None, Verdict.LAUNCH),
+        (None, None, Verdict.DONE),
+    ],
+)
+def test_a_source_without_fingerprints_goes_by_times(completed_at, published_at, verdict):
+    coalescer = CoalescerStatus(state=CoalescerState.COMPLETE, reason="done", completed_at=completed_at)
+    published = Publication(fingerprint="f1", published_at=published_at)
+    facts = DayFacts(storage_day=DAY, coalescer=coalescer, publication=published, runs=())
+    assert decide(facts, NOW).verdict == verdict
+
+
+def test_every_attempt_has_a_run_key_of_its_own():
+    keys = [
+        decide(DayFacts(storage_day=DAY, coalescer=COMPLETE, publication=None, runs=(LOST,) * n), NOW).run_key
+        for n in range(3)
+    ]
+    assert keys == [f"{DAY}|f1|1", f"{DAY}|f1|2", f"{DAY}|f1|3"]
+
+
+@pytest.mark.parametrize(
+    ("at", "schedule", "sensor"),
+    [
+        ("09:29:59", False, False),
+        ("09:30:00", True, False),
+        ("09:30:59", True, False),
+        ("09:31:00", False, False),
+        ("09:31:59", False, False),
+        ("09:32:00", False, True),
+        ("23:59:59", False, True),
+    ],
+)
+def test_the_schedule_owns_the_first_minute_and_the_sensor_all_from_the_third(at, schedule, sensor):
+    now = datetime.combine(date(2023, 3, 27), time.fromisoformat(at), tzinfo=UTC)
+    assert schedule_owns(DAY, now, time(9, 30)) is schedule
+    assert sensor_owns(DAY, now, time(9, 30)) is sensor
+
+
+@given(seconds=st.integers(-200_000, 200_000))
+def test_no_moment_belongs_to_both(seconds):
+    now = datetime(2024, 3, 1, 9, 30, tzinfo=UTC) + timedelta(seconds=seconds)
+    day = date(2024, 2, 29)
+    assert not (schedule_owns(day, now, time(9, 30)) and sensor_owns(day, now, time(9, 30)))

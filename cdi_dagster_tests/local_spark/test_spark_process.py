@@ -1,0 +1,229 @@
+"""Running a Spark job as a child process: its log, its end, and what its end means."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.local_spark import spark_process, spark_submit
+from cdi_dagster.local_spark.spark_process import SparkProcessConfig, run_spark_step, verdict
+
+REPORT = {"published": 1}
+FAILURE = CdiError(FailureClass.DKS_FORBIDDEN, "The key service refused our certificate.").to_json()
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "log_tail", "report", "failure", "expected"),
+    [
+        (0, [], REPORT, None, None),
+        (0, [], None, None, FailureClass.JOB_FAILED),
+        (0, [], REPORT, FAILURE, FailureClass.DKS_FORBIDDEN),
+        (1, [], None, FAILURE, FailureClass.DKS_FORBIDDEN),
+        (1, ["java.lang.OutOfMemoryError: Java heap space"], None, FAILURE, FailureClass.DKS_FORBIDDEN),
+        (1, ["java.lang.OutOfMemoryError: Java heap space"], None, None, FailureClass.OUT_OF_MEMORY),
+        (137, ["java.lang.OutOfMemoryError: Java heap space"], None, None, FailureClass.OUT_OF_MEMORY),
+        (52, [], None, None, FailureClass.OUT_OF_MEMORY),
+        (137, [], None, None, FailureClass.CLUSTER_LOST),
+        (143, [], REPORT, None, FailureClass.CLUSTER_LOST),
+        (-9, [], None, None, FailureClass.CLUSTER_LOST),
+        (1, ["AnalysisException: no such column"], None, None, FailureClass.JOB_FAILED),
+        (1, [], REPORT, None, FailureClass.JOB_FAILED),
+        (255, [], None, None, FailureClass.JOB_FAILED),
+    ],
+)
+def test_only_exit_code_zero_with_a_report_and_no_failure_is_success(exit_code, log_tail, report, failure, expected):
+    error = verdict(exit_code, log_tail, report, failure)
+    assert (error.failure_class if error else None) == expected
+
+
+def test_an_unexplained_failure_quotes_its_last_log_line_without_payload():
+    error = verdict(1, ['ValueError: {"nino": "AB123456C"} key 0123456789abcdef0123456789abcdef', ""], None, None)
+    assert "ValueError" in error.cause
+    assert "AB123456C" not in str(error.to_json())
+    assert "0123456789abcdef" not in str(error.to_json())
+
+
+def test_an_unexplained_failure_quotes_its_exception_and_no_stack_frame():
+    frames = [f"\tat org.apache.spark.Some.call{number}(Some.scala)" for number in range(30)]
+    tail = ["WARN something", "SparkException: Could not parse Master URL: 'banana'", *frames, "\t... 12 more", ""]
+    error = verdict(1, tail, None, None)
+    assert error.cause == "Spark ended with exit code 1: SparkException: Could not parse Master URL: 'banana'"
+    assert verdict(1, frames, None, None).cause == "Spark ended with exit code 1: it left no log"
+
+
+@pytest.fixture
+def config(tmp_path):
+    return SparkProcessConfig(work_folder=tmp_path / "work", grace_seconds=1)
+
+
+@pytest.fixture
+def fake_spark_submit(tmp_path, monkeypatch):
+    """Put a Python program in the place of spark-submit; everything else stays as it is."""
+
+    def install(program):
+        script = tmp_path / "spark-submit"
+        script.write_text(f"#!{sys.executable}\n{program}")
+        script.chmod(0o755)
+        monkeypatch.setattr(spark_process, "spark_submit_command", lambda name, arguments, *, config: [str(script)])
+
+    return install
+
+
+# Starts a grandchild in a process group and session of its own, as Spark's Python daemon does, and both ignore SIGTERM.
+STUBBORN = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"], start_new_session=True)
+print("pids", os.getpid(), child.pid, flush=True)
+time.sleep({seconds})
+"""
+
+
+def _is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _pids(line):
+    return [int(pid) for pid in line.split()[1:]]
+
+
+def test_log_lines_arrive_while_it_runs_and_are_kept(config, fake_spark_submit):
+    fake_spark_submit("import time\nprint('first', flush=True)\ntime.sleep(1)\nprint('second')\nraise SystemExit(3)")
+    seen = []
+    ended = run_spark_step(
+        "ingest_daily",
+        [],
+        config=config,
+        correlation_id="c1",
+        on_line=lambda line: seen.append((line, time.monotonic())),
+    )
+    assert [line for line, _ in seen] == ["first", "second"]
+    assert seen[1][1] - seen[0][1] > 0.5
+    assert ended.exit_code == 3
+    assert ended.log_tail == ("first", "second")
+    assert ended.log_path.read_text() == "first\nsecond\n"
+
+
+def test_what_the_process_left_running_ends_with_it_and_its_scratch_space_goes(config, fake_spark_submit):
+    fake_spark_submit(STUBBORN.format(seconds=0))
+    ended = run_spark_step("ingest_daily", [], config=config, correlation_id="c1")
+    assert ended.exit_code == 0
+    assert not any(_is_running(pid) for pid in _pids(ended.log_tail[0]))
+    assert [path.name for path in (config.work_folder / "c1").iterdir()] == ["ingest_daily.log"]
+
+
+@pytest.mark.kill
+def test_an_interrupt_ends_the_whole_process_tree(config, fake_spark_submit):
+    fake_spark_submit(STUBBORN.format(seconds=600))
+    lines = []
+
+    def interrupt_once_started():
+        if lines:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_spark_step(
+            "ingest_daily", [], config=config, correlation_id="c1", on_line=lines.append, on_poll=interrupt_once_started
+        )
+    assert not any(_is_running(pid) for pid in _pids(lines[0]))
+
+
+@pytest.mark.kill
+def test_killing_us_with_sigkill_ends_the_whole_process_tree(config, tmp_path):
+    script = tmp_path / "spark-submit"
+    script.write_text(f"#!{sys.executable}\n{STUBBORN.format(seconds=600)}")
+    script.chmod(0o755)
+    program = f"""
+from pathlib import Path
+from cdi_dagster.local_spark import spark_process, spark_submit
+spark_process.spark_submit_command = lambda name, arguments, *, config: [{str(script)!r}]
+spark_process.run_spark_step("ingest_daily", [], correlation_id="c1", on_line=lambda line: print(line, flush=True),
+    config=spark_process.SparkProcessConfig(work_folder=Path({str(config.work_folder)!r}), grace_seconds=1))
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as us:
+        pids = _pids(us.stdout.readline())
+        assert all(_is_running(pid) for pid in pids)
+        us.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while any(_is_running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_is_running(pid) for pid in pids)
+
+
+def test_on_poll_is_called_in_our_own_thread_and_once_after_the_end(config, fake_spark_submit):
+    fake_spark_submit("print('done')")
+    lines, calls = [], []
+    run_spark_step(
+        "ingest_daily",
+        [],
+        config=config,
+        correlation_id="c1",
+        on_line=lines.append,
+        on_poll=lambda: calls.append((threading.current_thread(), tuple(lines))),
+    )
+    assert calls[-1] == (threading.main_thread(), ("done",))
+
+
+@pytest.fixture
+def only_java(tmp_path, monkeypatch):
+    """Make `java` whatever the test says it answers to -version."""
+
+    def install(answer):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.delenv("JAVA_HOME", raising=False)
+        if answer is not None:
+            java = tmp_path / "java"
+            java.write_text(f"#!/bin/sh\necho '{answer}' >&2\n")
+            java.chmod(0o755)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (None, "there is none"),
+        ('openjdk version "1.8.0_402"', "is Java 8"),
+        ('openjdk version "24.0.1" 2025-04-15', "is Java 24"),
+        ("what?", "does not say its version"),
+    ],
+)
+def test_missing_or_wrong_java_fails_before_anything_starts_and_says_the_mend(
+    only_java, fake_spark_submit, config, answer, says
+):
+    fake_spark_submit("")
+    only_java(answer)
+    with pytest.raises(CdiError) as raised:
+        run_spark_step("ingest_daily", [], config=config, correlation_id="c1")
+    assert raised.value.failure_class == FailureClass.LAUNCH_FAILED
+    assert says in raised.value.cause
+    assert "Java 17" in raised.value.next_step
+    assert not config.work_folder.exists()
+
+
+def test_java_17_is_accepted(only_java, tmp_path):
+    only_java('openjdk version "17.0.15" 2025-04-15')
+    assert spark_submit.require_java() == tmp_path / "java"
+
+
+def test_a_java_home_without_java_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(CdiError, match=str(tmp_path)):
+        spark_submit.require_java()
+
+
+def test_an_unwritable_work_folder_is_a_launch_failure_with_its_mend(fake_spark_submit, tmp_path):
+    fake_spark_submit("")
+    (tmp_path / "file").write_text("")
+    config = SparkProcessConfig(work_folder=tmp_path / "file")
+    with pytest.raises(CdiError, match="CDI_HOME"):
+        run_spark_step("ingest_daily", [], config=config, correlation_id="c1")

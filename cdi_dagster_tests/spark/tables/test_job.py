@@ -1,0 +1,402 @@
+"""publish_tables on a real Spark and metastore: what is published, and what a failure or a kill leaves."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import pytest
+
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.storage_keys import daily_records_prefix, run_prefix, tables_report_key
+from cdi_dagster.core.tables_report import TablesReport
+from cdi_dagster.local_spark.metastore import local_metastore_conf
+from cdi_dagster.local_spark.spark_process import run_spark_step
+from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
+from cdi_dagster.spark.tables import publication
+from cdi_dagster.spark.tables.definition import TableKind
+from cdi_dagster.spark.tables.job import main
+from cdi_dagster.spark.tables.locations import partition_prefix
+from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster_tests.spark.tables.daily_records import (
+    AUDIT,
+    DAY,
+    EXPORT_DAY,
+    MANAGED,
+    RAW,
+    REDACTED,
+    SECURED,
+    publish_records,
+    record,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.spark
+
+NEXT_DAY = date(2023, 3, 27)
+AWKWARD = (
+    '{"big":123456789012345678901234567890,"nan":NaN,"e":1e+22,"z":-0.0}',
+    '{"text":"\u2028 \x85 \\r \\u001f 山田 \U0001f600"}',
+    '{ "spaces" : "kept" }',
+    '{"lone cr":"\r"}',
+)
+
+
+def forget_tables(spark: "SparkSession") -> None:
+    for database in ("uc", "uc_dw_auditlog"):
+        spark.sql(f"DROP DATABASE IF EXISTS {database} CASCADE")
+
+
+@pytest.fixture
+def metastore(spark: "SparkSession") -> "Iterator[SparkSession]":
+    yield spark
+    forget_tables(spark)
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Storage:
+    return open_storage((tmp_path / "published").as_uri())
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> str:
+    """A definition with one column: quicker than the shipped one."""
+    return config(tmp_path, column("audit_id", "AUDIT_ID"))
+
+
+def arguments(published: Storage, *more: str, correlation_id: str = "c1", day: date = DAY) -> list[str]:
+    where = ["--published-root", published.root, "--collection", AUDIT.id, "--storage-day", str(day)]
+    return [*where, "--correlation-id", correlation_id, *more]
+
+
+def run(published: Storage, *more: str, correlation_id: str = "c1", day: date = DAY) -> int:
+    return main(arguments(published, *more, correlation_id=correlation_id, day=day))
+
+
+def report_of(published: Storage, correlation_id: str = "c1", day: date = DAY) -> TablesReport:
+    return TablesReport.from_json(json.loads(published.read(tables_report_key(AUDIT, day, correlation_id))))
+
+
+def failure_of(published: Storage, correlation_id: str = "c1") -> CdiError:
+    return CdiError.from_json(json.loads(published.read(f"{run_prefix(AUDIT, DAY, correlation_id)}failure.json")))
+
+
+def raw_values(spark: "SparkSession", export_day: str = EXPORT_DAY) -> list[str]:
+    rows = spark.sql(f"SELECT val FROM {RAW} WHERE date_str = '{export_day}'").collect()
+    return sorted(row["val"] for row in rows)
+
+
+def attempts(published: Storage, table: str) -> list[str]:
+    prefix = partition_prefix(table, date.fromisoformat(EXPORT_DAY))
+    return sorted({stored.key.removeprefix(prefix).split("/")[0] for stored in published.list(prefix)})
+
+
+def config(tmp_path: Path, *columns: dict[str, Any]) -> str:
+    names = dict(zip(TableKind, (RAW, MANAGED, SECURED, REDACTED), strict=True))
+    path = tmp_path / "tables.json"
+    path.write_text(json.dumps({"format_version": 1, **names, "columns": columns}))
+    return str(path)
+
+
+def column(name: str, *path: str, type: str = "string", redacted: str = "keep") -> dict[str, Any]:
+    return {"name": name, "path": list(path), "type": type, "secured": "keep", "redacted": redacted}
+
+
+class TestOneDayWithTheShippedDefinition:
+    """Published once; each test looks at a part of it."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def day(cls, spark: "SparkSession", tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storage]:
+        # A folder whose name Hadoop would take for a pattern, and that a URI must encode.
+        storage = open_storage((tmp_path_factory.mktemp("day") / "published [main] 1").as_uri())
+        odd = record(2, amountPence="12 pounds", TIME_STAMP="", claimant="not an object")
+        publish_records(storage, [record(1), odd, *AWKWARD[:2]], AWKWARD[2:], fingerprint="abc")
+        assert run(storage) == 0
+        yield storage
+        forget_tables(spark)
+
+    def test_every_record_is_in_the_raw_table_exactly(self, spark: "SparkSession", day: Storage) -> None:
+        values = raw_values(spark)
+        assert len(values) == 6
+        assert {record(1), *AWKWARD} < set(values)
+
+    def test_the_managed_table_has_the_columns_in_their_types(self, spark: "SparkSession", day: Storage) -> None:
+        row = spark.table(MANAGED).where("audit_id = 'id-1'").collect()[0].asDict()
+        expected = {
+            "audit_id": "id-1",
+            "audit_event": "PaymentViewed",
+            "time_stamp": datetime(2023, 3, 26, 23, 59, 59, 999000, tzinfo=UTC).astimezone().replace(tzinfo=None),
+            "claimant_first_name": "Zoë",
+            "claimant_date_of_birth": date(1980, 2, 29),
+            "claimant_declared": True,
+            "user_staff_number": 12345678,
+            "amount_pence": 1,
+            "changes": '[{"field":"d_status","from":null}]',
+            "notes": None,
+            "date_str": EXPORT_DAY,
+        }
+        assert {name: row[name] for name in expected} == expected
+
+    def test_the_secured_view_shows_what_the_redacted_view_hides(self, spark: "SparkSession", day: Storage) -> None:
+        secured, redacted = (
+            spark.table(view).where("audit_id = 'id-1'").collect()[0].asDict() for view in (SECURED, REDACTED)
+        )
+        assert (secured["claimant_nino"], secured["user_staff_number"]) == ("QQ123456C", 12345678)
+        assert (redacted["claimant_nino"], redacted["notes"]) == ("REDACTED", None)
+        assert len(redacted["user_staff_number"]) == 64
+        assert not {"claimant_date_of_birth", "claimant_address_line1"} & set(redacted)
+        for hidden in ("QQ123456C", "Zoë", "12345678", "1980"):
+            assert hidden not in str(redacted)
+
+    def test_the_report_has_figures_of_every_table(self, day: Storage) -> None:
+        report = report_of(day)
+        assert (report.fingerprint, report.records, report.export_day) == ("abc", 6, EXPORT_DAY)
+        assert [(table.kind, table.name, table.rows) for table in report.tables] == [
+            ("raw", RAW, 6),
+            ("managed", MANAGED, 6),
+            ("secured", SECURED, 6),
+            ("redacted", REDACTED, 6),
+        ]
+        raw, managed = report.tables[:2]
+        assert raw.location is not None
+        prefix = unquote(raw.location.removeprefix(f"{day.root}/"))
+        stored = [found.size_bytes for found in day.list(prefix) if found.key.endswith(".zlib.orc")]
+        assert (raw.files, raw.stored_bytes) == (len(stored), sum(stored))
+        assert managed.unparsable == {"amount_pence": 1}
+
+
+def test_publishing_again_replaces_the_partition_and_keeps_the_attempt_before(
+    metastore: "SparkSession", published: Storage, narrow: str
+) -> None:
+    for number in (1, 2, 3):
+        publish_records(published, [record(number)], fingerprint=f"f{number}")
+        assert run(published, "--table-config", narrow, correlation_id=f"c{number}") == 0
+        assert raw_values(metastore) == [record(number)]
+        assert [row["audit_id"] for row in metastore.table(REDACTED).collect()] == [f"id-{number}"]
+
+    assert len(attempts(published, RAW)) == len(attempts(published, MANAGED)) == 2
+    assert [table.action for table in report_of(published, "c3").tables[2:]] == ["unchanged", "unchanged"]
+
+
+def test_a_reader_that_planned_before_a_publication_still_reads_what_it_planned(
+    metastore: "SparkSession", published: Storage
+) -> None:
+    publish_records(published, [record(1)])
+    assert run(published, "--tables", "raw") == 0
+    planned = metastore.table(RAW).rdd  # Spark has listed the files
+    assert planned.getNumPartitions() == 1
+    publish_records(published, [record(2)], fingerprint="f2")
+    assert run(published, "--tables", "raw", correlation_id="c2") == 0
+
+    assert [row["val"] for row in planned.collect()] == [record(1)]
+    assert raw_values(metastore) == [record(2)]
+
+
+def test_an_empty_day_is_an_empty_partition_beside_the_others(
+    metastore: "SparkSession", published: Storage, narrow: str
+) -> None:
+    publish_records(published)
+    publish_records(published, [record(2)], day=NEXT_DAY)
+
+    assert run(published, "--table-config", narrow) == 0
+    assert run(published, "--table-config", narrow, day=NEXT_DAY) == 0
+    assert [row[0] for row in metastore.sql(f"SHOW PARTITIONS {MANAGED}").collect()] == [
+        f"date_str={EXPORT_DAY}",
+        "date_str=2023-03-28",
+    ]
+    assert raw_values(metastore) == []
+    assert raw_values(metastore, "2023-03-28") == [record(2)]
+    assert [table.rows for table in report_of(published).tables] == [0, 0, 0, 0]
+
+
+def test_a_failed_run_leaves_every_table_as_it_was(metastore: "SparkSession", published: Storage, narrow: str) -> None:
+    publish_records(published, [record(1)])
+    assert run(published, "--table-config", narrow) == 0
+    publish_records(published, [record(2), record(3)], fingerprint="f2", published=3)
+
+    assert run(published, "--table-config", narrow, "--tables", "managed,redacted", correlation_id="c2") == 1
+    failure = failure_of(published, "c2")
+    assert failure.failure_class is FailureClass.COUNTS_DO_NOT_RECONCILE
+    assert "would hold 2 rows" in failure.cause
+    assert raw_values(metastore) == [record(1)]
+    assert [row["audit_id"] for row in metastore.table(REDACTED).collect()] == ["id-1"]
+
+
+def test_raw_bytes_other_than_the_records_are_refused_and_only_what_was_asked_for_is_touched(
+    metastore: "SparkSession", published: Storage
+) -> None:
+    publish_records(published, [record(1)], record_bytes=len(record(1).encode()))
+
+    assert run(published, "--tables", "raw") == 1
+    assert failure_of(published).failure_class is FailureClass.COUNTS_DO_NOT_RECONCILE
+    assert run(published, "--tables", "redacted", correlation_id="c2") == 1
+    assert "managed table of the day" in failure_of(published, "c2").next_step
+    assert not metastore.catalog.tableExists(MANAGED)
+
+
+def test_an_attempt_that_another_run_removed_does_not_stay_published(
+    metastore: "SparkSession", published: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_records(published, [record(1)])
+    assert run(published, "--tables", "raw") == 0
+    publish_records(published, [record(2)], fingerprint="f2")
+    write = publication._Publication.write
+
+    def write_and_lose(self: Any, kind: TableKind) -> Any:
+        attempt, seconds = write(self, kind)
+        prefix = f"{partition_prefix(RAW, attempt.export_day)}{attempt.attempt}/"
+        published.delete([stored.key for stored in published.list(prefix)])
+        return attempt, seconds
+
+    monkeypatch.setattr(publication._Publication, "write", write_and_lose)
+    assert run(published, "--tables", "raw", correlation_id="c2") == 1
+    assert failure_of(published, "c2").failure_class is FailureClass.DUPLICATE_RUN
+    assert raw_values(metastore) == [record(1)]
+
+
+def test_a_wider_definition_adds_columns_and_changes_the_views_and_a_changed_type_is_refused(
+    metastore: "SparkSession", published: Storage, tmp_path: Path
+) -> None:
+    publish_records(published, [record(1)])
+    publish_records(published, [record(2)], day=NEXT_DAY)
+    first = [column("audit_id", "AUDIT_ID"), column("nino", "claimant", "nino", redacted="mask")]
+    assert run(published, "--table-config", config(tmp_path, *first)) == 0
+    wider = [column("amount", "amountPence", type="bigint", redacted="hash"), *first]
+    assert run(published, "--table-config", config(tmp_path, *wider), day=NEXT_DAY) == 0
+
+    assert [table.action for table in report_of(published, day=NEXT_DAY).tables[2:]] == ["changed", "changed"]
+    rows = metastore.sql(f"SELECT amount, audit_id FROM {SECURED} ORDER BY date_str").collect()
+    assert [tuple(row) for row in rows] == [(None, "id-1"), (2, "id-2")]
+    assert metastore.table(REDACTED).columns == ["amount", "audit_id", "nino", "date_str"]
+
+    other_type = config(tmp_path, column("amount", "amountPence"))
+    assert run(published, "--table-config", other_type, correlation_id="c2") == 1
+    assert "amount as bigint, the definition has it as string" in failure_of(published, "c2").cause
+
+
+def test_a_day_that_is_not_published_is_refused_before_spark_starts(published: Storage) -> None:
+    assert run(published) == 1
+    failure = failure_of(published)
+    assert failure.failure_class is FailureClass.INPUT_INVALID
+    assert "not published" in failure.cause
+    assert "Publish the records of the day first" in failure.next_step
+
+
+def test_a_part_that_is_gone_is_named(published: Storage) -> None:
+    publish_records(published, [record(1)])
+    part = next(stored.key for stored in published.list(daily_records_prefix(AUDIT, DAY)) if "part-" in stored.key)
+    published.delete([part])
+
+    assert run(published) == 1
+    assert part in failure_of(published).cause
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--tables", "raw,views"], "raw, managed, secured, redacted"),
+        (["--storage-day", "26/03/2023"], "write it as YYYY-MM-DD"),
+        (["--collection", "data:equality"], "--table-config"),
+        (["--table-config", "/nowhere/tables.json"], "/nowhere/tables.json"),
+    ],
+)
+def test_a_wrong_argument_is_answered_with_its_mend(
+    published: Storage, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    assert run(published, *more) == 1
+    answer = capsys.readouterr().err
+    assert "INPUT_INVALID" in answer
+    assert said in answer
+
+
+_CHILD = """
+import json, sys
+from pathlib import Path
+from pyspark.sql import SparkSession
+from cdi_dagster.local_spark.metastore import local_metastore_conf
+from cdi_dagster.spark.tables.job import main
+from cdi_dagster.spark.tables import publication
+from cdi_dagster.storage import open_storage
+from cdi_dagster_tests.spark.tables.daily_records import RAW, MANAGED, publish_records, record
+from cdi_dagster_tests.spark.tables.test_job import arguments
+
+metastore, root, narrow, role = sys.argv[1:]
+settings = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "2", **local_metastore_conf(Path(metastore))}
+builder = SparkSession.builder.master("local[2]")
+for name, value in settings.items():
+    builder = builder.config(name, value)
+spark = builder.enableHiveSupport().getOrCreate()
+published = open_storage(root)
+
+def say(**values):
+    print(json.dumps(values), flush=True)
+
+def publish(number):
+    publish_records(published, [record(number), record(number)], fingerprint=f"f{number}")
+    asked = ("--table-config", narrow, "--tables", "raw,managed")
+    assert main(arguments(published, *asked, correlation_id=f"c{number}")) == 0
+
+def tables():
+    raw = [row[0] for row in spark.table(RAW).collect()]
+    managed = [row["audit_id"] for row in spark.table(MANAGED).collect()]
+    return {"raw": raw, "managed": managed}
+
+if role == "victim":
+    publish(1)
+    publish_attempt = publication.publish_attempt
+    def publish_then_wait(spark, attempt, folder):
+        if attempt.table == MANAGED:
+            say(state="raw is published, managed is written and not published")
+            sys.stdin.read()
+        publish_attempt(spark, attempt, folder)
+    publication.publish_attempt = publish_then_wait
+    publish(2)
+else:
+    found = tables()
+    publish(2)
+    say(found=found, then=tables())
+"""
+
+
+@pytest.mark.kill
+@pytest.mark.timeout(600)  # three JVMs and a new metastore: 175 s seen at load 14
+def test_a_kill_between_tables_leaves_each_whole_and_the_metastore_is_for_one_at_a_time(tmp_path: Path) -> None:
+    published = open_storage((tmp_path / "published").as_uri())
+    metastore = tmp_path / "metastore"
+    narrow = config(tmp_path, column("audit_id", "AUDIT_ID"))
+    command = [sys.executable, "-c", _CHILD, str(metastore), published.root, narrow]
+    with subprocess.Popen(
+        [*command, "victim"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as victim:
+        try:
+            assert victim.stdout is not None
+            assert "not published" in victim.stdout.readline()
+            settings = SparkProcessConfig(
+                work_folder=tmp_path / "work", master="local[1]", conf=local_metastore_conf(metastore)
+            )
+            second = arguments(published, "--tables", "raw", correlation_id="second")
+            ended = run_spark_step("publish_tables", second, config=settings, correlation_id="second")
+        finally:
+            os.killpg(victim.pid, signal.SIGKILL)
+    refused = failure_of(published, "second")
+    assert (ended.exit_code, refused.failure_class) == (1, FailureClass.LAUNCH_FAILED)
+    assert "has the metastore open" in refused.cause
+    half_written = f"{partition_prefix(RAW, date.fromisoformat(EXPORT_DAY))}killed/_temporary/0/part-00000.orc"
+    published.write(half_written, b"ORC")
+
+    after = subprocess.run([*command, "next"], stdout=subprocess.PIPE, text=True, check=True, timeout=200)
+    answer = json.loads(after.stdout.splitlines()[-1])
+    assert answer["found"] == {"raw": [record(2)] * 2, "managed": ["id-1"] * 2}
+    assert answer["then"] == {"raw": [record(2)] * 2, "managed": ["id-2"] * 2}
+    assert len(attempts(published, RAW)) == len(attempts(published, MANAGED)) == 2
+    assert not (tmp_path / "derby.log").exists()
+    assert (metastore / "derby.log").exists()
