@@ -34,6 +34,7 @@ from cdi_dagster.local_spark.spark_submit import (
     spark_submit_command,
 )
 from cdi_dagster.storage import open_storage
+from cdi_dagster.storage.roots import Roots
 
 _REPOSITORY: Final = Path(__file__).parents[1]
 _CORRELATION_ID: Final = "benchmark"
@@ -100,7 +101,7 @@ def run_once(contender: Contender, day: SampleDay, setting: Setting) -> Run:
     scratch.mkdir(parents=True)
     try:
         corporate, published = open_storage(day.folder.as_uri()), open_storage((folder / "published").as_uri())
-        pin_storage_day(corporate, published, COLLECTION, STORAGE_DAY)
+        pin_storage_day(Roots(corporate=corporate, published=published), COLLECTION.on(STORAGE_DAY))
         command, environment = _command(contender, day, setting, folder)
         try:
             measured = run_measured(command, environment=environment, work_folder=scratch)
@@ -117,7 +118,7 @@ def run_once(contender: Contender, day: SampleDay, setting: Setting) -> Run:
         shutil.rmtree(folder)
 
 
-_RECORDS_PREFIX: Final = daily_records_prefix(COLLECTION, STORAGE_DAY)
+_RECORDS_PREFIX: Final = daily_records_prefix(COLLECTION.on(STORAGE_DAY))
 
 
 def _command(contender: Contender, day: SampleDay, setting: Setting, folder: Path) -> tuple[list[str], dict[str, str]]:
@@ -125,7 +126,7 @@ def _command(contender: Contender, day: SampleDay, setting: Setting, folder: Pat
     published_root = (folder / "published").as_uri()
     slow = contender is Contender.SLOW_KEYS
     common = [
-        *("--pinned-input", f"{published_root}/{pinned_input_key(COLLECTION, STORAGE_DAY)}"),
+        *("--pinned-input", f"{published_root}/{pinned_input_key(COLLECTION.on(STORAGE_DAY))}"),
         *("--dks-url", setting.keys.slow_url if slow else setting.keys.url),
         *setting.keys.tls,
         *("--correlation-id", _CORRELATION_ID),

@@ -142,8 +142,7 @@ def _write_object(folder: Path, size: SampleSize, plan: _ObjectPlan) -> tuple[in
     """Write one object and return its stored, plaintext and broken sizes."""
     summary = write_sample(
         open_storage(folder.as_uri()),
-        COLLECTION,
-        STORAGE_DAY,
+        COLLECTION.on(STORAGE_DAY),
         records=plan.records,
         objects=1,
         seed=size.seed * 1_000_003 + plan.number,

@@ -59,7 +59,7 @@ def sample_objects(records: int, seed: int) -> tuple[list[bytes], int]:
     with tempfile.TemporaryDirectory() as folder:
         storage = FileStorage(f"file://{folder}")
         summary = write_sample(
-            storage, _COLLECTION, date(2023, 3, 26), records=records, objects=max(1, records // 5000), seed=seed
+            storage, _COLLECTION.on(date(2023, 3, 26)), records=records, objects=max(1, records // 5000), seed=seed
         )
         return [storage.read(key) for key in summary.keys], summary.plaintext_bytes
 

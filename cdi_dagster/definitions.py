@@ -18,8 +18,8 @@ from cdi_dagster.resources.alerts import AlertResource
 from cdi_dagster.resources.coalescer import CoalescerStatusResource
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.resources.local_launcher import LocalPySparkStepLauncher
+from cdi_dagster.resources.roots import RootsResource
 from cdi_dagster.resources.status import StatusTableResource
-from cdi_dagster.resources.storage import StorageResource
 from cdi_dagster.schedules import build_schedules
 from cdi_dagster.sensors import build_sensors
 from cdi_dagster.settings import Settings, SettingsError, load_settings
@@ -80,8 +80,7 @@ def build_definitions(
 
 def _resources(settings: Settings) -> dict[str, Any]:
     return {
-        "corporate_storage": StorageResource(root=settings.corporate_root),
-        "published_storage": StorageResource(root=settings.published_root),
+        "roots": RootsResource(corporate_root=settings.corporate_root, published_root=settings.published_root),
         "coalescer_status": CoalescerStatusResource(
             source=settings.coalescer_source,
             corporate_root=settings.corporate_root,

@@ -9,7 +9,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cdi_dagster.core.alert import Alert
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.gate import CoalescerStatus
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class PySparkStepLauncher(Protocol):
 class CoalescerStatusSource(Protocol):
     """Knows what the coalescer is doing."""
 
-    def status(self, collection: Collection, storage_day: date) -> CoalescerStatus:
+    def status(self, day: CollectionDay) -> CoalescerStatus:
         """Return the state with a reason. Never raises for trouble of its own: that is UNKNOWN, with the reason."""
 
 

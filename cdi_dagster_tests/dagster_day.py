@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 
 from cdi_dagster.core.alert import Alert
-from cdi_dagster.core.collections import REGISTRY, Collection
+from cdi_dagster.core.collections import REGISTRY, Collection, CollectionDay
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
@@ -30,6 +30,7 @@ from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep, Sta
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster.storage.roots import Roots
 
 AUDIT = REGISTRY[0]
 EQUALITY = REGISTRY[1]
@@ -47,11 +48,11 @@ class RememberedStatus:
     asked: list[date] = field(default_factory=list)
     on_asked: Callable[[int], None] = lambda times: None
 
-    def status(self, collection: Collection, storage_day: date) -> CoalescerStatus:
-        self.asked.append(storage_day)
+    def status(self, day: CollectionDay) -> CoalescerStatus:
+        self.asked.append(day.storage_day)
         self.on_asked(len(self.asked))
-        state = self.by_day.get(storage_day, self.state)
-        listing = self.corporate.list(collection.corporate_prefix(storage_day))
+        state = self.by_day.get(day.storage_day, self.state)
+        listing = self.corporate.list(day.corporate_prefix)
         fingerprint = listing_fingerprint(listing) if state is CoalescerState.COMPLETE else None
         return CoalescerStatus(state=state, reason=self.reason, fingerprint=fingerprint)
 
@@ -122,8 +123,8 @@ class ScriptedSpark:
             for n, entry in enumerate(pinned.objects)
         )
         published = sum(counts.published for counts in objects)
-        prefix = daily_records_prefix(step.collection, step.storage_day)
-        rejects = rejects_prefix(step.collection, step.storage_day, step.correlation_id)
+        prefix = daily_records_prefix(step.collection.on(step.storage_day))
+        rejects = rejects_prefix(step.collection.on(step.storage_day), step.correlation_id)
         with self.published.upload(f"{prefix}part-00000-{step.correlation_id}.jsonl.gz") as upload:
             upload.write(gzip.compress(b'{"a":1}\n' * published))
             part = upload.prepare()
@@ -159,7 +160,7 @@ class ScriptedSpark:
             "published_at": datetime.now(UTC).isoformat(),
         }
         self.published.publish(prefix, [part], json.dumps(mark).encode(), group=step.correlation_id)
-        key = run_report_key(step.collection, step.storage_day, step.correlation_id)
+        key = run_report_key(step.collection.on(step.storage_day), step.correlation_id)
         self.published.write(key, json.dumps(report.to_json()).encode())
         return report.to_json()
 
@@ -233,8 +234,7 @@ class DagsterDay:
         """What a schedule or sensor gets."""
         return {
             "coalescer_status": self.status,
-            "corporate_storage": self.corporate,
-            "published_storage": self.published,
+            "roots": Roots(corporate=self.corporate, published=self.published),
             "alerts": self.alerts,
             "status_table": self.rows,
             "options": IngestOptions(dks_url=self.settings.dks_url, runbook_url="https://runbook"),
@@ -250,7 +250,7 @@ class DagsterDay:
         of: Collection = AUDIT,
     ) -> str:
         """Store an object named by its offsets: `0-9` is a raw one, `0_9` a coalesced one."""
-        key = f"{of.corporate_prefix(storage_day)}{of.topic}_{partition}_{offsets}.jsonl.gz"
+        key = f"{of.on(storage_day).corporate_prefix}{of.topic}_{partition}_{offsets}.jsonl.gz"
         self.corporate.write(key, content)
         return key
 

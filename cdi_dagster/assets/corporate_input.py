@@ -1,14 +1,12 @@
 """`corporate_storage/<collection>`: the pinned input of one storage day. No cluster: ask the gate, list, write."""
 
-from datetime import date
-
 import dagster as dg
 from pydantic import Field
 
 from cdi_dagster import names
 from cdi_dagster.assets.gate import override_detail, pass_gate
 from cdi_dagster.assets.steps import recorded_step
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.gate import CoalescerStatus
 from cdi_dagster.core.pinned_input import PinnedInput
@@ -17,7 +15,8 @@ from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.ingestion.pinning import pin_storage_day
 from cdi_dagster.interfaces import CoalescerStatusSource, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.storage.interface import Storage, StorageError
+from cdi_dagster.storage.interface import StorageError
+from cdi_dagster.storage.roots import Roots
 
 _SHOWN = 20
 
@@ -65,8 +64,7 @@ def corporate_input_asset(collection: Collection, partitions: dg.DailyPartitions
     def corporate_input(
         context: dg.AssetExecutionContext,
         config: InputConfig,
-        corporate_storage: dg.ResourceParam[Storage],
-        published_storage: dg.ResourceParam[Storage],
+        roots: dg.ResourceParam[Roots],
         coalescer_status: dg.ResourceParam[CoalescerStatusSource],
         status_table: dg.ResourceParam[StatusTable],
         options: IngestOptions,
@@ -83,32 +81,27 @@ def corporate_input_asset(collection: Collection, partitions: dg.DailyPartitions
                 status = pass_gate(
                     context,
                     coalescer_status,
-                    collection,
-                    step.storage_day,
+                    collection.on(step.storage_day),
                     wait_minutes=config.wait_for_coalescer_minutes,
                 )
             except CdiError as error:
-                error.detail["size"] = DayVolumes().in_words(
-                    corporate_storage, published_storage, collection, step.storage_day
-                )
+                error.detail["size"] = DayVolumes().in_words(roots, collection.on(step.storage_day))
                 raise
             step.detail |= override_detail(context, collection, status)
             pinned = pin_storage_day(
-                corporate_storage,
-                published_storage,
-                collection,
-                step.storage_day,
+                roots,
+                collection.on(step.storage_day),
                 allow_empty=config.allow_empty,
                 allow_fewer_offsets=config.allow_fewer_offsets,
             )
             step.detail |= {"objects": len(pinned.objects), "fingerprint": pinned.fingerprint}
             if config.allow_fewer_offsets:
                 step.detail["allow_fewer_offsets"] = True
-            manifest = pinned_input_history_key(collection, step.storage_day, pinned.fingerprint)
+            manifest = pinned_input_history_key(collection.on(step.storage_day), pinned.fingerprint)
             metadata = _metadata(pinned, status) | {
-                **_against_the_usual(corporate_storage, published_storage, collection, step.storage_day),
+                **_against_the_usual(roots, collection.on(step.storage_day)),
                 **override_detail(context, collection, status),
-                "manifest": dg.MetadataValue.path(published_storage.uri(manifest)),
+                "manifest": dg.MetadataValue.path(roots.published.uri(manifest)),
                 "correlation_id": step.correlation_id,
                 "allow_fewer_offsets": config.allow_fewer_offsets,
             }
@@ -142,12 +135,10 @@ def _metadata(pinned: PinnedInput, status: CoalescerStatus) -> dict[str, dg.Meta
     return metadata
 
 
-def _against_the_usual(
-    corporate: Storage, published: Storage, collection: Collection, storage_day: date
-) -> dict[str, str | int]:
+def _against_the_usual(roots: Roots, day: CollectionDay) -> dict[str, str | int]:
     """Return the day's size against the median of the days before it; never a reason to fail."""
     try:
-        diagnosis = DayVolumes().diagnosis(corporate, published, collection, storage_day)
+        diagnosis = DayVolumes().diagnosis(roots, day)
     except StorageError as error:
         return {"size_against_the_usual": f"not compared: {error}"}
     figures: dict[str, str | int] = {"size_against_the_usual": diagnosis.verdict}

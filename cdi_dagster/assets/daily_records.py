@@ -27,6 +27,7 @@ from cdi_dagster.interfaces import (
 )
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.storage.interface import Storage, StorageError
+from cdi_dagster.storage.roots import Roots
 
 _MAY_BE_THE_INPUT = (FailureClass.COALESCER_UNKNOWN, FailureClass.COALESCER_NOT_STARTED)
 """A gate that an object which is gone, or new, has closed: the page of a run that does not pin names that object."""
@@ -72,8 +73,7 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
     def daily_records(
         context: dg.AssetExecutionContext,
         config: IngestConfig,
-        corporate_storage: dg.ResourceParam[Storage],
-        published_storage: dg.ResourceParam[Storage],
+        roots: dg.ResourceParam[Roots],
         coalescer_status: dg.ResourceParam[CoalescerStatusSource],
         step_launcher: dg.ResourceParam[PySparkStepLauncher],
         status_table: dg.ResourceParam[StatusTable],
@@ -89,41 +89,41 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
         ) as step:
             # Hours may lie between the pin and this moment (a queue, a re-run of this asset alone): look again.
             try:
-                status = pass_gate(context, coalescer_status, collection, step.storage_day)
+                status = pass_gate(context, coalescer_status, collection.on(step.storage_day))
             except CdiError as closed:
                 pins = names.input_key(collection) in assets_of_run(context)
                 if closed.failure_class in _MAY_BE_THE_INPUT and not pins:
-                    _name_what_changed(corporate_storage, published_storage, step)
+                    _name_what_changed(roots, step)
                 raise
             step.detail |= override_detail(context, collection, status)
             holder, say = step.correlation_id, context.log.info
-            with ingestion_lease(published_storage, collection, step.storage_day, holder=holder, say=say):
-                pinned = _require_pin(published_storage, step)
+            with ingestion_lease(roots.published, collection.on(step.storage_day), holder=holder, say=say):
+                pinned = _require_pin(roots.published, step)
                 # The second look at the listing: what is the same in both was there, whole, at the moment between.
-                require_unchanged(corporate_storage, pinned)
-                evidence = step_launcher.launch(context, _spark_step(step, pinned, config, options, published_storage))
+                require_unchanged(roots.corporate, pinned)
+                evidence = step_launcher.launch(context, _spark_step(step, pinned, config, options, roots.published))
             report = IngestReport.from_json(evidence.report)
             step.cluster_id = evidence.cluster_id
             step.detail["attempts"] = attempt_values(evidence.attempts)
-            step.s3_prefix = published_storage.uri(daily_records_prefix(collection, step.storage_day))
+            step.s3_prefix = roots.published.uri(daily_records_prefix(collection.on(step.storage_day)))
             step.detail |= dict(report.totals) | {"fingerprint": report.fingerprint}
-            metadata = _metadata(report, evidence, step, published_storage)
+            metadata = _metadata(report, evidence, step, roots.published)
             metadata |= override_detail(context, collection, status)
         return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(pinned.fingerprint))
 
     return daily_records
 
 
-def _name_what_changed(corporate: Storage, published: Storage, step: Step) -> None:
+def _name_what_changed(roots: Roots, step: Step) -> None:
     """Raise INPUT_CHANGED where the pin that the run would read does not hold; return where that cannot be told."""
     with suppress(StorageError):  # the gate's reason says it too
-        pinned = read_pinned_input(published, step.collection, step.storage_day)
+        pinned = read_pinned_input(roots.published, step.collection.on(step.storage_day))
         if pinned:
-            require_unchanged(corporate, pinned)
+            require_unchanged(roots.corporate, pinned)
 
 
 def _require_pin(published: Storage, step: Step) -> PinnedInput:
-    pinned = read_pinned_input(published, step.collection, step.storage_day)
+    pinned = read_pinned_input(published, step.collection.on(step.storage_day))
     if pinned is None:
         raise CdiError(
             FailureClass.INPUT_INVALID,
@@ -138,7 +138,7 @@ def _spark_step(
     step: Step, pinned: PinnedInput, config: IngestConfig, options: IngestOptions, published: Storage
 ) -> SparkStep:
     # The kept copy of the manifest, not the present one: nothing can put another in its place under a running job.
-    manifest = published.uri(pinned_input_history_key(step.collection, step.storage_day, pinned.fingerprint))
+    manifest = published.uri(pinned_input_history_key(step.collection.on(step.storage_day), pinned.fingerprint))
     arguments = [
         *("--pinned-input", manifest),
         *("--published-root", published.root),

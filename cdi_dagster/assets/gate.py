@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Callable, Mapping
-from datetime import date
 from typing import Any
 
 import dagster as dg
 
 from cdi_dagster import names
 from cdi_dagster.assets.steps import assets_of_run
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.gate import CoalescerStatus, require_open
 from cdi_dagster.core.launch_decision import launch_of
 from cdi_dagster.interfaces import CoalescerStatusSource
@@ -20,8 +19,7 @@ _LOOK_EVERY_SECONDS = 15.0
 def pass_gate(
     context: dg.AssetExecutionContext,
     source: CoalescerStatusSource,
-    collection: Collection,
-    storage_day: date,
+    day: CollectionDay,
     *,
     wait_minutes: int = 0,
     sleep: Callable[[float], None] = time.sleep,
@@ -31,36 +29,33 @@ def pass_gate(
     Args:
         context: of the asset.
         source: who knows what the coalescer is doing.
-        collection: whose gate.
-        storage_day: of which day.
+        day: whose gate.
         wait_minutes: how long to wait for a closed gate before giving up.
         sleep: how to wait.
 
     Raises:
         CdiError: COALESCER_RUNNING, _NOT_STARTED, _FAILED or _UNKNOWN.
     """
-    status = source.status(collection, storage_day)
+    status = source.status(day)
     for _ in range(round(wait_minutes * 60 / _LOOK_EVERY_SECONDS)):
-        if status.is_open or gate_is_overridden(context, collection):
+        if status.is_open or gate_is_overridden(context, day.collection):
             break
         context.log.info(f"Waiting for the coalescer, {status.state}: {status.reason}")
         sleep(_LOOK_EVERY_SECONDS)
-        status = source.status(collection, storage_day)
+        status = source.status(day)
     if status.is_open:
-        _tag_launch(context, collection, storage_day, status)
-    elif gate_is_overridden(context, collection):
+        _tag_launch(context, day, status)
+    elif gate_is_overridden(context, day.collection):
         context.log.warning(f"override_gate: going on though the coalescer is {status.state}: {status.reason}")
     else:
         require_open(status)
     return status
 
 
-def _tag_launch(
-    context: dg.AssetExecutionContext, collection: Collection, storage_day: date, status: CoalescerStatus
-) -> None:
+def _tag_launch(context: dg.AssetExecutionContext, day: CollectionDay, status: CoalescerStatus) -> None:
     """Say what this run is for, first thing: so the sensor counts a person's run too, however it ends."""
-    if names.daily_records_key(collection) in assets_of_run(context):
-        context.instance.add_run_tags(context.run.run_id, {names.LAUNCH_TAG: launch_of(storage_day, status)})
+    if names.daily_records_key(day.collection) in assets_of_run(context):
+        context.instance.add_run_tags(context.run.run_id, {names.LAUNCH_TAG: launch_of(day.storage_day, status)})
 
 
 def override_detail(

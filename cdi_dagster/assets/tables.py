@@ -14,7 +14,7 @@ from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.interfaces import LaunchEvidence, PySparkStepLauncher, SparkStep, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.storage.interface import Storage
+from cdi_dagster.storage.roots import Roots
 
 
 def tables_asset(collection: Collection, partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
@@ -28,7 +28,7 @@ def tables_asset(collection: Collection, partitions: dg.DailyPartitionsDefinitio
     )
     def tables(
         context: dg.AssetExecutionContext,
-        published_storage: dg.ResourceParam[Storage],
+        roots: dg.ResourceParam[Roots],
         step_launcher: dg.ResourceParam[PySparkStepLauncher],
         status_table: dg.ResourceParam[StatusTable],
         options: IngestOptions,
@@ -39,7 +39,7 @@ def tables_asset(collection: Collection, partitions: dg.DailyPartitionsDefinitio
             if names.table_key(collection, member.name) in context.selected_asset_keys
         }
         with recorded_step(context, collection, "publish_tables", status_table=status_table, options=options) as step:
-            mark = published_mark(published_storage, collection, step.storage_day)
+            mark = published_mark(roots.published, collection.on(step.storage_day))
             if mark is None:
                 raise CdiError(
                     FailureClass.INPUT_INVALID,
@@ -51,7 +51,7 @@ def tables_asset(collection: Collection, partitions: dg.DailyPartitionsDefinitio
                 SparkStep(
                     name="publish_tables",
                     arguments=(
-                        *("--published-root", published_storage.root),
+                        *("--published-root", roots.published.root),
                         *("--collection", collection.id),
                         *("--storage-day", step.storage_day.isoformat()),
                         *("--correlation-id", step.correlation_id),

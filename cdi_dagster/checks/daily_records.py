@@ -12,8 +12,8 @@ from typing import Any
 import dagster as dg
 
 from cdi_dagster import names
-from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import export_day_of, parse_day
+from cdi_dagster.core.collections import Collection, CollectionDay
+from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport
 from cdi_dagster.core.pinned_input import PinnedInput
@@ -22,6 +22,7 @@ from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_his
 from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.interfaces import StatusRow, StatusTable
 from cdi_dagster.storage.interface import ObjectMissingError, Storage
+from cdi_dagster.storage.roots import Roots
 
 _SHOWN = 20
 
@@ -35,17 +36,17 @@ class Publication:
     pinned: PinnedInput
 
 
-def read_publication(published: Storage, collection: Collection, storage_day: date) -> Publication:
+def read_publication(published: Storage, day: CollectionDay) -> Publication:
     """Read the mark, and the report and pinned input that it names.
 
     Raises:
         CdiError: COUNTS_DO_NOT_RECONCILE where one of them is not there.
     """
-    mark = published_mark(published, collection, storage_day)
+    mark = published_mark(published, day)
     if mark is None:
-        raise _not_there(published.uri(daily_records_prefix(collection, storage_day)) + "_SUCCESS")
-    report = _read(published, run_report_key(collection, storage_day, mark["correlation_id"]))
-    pinned = _read(published, pinned_input_history_key(collection, storage_day, mark["fingerprint"]))
+        raise _not_there(published.uri(daily_records_prefix(day)) + "_SUCCESS")
+    report = _read(published, run_report_key(day, mark["correlation_id"]))
+    pinned = _read(published, pinned_input_history_key(day, mark["fingerprint"]))
     return Publication(mark=mark, report=IngestReport.from_json(report), pinned=PinnedInput.from_json(pinned))
 
 
@@ -61,23 +62,23 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
     )
     def counts_reconcile(
         context: dg.AssetCheckExecutionContext,
-        published_storage: dg.ResourceParam[Storage],
+        roots: dg.ResourceParam[Roots],
         status_table: dg.ResourceParam[StatusTable],
     ) -> dg.AssetCheckResult:
         storage_day = _storage_day(context, asset)
         try:
-            publication = read_publication(published_storage, collection, storage_day)
+            publication = read_publication(roots.published, collection.on(storage_day))
         except CdiError as error:
             problems, totals = [error.cause], {}
         else:
-            stored = published_storage.list(daily_records_prefix(collection, storage_day))
+            stored = roots.published.list(daily_records_prefix(collection.on(storage_day)))
             problems = count_mismatches(publication.mark, publication.report, publication.pinned, stored)
             totals = {name: publication.report.totals[name] for name in ("read", "published", "rejected", "objects")}
         if problems:
             run = context.op_execution_context
             tag = {names.FAILURE_CLASS_TAG: FailureClass.COUNTS_DO_NOT_RECONCILE.value}
             run.instance.add_run_tags(run.run_id, tag)
-            _record_mismatch(status_table, collection, storage_day, run.run_id, problems)
+            _record_mismatch(status_table, collection.on(storage_day), run.run_id, problems)
         return _result(problems, dg.AssetCheckSeverity.ERROR, **totals)
 
     @dg.asset_check(
@@ -86,9 +87,9 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
         "(a warning: compacted topics and lost batches both look like this).",
     )
     def offsets_are_whole(
-        context: dg.AssetCheckExecutionContext, published_storage: dg.ResourceParam[Storage]
+        context: dg.AssetCheckExecutionContext, roots: dg.ResourceParam[Roots]
     ) -> dg.AssetCheckResult:
-        publication = read_publication(published_storage, collection, _storage_day(context, asset))
+        publication = read_publication(roots.published, collection.on(_storage_day(context, asset)))
         overlaps = overlapping_offsets(publication.pinned)
         missing = missing_records(publication.pinned, publication.report)
         severity = dg.AssetCheckSeverity.ERROR if overlaps else dg.AssetCheckSeverity.WARN
@@ -105,13 +106,11 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
         description="No envelope was rejected. Rejects within the limit are a warning; rejects that were counted but "
         "not kept are an error.",
     )
-    def nothing_rejected(
-        context: dg.AssetCheckExecutionContext, published_storage: dg.ResourceParam[Storage]
-    ) -> dg.AssetCheckResult:
-        report = read_publication(published_storage, collection, _storage_day(context, asset)).report
+    def nothing_rejected(context: dg.AssetCheckExecutionContext, roots: dg.ResourceParam[Roots]) -> dg.AssetCheckResult:
+        report = read_publication(roots.published, collection.on(_storage_day(context, asset))).report
         problems = [f"{count} rejected: {reason}" for reason, count in report.totals["rejected_by_reason"].items()]
         severity = dg.AssetCheckSeverity.WARN
-        kept = list(published_storage.list(report.rejects_prefix)) if report.rejects_prefix else []
+        kept = list(roots.published.list(report.rejects_prefix)) if report.rejects_prefix else []
         if report.rejected and not kept:
             problems.append(f"{report.rejected} rejects were counted, but none are kept")
             severity = dg.AssetCheckSeverity.ERROR
@@ -146,17 +145,15 @@ def _result(problems: Sequence[str], severity: dg.AssetCheckSeverity, **numbers:
     )
 
 
-def _record_mismatch(
-    status_table: StatusTable, collection: Collection, storage_day: date, run_id: str, problems: Sequence[str]
-) -> None:
+def _record_mismatch(status_table: StatusTable, day: CollectionDay, run_id: str, problems: Sequence[str]) -> None:
     """Tell downstream readers too: the row may say COMPLETED by now."""
     status_table.put(
         StatusRow(
             correlation_id=run_id,
-            data_product=f"CDI-{collection.id}",
+            data_product=f"CDI-{day.collection.id}",
             run_id=run_id,
             status="FAILED",
-            export_day=export_day_of(storage_day),
+            export_day=day.export_day,
             current_step="counts_reconcile",
             failure=f"{FailureClass.COUNTS_DO_NOT_RECONCILE}: {problems[0]}",
         )

@@ -12,7 +12,7 @@ from cdi_dagster import names
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of, latest_due_storage_day, parse_day, storage_days_between
 from cdi_dagster.ingestion.pinning import published_mark
-from cdi_dagster.storage.interface import Storage
+from cdi_dagster.storage.roots import Roots
 
 
 def on_time_check(
@@ -43,7 +43,7 @@ def on_time_check(
         "with what the day waits for. Green again when all of them are published.",
     )
     def published_on_time(
-        context: dg.AssetCheckExecutionContext, published_storage: dg.ResourceParam[Storage]
+        context: dg.AssetCheckExecutionContext, roots: dg.ResourceParam[Roots]
     ) -> dg.AssetCheckResult:
         last = latest_due_storage_day(clock(), late_time)
         first = max(first_storage_day, last - timedelta(days=look_back_days - 1))
@@ -51,7 +51,7 @@ def on_time_check(
         if not automated:
             run = context.op_execution_context
             days = [parse_day(run.partition_key)] if run.has_partition_key else []
-        late = [day for day in days if published_mark(published_storage, collection, day) is None]
+        late = [day for day in days if published_mark(roots.published, collection.on(day)) is None]
         description = (
             f"{len(late)} storage days are late: {', '.join(map(str, late))} (due by {late_time:%H:%M} UTC, the last "
             f"on {export_day_of(late[-1])}). The sensor's ticks say what they wait for."

@@ -11,18 +11,16 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
 from cdi_dagster.cli.console import progress_console, saying
-from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import export_day_of
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import run_prefix
 from cdi_dagster.settings import Settings, load_settings
-from cdi_dagster.storage import ObjectMissingError, Storage, StorageError, open_storage, storage_failure
+from cdi_dagster.storage import ObjectMissingError, Roots, StorageError, open_roots, storage_failure
 
 if TYPE_CHECKING:
     from cdi_dagster.interfaces import StatusTable
@@ -35,35 +33,26 @@ class DayByHand:
     """One collection and storage day, and the run that works on it."""
 
     settings: Settings
-    collection: Collection
-    storage_day: date
+    day: CollectionDay
     correlation_id: str
 
     @classmethod
-    def of(
-        cls, collection: Collection, storage_day: date, *, correlation_id: str | None = None, **given: Any
-    ) -> "DayByHand":
+    def of(cls, day: CollectionDay, *, correlation_id: str | None = None, **given: Any) -> "DayByHand":
         """Return the day, with the settings that were given on the command line before those of the installation."""
         return cls(
             settings=load_settings(**given),
-            collection=collection,
-            storage_day=storage_day,
+            day=day,
             correlation_id=correlation_id or str(uuid.uuid4()),
         )
 
     @property
-    def corporate(self) -> Storage:
-        """Corporate storage."""
-        return open_storage(self.settings.corporate_root)
-
-    @property
-    def published(self) -> Storage:
-        """What we publish."""
-        return open_storage(self.settings.published_root)
+    def roots(self) -> Roots:
+        """Corporate storage and what we publish."""
+        return open_roots(self.settings.corporate_root, self.settings.published_root)
 
     def uri(self, prefix: str | None) -> str | None:
         """Return where something lies below the published root."""
-        return self.published.uri(prefix) if prefix else None
+        return self.roots.published.uri(prefix) if prefix else None
 
 
 @dataclass(kw_only=True)
@@ -75,40 +64,39 @@ class Recorded:
     detail: dict[str, Any] = field(default_factory=dict)
 
 
-def only_this_run(day: DayByHand) -> AbstractContextManager[Any]:
+def only_this_run(run: DayByHand) -> AbstractContextManager[Any]:
     """Return the day's ingestion lease, to be held while something is published."""
     from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
 
     console = progress_console()
     return ingestion_lease(
-        day.published,
-        day.collection,
-        day.storage_day,
+        run.roots.published,
+        run.day,
         # With its process: two that were given the same correlation id are two.
-        holder=f"{day.correlation_id} ({socket.gethostname()}:{os.getpid()})",
+        holder=f"{run.correlation_id} ({socket.gethostname()}:{os.getpid()})",
         say=lambda text: console.print(escape(text)),
     )
 
 
 @contextmanager
-def recorded(day: DayByHand, step: str) -> Iterator[Recorded]:
+def recorded(run: DayByHand, step: str) -> Iterator[Recorded]:
     """Write the status row around a day's work, as Dagster's runs do: IN_PROGRESS, then COMPLETED or FAILED.
 
     Enter it once nobody else is at the day: the row of one who was turned away would say that the day failed.
     """
     from cdi_dagster.interfaces import StatusRow
 
-    table = _status_table(day.settings)
+    table = _status_table(run.settings)
     row = Recorded(step=step)
 
     def put(status: str, failure: str | None = None) -> None:
         table.put(
             StatusRow(
-                correlation_id=day.correlation_id,
-                data_product=f"CDI-{day.collection.id}",
-                run_id=day.correlation_id,
+                correlation_id=run.correlation_id,
+                data_product=f"CDI-{run.day.collection.id}",
+                run_id=run.correlation_id,
                 status=status,
-                export_day=export_day_of(day.storage_day),
+                export_day=run.day.export_day,
                 current_step=row.step,
                 cluster_id="local",
                 s3_prefix=row.s3_prefix,
@@ -148,7 +136,7 @@ def _status_table(settings: Settings) -> "StatusTable":
 
 
 def run_job(
-    day: DayByHand, step: str, arguments: Sequence[str], report_key: str, *, verbose: bool
+    run: DayByHand, step: str, arguments: Sequence[str], report_key: str, *, verbose: bool
 ) -> tuple[dict[str, Any] | None, CdiError | None]:
     """Run one Spark job on this machine and return its closing report and why it failed, each where there is one.
 
@@ -159,7 +147,7 @@ def run_job(
     from cdi_dagster.local_spark.spark_process import run_spark_step, verdict
     from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
 
-    settings = day.settings
+    settings = run.settings
     config = SparkProcessConfig(
         work_folder=settings.home / "runs",
         master=settings.spark_master,
@@ -174,7 +162,7 @@ def run_job(
 
         def hear(line: str) -> None:
             found = _LOG_LINE.search(line)
-            text = found["text"] if found and found["run"] == day.correlation_id else ""
+            text = found["text"] if found and found["run"] == run.correlation_id else ""
             failure = CdiError.from_text(text)
             if failure:
                 failures.append(failure)  # told at the end, once
@@ -183,10 +171,10 @@ def run_job(
             elif verbose:
                 progress_console().print(escape(line), style="dim")
 
-        ended = run_spark_step(step, arguments, config=config, correlation_id=day.correlation_id, on_line=hear)
-    report = _read(day, report_key)
+        ended = run_spark_step(step, arguments, config=config, correlation_id=run.correlation_id, on_line=hear)
+    report = _read(run, report_key)
     # The file has its detail too; where it could not be written (a full disk), the log has class, cause and next step.
-    left = _read(day, f"{run_prefix(day.collection, day.storage_day, day.correlation_id)}failure.json")
+    left = _read(run, f"{run_prefix(run.day, run.correlation_id)}failure.json")
     failure = left or (failures[-1].to_json() if failures else None)
     error = verdict(ended.exit_code, ended.log_tail, report, failure if ended.exit_code else None)
     if error:
@@ -194,8 +182,8 @@ def run_job(
     return report, error
 
 
-def _read(day: DayByHand, key: str) -> dict[str, Any] | None:
+def _read(run: DayByHand, key: str) -> dict[str, Any] | None:
     try:
-        return dict(json.loads(day.published.read(key)))
+        return dict(json.loads(run.roots.published.read(key)))
     except ObjectMissingError:
         return None

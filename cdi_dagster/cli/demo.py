@@ -81,7 +81,7 @@ def coalesce_days(demo: DemoHome) -> None:
 
     with saying("Coalescing: small objects become large ones, then go") as say:
         for day in demo.days:
-            summary = coalesce(demo.corporate, COLLECTION, day.storage_day)
+            summary = coalesce(demo.corporate, COLLECTION.on(day.storage_day))
             if not summary.succeeded:
                 raise CdiError(
                     FailureClass.COALESCER_FAILED,
@@ -144,7 +144,10 @@ def _tell_failure(console: Console, demo: DemoHome, result: DayResult) -> None:
 def _tell_places(console: Console, demo: DemoHome, results: list[DayResult]) -> None:
     published = [result for result in results if result.was_published]
     rows = [
-        (f"records of {result.storage_day}", demo.published.uri(daily_records_prefix(COLLECTION, result.storage_day)))
+        (
+            f"records of {result.storage_day}",
+            demo.published.uri(daily_records_prefix(COLLECTION.on(result.storage_day))),
+        )
         for result in published[:1]
     ]
     names = [

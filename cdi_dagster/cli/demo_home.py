@@ -123,15 +123,14 @@ class DemoHome:
         corporate = self.corporate
         next_offsets: dict[int, int] = {}
         for day in self.days:
-            if corporate.head(coalescer_marker_key(COLLECTION, day.storage_day)):
+            if corporate.head(coalescer_marker_key(COLLECTION.on(day.storage_day))):
                 there = list(_offsets(corporate, day.storage_day))
                 say(f"{day.storage_day}: {len(there)} objects are there already and are kept")
                 next_offsets = _after(there)
                 continue
             summary = write_sample(
                 corporate,
-                COLLECTION,
-                day.storage_day,
+                COLLECTION.on(day.storage_day),
                 records=records,
                 objects=-(-records // _RECORDS_AN_OBJECT),
                 seed=1,
@@ -162,7 +161,7 @@ def home_option() -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 def _offsets(corporate: Storage, storage_day: date) -> Iterator[tuple[int, int]]:
     """Yield Kafka partition and last offset of each object of a day."""
-    for stored in corporate.list(COLLECTION.corporate_prefix(storage_day)):
+    for stored in corporate.list(COLLECTION.on(storage_day).corporate_prefix):
         name = parse_object_name(stored.key)
         yield name.kafka_partition, name.last_offset
 

@@ -156,7 +156,7 @@ def _saying(event: dict[str, Any]) -> str | None:
 
 def _left_by_run(home: DemoHome, storage_day: date, run_id: str) -> dict[str, Any]:
     """Return the reports and the failure that the run left, by name without `.json`; its id is the correlation id."""
-    prefix = run_prefix(COLLECTION, storage_day, run_id)
+    prefix = run_prefix(COLLECTION.on(storage_day), run_id)
     left = {}
     for name in ("ingest_report", "tables_report", "failure"):
         with contextlib.suppress(ObjectMissingError):

@@ -1,49 +1,42 @@
 """The gate, for commands that work without Dagster: they too refuse to run beside the coalescer."""
 
-from datetime import date
-
 from rich.markup import escape
 
 from cdi_dagster.cli.console import progress_console
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus, require_open
 from cdi_dagster.settings import Settings
-from cdi_dagster.storage.interface import Storage
+from cdi_dagster.storage.roots import Roots
 
 
-def coalescer_status(
-    settings: Settings, corporate: Storage, published: Storage, collection: Collection, day: date
-) -> CoalescerStatus:
+def coalescer_status(settings: Settings, roots: Roots, day: CollectionDay) -> CoalescerStatus:
     """Return what the source that the settings choose says of a day."""
     from cdi_dagster.coalescer_status.sources import coalescer_source
 
     source = coalescer_source(
         settings.coalescer_source,
-        corporate,
-        published,
+        roots,
         lease_seconds=settings.coalescer_lease_seconds,
         quiet_seconds=settings.coalescer_quiet_seconds,
         batch_queues=settings.coalescer_batch_queues,
     )
-    return source.status(collection, day)
+    return source.status(day)
 
 
-def require_gate(
-    settings: Settings, corporate: Storage, published: Storage, collection: Collection, day: date, *, override: bool
-) -> CoalescerStatus:
+def require_gate(settings: Settings, roots: Roots, day: CollectionDay, *, override: bool) -> CoalescerStatus:
     """Return the coalescer's status where the gate is open, or overridden: then say what is overridden.
 
     Raises:
         CdiError: the coalescer is not done; the next step names `--override-gate`, unless the status has its own.
     """
     if override:
-        status = _status_in_any_case(settings, corporate, published, collection, day)
+        status = _status_in_any_case(settings, roots, day)
         if not status.is_open:
             text = f"--override-gate: going on though the coalescer is {status.state}: {status.reason}"
             progress_console().print(escape(text), style="yellow")
         return status
-    status = coalescer_status(settings, corporate, published, collection, day)
+    status = coalescer_status(settings, roots, day)
     try:
         require_open(status)
     except CdiError as error:
@@ -58,12 +51,10 @@ def require_gate(
     return status
 
 
-def _status_in_any_case(
-    settings: Settings, corporate: Storage, published: Storage, collection: Collection, day: date
-) -> CoalescerStatus:
+def _status_in_any_case(settings: Settings, roots: Roots, day: CollectionDay) -> CoalescerStatus:
     """Return the status; where nobody can even be asked, that: an override is for just such a day."""
     try:
-        return coalescer_status(settings, corporate, published, collection, day)
+        return coalescer_status(settings, roots, day)
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not stop who was told to go on
         reason = f"It could not be asked: {type(error).__name__}: {error}"
         return CoalescerStatus(state=CoalescerState.UNKNOWN, reason=reason)

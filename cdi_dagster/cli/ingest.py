@@ -71,33 +71,33 @@ def ingest_command(
     options = given(
         corporate_root=corporate_root, published_root=published_root, dks_url=dks_url, max_rejected=max_rejected
     )
-    day = DayByHand.of(collection, storage_day, correlation_id=correlation_id, **options)
+    run = DayByHand.of(collection.on(storage_day), correlation_id=correlation_id, **options)
     if tables:
-        require_tables_here(day)
+        require_tables_here(run)
     flags = [
         *(["--allow-empty"] if allow_empty else []),
         *(["--allow-sparse-offsets"] if allow_sparse_offsets else []),
     ]
     table_report = None
-    with only_this_run(day), recorded(day, "pin") as row:
+    with only_this_run(run), recorded(run, "pin") as row:
         row.detail["gate_overridden"] = override_gate
         if allow_fewer_offsets:
             row.detail["allow_fewer_offsets"] = True
         manifest = _pin(
-            day, row, allow_empty=allow_empty, allow_fewer_offsets=allow_fewer_offsets, override_gate=override_gate
+            run, row, allow_empty=allow_empty, allow_fewer_offsets=allow_fewer_offsets, override_gate=override_gate
         )
         row.step = "ingest_daily"
-        report = _ingest(day, [*_ingest_arguments(day, manifest), *flags], verbose=verbose)
-        row.s3_prefix = day.uri(report.published_prefix)
+        report = _ingest(run, [*_ingest_arguments(run, manifest), *flags], verbose=verbose)
+        row.s3_prefix = run.uri(report.published_prefix)
         row.detail |= dict(report.totals) | {"fingerprint": report.fingerprint}
         if tables:
             row.step = "publish_tables"
-            table_report = publish_tables(day, verbose=verbose)
+            table_report = publish_tables(run, verbose=verbose)
     if as_json:
-        places = {"published_to": day.uri(report.published_prefix), "rejects_in": day.uri(report.rejects_prefix)}
+        places = {"published_to": run.uri(report.published_prefix), "rejects_in": run.uri(report.rejects_prefix)}
         print_json(
             {
-                "correlation_id": day.correlation_id,
+                "correlation_id": run.correlation_id,
                 "collection": collection.id,
                 "storage_day": storage_day,
                 "export_day": export_day_of(storage_day),
@@ -109,39 +109,35 @@ def ingest_command(
             }
         )
         return
-    _show(result_console(), day, report, table_report)
+    _show(result_console(), run, report, table_report)
 
 
-def _pin(day: DayByHand, row: Recorded, *, allow_empty: bool, allow_fewer_offsets: bool, override_gate: bool) -> str:
+def _pin(run: DayByHand, row: Recorded, *, allow_empty: bool, allow_fewer_offsets: bool, override_gate: bool) -> str:
     """Pin the day behind the gate, and return the URI of the kept manifest: nothing can put another in its place."""
     from cdi_dagster.cli.gate import require_gate
     from cdi_dagster.ingestion.pinning import pin_storage_day, require_unchanged
 
-    gate = require_gate(
-        day.settings, day.corporate, day.published, day.collection, day.storage_day, override=override_gate
-    )
+    gate = require_gate(run.settings, run.roots, run.day, override=override_gate)
     if not gate.is_open:
         row.detail["gate_was"] = f"{gate.state}: {gate.reason}"
     pinned = pin_storage_day(
-        day.corporate,
-        day.published,
-        day.collection,
-        day.storage_day,
+        run.roots,
+        run.day,
         allow_empty=allow_empty,
         allow_fewer_offsets=allow_fewer_offsets,
     )
     # The second look at the listing: what is the same in both was there, whole, at the moment between.
-    require_unchanged(day.corporate, pinned)
-    progress_console().print(facts([*pinned_facts(pinned), ("run", day.correlation_id)]))
-    return day.published.uri(pinned_input_history_key(day.collection, day.storage_day, pinned.fingerprint))
+    require_unchanged(run.roots.corporate, pinned)
+    progress_console().print(facts([*pinned_facts(pinned), ("run", run.correlation_id)]))
+    return run.roots.published.uri(pinned_input_history_key(run.day, pinned.fingerprint))
 
 
-def _ingest_arguments(day: DayByHand, manifest: str) -> list[str]:
-    settings = day.settings
+def _ingest_arguments(run: DayByHand, manifest: str) -> list[str]:
+    settings = run.settings
     arguments = [
         *("--pinned-input", manifest),
-        *("--published-root", day.published.root),
-        *("--correlation-id", day.correlation_id),
+        *("--published-root", run.roots.published.root),
+        *("--correlation-id", run.correlation_id),
         *("--max-rejected", settings.max_rejected),
         *("--dks-url", settings.dks_url),
         *("--dks-retry-budget-seconds", str(settings.dks_retry_budget_seconds)),
@@ -155,22 +151,22 @@ def _ingest_arguments(day: DayByHand, manifest: str) -> list[str]:
     return arguments
 
 
-def _ingest(day: DayByHand, arguments: Sequence[str], *, verbose: bool) -> IngestReport:
+def _ingest(run: DayByHand, arguments: Sequence[str], *, verbose: bool) -> IngestReport:
     """Run the Spark job; where it failed, show the counts that it came to first.
 
     Raises:
         CdiError: of the class that the job stated, or that its end suggests.
     """
-    key = run_report_key(day.collection, day.storage_day, day.correlation_id)
-    report, error = run_job(day, "ingest_daily", arguments, key, verbose=verbose)
+    key = run_report_key(run.day, run.correlation_id)
+    report, error = run_job(run, "ingest_daily", arguments, key, verbose=verbose)
     if error:
         if report:
-            _show(progress_console(), day, IngestReport.from_json(report), None)
+            _show(progress_console(), run, IngestReport.from_json(report), None)
         raise error
     return IngestReport.from_json(report or {})
 
 
-def _show(console: Console, day: DayByHand, report: IngestReport, table_report: dict[str, Any] | None) -> None:
+def _show(console: Console, run: DayByHand, report: IngestReport, table_report: dict[str, Any] | None) -> None:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.totals["rejected_by_reason"].items())
     published = f"{report.published:,} records in {report.parts} parts, {size_text(report.published_bytes)}"
     if not report.published_prefix:
@@ -178,7 +174,7 @@ def _show(console: Console, day: DayByHand, report: IngestReport, table_report: 
     rows = [
         (
             "collection",
-            f"{day.collection.id}, storage day {day.storage_day}, export day {export_day_of(day.storage_day)}",
+            f"{run.day.collection.id}, storage day {run.day.storage_day}, export day {run.day.export_day}",
         ),
         (
             "read",
@@ -189,7 +185,7 @@ def _show(console: Console, day: DayByHand, report: IngestReport, table_report: 
         ("seconds", f"{report.seconds:.1f}"),
     ]
     if report.published_prefix:
-        rows.append(("records in", day.uri(report.published_prefix) or ""))
+        rows.append(("records in", run.uri(report.published_prefix) or ""))
     if report.rejects_prefix:
-        rows.append(("rejects in", day.uri(report.rejects_prefix) or ""))
+        rows.append(("rejects in", run.uri(report.rejects_prefix) or ""))
     console.print(facts([*rows, *table_facts(table_report or {})]))

@@ -65,16 +65,14 @@ def pin_command(
     from cdi_dagster.core.storage_keys import pinned_input_key
     from cdi_dagster.ingestion.pinning import pin_storage_day
     from cdi_dagster.settings import load_settings
-    from cdi_dagster.storage import open_storage
+    from cdi_dagster.storage import open_roots
 
     settings = load_settings(**given(corporate_root=corporate_root, published_root=published_root))
-    corporate, published = open_storage(settings.corporate_root), open_storage(settings.published_root)
-    require_gate(settings, corporate, published, collection, storage_day, override=override_gate)
+    roots, day = open_roots(settings.corporate_root, settings.published_root), collection.on(storage_day)
+    require_gate(settings, roots, day, override=override_gate)
     pinned = pin_storage_day(
-        corporate,
-        published,
-        collection,
-        storage_day,
+        roots,
+        day,
         allow_empty=allow_empty,
         allow_fewer_offsets=allow_fewer_offsets,
     )
@@ -83,7 +81,7 @@ def pin_command(
     if as_json:
         print_json(pinned.to_json())
         return
-    places = [published.uri(pinned_input_key(collection, storage_day)), *([str(output)] if output else [])]
+    places = [roots.published.uri(pinned_input_key(day)), *([str(output)] if output else [])]
     result_console().print(facts([*pinned_facts(pinned), *(("written to", place) for place in places)]))
 
 

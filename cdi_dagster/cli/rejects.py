@@ -15,7 +15,7 @@ from cdi_dagster.cli.options import (
     published_root_option,
     storage_day_option,
 )
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import control_prefix, rejects_prefix, run_prefix
 from cdi_dagster.storage import Storage, open_storage
@@ -49,8 +49,8 @@ def show_command(
     from cdi_dagster.spark.ingest.rejects import stored_rejects
 
     published = _published(published_root)
-    run = correlation_id or _last_run_with_rejects(published, collection, storage_day)
-    prefix = rejects_prefix(collection, storage_day, run) if run else None
+    run = correlation_id or _last_run_with_rejects(published, collection.on(storage_day))
+    prefix = rejects_prefix(collection.on(storage_day), run) if run else None
     reasons: Counter[str] = Counter()
     places: list[dict[str, Any]] = []
     for reject in stored_rejects(published, prefix):
@@ -63,7 +63,7 @@ def show_command(
         return
     console = result_console()
     if not reasons:
-        console.print(escape(_no_rejects(published, collection, storage_day, correlation_id)))
+        console.print(escape(_no_rejects(published, collection.on(storage_day), correlation_id)))
         return
     by_reason = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
     console.print(
@@ -98,21 +98,21 @@ def replay_command(
     from cdi_dagster.spark.ingest.replay import replay_rejects
     from cdi_dagster.spark.key_service.client import KeyServiceConfig
 
-    day = DayByHand.of(collection, storage_day, **given(published_root=published_root, dks_url=dks_url))
-    settings, published = day.settings, day.published
+    run = DayByHand.of(collection.on(storage_day), **given(published_root=published_root, dks_url=dks_url))
+    settings, published = run.settings, run.roots.published
     config = KeyServiceConfig(
         url=settings.dks_url,
-        correlation_id=day.correlation_id,
+        correlation_id=run.correlation_id,
         certificate=settings.dks_certificate,
         private_key=settings.dks_private_key,
         ca=settings.dks_ca,
         retry_budget_seconds=settings.dks_retry_budget_seconds,
     )
-    with only_this_run(day):
-        publication = _published_day(published, collection, storage_day)
-        with recorded(day, "replay_rejects") as row, saying(f"Trying {publication.report.rejected:,} rejects again"):
+    with only_this_run(run):
+        publication = _published_day(published, collection.on(storage_day))
+        with recorded(run, "replay_rejects") as row, saying(f"Trying {publication.report.rejected:,} rejects again"):
             summary = replay_rejects(publication, published, config)
-            row.s3_prefix = day.uri(summary.report.published_prefix)
+            row.s3_prefix = run.uri(summary.report.published_prefix)
             row.detail |= {**summary.report.totals, "replayed": summary.replayed, "recovered": summary.recovered}
     if as_json:
         result = {
@@ -131,7 +131,7 @@ def replay_command(
         if summary.recovered:
             rows.append(("published", f"{summary.report.published:,} records now"))
             if collection.tables:
-                rows.append(("tables", f"as before; to publish them again: {_tables_mend(day)}"))
+                rows.append(("tables", f"as before; to publish them again: {_tables_command(run)}"))
         result_console().print(facts(rows))
     if summary.replayed and not summary.recovered:
         raise CdiError(
@@ -141,9 +141,9 @@ def replay_command(
         )
 
 
-def _tables_mend(day: "DayByHand") -> str:
-    if day.settings.deployment == "local":
-        return f"cdi tables --collection {day.collection.id} --storage-day {day.storage_day}"
+def _tables_command(run: "DayByHand") -> str:
+    if run.settings.deployment == "local":
+        return f"cdi tables --collection {run.day.collection.id} --storage-day {run.day.storage_day}"
     return "materialise them in the Dagster UI"
 
 
@@ -153,34 +153,33 @@ def _published(published_root: str | None) -> Storage:
     return open_storage(load_settings(**given(published_root=published_root)).published_root)
 
 
-def _published_day(published: Storage, collection: Collection, storage_day: date) -> "PublishedDay":
+def _published_day(published: Storage, day: CollectionDay) -> "PublishedDay":
     from cdi_dagster.ingestion.pinning import published_mark
     from cdi_dagster.spark.ingest.replay import read_published_day
 
-    mark = published_mark(published, collection, storage_day)
+    mark = published_mark(published, day)
     if mark is None:
         raise CdiError(
             FailureClass.INPUT_INVALID,
-            f"{collection.id}, storage day {storage_day}, is not published, so there is nothing to add its rejects to.",
+            f"{day} is not published, so there is nothing to add its rejects to.",
             next_step="Mend the cause, then run the day again: everything is then read again.",
         )
-    return read_published_day(published, collection, mark)
+    return read_published_day(published, day.collection, mark)
 
 
-def _no_rejects(published: Storage, collection: Collection, storage_day: date, correlation_id: str | None) -> str:
+def _no_rejects(published: Storage, day: CollectionDay, correlation_id: str | None) -> str:
     """Say that nothing was rejected, or that no run could have rejected anything."""
-    day = f"{collection.id}, storage day {storage_day}"
-    runs = f"{control_prefix(collection, storage_day)}runs/"
-    prefix = run_prefix(collection, storage_day, correlation_id) if correlation_id else runs
+    runs = f"{control_prefix(day)}runs/"
+    prefix = run_prefix(day, correlation_id) if correlation_id else runs
     if next(iter(published.list(prefix)), None) is None:
         run = f"run {correlation_id}" if correlation_id else "run"
-        return f"No {run} of {day}, is there: nothing lies under {published.uri(prefix)}"
+        return f"No {run} of {day} is there: nothing lies under {published.uri(prefix)}"
     return f"No rejects are kept of {day}."
 
 
-def _last_run_with_rejects(published: Storage, collection: Collection, storage_day: date) -> str | None:
+def _last_run_with_rejects(published: Storage, day: CollectionDay) -> str | None:
     """Return the run whose rejects were written last."""
-    prefix = f"{control_prefix(collection, storage_day)}runs/"
+    prefix = f"{control_prefix(day)}runs/"
     kept = [stored for stored in published.list(prefix) if "/rejects/" in stored.key]
     if not kept:
         return None

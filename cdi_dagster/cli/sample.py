@@ -50,8 +50,7 @@ def sample_command(
     try:
         summary = write_sample(
             storage,
-            collection,
-            storage_day,
+            collection.on(storage_day),
             records=records,
             objects=objects or -(-records // 100),
             seed=seed,
@@ -60,7 +59,7 @@ def sample_command(
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    where = storage.uri(collection.corporate_prefix(storage_day))
+    where = storage.uri(collection.on(storage_day).corporate_prefix)
     if as_json:
         print_json(
             {

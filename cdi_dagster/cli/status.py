@@ -14,8 +14,8 @@ from cdi_dagster.cli.options import (
     published_root_option,
     storage_day_option,
 )
-from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import export_day_of, storage_days_between
+from cdi_dagster.core.collections import Collection, CollectionDay
+from cdi_dagster.core.days import storage_days_between
 from cdi_dagster.core.diagnosis import DayVolume, Diagnosis, day_volume, diagnose
 from cdi_dagster.core.gate import CoalescerStatus
 from cdi_dagster.core.listing import listing_fingerprint
@@ -50,31 +50,34 @@ def status_command(
     """
     from cdi_dagster.cli.gate import coalescer_status
     from cdi_dagster.settings import load_settings
-    from cdi_dagster.storage import open_storage
+    from cdi_dagster.storage import open_roots
 
     settings = load_settings(**given(corporate_root=corporate_root, published_root=published_root))
-    corporate, published = open_storage(settings.corporate_root), open_storage(settings.published_root)
-    status = coalescer_status(settings, corporate, published, collection, storage_day)
-    listing = list(corporate.list(collection.corporate_prefix(storage_day)))
-    diagnosis = diagnose(day_volume(listing), _history(corporate, collection, storage_day, usual_days))
-    progress = _progress(published, collection, storage_day, listing_fingerprint(listing))
+    roots, day = open_roots(settings.corporate_root, settings.published_root), collection.on(storage_day)
+    status = coalescer_status(settings, roots, day)
+    listing = list(roots.corporate.list(day.corporate_prefix))
+    diagnosis = diagnose(day_volume(listing), _history(roots.corporate, day, usual_days))
+    progress = _progress(roots.published, day, listing_fingerprint(listing))
     if as_json:
-        print_json(_as_json(collection, storage_day, status, diagnosis, progress))
+        print_json(_as_json(day, status, diagnosis, progress))
     else:
-        _show(corporate, collection, storage_day, status, diagnosis, progress)
+        _show(roots.corporate, day, status, diagnosis, progress)
 
 
-def _history(corporate: Storage, collection: Collection, storage_day: date, days: int) -> list[DayVolume]:
-    first, last = storage_day - timedelta(days=days), storage_day - timedelta(days=1)
-    return [day_volume(corporate.list(collection.corporate_prefix(day))) for day in storage_days_between(first, last)]
+def _history(corporate: Storage, day: CollectionDay, days: int) -> list[DayVolume]:
+    first, last = day.storage_day - timedelta(days=days), day.storage_day - timedelta(days=1)
+    return [
+        day_volume(corporate.list(day.collection.on(earlier).corporate_prefix))
+        for earlier in storage_days_between(first, last)
+    ]
 
 
-def _progress(published: Storage, collection: Collection, storage_day: date, fingerprint: str) -> dict[str, Any]:
+def _progress(published: Storage, day: CollectionDay, fingerprint: str) -> dict[str, Any]:
     """Return whether the day is pinned and published, and whether from the objects that are there now."""
     from cdi_dagster.ingestion.pinning import published_mark, read_pinned_input
 
-    pinned = read_pinned_input(published, collection, storage_day)
-    mark = published_mark(published, collection, storage_day)
+    pinned = read_pinned_input(published, day)
+    mark = published_mark(published, day)
     return {
         "pinned": pinned is not None,
         "pinned_is_current": pinned is not None and pinned.fingerprint == fingerprint,
@@ -85,12 +88,12 @@ def _progress(published: Storage, collection: Collection, storage_day: date, fin
 
 
 def _as_json(
-    collection: Collection, storage_day: date, status: CoalescerStatus, diagnosis: Diagnosis, progress: dict[str, Any]
+    day: CollectionDay, status: CoalescerStatus, diagnosis: Diagnosis, progress: dict[str, Any]
 ) -> dict[str, Any]:
     return {
-        "collection": collection.id,
-        "storage_day": storage_day,
-        "export_day": export_day_of(storage_day),
+        "collection": day.collection.id,
+        "storage_day": day.storage_day,
+        "export_day": day.export_day,
         "coalescer": {
             "state": status.state,
             "reason": status.reason,
@@ -104,14 +107,13 @@ def _as_json(
 
 def _show(
     corporate: Storage,
-    collection: Collection,
-    storage_day: date,
+    day: CollectionDay,
     status: CoalescerStatus,
     diagnosis: Diagnosis,
     progress: dict[str, Any],
 ) -> None:
     console = result_console()
-    console.print(f"[bold]{collection.id}[/], storage day {storage_day}, export day {export_day_of(storage_day)}")
+    console.print(f"[bold]{day.collection.id}[/], storage day {day.storage_day}, export day {day.export_day}")
     console.print(
         facts(
             [
@@ -120,21 +122,21 @@ def _show(
                 ("size", diagnosis.verdict),
                 ("pinned", _current(progress["pinned"], progress["pinned_is_current"])),
                 ("published", _current(progress["published"], progress["published_is_current"])),
-                ("objects under", corporate.uri(collection.corporate_prefix(storage_day))),
+                ("objects under", corporate.uri(day.corporate_prefix)),
             ]
         )
     )
     if diagnosis.usual is None:
         return
     table = figures_table(None, ["", "this day", "usual"])
-    day, usual = diagnosis.day, diagnosis.usual
+    volume, usual = diagnosis.day, diagnosis.usual
     # Of coalesced days nobody knows how many objects K2HB wrote.
     usual_objects = f"{usual.objects:,}" if diagnosis.objects_compare else "does not compare"
     usual_size = size_text(usual.mean_object_bytes) if diagnosis.objects_compare else "does not compare"
-    table.add_row("objects", f"{day.objects:,}", usual_objects)
-    table.add_row("records by offsets", f"{day.offsets:,}", f"{usual.offsets:,}")
-    table.add_row("stored bytes", size_text(day.bytes), size_text(usual.bytes))
-    table.add_row("mean object", size_text(day.mean_object_bytes), usual_size)
+    table.add_row("objects", f"{volume.objects:,}", usual_objects)
+    table.add_row("records by offsets", f"{volume.offsets:,}", f"{usual.offsets:,}")
+    table.add_row("stored bytes", size_text(volume.bytes), size_text(usual.bytes))
+    table.add_row("mean object", size_text(volume.mean_object_bytes), usual_size)
     console.print(table)
 
 

@@ -41,51 +41,53 @@ def tables_command(
     Replaces exactly the day's partition of each table, as often as it is asked. For tables of this machine; those of
     the clusters are materialised in Dagster.
     """
-    day = DayByHand.of(collection, storage_day, correlation_id=correlation_id, **given(published_root=published_root))
-    require_tables_here(day)
+    run = DayByHand.of(
+        collection.on(storage_day), correlation_id=correlation_id, **given(published_root=published_root)
+    )
+    require_tables_here(run)
     # The lease too: an ingestion beside it would replace the records while they are read.
-    with only_this_run(day), recorded(day, "publish_tables") as row:
-        report = publish_tables(day, verbose=verbose)
-        row.s3_prefix = day.uri(daily_records_prefix(collection, storage_day))
+    with only_this_run(run), recorded(run, "publish_tables") as row:
+        report = publish_tables(run, verbose=verbose)
+        row.s3_prefix = run.uri(daily_records_prefix(collection.on(storage_day)))
         row.detail |= {table["name"]: table["rows"] for table in report["tables"]}
     if as_json:
-        print_json({"correlation_id": day.correlation_id, "export_day": export_day_of(storage_day), **report})
+        print_json({"correlation_id": run.correlation_id, "export_day": export_day_of(storage_day), **report})
         return
     where = f"{collection.id}, storage day {storage_day}, date_str {export_day_of(storage_day)}"
     result_console().print(facts([("collection", where), *table_facts(report)]))
 
 
-def require_tables_here(day: DayByHand) -> None:
+def require_tables_here(run: DayByHand) -> None:
     """Return where the collection has tables, and this machine is where they are kept.
 
     Raises:
         CdiError: INPUT_INVALID where the collection is keyed.
         click.UsageError: otherwise.
     """
-    require_append_only(day.collection)
-    if day.collection.tables is None:
-        raise click.UsageError(f"No tables are published of {day.collection.id}: its files are all there is.")
-    if day.settings.deployment != "local":
+    require_append_only(run.day.collection)
+    if run.day.collection.tables is None:
+        raise click.UsageError(f"No tables are published of {run.day.collection.id}: its files are all there is.")
+    if run.settings.deployment != "local":
         raise click.UsageError(
-            f"CDI_DEPLOYMENT is {day.settings.deployment}: the tables are in the clusters' Hive, which this machine "
+            f"CDI_DEPLOYMENT is {run.settings.deployment}: the tables are in the clusters' Hive, which this machine "
             "does not reach. Materialise them in the Dagster UI."
         )
 
 
-def publish_tables(day: DayByHand, *, verbose: bool) -> dict[str, Any]:
+def publish_tables(run: DayByHand, *, verbose: bool) -> dict[str, Any]:
     """Run the Spark job and return its closing report. The caller holds the day's lease.
 
     Raises:
         CdiError: of the class that the job stated, or that its end suggests.
     """
     arguments = [
-        *("--published-root", day.published.root),
-        *("--collection", day.collection.id),
-        *("--storage-day", str(day.storage_day)),
-        *("--correlation-id", day.correlation_id),
+        *("--published-root", run.roots.published.root),
+        *("--collection", run.day.collection.id),
+        *("--storage-day", str(run.day.storage_day)),
+        *("--correlation-id", run.correlation_id),
     ]
-    key = tables_report_key(day.collection, day.storage_day, day.correlation_id)
-    report, error = run_job(day, "publish_tables", arguments, key, verbose=verbose)
+    key = tables_report_key(run.day, run.correlation_id)
+    report, error = run_job(run, "publish_tables", arguments, key, verbose=verbose)
     if error:
         raise error
     return report or {}

@@ -12,12 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
 
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.storage.interface import (
@@ -139,8 +139,7 @@ class Claim:
 
     Args:
         storage: the corporate root.
-        collection: what is coalesced.
-        storage_day: which day.
+        day: what is coalesced.
         lease_seconds: how long a RUNNING marker is believed without a heartbeat. The same for every coalescer and
             for `MarkerCoalescerStatus`.
         clock: the time now, aware.
@@ -149,15 +148,14 @@ class Claim:
     def __init__(
         self,
         storage: Storage,
-        collection: Collection,
-        storage_day: date,
+        day: CollectionDay,
         *,
         lease_seconds: float = DEFAULT_LEASE_SECONDS,
         clock: Callable[[], datetime] | None = None,
     ) -> None:
         self._storage = storage
-        self._what = f"{collection.id} of {storage_day}"
-        self._key = coalescer_marker_key(collection, storage_day)
+        self._what = f"{day.collection.id} of {day.storage_day}"
+        self._key = coalescer_marker_key(day)
         self._lease_seconds = lease_seconds
         self._clock = clock or (lambda: datetime.now(UTC))
         self._lock = threading.Lock()

@@ -26,7 +26,7 @@ from cdi_dagster.coalescer.plan import (
     plan_batches,
 )
 from cdi_dagster.coalescer.proof import require_holds
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
 from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_name
 from cdi_dagster.storage.interface import ObjectExistsError, Storage, StorageError
@@ -114,8 +114,7 @@ class CoalesceSummary:
 
 def coalesce(
     storage: Storage,
-    collection: Collection,
-    storage_day: date,
+    day: CollectionDay,
     *,
     max_bytes: int = DEFAULT_MAX_BYTES,
     max_objects: int = DEFAULT_MAX_OBJECTS,
@@ -129,8 +128,7 @@ def coalesce(
 
     Args:
         storage: the corporate root.
-        collection: what to coalesce.
-        storage_day: which day.
+        day: what to coalesce.
         max_bytes: most compressed bytes of one batch.
         max_objects: most raw objects of one batch.
         progress: told after every raw object and batch, from this thread.
@@ -146,11 +144,11 @@ def coalesce(
     if max_bytes < 1 or max_objects < 1:
         raise ValueError("max_bytes and max_objects must each be 1 or more")
     begun = time.monotonic()
-    prefix = collection.corporate_prefix(storage_day)
-    with Claim(storage, collection, storage_day, lease_seconds=lease_seconds, clock=clock) as claim:
+    prefix = day.corporate_prefix
+    with Claim(storage, day, lease_seconds=lease_seconds, clock=clock) as claim:
         storage.discard(prefix, group=UPLOAD_GROUP)
         found = list(storage.list(prefix))
-        plan = plan_batches(collection, prefix, found, max_bytes=max_bytes, max_objects=max_objects)
+        plan = plan_batches(day.collection, prefix, found, max_bytes=max_bytes, max_objects=max_objects)
         run = _Run(storage, claim, plan, progress or (lambda _: None))
         run.carry_out()
         after = _figures(list(storage.list(prefix)))
@@ -159,8 +157,8 @@ def coalesce(
         else:
             claim.complete(**asdict(after))
     return CoalesceSummary(
-        collection_id=collection.id,
-        storage_day=storage_day,
+        collection_id=day.collection.id,
+        storage_day=day.storage_day,
         before=_figures(found),
         after=after,
         merged=tuple(run.merged),

@@ -6,7 +6,7 @@ collection and day for a short time, so that a sensor tick costs a bounded numbe
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -18,7 +18,7 @@ from cdi_dagster.coalescer_status.batch_jobs import (
     BatchJob,
     batch_coalescer_status,
 )
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 
 _DESCRIBE_JOBS_LIMIT = 100
@@ -52,7 +52,7 @@ class BatchCoalescerStatus:
         self._jobs: tuple[BatchJob, ...] = ()
         self._ended: dict[str, BatchJob] = {}
 
-    def status(self, collection: Collection, storage_day: date) -> CoalescerStatus:
+    def status(self, day: CollectionDay) -> CoalescerStatus:
         """Return the state of the collection's group for a storage day; trouble with Batch is UNKNOWN, with why."""
         try:
             jobs = self._look()
@@ -62,7 +62,7 @@ class BatchCoalescerStatus:
                 reason=f"could not ask AWS Batch about queues {', '.join(self._queues)}: {_words(error)}. "
                 "Check the batch:ListJobs and batch:DescribeJobs permissions, the region and the network.",
             )
-        return batch_coalescer_status(collection.group, storage_day, jobs, now=self._clock())
+        return batch_coalescer_status(day.collection.group, day.storage_day, jobs, now=self._clock())
 
     def _look(self) -> tuple[BatchJob, ...]:
         with self._lock:

@@ -10,7 +10,7 @@ from itertools import islice
 
 from cdi_dagster.coalescer.corporate_root import why_not_corporate_storage
 from cdi_dagster.coalescer.marker import InvalidMarkerError, Marker, MarkerState, read_marker
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.diagnosis import day_volume
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
@@ -45,21 +45,22 @@ class MarkerCoalescerStatus:
         self._lease_seconds = lease_seconds
         self._clock = clock
 
-    def status(self, collection: Collection, storage_day: date) -> CoalescerStatus:
+    def status(self, day: CollectionDay) -> CoalescerStatus:
         """Return the state with its reason; what cannot be read is UNKNOWN, never an exception."""
-        key = coalescer_marker_key(collection, storage_day)
+        key = coalescer_marker_key(day)
         try:
             found = read_marker(self._corporate, key)
             marker = found[0] if found else None
             # The listing after the marker: a coalescer that begins in between then shows as a difference.
             running = marker is not None and marker.state is MarkerState.RUNNING
-            objects = self._corporate.list(collection.corporate_prefix(storage_day))
+            objects = self._corporate.list(day.corporate_prefix)
             # Without a marker only the reason needs them, and a day that is not coalesced may be endless.
             listing = () if running else tuple(islice(objects, None if marker else MOST_COUNTED + 1))
             why_not = None if marker or listing else why_not_corporate_storage(self._corporate)
         except (InvalidMarkerError, StorageError) as error:
             return CoalescerStatus(
-                state=CoalescerState.UNKNOWN, reason=f"coalescer for {storage_day}: its state cannot be read: {error}"
+                state=CoalescerState.UNKNOWN,
+                reason=f"coalescer for {day.storage_day}: its state cannot be read: {error}",
             )
         if why_not:
             return CoalescerStatus(
@@ -67,7 +68,7 @@ class MarkerCoalescerStatus:
                 reason=why_not,
                 next_step="Correct the root (--corporate-root, CDI_CORPORATE_ROOT), or mount what should be there.",
             )
-        return verdict(marker, listing, storage_day, now=self._clock(), lease_seconds=self._lease_seconds)
+        return verdict(marker, listing, day.storage_day, now=self._clock(), lease_seconds=self._lease_seconds)
 
 
 def verdict(

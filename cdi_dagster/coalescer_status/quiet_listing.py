@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
 from cdi_dagster.core.storage_keys import control_prefix
-from cdi_dagster.storage import ObjectMissingError, Storage, StorageError
+from cdi_dagster.storage import ObjectMissingError, StorageError
+from cdi_dagster.storage.roots import Roots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,33 +79,31 @@ class QuietListingCoalescerStatus:
     """Coalescer status from two looks at the listing.
 
     Args:
-        corporate: storage that is listed.
-        published: storage that keeps the look.
+        roots: corporate storage is listed; the published root keeps the look.
         quiet_seconds: how long a listing must not have changed. Longer than the coalescer's longest silence.
         clock: returns the present moment, aware.
     """
 
     def __init__(
         self,
-        corporate: Storage,
-        published: Storage,
+        roots: Roots,
         *,
         quiet_seconds: float,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._corporate = corporate
-        self._published = published
+        self._corporate = roots.corporate
+        self._published = roots.published
         self._quiet_for = timedelta(seconds=quiet_seconds)
         self._clock = clock
 
-    def status(self, collection: Collection, storage_day: date) -> CoalescerStatus:
+    def status(self, day: CollectionDay) -> CoalescerStatus:
         """Return the state of a storage day; trouble with the storage is UNKNOWN, with why."""
-        key = f"{control_prefix(collection, storage_day)}quiet_listing.json"
+        key = f"{control_prefix(day)}quiet_listing.json"
         try:
-            listing = list(self._corporate.list(collection.corporate_prefix(storage_day)))
+            listing = list(self._corporate.list(day.corporate_prefix))
             remembered = self._remembered(key)
             status, look = quiet_listing_status(
-                storage_day, listing, remembered, now=self._clock(), quiet_for=self._quiet_for
+                day.storage_day, listing, remembered, now=self._clock(), quiet_for=self._quiet_for
             )
             if look != remembered:
                 self._published.write(key, _to_bytes(look))

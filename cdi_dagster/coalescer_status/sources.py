@@ -4,14 +4,14 @@ The one place that turns the choice into a source, for the Dagster resource and 
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.days import day_ends_at
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
-from cdi_dagster.storage.interface import Storage
+from cdi_dagster.storage.roots import Roots
 
 CoalescerSourceName = Literal["marker", "batch", "quiet"]
 
@@ -19,7 +19,7 @@ CoalescerSourceName = Literal["marker", "batch", "quiet"]
 class CoalescerSource(Protocol):
     """Knows what the coalescer is doing; never raises for trouble of its own (that is UNKNOWN)."""
 
-    def status(self, collection: Collection, storage_day: date) -> CoalescerStatus:
+    def status(self, day: CollectionDay) -> CoalescerStatus:
         """Return the state with its reason."""
 
 
@@ -30,8 +30,7 @@ def utc_now() -> datetime:
 
 def coalescer_source(
     name: CoalescerSourceName,
-    corporate: Storage,
-    published: Storage,
+    roots: Roots,
     *,
     lease_seconds: float,
     quiet_seconds: float,
@@ -43,15 +42,14 @@ def coalescer_source(
 
     Args:
         name: `marker`, `batch` or `quiet`.
-        corporate: where the coalescer works.
-        published: where a look at a listing is remembered (`quiet`).
+        roots: where the coalescer works, and where a look at a listing is remembered (`quiet`).
         lease_seconds: age of the heartbeat of a killed coalescer (`marker`).
         quiet_seconds: how long a listing must not change (`quiet`).
         batch_queues: job queues to look into (`batch`).
         batch_look_seconds: how long one look at them is good for; 0 asks at every question.
         clock: the time now, aware.
     """
-    source = _source(name, corporate, published, lease_seconds, quiet_seconds, batch_queues, batch_look_seconds, clock)
+    source = _source(name, roots, lease_seconds, quiet_seconds, batch_queues, batch_look_seconds, clock)
     return _OnlyDaysThatAreOver(source, clock)
 
 
@@ -62,21 +60,20 @@ class _OnlyDaysThatAreOver:
         self._source = source
         self._clock = clock
 
-    def status(self, collection: Collection, storage_day: date) -> CoalescerStatus:
-        if self._clock() < day_ends_at(storage_day):
+    def status(self, day: CollectionDay) -> CoalescerStatus:
+        if self._clock() < day_ends_at(day.storage_day):
             return CoalescerStatus(
                 state=CoalescerState.NOT_STARTED,
-                reason=f"storage day {storage_day} is not over: K2HB writes to it until "
-                f"{day_ends_at(storage_day):%Y-%m-%d %H:%M} UTC",
+                reason=f"storage day {day.storage_day} is not over: K2HB writes to it until "
+                f"{day_ends_at(day.storage_day):%Y-%m-%d %H:%M} UTC",
                 next_step="Wait until the day is over and coalesced, or ask for an earlier one.",
             )
-        return self._source.status(collection, storage_day)
+        return self._source.status(day)
 
 
 def _source(
     name: CoalescerSourceName,
-    corporate: Storage,
-    published: Storage,
+    roots: Roots,
     lease_seconds: float,
     quiet_seconds: float,
     batch_queues: Sequence[str],
@@ -93,11 +90,11 @@ def _source(
         case "quiet":
             from cdi_dagster.coalescer_status.quiet_listing import QuietListingCoalescerStatus
 
-            return QuietListingCoalescerStatus(corporate, published, quiet_seconds=quiet_seconds, clock=clock)
+            return QuietListingCoalescerStatus(roots, quiet_seconds=quiet_seconds, clock=clock)
         case "marker":
             from cdi_dagster.coalescer_status.marker_status import MarkerCoalescerStatus
 
-            return MarkerCoalescerStatus(corporate, lease_seconds=lease_seconds, clock=clock)
+            return MarkerCoalescerStatus(roots.corporate, lease_seconds=lease_seconds, clock=clock)
 
 
 def _batch_client() -> Any:

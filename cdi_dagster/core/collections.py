@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 
+from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
 
 _COLLECTION_ID = re.compile(r"(?P<db>[A-Za-z0-9][A-Za-z0-9_-]*):(?P<name>[A-Za-z0-9][A-Za-z0-9_-]*)")
@@ -63,9 +64,36 @@ class Collection:
             return f"{self.db}.{self.name}"
         return f"db.{self.db}.{self.name}"
 
-    def corporate_prefix(self, storage_day: date) -> str:
-        """Return the prefix under the corporate root that holds this collection's objects of one storage day."""
-        return f"corporate_storage/{self.group}/{storage_day:%Y/%m/%d}/{self.db}/{self.name}/"
+    def on(self, storage_day: date) -> "CollectionDay":
+        """Return one storage day of this collection."""
+        return CollectionDay(collection=self, storage_day=storage_day)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionDay:
+    """One storage day of one collection: what a partition is.
+
+    Attributes:
+        collection: of which.
+        storage_day: the UTC day under whose prefix K2HB wrote.
+    """
+
+    collection: Collection
+    storage_day: date
+
+    @property
+    def export_day(self) -> date:
+        """The day after: the date in every output."""
+        return export_day_of(self.storage_day)
+
+    @property
+    def corporate_prefix(self) -> str:
+        """The prefix under the corporate root that holds the day's objects."""
+        collection = self.collection
+        return f"corporate_storage/{collection.group}/{self.storage_day:%Y/%m/%d}/{collection.db}/{collection.name}/"
+
+    def __str__(self) -> str:
+        return f"{self.collection.id}, storage day {self.storage_day} (export day {self.export_day})"
 
 
 REGISTRY: tuple[Collection, ...] = (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
 from cdi_dagster.core.object_names import InvalidObjectNameError, ObjectName, parse_object_name
@@ -169,7 +169,7 @@ class _Candidate:
     name: ObjectName
 
 
-def pin(collection: Collection, storage_day: date, corporate_root: str, listing: Iterable[StoredObject]) -> PinnedInput:
+def pin(day: CollectionDay, corporate_root: str, listing: Iterable[StoredObject]) -> PinnedInput:
     """Decide what a run reads, from everything listed under the collection's prefix of one storage day.
 
     A raw object whose offsets a coalesced one covers is left out: the coalescer died between upload and delete. So is
@@ -181,7 +181,7 @@ def pin(collection: Collection, storage_day: date, corporate_root: str, listing:
             empty, or two objects overlap in a way that cannot be resolved.
     """
     stored_objects = list(listing)
-    candidates = [_candidate(collection, stored) for stored in stored_objects]
+    candidates = [_candidate(day.collection, stored) for stored in stored_objects]
     by_partition: dict[int, list[_Candidate]] = defaultdict(list)
     for candidate in candidates:
         by_partition[candidate.name.kafka_partition].append(candidate)
@@ -195,8 +195,8 @@ def pin(collection: Collection, storage_day: date, corporate_root: str, listing:
         left_out += left
         gaps += _gaps(kafka_partition, kept)
     return PinnedInput(
-        collection_id=collection.id,
-        storage_day=storage_day,
+        collection_id=day.collection.id,
+        storage_day=day.storage_day,
         corporate_root=corporate_root,
         fingerprint=listing_fingerprint(stored_objects),
         objects=tuple(

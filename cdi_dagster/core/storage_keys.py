@@ -4,63 +4,60 @@ All functions return keys or prefixes relative to a root; prefixes end with `/`.
 downstream readers (`json/daily/<export day>/...`); what lies under `_control` is ours.
 """
 
-from datetime import date
-
-from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import export_day_of
+from cdi_dagster.core.collections import CollectionDay
 
 _BASE = "corporate_data_ingestion"
 SUCCESS_MARK = "_SUCCESS"
 
 
-def daily_records_prefix(collection: Collection, storage_day: date) -> str:
+def daily_records_prefix(day: CollectionDay) -> str:
     """Prefix of the published daily records: gzipped JSON lines, and `_SUCCESS` once they are whole."""
-    return f"{_BASE}/json/daily/{export_day_of(storage_day)}/{collection.db}/{collection.name}/"
+    return f"{_BASE}/json/daily/{day.export_day}/{day.collection.db}/{day.collection.name}/"
 
 
-def control_prefix(collection: Collection, storage_day: date) -> str:
+def control_prefix(day: CollectionDay) -> str:
     """Prefix of everything we keep about one collection and day: pinned inputs, rejects, reports."""
-    return f"{_BASE}/_control/{collection.db}/{collection.name}/{export_day_of(storage_day)}/"
+    return f"{_BASE}/_control/{day.collection.db}/{day.collection.name}/{day.export_day}/"
 
 
-def raw_volume_key(collection: Collection, storage_day: date) -> str:
+def raw_volume_key(day: CollectionDay) -> str:
     """Key of what the day held before it was coalesced: afterwards nobody can tell how many objects K2HB wrote."""
-    return f"{control_prefix(collection, storage_day)}raw_volume.json"
+    return f"{control_prefix(day)}raw_volume.json"
 
 
-def ingestion_lease_key(collection: Collection, storage_day: date) -> str:
+def ingestion_lease_key(day: CollectionDay) -> str:
     """Key of the lease that whoever ingests the day holds."""
-    return f"{control_prefix(collection, storage_day)}ingestion_lease.json"
+    return f"{control_prefix(day)}ingestion_lease.json"
 
 
-def pinned_input_key(collection: Collection, storage_day: date) -> str:
+def pinned_input_key(day: CollectionDay) -> str:
     """Key of the pinned input that the next run reads; older ones stay beside it under their fingerprint."""
-    return f"{control_prefix(collection, storage_day)}pinned_input.json"
+    return f"{control_prefix(day)}pinned_input.json"
 
 
-def pinned_input_history_key(collection: Collection, storage_day: date, fingerprint: str) -> str:
+def pinned_input_history_key(day: CollectionDay, fingerprint: str) -> str:
     """Key under which one pinned input is kept for good."""
-    return f"{control_prefix(collection, storage_day)}pinned/{fingerprint}.json"
+    return f"{control_prefix(day)}pinned/{fingerprint}.json"
 
 
-def run_prefix(collection: Collection, storage_day: date, correlation_id: str) -> str:
+def run_prefix(day: CollectionDay, correlation_id: str) -> str:
     """Prefix of what one run leaves: its report, its rejects."""
-    return f"{control_prefix(collection, storage_day)}runs/{correlation_id}/"
+    return f"{control_prefix(day)}runs/{correlation_id}/"
 
 
-def run_report_key(collection: Collection, storage_day: date, correlation_id: str) -> str:
+def run_report_key(day: CollectionDay, correlation_id: str) -> str:
     """Key of a run's closing report."""
-    return f"{run_prefix(collection, storage_day, correlation_id)}ingest_report.json"
+    return f"{run_prefix(day, correlation_id)}ingest_report.json"
 
 
-def rejects_prefix(collection: Collection, storage_day: date, correlation_id: str) -> str:
+def rejects_prefix(day: CollectionDay, correlation_id: str) -> str:
     """Prefix of a run's rejects: gzipped JSON lines, still encrypted."""
-    return f"{run_prefix(collection, storage_day, correlation_id)}rejects/"
+    return f"{run_prefix(day, correlation_id)}rejects/"
 
 
-def tables_report_key(collection: Collection, storage_day: date, correlation_id: str) -> str:
+def tables_report_key(day: CollectionDay, correlation_id: str) -> str:
     """Key of the closing report of the run that published the tables."""
-    return f"{run_prefix(collection, storage_day, correlation_id)}tables_report.json"
+    return f"{run_prefix(day, correlation_id)}tables_report.json"
 
 
 def tables_prefix() -> str:
@@ -68,6 +65,8 @@ def tables_prefix() -> str:
     return f"{_BASE}/tables/"
 
 
-def coalescer_marker_key(collection: Collection, storage_day: date) -> str:
+def coalescer_marker_key(day: CollectionDay) -> str:
     """Key, under the corporate root, of our own coalescer's RUNNING or COMPLETE marker for one collection and day."""
-    return f"_coalescer/{collection.group}/{storage_day:%Y/%m/%d}/{collection.db}/{collection.name}.json"
+    return (
+        f"_coalescer/{day.collection.group}/{day.storage_day:%Y/%m/%d}/{day.collection.db}/{day.collection.name}.json"
+    )

@@ -8,7 +8,6 @@ records say is in `sample_records`.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from random import Random
 from typing import Any
 
@@ -17,7 +16,7 @@ import pybase64
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from isal import isal_zlib
 
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.object_names import ObjectName
 from cdi_dagster.demo.key_service import wrap_data_key
 from cdi_dagster.demo.sample_records import Damage, damages_for, hex_id, message_id, moment_of, plain_record, timestamp
@@ -75,8 +74,7 @@ class _ObjectPlan:
 
 def write_sample(
     storage: Storage,
-    collection: Collection,
-    storage_day: date,
+    day: CollectionDay,
     *,
     records: int,
     objects: int,
@@ -92,8 +90,7 @@ def write_sample(
 
     Args:
         storage: the corporate root.
-        collection: whose records to invent; audit messages for `data:businessAudit`, database records for others.
-        storage_day: the day to write, and the day of the dates in the records.
+        day: to write; audit messages for `data:businessAudit`, database records for others, dated that day.
         records: envelopes in all, bad ones included.
         objects: raw objects in all, one gzip member each.
         seed: makes another sample of the same shape.
@@ -106,10 +103,12 @@ def write_sample(
         ValueError: the numbers do not fit each other; the message says which.
     """
     _check_numbers(records, objects, bad_envelopes, kafka_partitions, keys_per_object)
-    random = Random(f"{seed}|{collection.id}|{storage_day}")  # noqa: S311 (reproducible on purpose)
-    plans = _plan_objects(collection, records, objects, bad_envelopes, kafka_partitions, first_offsets or {}, random)
-    prefix = collection.corporate_prefix(storage_day)
-    writer = _EnvelopeWriter(collection, storage_day, random)
+    random = Random(f"{seed}|{day.collection.id}|{day.storage_day}")  # noqa: S311 (reproducible on purpose)
+    plans = _plan_objects(
+        day.collection, records, objects, bad_envelopes, kafka_partitions, first_offsets or {}, random
+    )
+    prefix = day.corporate_prefix
+    writer = _EnvelopeWriter(day, random)
     keys, stored_bytes = [], 0
     offsets: dict[int, tuple[int, int]] = {}
     bad: Counter[str] = Counter()
@@ -190,9 +189,9 @@ def _sizes(records: int, objects: int, random: Random) -> list[int]:
 
 
 class _EnvelopeWriter:
-    def __init__(self, collection: Collection, storage_day: date, random: Random) -> None:
-        self._collection = collection
-        self._storage_day = storage_day
+    def __init__(self, day: CollectionDay, random: Random) -> None:
+        self._collection = day.collection
+        self._storage_day = day.storage_day
         self._random = random
         self.plaintext_bytes = 0
 

@@ -7,10 +7,9 @@ whatever a process was doing when it died, the next one knows the name to look f
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import date
 from typing import Any
 
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.emr_verdict import TroubleKind
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.launch_plan import FailedAttempt
@@ -180,12 +179,12 @@ class LaunchLedger:
         return entry
 
 
-def launch_prefix(collection: Collection, storage_day: date, step: str) -> str:
+def launch_prefix(day: CollectionDay, step: str) -> str:
     """Return where everything about the launches of a day's step lies, without an ending.
 
     One place whoever asks: a run that was made anew, by the sensor or a person, finds the cluster of the one before.
     """
-    return f"{control_prefix(collection, storage_day)}launches/{step}"
+    return f"{control_prefix(day)}launches/{step}"
 
 
 def _entry(value: Mapping[str, Any]) -> LaunchEntry:

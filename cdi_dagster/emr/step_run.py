@@ -50,7 +50,7 @@ class StepRun:
         self._published = published
         self._around = around
         self._live_stdio = live_stdio
-        self._prefix = launch_prefix(step.collection, step.storage_day, step.name)
+        self._prefix = launch_prefix(step.collection.on(step.storage_day), step.name)
         self._ledger = LaunchLedger(published, self._prefix)
         self._entry = LaunchEntry(
             launch_id=asker.launch_id, step=step.name, work=work_of(step), owner=asker.owner, begun_at=around.clock()

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.days import ONE_DAY, storage_days_between
 from cdi_dagster.core.diagnosis import DayVolume, Diagnosis, day_volume, diagnose
 from cdi_dagster.core.storage_keys import raw_volume_key
 from cdi_dagster.storage.interface import ObjectMissingError, Storage, StorageError
+from cdi_dagster.storage.roots import Roots
 
 HISTORY_DAYS = 14
 MOST_OBJECTS = 20_000
@@ -38,58 +39,57 @@ class DayVolumes:
         self._history_days = history_days
         self._kept: dict[tuple[str, str, date], tuple[datetime, DayVolume]] = {}
 
-    def diagnosis(self, corporate: Storage, published: Storage, collection: Collection, storage_day: date) -> Diagnosis:
+    def diagnosis(self, roots: Roots, day: CollectionDay) -> Diagnosis:
         """Compare a day with those before it.
 
         Raises:
             StorageError: something cannot be listed or read.
         """
-        day = self._volume(corporate, collection, storage_day, DAY_KEPT_FOR)
-        if not day.is_raw:
-            day = self._raw_volume(published, collection, storage_day) or day
-        first = storage_day - ONE_DAY * self._history_days
+        volume = self._volume(roots.corporate, day, DAY_KEPT_FOR)
+        if not volume.is_raw:
+            volume = self._raw_volume(roots.published, day) or volume
+        first = day.storage_day - ONE_DAY * self._history_days
         history = []
-        for earlier in storage_days_between(first, storage_day - ONE_DAY):
-            volume = self._volume(corporate, collection, earlier, EARLIER_DAY_KEPT_FOR)
-            if day.is_raw and not volume.is_raw:
-                volume = self._raw_volume(published, collection, earlier) or volume
-            history.append(volume)
-        return diagnose(day, history)
+        for storage_day in storage_days_between(first, day.storage_day - ONE_DAY):
+            earlier = day.collection.on(storage_day)
+            earlier_volume = self._volume(roots.corporate, earlier, EARLIER_DAY_KEPT_FOR)
+            if volume.is_raw and not earlier_volume.is_raw:
+                earlier_volume = self._raw_volume(roots.published, earlier) or earlier_volume
+            history.append(earlier_volume)
+        return diagnose(volume, history)
 
-    def in_words(self, corporate: Storage, published: Storage, collection: Collection, storage_day: date) -> str:
+    def in_words(self, roots: Roots, day: CollectionDay) -> str:
         """Return the verdict, or why there is none: for a message that must come in any case."""
         try:
-            return self.diagnosis(corporate, published, collection, storage_day).verdict
+            return self.diagnosis(roots, day).verdict
         except StorageError as error:
             return f"its size could not be compared: {error}"
 
-    def keep_raw_volume(
-        self, corporate: Storage, published: Storage, collection: Collection, storage_day: date
-    ) -> None:
+    def keep_raw_volume(self, roots: Roots, day: CollectionDay) -> None:
         """Keep what a day holds while it is raw; do nothing where it is not. Counts the day at most every 10 minutes.
 
         Raises:
             StorageError: it cannot be listed or written.
         """
-        before = self._kept.get((corporate.root, collection.id, storage_day))
-        volume = self._volume(corporate, collection, storage_day, DAY_KEPT_FOR)
+        before = self._kept.get((roots.corporate.root, day.collection.id, day.storage_day))
+        volume = self._volume(roots.corporate, day, DAY_KEPT_FOR)
         if volume.is_raw and (before is None or before[1] != volume):
-            published.write(raw_volume_key(collection, storage_day), json.dumps(asdict(volume)).encode())
+            roots.published.write(raw_volume_key(day), json.dumps(asdict(volume)).encode())
 
-    def _volume(self, corporate: Storage, collection: Collection, storage_day: date, kept_for: timedelta) -> DayVolume:
-        key = (corporate.root, collection.id, storage_day)
+    def _volume(self, corporate: Storage, day: CollectionDay, kept_for: timedelta) -> DayVolume:
+        key = (corporate.root, day.collection.id, day.storage_day)
         now = self._clock()
         looked_at, volume = self._kept.get(key, (None, None))
         if looked_at is None or volume is None or not timedelta() <= now - looked_at < kept_for:
-            volume = day_volume(corporate.list(collection.corporate_prefix(storage_day)), most_objects=MOST_OBJECTS)
+            volume = day_volume(corporate.list(day.corporate_prefix), most_objects=MOST_OBJECTS)
             if len(self._kept) >= _MOST_KEPT:
                 self._kept.clear()
             self._kept[key] = (now, volume)
         return volume
 
-    def _raw_volume(self, published: Storage, collection: Collection, storage_day: date) -> DayVolume | None:
+    def _raw_volume(self, published: Storage, day: CollectionDay) -> DayVolume | None:
         try:
-            return DayVolume(**json.loads(published.read(raw_volume_key(collection, storage_day))))
+            return DayVolume(**json.loads(published.read(raw_volume_key(day))))
         except (ObjectMissingError, ValueError, TypeError):
             # Never kept, or by another version: then the day is compared by its volume alone.
             return None

@@ -7,9 +7,8 @@ nothing but the storage, because `Storage.publish` wants one publisher of a pref
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import date
 
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import ingestion_lease_key
 from cdi_dagster.storage.interface import Storage
@@ -21,8 +20,7 @@ _log = logging.getLogger(__name__)
 @contextmanager
 def ingestion_lease(
     published: Storage,
-    collection: Collection,
-    storage_day: date,
+    day: CollectionDay,
     *,
     holder: str,
     lease_seconds: float = DEFAULT_LEASE_SECONDS,
@@ -32,8 +30,7 @@ def ingestion_lease(
 
     Args:
         published: where the lease is kept, beside what is published.
-        collection: what is ingested.
-        storage_day: which day.
+        day: what is ingested.
         holder: the run's correlation id; a run that goes on after its process was lost takes its own lease at once.
         lease_seconds: after how long a silent holder counts as killed.
         say: told, once, where the lease of somebody who may be dead is waited for.
@@ -42,14 +39,14 @@ def ingestion_lease(
         CdiError: DUPLICATE_RUN, naming the other one, which is alive.
         StorageError: the lease cannot be read or written.
     """
-    key = ingestion_lease_key(collection, storage_day)
+    key = ingestion_lease_key(day)
     with ExitStack() as stack:
         try:
             lease = stack.enter_context(Lease(published, key, holder, lease_seconds=lease_seconds, say=say))
         except LeaseHeldError as error:
             raise CdiError(
                 FailureClass.DUPLICATE_RUN,
-                f"{error.holder} has been ingesting {collection.id} of {storage_day} since {error.since}; it is alive.",
+                f"{error.holder} has been ingesting {day} since {error.since}; it is alive.",
                 detail={"correlation_id": error.holder},
             ) from error
         yield lease

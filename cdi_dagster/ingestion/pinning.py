@@ -5,10 +5,10 @@ Dagster, for assets and the terminal alike. Whether the gate is open is the call
 """
 
 import json
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
-from cdi_dagster.core.collections import Collection, find_collection
+from cdi_dagster.core.collections import Collection, CollectionDay, find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
 from cdi_dagster.core.lost_offsets import lost_objects
@@ -16,13 +16,12 @@ from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_n
 from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject, pin
 from cdi_dagster.core.storage_keys import SUCCESS_MARK, daily_records_prefix, pinned_input_history_key, pinned_input_key
 from cdi_dagster.storage.interface import ObjectMissingError, Storage
+from cdi_dagster.storage.roots import Roots
 
 
 def pin_storage_day(
-    corporate: Storage,
-    published: Storage,
-    collection: Collection,
-    storage_day: date,
+    roots: Roots,
+    day: CollectionDay,
     *,
     allow_empty: bool = False,
     allow_fewer_offsets: bool = False,
@@ -30,10 +29,8 @@ def pin_storage_day(
     """List a storage day, decide what a run reads, and write the manifest: the present one and its kept copy.
 
     Args:
-        corporate: the corporate root, which is only listed.
-        published: the published root, which gets the manifest.
-        collection: what to pin.
-        storage_day: which day to pin.
+        roots: corporate storage is only listed; the published root gets the manifest.
+        day: what to pin.
         allow_empty: pin a day without objects, instead of refusing it.
         allow_fewer_offsets: pin a day that lacks offsets which it had when it was pinned or published before.
 
@@ -45,29 +42,29 @@ def pin_storage_day(
             the first object that is gone, where the day lacks offsets that it had.
         StorageError: the day cannot be listed, or the manifest cannot be written.
     """
-    prefix = collection.corporate_prefix(storage_day)
-    pinned = pin(collection, storage_day, corporate.root, corporate.list(prefix))
+    prefix = day.corporate_prefix
+    pinned = pin(day, roots.corporate.root, roots.corporate.list(prefix))
     if not pinned.objects and not allow_empty:
         raise CdiError(
             FailureClass.INPUT_INVALID,
-            f"There are no objects under {corporate.uri(prefix)}: {collection.id} has nothing for {storage_day}.",
+            f"There are no objects under {roots.corporate.uri(prefix)}: nothing was written for {day}.",
             next_step="Find out why K2HB wrote nothing; if the day really had no events, run it with allow_empty.",
             detail={"prefix": prefix},
         )
     if not allow_fewer_offsets:
-        _require_all_offsets(published, collection, pinned)
+        _require_all_offsets(roots.published, day.collection, pinned)
     manifest = json.dumps(pinned.to_json(), indent=1).encode()
     # The kept copy first: so every manifest that was ever the present one is kept.
-    published.write(pinned_input_history_key(collection, storage_day, pinned.fingerprint), manifest)
-    published.write(pinned_input_key(collection, storage_day), manifest)
+    roots.published.write(pinned_input_history_key(day, pinned.fingerprint), manifest)
+    roots.published.write(pinned_input_key(day), manifest)
     return pinned
 
 
 def _require_all_offsets(published: Storage, collection: Collection, pinned: PinnedInput) -> None:
     """Refuse to read less than the last run of the day did, or than what is published was made from."""
     for what, before in (
-        ("published", _published_input(published, collection, pinned.storage_day)),
-        ("pinned", read_pinned_input(published, collection, pinned.storage_day)),
+        ("published", _published_input(published, collection.on(pinned.storage_day))),
+        ("pinned", read_pinned_input(published, collection.on(pinned.storage_day))),
     ):
         lost = lost_objects(before, pinned) if before else ()
         if before and lost:
@@ -84,32 +81,32 @@ def _require_all_offsets(published: Storage, collection: Collection, pinned: Pin
             )
 
 
-def _published_input(published: Storage, collection: Collection, storage_day: date) -> PinnedInput | None:
+def _published_input(published: Storage, day: CollectionDay) -> PinnedInput | None:
     """Return what the published records were made from; None where there are none, or it was not kept."""
-    mark = published_mark(published, collection, storage_day) or {}
-    key = pinned_input_history_key(collection, storage_day, str(mark.get("fingerprint")))
+    mark = published_mark(published, day) or {}
+    key = pinned_input_history_key(day, str(mark.get("fingerprint")))
     value = _read_json(published, key, next_step="Run the day with allow_fewer_offsets: that writes it anew.")
     return None if value is None else PinnedInput.from_json(value)
 
 
-def read_pinned_input(published: Storage, collection: Collection, storage_day: date) -> PinnedInput | None:
+def read_pinned_input(published: Storage, day: CollectionDay) -> PinnedInput | None:
     """Return the present pinned input of a day, or None where it was never pinned.
 
     Raises:
         CdiError: INPUT_INVALID where the manifest cannot be read as one.
     """
-    key = pinned_input_key(collection, storage_day)
+    key = pinned_input_key(day)
     value = _read_json(published, key, next_step="Pin the day again.")
     return None if value is None else PinnedInput.from_json(value)
 
 
-def published_mark(published: Storage, collection: Collection, storage_day: date) -> dict[str, Any] | None:
+def published_mark(published: Storage, day: CollectionDay) -> dict[str, Any] | None:
     """Return what the published records were made from (the content of `_SUCCESS`), or None where there are none.
 
     Raises:
         CdiError: INPUT_INVALID where the mark cannot be read.
     """
-    key = f"{daily_records_prefix(collection, storage_day)}{SUCCESS_MARK}"
+    key = f"{daily_records_prefix(day)}{SUCCESS_MARK}"
     return _read_json(published, key, next_step="Run the day again: that publishes records and mark anew.")
 
 
@@ -142,7 +139,7 @@ def require_unchanged(corporate: Storage, pinned: PinnedInput) -> None:
         StorageError: the day cannot be listed.
     """
     collection = find_collection(pinned.collection_id)
-    present = {stored.key: stored for stored in corporate.list(collection.corporate_prefix(pinned.storage_day))}
+    present = {stored.key: stored for stored in corporate.list(collection.on(pinned.storage_day).corporate_prefix)}
     if listing_fingerprint(present.values()) == pinned.fingerprint:
         return
     key, difference = _first_difference(pinned, present)

@@ -9,6 +9,7 @@ from cdi_dagster.coalescer_status.batch_jobs import QUEUES
 from cdi_dagster.coalescer_status.sources import CoalescerSourceName, coalescer_source
 from cdi_dagster.interfaces import CoalescerStatusSource
 from cdi_dagster.storage import open_storage
+from cdi_dagster.storage.roots import Roots
 
 SHARED_LOOK_SECONDS = 20
 """Schedules and sensors share one look at AWS Batch for so long: it throttles list calls, and a look is 14 of them."""
@@ -30,8 +31,7 @@ class CoalescerStatusResource(dg.ConfigurableResource):
             return _shared_batch_source(self.corporate_root, self.published_root, tuple(self.batch_queues))
         return coalescer_source(
             self.source,
-            open_storage(self.corporate_root),
-            open_storage(self.published_root),
+            Roots(corporate=open_storage(self.corporate_root), published=open_storage(self.published_root)),
             lease_seconds=self.lease_seconds,
             quiet_seconds=self.quiet_seconds,
             batch_queues=self.batch_queues,
@@ -45,8 +45,7 @@ def _shared_batch_source(
     """Return one source for the life of the code location's process, so that its look outlives a tick."""
     return coalescer_source(
         "batch",
-        open_storage(corporate_root),
-        open_storage(published_root),
+        Roots(corporate=open_storage(corporate_root), published=open_storage(published_root)),
         lease_seconds=0,
         quiet_seconds=0,
         batch_queues=batch_queues,

@@ -14,7 +14,7 @@ from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.interfaces import CoalescerStatusSource
 from cdi_dagster.sensors.coalescer_completion import run_request, utc_now
 from cdi_dagster.sensors.day_facts import read_day_facts
-from cdi_dagster.storage.interface import Storage
+from cdi_dagster.storage.roots import Roots
 
 
 def daily_schedule(
@@ -53,8 +53,7 @@ def daily_schedule(
     def schedule(
         context: dg.ScheduleEvaluationContext,
         coalescer_status: dg.ResourceParam[CoalescerStatusSource],
-        corporate_storage: dg.ResourceParam[Storage],
-        published_storage: dg.ResourceParam[Storage],
+        roots: dg.ResourceParam[Roots],
     ) -> dg.RunRequest | dg.SkipReason:
         tick = context.scheduled_execution_time.astimezone(UTC)
         storage_day = storage_day_of(tick.date())
@@ -68,8 +67,7 @@ def daily_schedule(
             collection,
             [storage_day],
             coalescer_status=coalescer_status,
-            corporate=corporate_storage,
-            published=published_storage,
+            roots=roots,
         )
         decision = decide(facts[0], now)
         if decision.verdict is Verdict.LAUNCH:
@@ -78,7 +76,7 @@ def daily_schedule(
             return dg.SkipReason(f"{storage_day}: {decision.reason}")
         size = ""
         if facts[0].waits_for_coalescer:
-            size = f" ({volumes.in_words(corporate_storage, published_storage, collection, storage_day)})"
+            size = f" ({volumes.in_words(roots, collection.on(storage_day))})"
         return dg.SkipReason(f"{storage_day}: {decision.reason}{size}. The sensor launches it once that is over.")
 
     return schedule

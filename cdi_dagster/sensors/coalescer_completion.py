@@ -17,7 +17,8 @@ from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.sensors.day_facts import days_with_changed_input, read_day_facts
 from cdi_dagster.sensors.lateness import LatenessReporter
-from cdi_dagster.storage.interface import Storage, StorageError
+from cdi_dagster.storage.interface import StorageError
+from cdi_dagster.storage.roots import Roots
 
 LAUNCHES_PER_TICK = 3
 """A long outage is caught up oldest first, a few days at a time, so that the queue stays readable."""
@@ -70,8 +71,7 @@ def coalescer_completion_sensor(
     def sensor(
         context: dg.SensorEvaluationContext,
         coalescer_status: dg.ResourceParam[CoalescerStatusSource],
-        corporate_storage: dg.ResourceParam[Storage],
-        published_storage: dg.ResourceParam[Storage],
+        roots: dg.ResourceParam[Roots],
         alerts: dg.ResourceParam[AlertSink],
         options: IngestOptions,
     ) -> dg.SensorResult:
@@ -83,8 +83,7 @@ def coalescer_completion_sensor(
             collection,
             sorted({*days, *changed}),
             coalescer_status=coalescer_status,
-            corporate=corporate_storage,
-            published=published_storage,
+            roots=roots,
         )
         decisions = [(day, decide(day, now)) for day in facts]
         requests = [
@@ -94,10 +93,10 @@ def coalescer_completion_sensor(
         ][:LAUNCHES_PER_TICK]
 
         def size_of(storage_day: date) -> str:
-            return volumes.in_words(corporate_storage, published_storage, collection, storage_day)
+            return volumes.in_words(roots, collection.on(storage_day))
 
         if first_storage_day <= storage_day_of(now.date()) and now < due_at(storage_day_of(now.date()), due_time):
-            _keep_raw_volume(context, volumes, corporate_storage, published_storage, collection, now)
+            _keep_raw_volume(context, volumes, roots, collection, now)
         reporter = LatenessReporter(collection, late_time, alerts, options, size_of, log=context.log.warning)
         asset_events, cursor = reporter.report(decisions, context.cursor, now)
         return dg.SensorResult(
@@ -140,14 +139,13 @@ def _days_to_look_at(now: datetime, due_time: time, first_storage_day: date, loo
 def _keep_raw_volume(
     context: dg.SensorEvaluationContext,
     volumes: DayVolumes,
-    corporate: Storage,
-    published: Storage,
+    roots: Roots,
     collection: Collection,
     now: datetime,
 ) -> None:
     """Before a day is due: keep what K2HB wrote, while it can still be seen."""
     try:
-        volumes.keep_raw_volume(corporate, published, collection, storage_day_of(now.date()))
+        volumes.keep_raw_volume(roots, collection.on(storage_day_of(now.date())))
     except StorageError as error:
         context.log.warning(f"The size of {storage_day_of(now.date())} could not be kept: {error}")
 

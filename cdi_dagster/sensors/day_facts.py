@@ -12,14 +12,15 @@ import dagster as dg
 
 from cdi_dagster import names
 from cdi_dagster.assets.steps import LIVE_RUN_STATUSES, works_on
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.launch_decision import DayFacts, PastRun, Publication, RunState
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.interfaces import CoalescerStatusSource
-from cdi_dagster.storage.interface import Storage, StorageError
+from cdi_dagster.storage.interface import StorageError
+from cdi_dagster.storage.roots import Roots
 
 _MOST_CHANGED = 50
 
@@ -37,36 +38,32 @@ def read_day_facts(
     storage_days: Sequence[date],
     *,
     coalescer_status: CoalescerStatusSource,
-    corporate: Storage,
-    published: Storage,
+    roots: Roots,
 ) -> list[DayFacts]:
     """Return the facts of each day, in the order given. One query of run records; one mark and one status a day."""
     # Run records before marks: a run that ends in between is seen at work and its day waits; the other way round it
     # would be seen ended, and its day unpublished.
     runs = past_runs(instance, collection, storage_days)
     return [
-        _facts(collection, storage_day, runs[storage_day], coalescer_status, corporate, published)
-        for storage_day in storage_days
+        _facts(collection.on(storage_day), runs[storage_day], coalescer_status, roots) for storage_day in storage_days
     ]
 
 
 def _facts(
-    collection: Collection,
-    storage_day: date,
+    day: CollectionDay,
     runs: tuple[PastRun, ...],
     coalescer_status: CoalescerStatusSource,
-    corporate: Storage,
-    published: Storage,
+    roots: Roots,
 ) -> DayFacts:
     publication, unreadable = None, None
     try:
-        mark = published_mark(published, collection, storage_day)
+        mark = published_mark(roots.published, day)
         publication = _publication(mark) if mark else None
     except (CdiError, StorageError, ValueError, KeyError) as error:
         unreadable = f"what is published could not be read: {error}"
     facts = DayFacts(
-        storage_day=storage_day,
-        coalescer=coalescer_status.status(collection, storage_day),
+        storage_day=day.storage_day,
+        coalescer=coalescer_status.status(day),
         publication=publication,
         runs=runs,
         unreadable=unreadable,
@@ -74,7 +71,7 @@ def _facts(
     if publication and facts.coalescer.is_open and not facts.coalescer.fingerprint and not facts.is_published_for:
         # AWS Batch tells that the coalescer ran, not what it left.
         try:
-            listing = corporate.list(collection.corporate_prefix(storage_day))
+            listing = roots.corporate.list(day.corporate_prefix)
             return replace(facts, listing_fingerprint=listing_fingerprint(listing))
         except StorageError as error:
             return replace(facts, unreadable=f"the day could not be listed: {error}")

@@ -16,7 +16,7 @@ from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.sensors.coalescer_completion import first_day_looked_at, utc_now
 from cdi_dagster.sensors.failure_report import FailureReporter
-from cdi_dagster.storage.interface import Storage
+from cdi_dagster.storage.roots import Roots
 
 INTERVAL_SECONDS = 30
 MOST_PER_TICK = 20
@@ -56,8 +56,7 @@ def failed_runs_sensor(
     def sensor(
         context: dg.SensorEvaluationContext,
         coalescer_status: dg.ResourceParam[CoalescerStatusSource],
-        corporate_storage: dg.ResourceParam[Storage],
-        published_storage: dg.ResourceParam[Storage],
+        roots: dg.ResourceParam[Roots],
         status_table: dg.ResourceParam[StatusTable],
         alerts: dg.ResourceParam[AlertSink],
         options: IngestOptions,
@@ -66,8 +65,7 @@ def failed_runs_sensor(
         reporter = FailureReporter(
             instance=context.instance,
             coalescer_status=coalescer_status,
-            corporate=corporate_storage,
-            published=published_storage,
+            roots=roots,
             status_table=status_table,
             alerts=alerts,
             options=options,

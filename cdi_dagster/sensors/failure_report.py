@@ -16,7 +16,7 @@ from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusRow, 
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.sensors.day_facts import read_day_facts
 from cdi_dagster.sensors.run_failure import close_row, read_failure
-from cdi_dagster.storage.interface import Storage
+from cdi_dagster.storage.roots import Roots
 
 
 @dataclass(kw_only=True)
@@ -26,8 +26,7 @@ class FailureReporter:
     Attributes:
         instance: whose runs.
         coalescer_status: the gate, for what automation does next.
-        corporate: likewise.
-        published: likewise.
+        roots: likewise.
         status_table: whose rows are closed.
         alerts: who is told.
         options: for the links.
@@ -38,8 +37,7 @@ class FailureReporter:
 
     instance: dg.DagsterInstance
     coalescer_status: CoalescerStatusSource
-    corporate: Storage
-    published: Storage
+    roots: Roots
     status_table: StatusTable
     alerts: AlertSink
     options: IngestOptions
@@ -74,8 +72,7 @@ class FailureReporter:
             collection,
             [storage_day],
             coalescer_status=self.coalescer_status,
-            corporate=self.corporate,
-            published=self.published,
+            roots=self.roots,
         )
         # A day whose input changed is mended however old it is.
         automated = storage_day >= self.automated_from or failure.failure_class is FailureClass.INPUT_CHANGED

@@ -13,7 +13,7 @@ import dagster as dg
 from cdi_dagster import names
 from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import due_at, export_day_of
+from cdi_dagster.core.days import due_at
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.core.gate import class_of
 from cdi_dagster.core.launch_decision import DayFacts, Decision
@@ -86,7 +86,7 @@ class LatenessReporter:
         return True
 
     def _alert(self, day: DayFacts, decision: Decision, kind: str) -> Alert:
-        what = f"{self._collection.id} of storage day {day.storage_day} (export day {export_day_of(day.storage_day)})"
+        what = str(self._collection.on(day.storage_day))
         if kind == "LATE":
             title = f"LATE: {what} is not published at {self._late_time:%H:%M} UTC"
             text = f"{decision.reason}. {self._size_of(day.storage_day)}."

@@ -16,18 +16,21 @@ from cdi_dagster.storage.interface import (
     TransientStorageError,
     Upload,
 )
-from cdi_dagster.storage.opening import open_storage
+from cdi_dagster.storage.opening import open_roots, open_storage
+from cdi_dagster.storage.roots import Roots
 
 __all__ = [
     "ObjectChangedError",
     "ObjectExistsError",
     "ObjectMissingError",
     "PreparedObject",
+    "Roots",
     "Storage",
     "StorageError",
     "TransientStorageError",
     "StorageUnavailableError",
     "Upload",
+    "open_roots",
     "open_storage",
     "storage_failure",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cdi_dagster.storage.interface import Storage
+from cdi_dagster.storage.roots import Roots
 
 
 def open_storage(root: str, **options: Any) -> Storage:
@@ -29,3 +30,8 @@ def open_storage(root: str, **options: Any) -> Storage:
 
         return S3Storage(root, **options)
     raise ValueError(f"{root!r} is not a root: write it as file:///absolute/folder or s3://bucket")
+
+
+def open_roots(corporate_root: str, published_root: str) -> Roots:
+    """Return the storages under the two roots of an installation. Raises as `open_storage`."""
+    return Roots(corporate=open_storage(corporate_root), published=open_storage(published_root))

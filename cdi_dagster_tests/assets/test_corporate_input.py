@@ -18,7 +18,7 @@ def test_a_day_is_pinned_and_its_figures_plot(day):
     result = day.run(INPUT)
     assert result.success
     metadata = metadata_of(result, INPUT)
-    pinned = read_pinned_input(day.published, AUDIT, DAY)
+    pinned = read_pinned_input(day.published, AUDIT.on(DAY))
     assert (metadata["objects"], metadata["input_bytes"], metadata["offsets"]) == (2, 150, 15)
     assert (metadata["mean_object_bytes"], metadata["gaps"], metadata["missing_offsets"]) == (75, 1, 5)
     assert "already merged" in metadata["left_out"]
@@ -46,7 +46,7 @@ def test_a_closed_gate_fails_at_once_with_its_reason_and_nothing_is_pinned_or_la
     assert failure["runbook"].endswith(f"#coalescer_{state.lower()}")
     assert failure["owner"]
     assert failure["next_step"]
-    assert read_pinned_input(day.published, AUDIT, DAY) is None
+    assert read_pinned_input(day.published, AUDIT.on(DAY)) is None
     assert day.spark.launched == []
     assert day.rows.writes[-1].status == "FAILED"
     assert day.rows.writes[-1].failure.startswith(f"COALESCER_{state}: job abc")

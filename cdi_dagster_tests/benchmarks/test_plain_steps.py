@@ -50,7 +50,7 @@ def test_the_chain_makes_the_golden_records() -> None:
 
 def test_the_chain_and_the_record_engine_agree_on_good_and_broken_envelopes(tmp_path: Path) -> None:
     storage = open_storage(tmp_path.as_uri())
-    summary = write_sample(storage, AUDIT, DAY, records=300, objects=2, seed=5, bad_envelopes=18)
+    summary = write_sample(storage, AUDIT.on(DAY), records=300, objects=2, seed=5, bad_envelopes=18)
     engine = RecordEngine(AUDIT, ReversedKeys())
     compared = rejected = 0
     for key in summary.keys:

@@ -13,6 +13,7 @@ import cdi_dagster
 from cdi_dagster.bundle.build import Bundle, build_bundle
 from cdi_dagster.cli.app import cdi
 from cdi_dagster.storage import open_storage
+from cdi_dagster.storage.roots import Roots
 
 CONSTRAINTS = Path(cdi_dagster.__file__).parents[1] / "constraints.txt"
 BOOTSTRAP = Path(cdi_dagster.__file__).parent / "bundle" / "bootstrap.sh"
@@ -102,8 +103,8 @@ def test_the_installed_job_runs_a_day(installed: Path, tmp_path: Path) -> None:
 
     collection, day = find_collection("data:businessAudit"), date(2023, 3, 26)
     corporate, published = (open_storage((tmp_path / name).as_uri()) for name in ("corporate", "published"))
-    write_sample(corporate, collection, day, records=200, objects=4, seed=1)
-    pin_storage_day(corporate, published, collection, day)
+    write_sample(corporate, collection.on(day), records=200, objects=4, seed=1)
+    pin_storage_day(Roots(corporate=corporate, published=published), collection.on(day))
     spark_home = Path(pyspark.__file__).parent
     python = str(installed / "venv" / "bin" / "python")
     environment = {
@@ -119,7 +120,7 @@ def test_the_installed_job_runs_a_day(installed: Path, tmp_path: Path) -> None:
                 *(str(spark_home / "bin" / "spark-submit"), "--master", "local[2]"),
                 *("--conf", "spark.driver.host=127.0.0.1", "--conf", "spark.ui.enabled=false"),
                 str(installed / "entry_points" / "ingest_daily.py"),
-                *("--pinned-input", published.uri(pinned_input_key(collection, day))),
+                *("--pinned-input", published.uri(pinned_input_key(collection.on(day)))),
                 *("--published-root", published.root, "--correlation-id", "bundle-test", "--dks-url", key_service.url),
             ],
             env=environment,
@@ -130,7 +131,7 @@ def test_the_installed_job_runs_a_day(installed: Path, tmp_path: Path) -> None:
             timeout=180,
         )
     assert done.returncode == 0, done.stderr[-2000:]
-    mark = json.loads(published.read(f"{daily_records_prefix(collection, day)}_SUCCESS"))
+    mark = json.loads(published.read(f"{daily_records_prefix(collection.on(day))}_SUCCESS"))
     assert mark["published"] == 200
 
 

@@ -11,7 +11,7 @@ from cdi_dagster_tests.dagster_day import AUDIT, DAY, checks_of
 
 INPUT = "corporate_storage/business_audit"
 RECORDS = "business_audit/daily_records"
-PREFIX = daily_records_prefix(AUDIT, DAY)
+PREFIX = daily_records_prefix(AUDIT.on(DAY))
 
 
 def _check_again(day):
@@ -31,7 +31,7 @@ def published_day(day):
 
 
 def _mark(day):
-    return published_mark(day.published, AUDIT, DAY)
+    return published_mark(day.published, AUDIT.on(DAY))
 
 
 def _rewrite_mark(day, **changes):
@@ -39,7 +39,7 @@ def _rewrite_mark(day, **changes):
 
 
 def _rewrite_report(day, change):
-    key = run_report_key(AUDIT, DAY, _mark(day)["correlation_id"])
+    key = run_report_key(AUDIT.on(DAY), _mark(day)["correlation_id"])
     report = json.loads(day.published.read(key))
     change(report)
     day.published.write(key, json.dumps(report).encode())
@@ -144,7 +144,7 @@ def test_fewer_records_than_offsets_is_a_warning_that_names_the_object(published
 
 
 def test_overlapping_objects_are_an_error(published_day):
-    key = pinned_input_history_key(AUDIT, DAY, _mark(published_day)["fingerprint"])
+    key = pinned_input_history_key(AUDIT.on(DAY), _mark(published_day)["fingerprint"])
     manifest = json.loads(published_day.published.read(key))
     manifest["objects"][1]["key"] = manifest["objects"][1]["key"].replace("10_19", "9_18")
     published_day.published.write(key, json.dumps(manifest).encode())

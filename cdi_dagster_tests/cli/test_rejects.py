@@ -17,7 +17,7 @@ DAY = ("--collection", "data:businessAudit", "--storage-day", "2023-03-26")
 
 def test_a_day_without_rejects_says_so_and_an_unpublished_day_is_not_replayed(cdi: Cdi, home: Path) -> None:
     assert cdi("rejects", "show", *DAY).stdout.startswith("No run of data:businessAudit, storage day 2023-03-26, is")
-    report = home / "published" / run_report_key(find_collection(DAY[1]), date(2023, 3, 26), "a-run")
+    report = home / "published" / run_report_key(find_collection(DAY[1]).on(date(2023, 3, 26)), "a-run")
     report.parent.mkdir(parents=True)
     report.write_text("{}")
     assert cdi("rejects", "show", *DAY).stdout.startswith("No rejects are kept of data:businessAudit")
@@ -54,7 +54,9 @@ def test_rejects_of_a_day_are_shown_by_place_and_replayed(cdi: Cdi, home: Path) 
         assert "encryptedEncryptionKey" not in cdi("rejects", "show", *DAY).stdout
 
         published = open_storage((home / "published").as_uri())
-        with ingestion_lease(published, find_collection(DAY[1]), date(2023, 3, 26), holder="another", lease_seconds=6):
+        with ingestion_lease(
+            published, find_collection(DAY[1]).on(date(2023, 3, 26)), holder="another", lease_seconds=6
+        ):
             busy = cdi("rejects", "replay", *DAY, "--dks-url", service.url)
         waited, refused, _ = busy.stderr.splitlines()
         assert waited.startswith("Waiting for another since 20")

@@ -12,7 +12,7 @@ from cdi_dagster.storage.interface import Storage
 
 AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
-PREFIX = AUDIT.corporate_prefix(DAY)
+PREFIX = AUDIT.on(DAY).corporate_prefix
 
 
 def key(offsets: str, kafka_partition: int = 0) -> str:
@@ -53,7 +53,7 @@ def names(storage: Storage) -> list[str]:
 
 def ingested(storage: Storage) -> list[bytes]:
     """The lines that a run would read now: of exactly the objects that would be pinned."""
-    pinned = pin(AUDIT, DAY, storage.root, storage.list(PREFIX))
+    pinned = pin(AUDIT.on(DAY), storage.root, storage.list(PREFIX))
     return sorted(
         line for each in pinned.objects for line in gzip.decompress(storage.read(each.key)).split(b"\n") if line
     )

@@ -55,7 +55,7 @@ def test_a_part_that_cannot_be_read_exits_1_with_class_and_object_on_stderr(file
 
 def test_beside_another_coalescer_it_exits_1_and_touches_nothing(file_storage: Storage) -> None:
     put_small_day(file_storage)
-    with Claim(file_storage, AUDIT, DAY):
+    with Claim(file_storage, AUDIT.on(DAY)):
         result = invoke(file_storage, "--json")
     assert result.exit_code == 1
     assert result.stderr.startswith("COALESCER_RUNNING: Another coalescer")

@@ -33,7 +33,7 @@ from cdi_dagster_tests.s3_server import REGION, new_s3_storage, s3_endpoint
 pytestmark = pytest.mark.kill
 
 COALESCED = ["0_0_14.jsonl.gz", "0_20_29.jsonl.gz", "1_100_114.jsonl.gz"]
-MARKER = coalescer_marker_key(AUDIT, DAY)
+MARKER = coalescer_marker_key(AUDIT.on(DAY))
 
 
 class Killer:
@@ -95,7 +95,7 @@ def run_and_kill(storage: Storage, operations: int, *, minutes_later: int) -> bo
     child = os.fork()
     if child == 0:
         try:
-            coalesce(Killer(storage, operations), AUDIT, DAY, clock=later(minutes_later))  # type: ignore[arg-type]
+            coalesce(Killer(storage, operations), AUDIT.on(DAY), clock=later(minutes_later))  # type: ignore[arg-type]
             os._exit(0)
         finally:
             traceback.print_exc()
@@ -111,7 +111,7 @@ def later(minutes: int) -> Callable[[], datetime]:
 
 
 def require_finished(storage: Storage, *, minutes_later: int) -> None:
-    summary = coalesce(storage, AUDIT, DAY, clock=later(minutes_later))
+    summary = coalesce(storage, AUDIT.on(DAY), clock=later(minutes_later))
     assert summary.failures == ()
     assert names(storage) == COALESCED
     assert ingested(storage) == small_day_records()

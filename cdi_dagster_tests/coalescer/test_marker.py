@@ -14,11 +14,11 @@ from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.storage.interface import Storage, StorageUnavailableError
 from cdi_dagster_tests.coalescer.days import AUDIT, DAY, Meddled
 
-KEY = coalescer_marker_key(AUDIT, DAY)
+KEY = coalescer_marker_key(AUDIT.on(DAY))
 
 
 def claim(storage: Any, **options: Any) -> Claim:
-    return Claim(storage, AUDIT, DAY, **options)
+    return Claim(storage, AUDIT.on(DAY), **options)
 
 
 def marker(storage: Storage) -> Marker:
@@ -69,7 +69,7 @@ def test_of_many_that_start_at_once_exactly_one_works(storage: Storage) -> None:
 
 
 def test_other_days_and_collections_are_free(file_storage: Storage) -> None:
-    with claim(file_storage), Claim(file_storage, AUDIT, DAY + timedelta(days=1)):
+    with claim(file_storage), Claim(file_storage, AUDIT.on(DAY + timedelta(days=1))):
         pass
 
 

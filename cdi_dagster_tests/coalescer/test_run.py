@@ -29,12 +29,12 @@ from cdi_dagster_tests.coalescer.days import (
     small_day_records,
 )
 
-MARKER = coalescer_marker_key(AUDIT, DAY)
+MARKER = coalescer_marker_key(AUDIT.on(DAY))
 COALESCED = ["0_0_14.jsonl.gz", "0_20_29.jsonl.gz", "1_100_114.jsonl.gz"]
 
 
 def run(storage: Any, **options: Any) -> CoalesceSummary:
-    return coalesce(storage, AUDIT, DAY, **options)
+    return coalesce(storage, AUDIT.on(DAY), **options)
 
 
 def marker_state(storage: Storage) -> tuple[MarkerState, str | None]:

@@ -103,7 +103,7 @@ def a_week_of_main(batch: PagingBatch) -> None:
 
 def test_all_pages_are_read_and_described_in_hundreds(batch: PagingBatch) -> None:
     a_week_of_main(batch)
-    status = source(batch).status(CALCULATOR, DAY)
+    status = source(batch).status(CALCULATOR.on(DAY))
     assert status.state is CoalescerState.COMPLETE
     assert "20 AWS Batch jobs succeeded" in status.reason
     lists = len(QUEUES) * len((*LIVE_STATUSES, *ENDED_STATUSES))
@@ -116,15 +116,15 @@ def test_the_one_job_on_the_last_page_decides(batch: PagingBatch, status: str) -
     for _ in range(20):
         batch.submit("something_else", status, queue=QUEUES[1])
     batch.submit("run_coalescer_batch_storage_main_partition_7", status, queue=QUEUES[1])
-    found = source(batch).status(CALCULATOR, DAY)
+    found = source(batch).status(CALCULATOR.on(DAY))
     assert found.state is (CoalescerState.FAILED if status == "FAILED" else CoalescerState.RUNNING)
 
 
 def test_what_is_known_to_have_ended_is_not_described_again(batch: PagingBatch) -> None:
     a_week_of_main(batch)
     asked = source(batch)
-    asked.status(CALCULATOR, DAY)
+    asked.status(CALCULATOR.on(DAY))
     batch.calls.clear()
     batch.submit("run_coalescer_batch_storage_main_partition_3", "RUNNING")
-    assert asked.status(CALCULATOR, DAY).state is CoalescerState.RUNNING
+    assert asked.status(CALCULATOR.on(DAY)).state is CoalescerState.RUNNING
     assert batch.calls["describejobs"] == 1

@@ -91,26 +91,26 @@ def yesterday() -> Any:
 
 
 def test_a_day_without_jobs_has_not_started(batch: Batch) -> None:
-    assert BatchCoalescerStatus(batch.client).status(AUDIT, yesterday()).state is CoalescerState.NOT_STARTED
+    assert BatchCoalescerStatus(batch.client).status(AUDIT.on(yesterday())).state is CoalescerState.NOT_STARTED
 
 
 @pytest.mark.parametrize("queue", QUEUES)
 def test_a_job_is_followed_from_submission_to_success(batch: Batch, queue: str) -> None:
     source = BatchCoalescerStatus(batch.client, look_seconds=0)
     job_id = batch.submit("RUNNABLE", queue=queue)
-    seen = [source.status(AUDIT, yesterday()).state]
+    seen = [source.status(AUDIT.on(yesterday())).state]
     for status in ("RUNNING", "SUCCEEDED"):
         batch.set_status(job_id, status)
-        seen.append(source.status(AUDIT, yesterday()).state)
+        seen.append(source.status(AUDIT.on(yesterday())).state)
     assert seen == [CoalescerState.RUNNING, CoalescerState.RUNNING, CoalescerState.COMPLETE]
 
 
 def test_a_retry_decides_over_the_failure_before_it(batch: Batch) -> None:
     source = BatchCoalescerStatus(batch.client, look_seconds=0)
     batch.submit("FAILED")
-    assert source.status(AUDIT, yesterday()).state is CoalescerState.FAILED
+    assert source.status(AUDIT.on(yesterday())).state is CoalescerState.FAILED
     batch.submit("SUCCEEDED", queue=QUEUES[1])
-    assert source.status(AUDIT, yesterday()).state is CoalescerState.COMPLETE
+    assert source.status(AUDIT.on(yesterday())).state is CoalescerState.COMPLETE
 
 
 def test_many_questions_within_a_look_cost_one_look(batch: Batch) -> None:
@@ -119,7 +119,7 @@ def test_many_questions_within_a_look_cost_one_look(batch: Batch) -> None:
     source = BatchCoalescerStatus(batch.client, look_seconds=60)
     batch.calls.clear()
     for days in range(1, 101):
-        source.status(AUDIT, datetime.now(UTC).date() - timedelta(days=days))
+        source.status(AUDIT.on(datetime.now(UTC).date() - timedelta(days=days)))
     assert batch.calls.count("ListJobs") == 14
     assert batch.calls.count("DescribeJobs") == 1
 
@@ -127,14 +127,14 @@ def test_many_questions_within_a_look_cost_one_look(batch: Batch) -> None:
 def test_ended_jobs_are_described_once(batch: Batch) -> None:
     batch.submit("SUCCEEDED")
     source = BatchCoalescerStatus(batch.client, look_seconds=0)
-    source.status(AUDIT, yesterday())
+    source.status(AUDIT.on(yesterday()))
     batch.calls.clear()
-    assert source.status(AUDIT, yesterday()).state is CoalescerState.COMPLETE
+    assert source.status(AUDIT.on(yesterday())).state is CoalescerState.COMPLETE
     assert "DescribeJobs" not in batch.calls
 
 
 def test_a_missing_queue_is_unknown_and_says_what_to_check(batch: Batch) -> None:
-    status = BatchCoalescerStatus(batch.client, queues=["no-such-queue"]).status(AUDIT, yesterday())
+    status = BatchCoalescerStatus(batch.client, queues=["no-such-queue"]).status(AUDIT.on(yesterday()))
     assert status.state is CoalescerState.UNKNOWN
     assert "no-such-queue" in status.reason
 
@@ -144,6 +144,6 @@ def test_an_unreachable_batch_is_unknown() -> None:
         config = Config(retries={"total_max_attempts": 1}, connect_timeout=1)
         return boto3.client("batch", endpoint_url="http://127.0.0.1:9", config=config, **CLIENT)
 
-    status = BatchCoalescerStatus(make_client).status(AUDIT, yesterday())
+    status = BatchCoalescerStatus(make_client).status(AUDIT.on(yesterday()))
     assert status.state is CoalescerState.UNKNOWN
     assert "Check the batch:ListJobs" in status.reason

@@ -17,8 +17,8 @@ from cdi_dagster.storage import Storage, StorageUnavailableError, open_storage
 
 AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
-PREFIX = AUDIT.corporate_prefix(DAY)
-KEY = coalescer_marker_key(AUDIT, DAY)
+PREFIX = AUDIT.on(DAY).corporate_prefix
+KEY = coalescer_marker_key(AUDIT.on(DAY))
 STARTED = datetime(2023, 3, 27, 1, tzinfo=UTC)
 
 
@@ -28,7 +28,7 @@ def corporate(tmp_path: Path) -> Storage:
 
 
 def status(corporate: Any, now: datetime = STARTED) -> CoalescerStatus:
-    return MarkerCoalescerStatus(corporate, lease_seconds=300, clock=lambda: now).status(AUDIT, DAY)
+    return MarkerCoalescerStatus(corporate, lease_seconds=300, clock=lambda: now).status(AUDIT.on(DAY))
 
 
 def put_raw(corporate: Storage, offsets: str = "0-4") -> None:
@@ -56,7 +56,7 @@ def test_a_root_without_corporate_storage_is_named_and_is_no_day_without_objects
 
 
 def test_without_a_marker_it_has_not_started_and_says_what_waits(corporate: Storage) -> None:
-    corporate.write(f"{AUDIT.corporate_prefix(DAY - timedelta(days=1))}data.businessAudit_0_0_9.jsonl.gz", b"x")
+    corporate.write(f"{AUDIT.on(DAY - timedelta(days=1)).corporate_prefix}data.businessAudit_0_0_9.jsonl.gz", b"x")
     assert status(corporate).state is CoalescerState.NOT_STARTED
     assert status(corporate).reason == "coalescer for 2023-03-26 has not started; there are no objects for it either"
     put_raw(corporate)
@@ -66,7 +66,7 @@ def test_without_a_marker_it_has_not_started_and_says_what_waits(corporate: Stor
 
 def test_a_running_one_is_named_with_its_time_so_far(corporate: Storage) -> None:
     mark(corporate, state=MarkerState.RUNNING, heartbeat_at=STARTED + timedelta(minutes=41, seconds=50))
-    result = status(corporate, STARTED + timedelta(minutes=42))
+    result = status(corporate.on(STARTED + timedelta(minutes=42)))
     assert result.state is CoalescerState.RUNNING
     assert result.reason == "coalescer for 2023-03-26 still running (host:12#ab, 42 min so far)"
 
@@ -76,19 +76,19 @@ def test_a_running_one_is_believed_for_its_lease_and_no_longer(
     corporate: Storage, silent_seconds: int, state: CoalescerState
 ) -> None:
     mark(corporate, state=MarkerState.RUNNING)
-    assert status(corporate, STARTED + timedelta(seconds=silent_seconds)).state is state
+    assert status(corporate.on(STARTED + timedelta(seconds=silent_seconds))).state is state
 
 
 def test_one_that_was_killed_is_failed_and_says_since_when(corporate: Storage) -> None:
     mark(corporate, state=MarkerState.RUNNING)
-    result = status(corporate, STARTED + timedelta(minutes=10))
+    result = status(corporate.on(STARTED + timedelta(minutes=10)))
     assert "no sign of life for 10 min, since 2023-03-27 01:00:00 UTC (host:12#ab)" in result.reason
     assert "Run it again" in result.reason
 
 
 def test_a_clock_that_is_behind_does_not_make_a_live_one_dead(corporate: Storage) -> None:
     mark(corporate, state=MarkerState.RUNNING)
-    result = status(corporate, STARTED - timedelta(hours=2))
+    result = status(corporate.on(STARTED - timedelta(hours=2)))
     assert (result.state, "0 s so far" in result.reason) == (CoalescerState.RUNNING, True)
 
 
@@ -180,12 +180,12 @@ def test_storage_that_does_not_answer_is_unknown(corporate: Storage, method: str
 
 def test_the_coalescer_itself_is_seen_running_then_complete(corporate: Storage) -> None:
     def ask() -> CoalescerStatus:
-        return MarkerCoalescerStatus(corporate, lease_seconds=300).status(AUDIT, DAY)
+        return MarkerCoalescerStatus(corporate, lease_seconds=300).status(AUDIT.on(DAY))
 
-    with Claim(corporate, AUDIT, DAY) as claim:
+    with Claim(corporate, AUDIT.on(DAY)) as claim:
         assert ask().state is CoalescerState.RUNNING
         claim.fail("stopped by the test")
     assert ask().state is CoalescerState.FAILED
-    summary = coalesce(corporate, AUDIT, DAY)
+    summary = coalesce(corporate, AUDIT.on(DAY))
     assert ask().is_open
     assert ask().fingerprint == summary.after.fingerprint

@@ -10,10 +10,11 @@ from cdi_dagster.coalescer_status.quiet_listing import QuietListingCoalescerStat
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.storage import open_storage
+from cdi_dagster.storage.roots import Roots
 
 AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
-KEY = f"{AUDIT.corporate_prefix(DAY)}data.businessAudit_0_0-9.jsonl.gz"
+KEY = f"{AUDIT.on(DAY).corporate_prefix}data.businessAudit_0_0-9.jsonl.gz"
 START = datetime(2023, 3, 27, 6, 0, tzinfo=UTC)
 QUIET = timedelta(minutes=30)
 
@@ -36,9 +37,11 @@ class Place:
         self.now += after
         # A source of its own for every look: what is remembered must outlive the process.
         source = QuietListingCoalescerStatus(
-            self.corporate, self.published, quiet_seconds=QUIET.total_seconds(), clock=lambda: self.now
+            Roots(corporate=self.corporate, published=self.published),
+            quiet_seconds=QUIET.total_seconds(),
+            clock=lambda: self.now,
         )
-        status = source.status(AUDIT, DAY)
+        status = source.status(AUDIT.on(DAY))
         self.reason = status.reason
         return status.state
 

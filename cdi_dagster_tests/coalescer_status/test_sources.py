@@ -11,6 +11,7 @@ from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus, require_open
 from cdi_dagster.storage import open_storage
+from cdi_dagster.storage.roots import Roots
 
 AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
@@ -19,8 +20,14 @@ MIDNIGHT = datetime(2023, 3, 27, tzinfo=UTC)
 
 def status_at(folder: Path, now: datetime) -> CoalescerStatus:
     corporate, published = (open_storage((folder / name).as_uri()) for name in ("corporate", "published"))
-    source = coalescer_source("marker", corporate, published, lease_seconds=120, quiet_seconds=60, clock=lambda: now)
-    return source.status(AUDIT, DAY)
+    source = coalescer_source(
+        "marker",
+        Roots(corporate=corporate, published=published),
+        lease_seconds=120,
+        quiet_seconds=60,
+        clock=lambda: now,
+    )
+    return source.status(AUDIT.on(DAY))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +39,7 @@ def status_at(folder: Path, now: datetime) -> CoalescerStatus:
     ],
 )
 def test_a_day_opens_only_once_it_is_over(tmp_path: Path, now: datetime, expected: CoalescerState) -> None:
-    coalesce(open_storage((tmp_path / "corporate").as_uri()), AUDIT, DAY)
+    coalesce(open_storage((tmp_path / "corporate").as_uri()), AUDIT.on(DAY))
     status = status_at(tmp_path, now)
     assert status.state is expected
     if expected is CoalescerState.NOT_STARTED:

@@ -31,7 +31,7 @@ def test_a_collection_knows_its_topic_and_prefix(collection_id: str, topic: str,
     collection = find_collection(collection_id)
     assert collection.id == collection_id
     assert collection.topic == topic
-    assert collection.corporate_prefix(DAY) == prefix
+    assert collection.on(DAY).corporate_prefix == prefix
 
 
 def test_an_unknown_collection_is_append_only_from_ucfs_main() -> None:

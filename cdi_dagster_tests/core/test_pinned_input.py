@@ -21,7 +21,7 @@ ROOT = "file:///corporate"
 
 def stored(name: str, *, size: int = 10, etag: str | None = None, version_id: str | None = None) -> StoredObject:
     return StoredObject(
-        key=f"{AUDIT.corporate_prefix(DAY)}{name}",
+        key=f"{AUDIT.on(DAY).corporate_prefix}{name}",
         size_bytes=size,
         etag=etag or f"etag of {name}",
         version_id=version_id,
@@ -39,7 +39,7 @@ def coalesced(first: int, last: int, kafka_partition: int = 0, copy: int = 1, **
 
 
 def pinned(objects: Iterable[StoredObject]) -> PinnedInput:
-    return pin(AUDIT, DAY, ROOT, objects)
+    return pin(AUDIT.on(DAY), ROOT, objects)
 
 
 def names(keys: Iterable[str]) -> list[str]:

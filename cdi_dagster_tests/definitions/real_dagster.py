@@ -76,8 +76,8 @@ class RealDagster:
         self.status_path = settings.status_path
 
     def write_day(self, storage_day, records=200):
-        write_sample(self._corporate, EQUALITY, storage_day, records=records, objects=4, seed=1)
-        coalesce(self._corporate, EQUALITY, storage_day)
+        write_sample(self._corporate, EQUALITY.on(storage_day), records=records, objects=4, seed=1)
+        coalesce(self._corporate, EQUALITY.on(storage_day))
 
     def launch(self, storage_day):
         return self.webserver.launch_run(self.webserver.assets_of(EQUALITY), str(storage_day), tags={})

@@ -52,8 +52,8 @@ def test_a_person_finds_the_assets_materialises_two_days_and_reads_why_one_faile
         reads_what_was_published(page, GOOD_DAY)
         reads_why_it_failed(page, DAY_NOT_COALESCED)
         finds_schedule_and_sensor(page)
-    assert published_mark(dagster.published, EQUALITY, GOOD_DAY)["published"] == 200
-    assert published_mark(dagster.published, EQUALITY, DAY_NOT_COALESCED) is None
+    assert published_mark(dagster.published, EQUALITY.on(GOOD_DAY))["published"] == 200
+    assert published_mark(dagster.published, EQUALITY.on(DAY_NOT_COALESCED)) is None
 
 
 def opens_the_code_location(page):

@@ -30,7 +30,7 @@ def storage(tmp_path: Path) -> Storage:
 
 
 def sample(storage: Storage, collection: Collection = AUDIT, day: date = DAY, **numbers: object) -> SampleSummary:
-    return write_sample(storage, collection, day, **{"records": 300, "objects": 12, "seed": 7, **numbers})  # type: ignore[arg-type]
+    return write_sample(storage, collection.on(day), **{"records": 300, "objects": 12, "seed": 7, **numbers})  # type: ignore[arg-type]
 
 
 def lines(storage: Storage, key: str) -> list[bytes]:
@@ -64,7 +64,7 @@ def test_names_state_what_the_objects_hold_and_the_day_can_be_pinned_without_a_g
     for key in summary.keys:
         assert len(lines(storage, key)) == parse_object_name(key).offset_count
         assert not parse_object_name(key).coalesced
-    pinned = pin(AUDIT, DAY, storage.root, storage.list(AUDIT.corporate_prefix(DAY)))
+    pinned = pin(AUDIT.on(DAY), storage.root, storage.list(AUDIT.on(DAY).corporate_prefix))
     assert (pinned.gaps, pinned.left_out, pinned.offset_count) == ((), (), 300)
     assert len(pinned.objects) == summary.objects == 12
     assert pinned.input_bytes == summary.stored_bytes

@@ -41,7 +41,7 @@ class Coalescing(threading.Thread):
         self.has_deleted, self.may_go_on = threading.Event(), threading.Event()
 
     def run(self) -> None:
-        coalesce(self._corporate, AUDIT, STORAGE_DAY, progress=self._pause)
+        coalesce(self._corporate, AUDIT.on(STORAGE_DAY), progress=self._pause)
 
     def _pause(self, progress: CoalesceProgress) -> None:
         if progress.batches_done == 1:
@@ -96,9 +96,9 @@ def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_
     bench: Bench, day: Day
 ) -> None:
     shape = {"records": 60, "objects": 2, "kafka_partitions": 2}
-    early = write_sample(day.corporate, AUDIT, STORAGE_DAY, **shape, seed=1)
-    coalesce(day.corporate, AUDIT, STORAGE_DAY)
-    pinned = {stored.key for stored in day.corporate.list(AUDIT.corporate_prefix(STORAGE_DAY))}
+    early = write_sample(day.corporate, AUDIT.on(STORAGE_DAY), **shape, seed=1)
+    coalesce(day.corporate, AUDIT.on(STORAGE_DAY))
+    pinned = {stored.key for stored in day.corporate.list(AUDIT.on(STORAGE_DAY).corporate_prefix)}
     [first_request], _ = day.tick()
 
     coalescing = Coalescing(day.corporate)
@@ -106,7 +106,7 @@ def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_
 
     def late_data_and_the_coalescer() -> None:
         bench.emr.wait(lambda: bool(bench.emr.live()), seconds=60)
-        write_sample(day.corporate, AUDIT, STORAGE_DAY, **shape, seed=2, first_offsets=early.next_offsets)
+        write_sample(day.corporate, AUDIT.on(STORAGE_DAY), **shape, seed=2, first_offsets=early.next_offsets)
         coalescing.start()
         coalescing.has_deleted.wait(timeout=60)
         bench.let_clusters_go()
@@ -119,7 +119,7 @@ def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_
     failure = failure_of(first)
     assert failure["failure_class"] == "INPUT_CHANGED"
     assert [key for key in pinned if key in failure["cause"]], failure["cause"]
-    assert published_mark(day.published, AUDIT, STORAGE_DAY) is None
+    assert published_mark(day.published, AUDIT.on(STORAGE_DAY)) is None
     [ended] = bench.emr.clusters.values()
     assert ended.has_ended
     assert failure["attempts"].startswith(f"1. [large, cluster {ended.cluster_id}](https://")
@@ -136,7 +136,7 @@ def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_
     second = day.run_as(second_request)
     assert second.success
     assert all(check.passed for check in checks_of(second).values())
-    mark = published_mark(day.published, AUDIT, STORAGE_DAY)
+    mark = published_mark(day.published, AUDIT.on(STORAGE_DAY))
     assert mark is not None
     assert (mark["published"], mark["correlation_id"]) == (120, second.run_id)
     shown = metadata_of(second, RECORDS[1])["attempts"]
@@ -152,7 +152,7 @@ def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_
     assert attempt["seconds"] > 0
     assert attempt["estimated_instance_hours"] > 0
     assert [cluster.steps[0].state for cluster in bench.emr.clusters.values()] == ["FAILED", "COMPLETED"]
-    entry = LaunchLedger(day.published, launch_prefix(AUDIT, STORAGE_DAY, "ingest_daily")).read()
+    entry = LaunchLedger(day.published, launch_prefix(AUDIT.on(STORAGE_DAY), "ingest_daily")).read()
     assert entry is not None
     assert [(attempt.run_id, attempt.outcome) for attempt in entry.attempts] == [
         (first.run_id, "JOB"),

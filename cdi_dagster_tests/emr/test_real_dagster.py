@@ -78,8 +78,8 @@ def operator(bench: Bench) -> Iterator[Operator]:
     bench.run_spark(ENTRY_POINT, master="local[2]")
     corporate = open_storage(f"s3://{bench.bucket}/corporate")
     for storage_day in (DAY, DAY + timedelta(days=1)):
-        write_sample(corporate, EQUALITY, storage_day, records=50, objects=4, seed=1)
-        coalesce(corporate, EQUALITY, storage_day)
+        write_sample(corporate, EQUALITY.on(storage_day), records=50, objects=4, seed=1)
+        coalesce(corporate, EQUALITY.on(storage_day))
     home = bench.folder / "home" / "dagster_home"
     home.mkdir(parents=True)
     shipped = (REPOSITORY / "deploy" / "dagster.yaml").read_text()
@@ -122,13 +122,13 @@ def test_terminating_a_run_ends_its_cluster_and_a_killed_worker_leaves_it_to_the
     assert operator.wait_for_end(lost) == "FAILURE"
     [cluster] = emr.live()
     # Its lease of the day runs out in a minute, which the test does not wait for.
-    operator.published.delete([ingestion_lease_key(EQUALITY, next_day)])
+    operator.published.delete([ingestion_lease_key(EQUALITY.on(next_day))])
     after = operator.click(next_day)
     operator.wait_for_word(after, "taking up its attempt 1")
     operator.bench.let_clusters_go()
     assert operator.wait_for_end(after) == "SUCCESS"
-    mark = published_mark(operator.published, EQUALITY, next_day)
+    mark = published_mark(operator.published, EQUALITY.on(next_day))
     assert mark is not None
     assert mark["published"] == 50
     assert list(emr.clusters)[1:] == [cluster.cluster_id]
-    assert published_mark(operator.published, EQUALITY, DAY) is None
+    assert published_mark(operator.published, EQUALITY.on(DAY)) is None

@@ -28,7 +28,7 @@ def sensor_tick(day, at, cursor=None, *, name=SENSOR):
 def schedule_tick(day, at, *, seconds_late=5, name=SCHEDULE):
     """Evaluate the schedule's tick of a moment, a little later as the daemon does."""
     repository = day.definitions.get_repository_def()
-    wanted = ("coalescer_status", "corporate_storage", "published_storage")
+    wanted = ("coalescer_status", "roots")
     context = dg.build_schedule_context(
         instance=day.instance,
         scheduled_execution_time=at,
@@ -54,6 +54,6 @@ def run_as(day, request):
 def publish_mark(day, storage_day, *, fingerprint=None, at=datetime(2023, 3, 27, 9, 40, tzinfo=UTC)):
     """Leave the mark of a publication from the objects that are there now, without a run."""
     if fingerprint is None:
-        fingerprint = listing_fingerprint(day.corporate.list(AUDIT.corporate_prefix(storage_day)))
+        fingerprint = listing_fingerprint(day.corporate.list(AUDIT.on(storage_day).corporate_prefix))
     mark = {"fingerprint": fingerprint, "published_at": at.isoformat()}
-    day.published.write(f"{daily_records_prefix(AUDIT, storage_day)}_SUCCESS", json.dumps(mark).encode())
+    day.published.write(f"{daily_records_prefix(AUDIT.on(storage_day))}_SUCCESS", json.dumps(mark).encode())

@@ -73,7 +73,7 @@ def _publish(
     counted: tuple[ObjectCounts, ...],
     correlation_id: str,
 ) -> IngestReport:
-    prefix = daily_records_prefix(collection, pinned.storage_day)
+    prefix = daily_records_prefix(collection.on(pinned.storage_day))
     with published.upload(f"{prefix}part-00000-{correlation_id}.jsonl.gz", group=correlation_id) as upload:
         upload.write(gzip.compress(records))
         part = upload.prepare()
@@ -105,7 +105,7 @@ def _publish(
         "published_at": datetime.now(UTC).isoformat(),
     }
     # As the job does: the report first, so that whoever sees the mark finds it.
-    key = run_report_key(collection, pinned.storage_day, correlation_id)
+    key = run_report_key(collection.on(pinned.storage_day), correlation_id)
     published.write(key, json.dumps(report.to_json()).encode())
     published.publish(prefix, [part], json.dumps(mark).encode(), group=correlation_id)
     return report
@@ -113,7 +113,7 @@ def _publish(
 
 def published_records(published: Storage, collection: Collection, storage_day: date) -> "Counter[bytes] | None":
     """Return the published records as a multiset, or None where nothing is published."""
-    mark = published_mark(published, collection, storage_day)
+    mark = published_mark(published, collection.on(storage_day))
     if mark is None:
         return None
     lines: Counter[bytes] = Counter()

@@ -64,12 +64,12 @@ class Place:
     def write(self, collection, day, *, seed=1, first_offset=0):
         firsts = {0: first_offset}
         options = {"records": RECORDS, "objects": 6, "kafka_partitions": 1, "first_offsets": firsts}
-        write_sample(self.corporate, collection, day, seed=seed, **options)
+        write_sample(self.corporate, collection.on(day), seed=seed, **options)
 
     def coalesced(self, collection, *days):
         for day in days:
             self.write(collection, day)
-            coalesce(self.corporate, collection, day)
+            coalesce(self.corporate, collection.on(day))
 
     def start(self, kind, name):
         selector = {f"{kind}Name": name, "repositoryName": "__repository__", "repositoryLocationName": self.name}
@@ -123,7 +123,7 @@ class Place:
         assert answer["__typename"] == "LaunchBackfillSuccess", answer
 
     def is_published(self, collection, day):
-        mark = published_mark(self.published, collection, day)
+        mark = published_mark(self.published, collection.on(day))
         return mark is not None and mark["published"]
 
     def launches(self, day):

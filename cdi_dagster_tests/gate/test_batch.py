@@ -12,6 +12,7 @@ from cdi_dagster.core.storage_keys import daily_records_prefix
 from cdi_dagster.resources.coalescer import CoalescerStatusResource
 from cdi_dagster.settings import SettingsError, load_settings
 from cdi_dagster.storage import open_storage
+from cdi_dagster.storage.roots import Roots
 from cdi_dagster_tests.coalescer_status.test_batch_status import REGION, batch  # noqa: F401
 from cdi_dagster_tests.dagster_day import AUDIT, DAY, DagsterDay
 from cdi_dagster_tests.gate.instigators import launched, publish_mark, run_as, sensor_tick
@@ -69,7 +70,7 @@ def test_a_fresh_dagster_does_not_ingest_again_what_is_published(world):
     world.batch.submit("SUCCEEDED")
     publish_mark(world, world.yesterday, at=datetime.now(UTC) - timedelta(days=1))
     assert launched(_tick(world)) == []
-    assert world.published.head(f"{daily_records_prefix(AUDIT, world.yesterday)}_SUCCESS")
+    assert world.published.head(f"{daily_records_prefix(AUDIT.on(world.yesterday))}_SUCCESS")
 
 
 @pytest.mark.parametrize(
@@ -83,9 +84,9 @@ def test_the_setting_chooses_who_is_asked_by_dagster_and_terminal(name, says, tm
     roots = {"corporate_root": settings.corporate_root, "published_root": settings.published_root}
     resource = CoalescerStatusResource(source=settings.coalescer_source, **roots)
     corporate, published = (open_storage(root) for root in roots.values())
-    corporate.write(f"{AUDIT.corporate_prefix(DAY - timedelta(days=1))}{AUDIT.topic}_0_0_9.jsonl.gz", b"x")
-    assert says in resource.create_resource(dg.build_init_resource_context()).status(AUDIT, DAY).reason
-    assert says in coalescer_status(settings, corporate, published, AUDIT, DAY).reason
+    corporate.write(f"{AUDIT.on(DAY - timedelta(days=1)).corporate_prefix}{AUDIT.topic}_0_0_9.jsonl.gz", b"x")
+    assert says in resource.create_resource(dg.build_init_resource_context()).status(AUDIT.on(DAY)).reason
+    assert says in coalescer_status(settings, Roots(corporate=corporate, published=published), AUDIT.on(DAY)).reason
 
 
 def test_ticks_share_one_look_at_batch(tmp_path):

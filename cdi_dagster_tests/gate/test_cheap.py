@@ -51,8 +51,8 @@ def history(tmp_path_factory):
             )
         for n in range(20):
             storage_day = YESTERDAY - timedelta(days=n)
-            write_sample(day.corporate, AUDIT, storage_day, records=8, objects=4, seed=1, kafka_partitions=1)
-            coalesce(day.corporate, AUDIT, storage_day)
+            write_sample(day.corporate, AUDIT.on(storage_day), records=8, objects=4, seed=1, kafka_partitions=1)
+            coalesce(day.corporate, AUDIT.on(storage_day))
             publish_mark(day, storage_day)
         day.calls = Counter()
         day.corporate = Counting(day.corporate, day.calls)
@@ -83,9 +83,9 @@ def test_a_shut_gate_costs_one_comparison_with_the_days_before_and_then_none(his
     history.marker.status = lambda collection, day: MarkerCoalescerStatus.status(history.marker, collection, day)
     shut = history.marker.status
 
-    def status(collection, storage_day):
-        found = shut(collection, storage_day)
-        if storage_day == YESTERDAY:
+    def status(day):
+        found = shut(day.collection, day.storage_day)
+        if day.storage_day == YESTERDAY:
             return type(found)(state=CoalescerState.RUNNING, reason="still running")
         return found
 

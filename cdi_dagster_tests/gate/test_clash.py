@@ -23,6 +23,7 @@ from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
 from cdi_dagster.ingestion.pinning import pin_storage_day, require_unchanged
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.interface import StorageError
+from cdi_dagster.storage.roots import Roots
 from cdi_dagster_tests.dagster_day import DagsterDay
 from cdi_dagster_tests.gate.quick_ingestion import QuickLauncher, ingest_pinned, published_records
 from cdi_dagster_tests.s3_server import new_s3_storage
@@ -49,7 +50,7 @@ class Day:
     def __init__(self, corporate, published, seed):
         self.random = Random(seed)
         self.corporate, self.published, self.seed = corporate, published, seed
-        write_sample(corporate, EQUALITY, DAY, records=RECORDS, objects=10, seed=seed, kafka_partitions=2)
+        write_sample(corporate, EQUALITY.on(DAY), records=RECORDS, objects=10, seed=seed, kafka_partitions=2)
         self.records = self._as_they_are()
         assert self.records.total() == RECORDS
         self.outcomes = Counter()
@@ -59,7 +60,9 @@ class Day:
     def _as_they_are(self):
         """Return the records of the raw day, read while nothing else is at work, and publish nothing of it."""
         prefix = f"raw-{self.seed}"
-        pinned = pin_storage_day(self.corporate, _Under(self.published, prefix), EQUALITY, DAY)
+        pinned = pin_storage_day(
+            Roots(corporate=self.corporate, published=_Under(self.published, prefix)), EQUALITY.on(DAY)
+        )
         ingest_pinned(self.corporate, _Under(self.published, prefix), pinned, "raw")
         return published_records(_Under(self.published, prefix), EQUALITY, DAY)
 
@@ -75,10 +78,10 @@ class Day:
             time.sleep(self.random.random() / 100)
 
         try:
-            coalesce(self.corporate, EQUALITY, DAY, max_objects=3, progress=progress)
+            coalesce(self.corporate, EQUALITY.on(DAY), max_objects=3, progress=progress)
         except Kill:
             time.sleep(self.random.random() / 20)
-            coalesce(self.corporate, EQUALITY, DAY, max_objects=3)
+            coalesce(self.corporate, EQUALITY.on(DAY), max_objects=3)
 
     def ask(self, *, override):
         """Ask as `cdi ingest` does."""
@@ -86,10 +89,10 @@ class Day:
             self.attempts += 1
             correlation_id = f"ask-{self.attempts}"
         try:
-            with ingestion_lease(self.published, EQUALITY, DAY, holder=correlation_id, lease_seconds=3):
+            with ingestion_lease(self.published, EQUALITY.on(DAY), holder=correlation_id, lease_seconds=3):
                 if not override:
-                    require_open(MarkerCoalescerStatus(self.corporate, lease_seconds=120).status(EQUALITY, DAY))
-                pinned = pin_storage_day(self.corporate, self.published, EQUALITY, DAY)
+                    require_open(MarkerCoalescerStatus(self.corporate, lease_seconds=120).status(EQUALITY.on(DAY)))
+                pinned = pin_storage_day(Roots(corporate=self.corporate, published=self.published), EQUALITY.on(DAY))
                 require_unchanged(self.corporate, pinned)
                 ingest_pinned(self.corporate, self.published, pinned, correlation_id)
                 assert published_records(self.published, EQUALITY, DAY) == self.records

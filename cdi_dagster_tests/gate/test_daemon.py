@@ -60,7 +60,7 @@ def test_the_gate_in_a_real_dagster_from_the_tick_to_the_day_that_is_coalesced_a
     later.write(AUDIT, overridden)
     later.write(AUDIT, yesterday)
 
-    with Claim(later.corporate, AUDIT, yesterday) as coalescer:
+    with Claim(later.corporate, AUDIT.on(yesterday)) as coalescer:
         on_time.start("schedule", SCHEDULE)
         on_time.start("schedule", CLOSED_SCHEDULE)
         later.start("sensor", SENSOR)
@@ -102,7 +102,7 @@ def test_the_gate_in_a_real_dagster_from_the_tick_to_the_day_that_is_coalesced_a
         assert record.end_time - record.start_time < 30
         coalescer.fail("stopped, so that the real one can have it")
 
-    coalesce(later.corporate, AUDIT, yesterday)
+    coalesce(later.corporate, AUDIT.on(yesterday))
     completed = time.monotonic()
     until(lambda: any(_by_sensor(r) for r in dagster.runs(yesterday)), 90, "the sensor launches the day")
     assert time.monotonic() - completed < 60
@@ -121,7 +121,7 @@ def test_the_gate_in_a_real_dagster_from_the_tick_to_the_day_that_is_coalesced_a
     # A day that is coalesced again is ingested again, once.
     again = missed[-1]
     later.write(AUDIT, again, seed=2, first_offset=1000)
-    coalesce(later.corporate, AUDIT, again)
+    coalesce(later.corporate, AUDIT.on(again))
     until(lambda: later.is_published(AUDIT, again) == 2 * RECORDS, 150, "the day is ingested again")
 
     # Nothing is late any more, and nobody was woken for a gate that was shut.
@@ -158,7 +158,7 @@ def test_with_two_daemons_fifty_evaluations_clicks_and_a_backfill_a_day_is_publi
         rapid.start("sensor", RAPID_SENSOR)
         until(lambda: f"{RAPID_SENSOR} skipped" in second.log(), 90, "the second daemon evaluates the sensor too")
         evaluations = [threads.submit(rapid.evaluate, RAPID_SENSOR) for _ in range(15)]
-        coalesce(rapid.corporate, EQUALITY, yesterday)
+        coalesce(rapid.corporate, EQUALITY.on(yesterday))
         evaluations += [threads.submit(rapid.evaluate, RAPID_SENSOR) for _ in range(35)]
         requested = [request for evaluation in evaluations for request in evaluation.result()]
         until(lambda: _of_rapid(dagster, yesterday), 60, "a daemon launches the day")

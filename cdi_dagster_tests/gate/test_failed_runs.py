@@ -170,7 +170,7 @@ def test_the_row_of_a_killed_worker_is_closed_and_the_day_is_run_again_by_itself
     assert row.failure == "WORKER_LOST: Dagster says: Detected run worker status UNHEALTHY"
     assert row.detail["objects"] == 1
     (request,) = sensor_tick(day, NOW + timedelta(minutes=11)).run_requests
-    day.published.delete([ingestion_lease_key(AUDIT, DAY)])  # eleven minutes later it has ended by itself
+    day.published.delete([ingestion_lease_key(AUDIT.on(DAY))])  # eleven minutes later it has ended by itself
     result = _run(day, tags=request.tags)
     assert result.success
     _tick(day)

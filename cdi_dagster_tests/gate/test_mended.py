@@ -88,7 +88,7 @@ def test_the_budget_is_in_the_run_records_and_a_fresh_sensor_finds_it_used_up(ye
 
 def test_another_installation_that_ingests_the_day_is_named_and_nothing_is_launched(yesterday_only):
     day = yesterday_only
-    with ingestion_lease(day.published, AUDIT, DAY, holder="run of another Dagster", lease_seconds=2):
+    with ingestion_lease(day.published, AUDIT.on(DAY), holder="run of another Dagster", lease_seconds=2):
         failure = failure_of(day.run(*RECORDS))
     assert failure["failure_class"] == "DUPLICATE_RUN"
     assert "run of another Dagster has been ingesting" in failure["cause"]

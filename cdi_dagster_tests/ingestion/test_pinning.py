@@ -10,11 +10,12 @@ from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_history_key, pinned_input_key
 from cdi_dagster.ingestion.pinning import pin_storage_day, published_mark, read_pinned_input, require_unchanged
 from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster.storage.roots import Roots
 from cdi_dagster_tests.s3_server import new_s3_storage
 
 AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
-PREFIX = AUDIT.corporate_prefix(DAY)
+PREFIX = AUDIT.on(DAY).corporate_prefix
 
 
 def key(offsets: str) -> str:
@@ -35,7 +36,7 @@ def published(tmp_path: Path) -> Storage:
 
 
 def pinned(corporate: Storage, published: Storage) -> PinnedInput:
-    return pin_storage_day(corporate, published, AUDIT, DAY)
+    return pin_storage_day(Roots(corporate=corporate, published=published), AUDIT.on(DAY))
 
 
 def change(corporate: Storage, published_input: PinnedInput) -> CdiError:
@@ -49,7 +50,7 @@ def test_a_pinned_day_is_read_back_as_it_was_written(corporate: Storage, publish
     result = pinned(corporate, published)
     assert [o.key for o in result.objects] == [key("0_9"), key("10-19"), key("30-39")]
     assert [(gap.first_offset, gap.last_offset) for gap in result.gaps] == [(20, 29)]
-    assert read_pinned_input(published, AUDIT, DAY) == result
+    assert read_pinned_input(published, AUDIT.on(DAY)) == result
 
 
 def test_every_pinned_input_is_kept_under_its_fingerprint(corporate: Storage, published: Storage) -> None:
@@ -57,28 +58,28 @@ def test_every_pinned_input_is_kept_under_its_fingerprint(corporate: Storage, pu
     corporate.write(key("20-29"), b"late")
     second = pinned(corporate, published)
     assert first.fingerprint != second.fingerprint
-    assert read_pinned_input(published, AUDIT, DAY) == second
+    assert read_pinned_input(published, AUDIT.on(DAY)) == second
     for each in (first, second):
-        kept = published.read(pinned_input_history_key(AUDIT, DAY, each.fingerprint))
+        kept = published.read(pinned_input_history_key(AUDIT.on(DAY), each.fingerprint))
         assert PinnedInput.from_json(json.loads(kept)) == each
 
 
 def test_a_day_that_was_never_pinned_has_no_pinned_input_and_no_mark(published: Storage) -> None:
-    assert read_pinned_input(published, AUDIT, DAY) is None
-    assert published_mark(published, AUDIT, DAY) is None
+    assert read_pinned_input(published, AUDIT.on(DAY)) is None
+    assert published_mark(published, AUDIT.on(DAY)) is None
 
 
 def test_a_day_without_objects_is_refused_unless_it_is_allowed(published: Storage, tmp_path: Path) -> None:
     nothing = open_storage((tmp_path / "nothing").as_uri())
     with pytest.raises(CdiError, match="no objects under file:///.*businessAudit") as caught:
-        pin_storage_day(nothing, published, AUDIT, DAY)
+        pin_storage_day(Roots(corporate=nothing, published=published), AUDIT.on(DAY))
     assert caught.value.failure_class is FailureClass.INPUT_INVALID
     assert "allow_empty" in caught.value.next_step
-    assert read_pinned_input(published, AUDIT, DAY) is None
+    assert read_pinned_input(published, AUDIT.on(DAY)) is None
 
-    empty = pin_storage_day(nothing, published, AUDIT, DAY, allow_empty=True)
+    empty = pin_storage_day(Roots(corporate=nothing, published=published), AUDIT.on(DAY), allow_empty=True)
     assert empty.objects == ()
-    assert read_pinned_input(published, AUDIT, DAY) == empty
+    assert read_pinned_input(published, AUDIT.on(DAY)) == empty
     require_unchanged(nothing, empty)
 
 
@@ -87,7 +88,7 @@ def test_an_input_that_cannot_be_pinned_leaves_the_previous_manifest(corporate: 
     corporate.write(key("15-25"), b"overlap")
     with pytest.raises(CdiError, match="both state offsets from 15 to 19"):
         pinned(corporate, published)
-    assert read_pinned_input(published, AUDIT, DAY) == before
+    assert read_pinned_input(published, AUDIT.on(DAY)) == before
 
 
 @pytest.mark.parametrize("gone", ["0_9", "30-39"])
@@ -103,18 +104,18 @@ def test_a_day_that_lacks_offsets_which_it_had_is_refused_unless_that_is_allowed
     assert caught.value.failure_class is FailureClass.INPUT_CHANGED
     assert key(gone) in caught.value.cause
     assert "allow_fewer_offsets" in caught.value.next_step
-    assert read_pinned_input(published, AUDIT, DAY) == before
-    fewer = pin_storage_day(corporate, published, AUDIT, DAY, allow_fewer_offsets=True)
-    assert read_pinned_input(published, AUDIT, DAY) == fewer
+    assert read_pinned_input(published, AUDIT.on(DAY)) == before
+    fewer = pin_storage_day(Roots(corporate=corporate, published=published), AUDIT.on(DAY), allow_fewer_offsets=True)
+    assert read_pinned_input(published, AUDIT.on(DAY)) == fewer
     assert pinned(corporate, published) == fewer
 
 
 def test_a_day_is_not_published_from_less_than_what_is_published(corporate: Storage, published: Storage) -> None:
     before = pinned(corporate, published)
     mark = json.dumps({"fingerprint": before.fingerprint}).encode()
-    published.write(f"{daily_records_prefix(AUDIT, DAY)}_SUCCESS", mark)
+    published.write(f"{daily_records_prefix(AUDIT.on(DAY))}_SUCCESS", mark)
     corporate.delete([key("30-39")])
-    pin_storage_day(corporate, published, AUDIT, DAY, allow_fewer_offsets=True)
+    pin_storage_day(Roots(corporate=corporate, published=published), AUDIT.on(DAY), allow_fewer_offsets=True)
 
     with pytest.raises(CdiError, match="published with 30 offsets and has 20 now: offsets 30 to 39 of"):
         pinned(corporate, published)
@@ -182,13 +183,13 @@ def test_a_left_out_object_that_changed_is_named_too(corporate: Storage, publish
 
 @pytest.mark.parametrize("content", [b"{half", b"[]", b'{"format_version": 1}'])
 def test_a_damaged_manifest_says_to_pin_again(published: Storage, content: bytes) -> None:
-    published.write(pinned_input_key(AUDIT, DAY), content)
+    published.write(pinned_input_key(AUDIT.on(DAY)), content)
     with pytest.raises(CdiError) as caught:
-        read_pinned_input(published, AUDIT, DAY)
+        read_pinned_input(published, AUDIT.on(DAY))
     assert caught.value.failure_class is FailureClass.INPUT_INVALID
     assert caught.value.next_step == "Pin the day again."
 
 
 def test_the_mark_of_published_records_is_read(published: Storage) -> None:
-    published.write(f"{daily_records_prefix(AUDIT, DAY)}_SUCCESS", b'{"fingerprint": "abc"}')
-    assert published_mark(published, AUDIT, DAY) == {"fingerprint": "abc"}
+    published.write(f"{daily_records_prefix(AUDIT.on(DAY))}_SUCCESS", b'{"fingerprint": "abc"}')
+    assert published_mark(published, AUDIT.on(DAY)) == {"fingerprint": "abc"}

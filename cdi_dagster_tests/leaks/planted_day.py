@@ -99,7 +99,7 @@ def bad_envelopes() -> list[bytes]:
 
 def write_day(corporate: Storage, storage_day: date, envelopes: Sequence[bytes], *, damaged: bool = False) -> None:
     """Write a coalesced storage day, an object for every so many envelopes; damaged: the last checksum is wrong."""
-    prefix = AUDIT.corporate_prefix(storage_day)
+    prefix = AUDIT.on(storage_day).corporate_prefix
     for partition, first in enumerate(range(0, len(envelopes), RECORDS_AN_OBJECT)):
         lines = envelopes[first : first + RECORDS_AN_OBJECT]
         name = ObjectName(
@@ -113,4 +113,4 @@ def write_day(corporate: Storage, storage_day: date, envelopes: Sequence[bytes],
         if damaged:
             content = content[:-8] + (zlib.crc32(content) & 0xFFFFFFFF).to_bytes(4) + content[-4:]
         corporate.write(f"{prefix}{name}", content)
-    assert coalesce(corporate, AUDIT, storage_day).succeeded
+    assert coalesce(corporate, AUDIT.on(storage_day)).succeeded

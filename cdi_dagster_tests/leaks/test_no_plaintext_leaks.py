@@ -103,7 +103,7 @@ class Installation:
     def outputs(self) -> list[Path]:
         """Where plaintext is meant to be."""
         root = Path(self._settings.published_root.removeprefix("file://"))
-        return [root / daily_records_prefix(AUDIT, DAY).partition("json/")[0] / "json", root / tables_prefix()]
+        return [root / daily_records_prefix(AUDIT.on(DAY)).partition("json/")[0] / "json", root / tables_prefix()]
 
     @property
     def unpublished(self) -> Path:
@@ -178,7 +178,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
 
 
 def rows_of(installation: Installation, storage_day: date) -> list[bytes]:
-    prefix = daily_records_prefix(AUDIT, storage_day)
+    prefix = daily_records_prefix(AUDIT.on(storage_day))
     return [
         line
         for stored in installation.published.list(prefix)
@@ -222,7 +222,7 @@ def test_rejects_over_the_limit_leave_none(installation: Installation) -> None:
     assert run.failure["failure_class"] == "RECORDS_REJECTED"
     reasons = ("ciphertext", "payload", "audit", "date", "encoding", "encryption")
     assert all(f"| {reason} |" in run.failure["reject_samples"] for reason in reasons)
-    kept = list(installation.published.list(f"{run_prefix(AUDIT, day, run.result.run_id)}rejects/"))
+    kept = list(installation.published.list(f"{run_prefix(AUDIT.on(day), run.result.run_id)}rejects/"))
     lines = b"".join(gzip.decompress(installation.published.read(stored.key)) for stored in kept[1:]).splitlines()
     assert sorted(json.loads(line)["envelope"].encode() for line in lines) == sorted(bad)
     installation.require_no_leak(run)

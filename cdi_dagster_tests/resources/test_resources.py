@@ -10,10 +10,10 @@ from cdi_dagster.core.failures import FailureClass
 from cdi_dagster.interfaces import CoalescerStatusSource, StatusTable
 from cdi_dagster.resources.coalescer import CoalescerStatusResource
 from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.resources.roots import RootsResource
 from cdi_dagster.resources.status import StatusTableResource
 from cdi_dagster.resources.status_table import DynamoDbStatusTable, FileStatusTable
-from cdi_dagster.resources.storage import StorageResource
-from cdi_dagster.storage.interface import Storage
+from cdi_dagster.storage.roots import Roots
 
 
 def _given_to_an_asset(tmp_path, **resources):
@@ -21,11 +21,11 @@ def _given_to_an_asset(tmp_path, **resources):
 
     @dg.asset
     def asks(
-        corporate_storage: dg.ResourceParam[Storage],
+        roots: dg.ResourceParam[Roots],
         coalescer_status: dg.ResourceParam[CoalescerStatusSource],
         status_table: dg.ResourceParam[StatusTable],
     ) -> None:
-        given.update(storage=corporate_storage, coalescer=coalescer_status, table=status_table)
+        given.update(storage=roots.corporate, coalescer=coalescer_status, table=status_table)
 
     with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         assert dg.materialize([asks], instance=instance, resources=resources).success
@@ -39,14 +39,14 @@ def test_assets_get_the_plain_objects_behind_the_resources_and_nothing_is_made(t
     root = (tmp_path / "corporate").as_uri()
     given = _given_to_an_asset(
         tmp_path,
-        corporate_storage=StorageResource(root=root),
+        roots=RootsResource(corporate_root=root, published_root=root),
         coalescer_status=CoalescerStatusResource(corporate_root=root, published_root=root),
         status_table=StatusTableResource(folder=str(tmp_path / "status"), **table),
     )
     assert given["storage"].root == root
     assert not (tmp_path / "corporate").exists()
     given["storage"].write("corporate_storage/of_another_day", b"x")
-    assert given["coalescer"].status(REGISTRY[0], date(2023, 3, 26)).state == "NOT_STARTED"
+    assert given["coalescer"].status(REGISTRY[0].on(date(2023, 3, 26))).state == "NOT_STARTED"
     assert isinstance(given["table"], expected)
     assert not (tmp_path / "status").exists()
 

@@ -117,8 +117,8 @@ def node_environment(folder: Path, jars: tuple[Path, ...], endpoint: str) -> dic
 def test_a_day_goes_from_raw_objects_to_checked_tables_through_dagster_on_emr(
     account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_sample(account.corporate, AUDIT, DAY, records=RECORDS, objects=24, seed=1)
-    coalesce(account.corporate, AUDIT, DAY)
+    write_sample(account.corporate, AUDIT.on(DAY), records=RECORDS, objects=24, seed=1)
+    coalesce(account.corporate, AUDIT.on(DAY))
 
     with DevelopmentKeyService() as key_service, dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         result = run_the_day(account, tmp_path, key_service.url, instance, monkeypatch)
@@ -130,11 +130,11 @@ def test_a_day_goes_from_raw_objects_to_checked_tables_through_dagster_on_emr(
         "nothing_rejected": True,
         names.ON_TIME_CHECK: True,
     }
-    mark = published_mark(account.published, AUDIT, DAY)
+    mark = published_mark(account.published, AUDIT.on(DAY))
     assert mark is not None
     assert mark["published"] == RECORDS
     records = sorted(line for part in mark["parts"] for line in lines_of(account.published, part["key"]))
-    report = TablesReport.from_json(json.loads(account.published.read(tables_report_key(AUDIT, DAY, result.run_id))))
+    report = TablesReport.from_json(json.loads(account.published.read(tables_report_key(AUDIT.on(DAY), result.run_id))))
     assert [(table.kind, table.rows) for table in report.tables] == [
         (kind, RECORDS) for kind in ("raw", "managed", "secured", "redacted")
     ]

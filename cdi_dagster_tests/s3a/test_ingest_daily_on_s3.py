@@ -44,7 +44,7 @@ def test_a_day_of_over_a_thousand_objects_is_read_as_pinned_whatever_is_deleted_
     keep_versions(s3_day.corporate)
     summary = s3_day.write(records=1100, objects=1050)
     s3_day.pin()
-    pinned = read_pinned_input(s3_day.published, s3_day.collection, s3_day.storage_day)
+    pinned = read_pinned_input(s3_day.published, s3_day.collection.on(s3_day.storage_day))
     assert pinned is not None
     assert len(pinned.objects) == 1050  # a listing has 1,000 a page
     gone = [found.key for found in pinned.objects[::350]]

@@ -72,7 +72,7 @@ def day(tmp_path_factory: pytest.TempPathFactory, s3a_jars: tuple[Path, ...]) ->
 
 
 def test_every_table_is_on_s3_with_the_records_of_the_day(day: PublishedDay) -> None:
-    report = TablesReport.from_json(json.loads(day.storage.read(tables_report_key(AUDIT, DAY, "c1"))))
+    report = TablesReport.from_json(json.loads(day.storage.read(tables_report_key(AUDIT.on(DAY), "c1"))))
     assert [(table.kind, table.rows) for table in report.tables] == [
         ("raw", 4),
         ("managed", 4),

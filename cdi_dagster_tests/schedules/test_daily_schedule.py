@@ -22,10 +22,7 @@ def _tick(day, at, *, seconds_late=5):
         context = dg.build_schedule_context(
             instance=day.instance,
             scheduled_execution_time=at,
-            resources={
-                name: day.instigator_resources[name]
-                for name in ("coalescer_status", "corporate_storage", "published_storage")
-            },
+            resources={name: day.instigator_resources[name] for name in ("coalescer_status", "roots")},
             repository_def=repository,
         )
         return repository.get_schedule_def("business_audit_daily_schedule").evaluate_tick(context)

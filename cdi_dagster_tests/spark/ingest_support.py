@@ -19,6 +19,7 @@ from cdi_dagster.spark.ingest.arguments import parse_arguments
 from cdi_dagster.spark.ingest.job import IngestDaily
 from cdi_dagster.spark.reporting import Reporter
 from cdi_dagster.storage import Storage
+from cdi_dagster.storage.roots import Roots
 
 AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
@@ -49,16 +50,18 @@ class SampleDay:
     def write(self, records: int = 300, objects: int = 5, **options: Any) -> SampleSummary:
         seed = options.pop("seed", 1)
         return write_sample(
-            self.corporate, self.collection, self.storage_day, records=records, objects=objects, seed=seed, **options
+            self.corporate, self.collection.on(self.storage_day), records=records, objects=objects, seed=seed, **options
         )
 
     def pin(self, **options: Any) -> None:
-        pin_storage_day(self.corporate, self.published, self.collection, self.storage_day, **options)
+        pin_storage_day(
+            Roots(corporate=self.corporate, published=self.published), self.collection.on(self.storage_day), **options
+        )
 
     def arguments(self, *more: str, correlation_id: str = "run-1") -> list[str]:
         return [
             "--pinned-input",
-            self.published.uri(pinned_input_key(self.collection, self.storage_day)),
+            self.published.uri(pinned_input_key(self.collection.on(self.storage_day))),
             "--published-root",
             self.published.root,
             "--correlation-id",
@@ -76,7 +79,7 @@ class SampleDay:
 
     @property
     def records_prefix(self) -> str:
-        return daily_records_prefix(self.collection, self.storage_day)
+        return daily_records_prefix(self.collection.on(self.storage_day))
 
     def published_keys(self) -> list[str]:
         return [stored.key.removeprefix(self.records_prefix) for stored in self.published.list(self.records_prefix)]
@@ -104,7 +107,7 @@ class SampleDay:
         return found
 
     def rejects(self, correlation_id: str = "run-1") -> list[dict[str, Any]]:
-        prefix = rejects_prefix(self.collection, self.storage_day, correlation_id)
+        prefix = rejects_prefix(self.collection.on(self.storage_day), correlation_id)
         return [
             json.loads(line)
             for stored in self.published.list(prefix)
@@ -113,7 +116,7 @@ class SampleDay:
         ]
 
     def left_by_run(self, name: str, correlation_id: str = "run-1") -> dict[str, Any] | None:
-        key = f"{run_prefix(self.collection, self.storage_day, correlation_id)}{name}"
+        key = f"{run_prefix(self.collection.on(self.storage_day), correlation_id)}{name}"
         return json.loads(self.published.read(key)) if self.published.head(key) else None
 
     def failure_left(self, correlation_id: str = "run-1") -> CdiError:

@@ -73,10 +73,10 @@ class IngestDaily:
         self._collection = find_collection(self._pinned.collection_id)
         require_append_only(self._collection)
         day, correlation_id = self._pinned.storage_day, arguments.correlation_id
-        self._records_prefix = daily_records_prefix(self._collection, day)
-        self._rejects_prefix = rejects_prefix(self._collection, day, correlation_id)
-        self._report_key = run_report_key(self._collection, day, correlation_id)
-        self._failure_key = f"{run_prefix(self._collection, day, correlation_id)}failure.json"
+        self._records_prefix = daily_records_prefix(self._collection.on(day))
+        self._rejects_prefix = rejects_prefix(self._collection.on(day), correlation_id)
+        self._report_key = run_report_key(self._collection.on(day), correlation_id)
+        self._failure_key = f"{run_prefix(self._collection.on(day), correlation_id)}failure.json"
 
     @property
     def name(self) -> str:

@@ -98,9 +98,9 @@ class _Replay:
         self._group = key_service.correlation_id
         self._publication_id = uuid.uuid4().hex[:12]
         collection, storage_day = day.collection, day.pinned.storage_day
-        self._records_prefix = daily_records_prefix(collection, storage_day)
-        self._rejects_prefix = rejects_prefix(collection, storage_day, self._group)
-        self._report_key = run_report_key(collection, storage_day, self._group)
+        self._records_prefix = daily_records_prefix(collection.on(storage_day))
+        self._rejects_prefix = rejects_prefix(collection.on(storage_day), self._group)
+        self._report_key = run_report_key(collection.on(storage_day), self._group)
         self._recovered: Counter[str] = Counter()
         self._rejected: dict[str, Counter[str]] = defaultdict(Counter)
         self._samples: list[RejectSample] = []
@@ -246,8 +246,8 @@ def read_published_day(published: Storage, collection: Collection, mark: Mapping
     day = parse_day(mark["storage_day"])
     values = []
     for key in (
-        run_report_key(collection, day, mark["correlation_id"]),
-        pinned_input_history_key(collection, day, mark["fingerprint"]),
+        run_report_key(collection.on(day), mark["correlation_id"]),
+        pinned_input_history_key(collection.on(day), mark["fingerprint"]),
     ):
         if published.head(key) is None:
             raise CdiError(

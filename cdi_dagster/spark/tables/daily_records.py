@@ -2,11 +2,10 @@
 
 import json
 from dataclasses import dataclass
-from datetime import date
 
 from pyspark.sql import DataFrame, SparkSession
 
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import SUCCESS_MARK, daily_records_prefix
 from cdi_dagster.spark.tables.locations import escape_glob, spark_path
@@ -36,14 +35,14 @@ class DailyRecords:
         return self.record_bytes - self.records
 
 
-def require_daily_records(published: Storage, collection: Collection, storage_day: date) -> DailyRecords:
+def require_daily_records(published: Storage, day: CollectionDay) -> DailyRecords:
     """Read the mark, and see that every part it names is there.
 
     Raises:
         CdiError: INPUT_INVALID where the day is not published, or a part is not as marked.
         StorageError: the storage does not answer.
     """
-    prefix = daily_records_prefix(collection, storage_day)
+    prefix = daily_records_prefix(day)
     where = published.uri(prefix)
     try:
         value = json.loads(published.read(f"{prefix}{SUCCESS_MARK}"))
@@ -55,7 +54,7 @@ def require_daily_records(published: Storage, collection: Collection, storage_da
         )
     except ObjectMissingError as error:
         raise _unusable(
-            f"The daily records of {collection.id} for storage day {storage_day} are not published: "
+            f"The daily records of {day.collection.id} for storage day {day.storage_day} are not published: "
             f"there is no {SUCCESS_MARK} in {where}.",
             "Publish the records of the day first, then its tables.",
         ) from error

@@ -63,11 +63,11 @@ def run(request: Request, published: Storage, reporter: Reporter) -> TablesRepor
     Raises:
         CdiError: whatever went wrong, with its class.
     """
-    report_key = tables_report_key(request.collection, request.storage_day, request.correlation_id)
+    report_key = tables_report_key(request.collection.on(request.storage_day), request.correlation_id)
     try:
         published.delete([report_key, _failure_key(request)])  # of an earlier try of this same run
         table_set = _table_set(request)
-        records = require_daily_records(published, request.collection, request.storage_day)
+        records = require_daily_records(published, request.collection.on(request.storage_day))
         reporter.progress(f"Starting Spark for the tables of {records.records} records", records=records.records)
         with _session(f"cdi {STEP} {request.collection.id} {request.storage_day}") as spark:
             report = publish(spark, request, table_set, records, published, reporter)
@@ -154,7 +154,7 @@ def _open(root: str) -> Storage:
 
 
 def _failure_key(request: Request) -> str:
-    return f"{run_prefix(request.collection, request.storage_day, request.correlation_id)}failure.json"
+    return f"{run_prefix(request.collection.on(request.storage_day), request.correlation_id)}failure.json"
 
 
 def _write_failure(published: Storage, request: Request, failure: CdiError) -> None:

@@ -84,7 +84,7 @@ def test_a_day_of_coalesced_objects_with_every_oddity_gives_the_same_records(
     members[2] = b"\n" + members[2].replace(b"\n", b"\n\n \r\n", 3)
     first, second = members[:4], members[4:]
     names = [parse_object_name(key) for key in summary.keys]
-    prefix = odd.collection.corporate_prefix(odd.storage_day)
+    prefix = odd.collection.on(odd.storage_day).corporate_prefix
     stem = f"{prefix}{odd.collection.topic}_0_"
     odd.corporate.write(
         f"{stem}{names[0].first_offset}_{names[3].last_offset}.jsonl.gz",
@@ -278,7 +278,7 @@ def test_a_missing_or_foreign_manifest_is_said_to_be_so(file_day: SampleDay, spa
     with pytest.raises(CdiError, match="no pinned input at") as raised:
         file_day.ingest(spark.sparkContext)
     assert raised.value.failure_class is FailureClass.INPUT_INVALID
-    file_day.published.write(pinned_input_key(file_day.collection, file_day.storage_day), b"not json")
+    file_day.published.write(pinned_input_key(file_day.collection.on(file_day.storage_day)), b"not json")
     with pytest.raises(CdiError, match="is not JSON"):
         file_day.ingest(spark.sparkContext)
 

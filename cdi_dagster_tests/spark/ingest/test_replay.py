@@ -35,7 +35,7 @@ KEY_ID = "cloudhsm:1,2"
 def adds_up(day: SampleDay, correlation_id: str) -> list[str]:
     mark = day.mark()
     report = day.left_by_run("ingest_report.json", correlation_id)
-    pinned = json.loads(day.published.read(pinned_input_key(day.collection, day.storage_day)))
+    pinned = json.loads(day.published.read(pinned_input_key(day)))
     assert mark is not None
     assert report is not None
     return count_mismatches(

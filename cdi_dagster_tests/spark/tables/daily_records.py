@@ -38,7 +38,7 @@ def publish_records(
     storage: Storage, *parts: Sequence[str], day: date = DAY, fingerprint: str = "f1", **mark: Any
 ) -> None:
     """Publish parts of records; `mark` overrides what the mark says."""
-    prefix = daily_records_prefix(AUDIT, day)
+    prefix = daily_records_prefix(AUDIT.on(day))
     written = []
     for number, lines in enumerate(parts):
         key = f"{prefix}part-{number:05d}-{fingerprint}.jsonl.gz"

@@ -82,11 +82,11 @@ def run(published: Storage, *more: str, correlation_id: str = "c1", day: date = 
 
 
 def report_of(published: Storage, correlation_id: str = "c1", day: date = DAY) -> TablesReport:
-    return TablesReport.from_json(json.loads(published.read(tables_report_key(AUDIT, day, correlation_id))))
+    return TablesReport.from_json(json.loads(published.read(tables_report_key(AUDIT.on(day), correlation_id))))
 
 
 def failure_of(published: Storage, correlation_id: str = "c1") -> CdiError:
-    return CdiError.from_json(json.loads(published.read(f"{run_prefix(AUDIT, DAY, correlation_id)}failure.json")))
+    return CdiError.from_json(json.loads(published.read(f"{run_prefix(AUDIT.on(DAY), correlation_id)}failure.json")))
 
 
 def raw_values(spark: "SparkSession", export_day: str = EXPORT_DAY) -> list[str]:
@@ -293,7 +293,7 @@ def test_a_day_that_is_not_published_is_refused_before_spark_starts(published: S
 
 def test_a_part_that_is_gone_is_named(published: Storage) -> None:
     publish_records(published, [record(1)])
-    part = next(stored.key for stored in published.list(daily_records_prefix(AUDIT, DAY)) if "part-" in stored.key)
+    part = next(stored.key for stored in published.list(daily_records_prefix(AUDIT.on(DAY))) if "part-" in stored.key)
     published.delete([part])
 
     assert run(published) == 1
