@@ -11,6 +11,7 @@ import dagster as dg
 from cdi_dagster.assets import build_assets
 from cdi_dagster.checks import build_checks
 from cdi_dagster.core.collections import REGISTRY, CollectionKind
+from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.jobs import build_jobs
 from cdi_dagster.partitions import storage_days
@@ -44,30 +45,30 @@ def build_definitions(
     collections = [collection for collection in REGISTRY if collection.kind is CollectionKind.APPEND_ONLY]
     partitions = storage_days(settings.first_storage_day)
     volumes = DayVolumes()
+    calendar = DayCalendar(
+        first_storage_day=settings.first_storage_day,
+        due_time=settings.due_time,
+        late_time=settings.late_time,
+        look_back_days=settings.look_back_days,
+    )
     return dg.Definitions(
         assets=build_assets(collections, partitions),
         asset_checks=build_checks(
             collections,
-            first_storage_day=settings.first_storage_day,
-            late_time=settings.late_time,
-            look_back_days=settings.look_back_days,
+            calendar=calendar,
             automated=settings.automation,
         ),
         jobs=build_jobs(collections),
         schedules=build_schedules(
             collections,
-            first_storage_day=settings.first_storage_day,
-            due_time=settings.due_time,
+            calendar=calendar,
             local_time_zone=settings.local_time_zone,
             running=settings.automation,
             volumes=volumes,
         ),
         sensors=build_sensors(
             collections,
-            first_storage_day=settings.first_storage_day,
-            due_time=settings.due_time,
-            late_time=settings.late_time,
-            look_back_days=settings.look_back_days,
+            calendar=calendar,
             running=settings.automation,
             volumes=volumes,
         ),

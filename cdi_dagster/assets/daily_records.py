@@ -10,7 +10,7 @@ from cdi_dagster import names
 from cdi_dagster.assets.attempts import attempt_values, attempts_metadata
 from cdi_dagster.assets.gate import override_detail, pass_gate
 from cdi_dagster.assets.reject_report import reject_metadata
-from cdi_dagster.assets.steps import Step, assets_of_run, recorded_step
+from cdi_dagster.assets.steps import Step, recorded_step
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport
@@ -26,6 +26,7 @@ from cdi_dagster.interfaces import (
     StatusTable,
 )
 from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.run_records import assets_of_run
 from cdi_dagster.storage.interface import Storage, StorageError
 from cdi_dagster.storage.roots import Roots
 

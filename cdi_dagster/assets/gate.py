@@ -7,11 +7,11 @@ from typing import Any
 import dagster as dg
 
 from cdi_dagster import names
-from cdi_dagster.assets.steps import assets_of_run
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.gate import CoalescerStatus, require_open
 from cdi_dagster.core.launch_decision import launch_of
 from cdi_dagster.interfaces import CoalescerStatusSource
+from cdi_dagster.run_records import assets_of_run
 
 _LOOK_EVERY_SECONDS = 15.0
 

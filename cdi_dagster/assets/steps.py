@@ -20,6 +20,7 @@ from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.interfaces import StatusRow, StatusTable
 from cdi_dagster.partitions import storage_day_in
 from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.run_records import assets_of_run, require_only_run
 from cdi_dagster.storage import StorageError, storage_failure
 
 
@@ -158,58 +159,6 @@ def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:
 def _link(place: str) -> dg.MetadataValue:
     # No browser opens a file from a page of the web; by default the runbook is a file of the checkout.
     return dg.MetadataValue.url(place) if place.startswith(("http://", "https://")) else dg.MetadataValue.path(place)
-
-
-def assets_of_run(context: dg.AssetExecutionContext) -> frozenset[dg.AssetKey]:
-    """Return every asset that this run materialises: of a job all of it, else what was selected."""
-    return frozenset(context.job_def.asset_layer.executable_asset_keys)
-
-
-def require_only_run(context: dg.AssetExecutionContext, collection: Collection) -> None:
-    """Return where no older run of this collection and day is at work or in the queue.
-
-    Raises:
-        CdiError: DUPLICATE_RUN, naming the other run. The older of two always goes on, so one of them does.
-    """
-    records = context.instance.get_run_records(
-        dg.RunsFilter(tags={names.PARTITION_TAG: context.partition_key}, statuses=list(LIVE_RUN_STATUSES))
-    )
-    mine = next((record for record in records if record.dagster_run.run_id == context.run.run_id), None)
-    if mine is None:
-        return
-    for record in records:
-        older = (record.create_timestamp, record.storage_id) < (mine.create_timestamp, mine.storage_id)
-        if older and works_on(record.dagster_run, collection):
-            raise CdiError(
-                FailureClass.DUPLICATE_RUN,
-                f"Run {record.dagster_run.run_id} of {collection.id} for {context.partition_key} is "
-                f"{record.dagster_run.status.value.lower()} and came first.",
-                detail={"run_id": record.dagster_run.run_id},
-            )
-
-
-LIVE_RUN_STATUSES = (
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-)
-
-
-def works_on(run: dg.DagsterRun, collection: Collection) -> bool:
-    """Whether a run of any origin publishes a collection's daily records."""
-    if run.asset_selection:
-        return names.daily_records_key(collection) in run.asset_selection
-    return run.job_name == names.daily_job_name(collection)
-
-
-def touches(run: dg.DagsterRun, collection: Collection) -> bool:
-    """Whether a run of any origin is about one storage day of any of a collection's assets."""
-    if names.PARTITION_TAG not in run.tags:
-        return False
-    if run.asset_selection:
-        return not run.asset_selection.isdisjoint(names.keys_of(collection))
-    return run.job_name == names.daily_job_name(collection)
 
 
 def _record_failure(context: dg.AssetExecutionContext, status_table: StatusTable, step: Step, error: CdiError) -> None:

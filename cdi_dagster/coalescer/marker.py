@@ -17,6 +17,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
 
+from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import coalescer_marker_key
@@ -157,7 +158,7 @@ class Claim:
         self._what = f"{day.collection.id} of {day.storage_day}"
         self._key = coalescer_marker_key(day)
         self._lease_seconds = lease_seconds
-        self._clock = clock or (lambda: datetime.now(UTC))
+        self._clock = clock or (utc_now)
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="coalescer heartbeat", daemon=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from cdi_dagster.clock import utc_now
 from cdi_dagster.coalescer_status.batch_jobs import (
     ENDED_STATUSES,
     LIVE_STATUSES,
@@ -40,7 +41,7 @@ class BatchCoalescerStatus:
         *,
         queues: Sequence[str] = QUEUES,
         look_seconds: float = 20,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._make_client = make_client
         self._queues = tuple(queues)

@@ -5,9 +5,10 @@ without Dagster. The verdict is `verdict`, pure; `MarkerCoalescerStatus` reads w
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from itertools import islice
 
+from cdi_dagster.clock import utc_now
 from cdi_dagster.coalescer.corporate_root import why_not_corporate_storage
 from cdi_dagster.coalescer.marker import InvalidMarkerError, Marker, MarkerState, read_marker
 from cdi_dagster.core.collections import CollectionDay
@@ -38,9 +39,7 @@ class MarkerCoalescerStatus:
         clock: the time now, aware.
     """
 
-    def __init__(
-        self, corporate: Storage, *, lease_seconds: float, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
+    def __init__(self, corporate: Storage, *, lease_seconds: float, clock: Callable[[], datetime] = utc_now) -> None:
         self._corporate = corporate
         self._lease_seconds = lease_seconds
         self._clock = clock

@@ -8,8 +8,9 @@ decides, pure; `QuietListingCoalescerStatus` reads.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
+from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
@@ -89,7 +90,7 @@ class QuietListingCoalescerStatus:
         roots: Roots,
         *,
         quiet_seconds: float,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._corporate = roots.corporate
         self._published = roots.published

@@ -4,9 +4,10 @@ The one place that turns the choice into a source, for the Dagster resource and 
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from cdi_dagster.clock import utc_now
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.days import day_ends_at
@@ -21,11 +22,6 @@ class CoalescerSource(Protocol):
 
     def status(self, day: CollectionDay) -> CoalescerStatus:
         """Return the state with its reason."""
-
-
-def utc_now() -> datetime:
-    """Return the present moment."""
-    return datetime.now(UTC)
 
 
 def coalescer_source(

@@ -1,22 +1,17 @@
 """Whether a storage day is launched now: the one decision behind schedule and sensor.
 
-Pure: facts in, a decision with its reason out. Reading the facts is `cdi_dagster.sensors.day_facts`; the run itself
+Pure: facts in, a decision with its reason out. Reading the facts is `cdi_dagster.day_facts`; the run itself
 asks the gate again, so a decision that has aged starts nothing beside the coalescer.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 
-from cdi_dagster.core.days import due_at
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.core.gate import CoalescerStatus
 
-SCHEDULE_OWNS = timedelta(seconds=60)
-"""The schedule launches only within this time from the due moment; later it leaves the day to the sensor."""
-SENSOR_OWNS_FROM = timedelta(seconds=120)
-"""The sensor launches only from this time after the due moment: so the two never launch at the same moment."""
 MAX_ATTEMPTS = 3
 RETRY_WAIT = timedelta(minutes=10)
 """Wait after the first failed attempt; twice as long after the second, and so on."""
@@ -152,17 +147,6 @@ def launch_of(storage_day: date, coalescer: CoalescerStatus) -> str:
     """Return what a run of an open day is launched for: the day, and what tells this coalescing from another."""
     completed = coalescer.completed_at.isoformat() if coalescer.completed_at else "complete"
     return f"{storage_day}|{coalescer.fingerprint or completed}"
-
-
-def schedule_owns(storage_day: date, now: datetime, due_time: time) -> bool:
-    """Whether a tick evaluated at `now` is the schedule's to act on."""
-    due = due_at(storage_day, due_time)
-    return due <= now < due + SCHEDULE_OWNS
-
-
-def sensor_owns(storage_day: date, now: datetime, due_time: time) -> bool:
-    """Whether a tick evaluated at `now` is the sensor's to act on."""
-    return now >= due_at(storage_day, due_time) + SENSOR_OWNS_FROM
 
 
 def decide(facts: DayFacts, now: datetime) -> Decision:

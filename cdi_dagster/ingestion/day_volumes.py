@@ -7,8 +7,9 @@ nobody can tell how many objects K2HB wrote, and only raw days compare with raw 
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
+from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.days import ONE_DAY, storage_days_between
 from cdi_dagster.core.diagnosis import DayVolume, Diagnosis, day_volume, diagnose
@@ -32,9 +33,7 @@ class DayVolumes:
         history_days: how many earlier days make the usual.
     """
 
-    def __init__(
-        self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC), history_days: int = HISTORY_DAYS
-    ) -> None:
+    def __init__(self, *, clock: Callable[[], datetime] = utc_now, history_days: int = HISTORY_DAYS) -> None:
         self._clock = clock
         self._history_days = history_days
         self._kept: dict[tuple[str, str, date], tuple[datetime, DayVolume]] = {}

@@ -16,15 +16,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from cdi_dagster.clock import utc_now
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.interfaces import StatusRow
 
 DEFAULT_DAYS_TO_EXIST = 7
 _MAX_NAME = 180
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def item_of(row: StatusRow, *, now: datetime, days_to_exist: int) -> dict[str, Any]:
@@ -90,7 +87,7 @@ class FileStatusTable:
     """
 
     def __init__(
-        self, folder: Path, *, days_to_exist: int = DEFAULT_DAYS_TO_EXIST, clock: Callable[[], datetime] = _now
+        self, folder: Path, *, days_to_exist: int = DEFAULT_DAYS_TO_EXIST, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self._folder = folder
         self._days_to_exist = days_to_exist
@@ -162,7 +159,7 @@ class DynamoDbStatusTable:
         table_name: str,
         *,
         days_to_exist: int = DEFAULT_DAYS_TO_EXIST,
-        clock: Callable[[], datetime] = _now,
+        clock: Callable[[], datetime] = utc_now,
         **client_options: Any,
     ) -> None:
         self._table_name = table_name

@@ -1,11 +1,11 @@
 """When a day is asked for on time."""
 
 from collections.abc import Iterable
-from datetime import date, time
 
 import dagster as dg
 
 from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.schedules.daily import daily_schedule
 
@@ -13,8 +13,7 @@ from cdi_dagster.schedules.daily import daily_schedule
 def build_schedules(
     collections: Iterable[Collection],
     *,
-    first_storage_day: date,
-    due_time: time,
+    calendar: DayCalendar,
     local_time_zone: str,
     running: bool,
     volumes: DayVolumes,
@@ -23,8 +22,7 @@ def build_schedules(
     return [
         daily_schedule(
             collection,
-            first_storage_day=first_storage_day,
-            due_time=due_time,
+            calendar=calendar,
             local_time_zone=local_time_zone,
             running=running,
             volumes=volumes,

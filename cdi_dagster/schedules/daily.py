@@ -1,27 +1,28 @@
 """The daily schedule: at the due time, yesterday's storage day, if the coalescer is done with it."""
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime
 
 import dagster as dg
 
 from cdi_dagster import names
+from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.days import storage_day_of
-from cdi_dagster.core.launch_decision import Verdict, decide, schedule_owns
+from cdi_dagster.core.launch_decision import Verdict, decide
 from cdi_dagster.core.local_time import on_the_wall
+from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.interfaces import CoalescerStatusSource
-from cdi_dagster.sensors.coalescer_completion import run_request, utc_now
-from cdi_dagster.sensors.day_facts import read_day_facts
+from cdi_dagster.run_records import run_request
 from cdi_dagster.storage.roots import Roots
 
 
 def daily_schedule(
     collection: Collection,
     *,
-    first_storage_day: date,
-    due_time: time,
+    calendar: DayCalendar,
     local_time_zone: str,
     running: bool,
     volumes: DayVolumes,
@@ -31,8 +32,7 @@ def daily_schedule(
 
     Args:
         collection: what it launches.
-        first_storage_day: the first partition.
-        due_time: when (UTC, on the export day) a storage day is due.
+        calendar: when a storage day is due.
         local_time_zone: in whose clocks the due time is shown beside UTC.
         running: whether it is on by default.
         volumes: what is remembered of the days' sizes.
@@ -42,11 +42,12 @@ def daily_schedule(
     @dg.schedule(
         name=f"{collection.asset_name}_daily_schedule",
         job_name=names.daily_job_name(collection),
-        cron_schedule=f"{due_time.minute} {due_time.hour} * * *",
+        cron_schedule=f"{calendar.due_time.minute} {calendar.due_time.hour} * * *",
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING if running else dg.DefaultScheduleStatus.STOPPED,
-        description=f"Every day, Sundays too, at {due_time:%H:%M} UTC ({on_the_wall(due_time, local_time_zone)}): "
-        f"launches yesterday's storage day of {collection.id} if the coalescer is done with it. If it is not (on "
+        description=f"Every day, Sundays too, at {calendar.due_time:%H:%M} UTC "
+        f"({on_the_wall(calendar.due_time, local_time_zone)}): launches yesterday's storage day of {collection.id} "
+        "if the coalescer is done with it. If it is not (on "
         "Sundays it starts later), or this tick is missed, the coalescer completion sensor launches the day later.",
         tags={"cdi/collection": collection.id.replace(":", ".")},
     )
@@ -58,9 +59,9 @@ def daily_schedule(
         tick = context.scheduled_execution_time.astimezone(UTC)
         storage_day = storage_day_of(tick.date())
         now = clock()
-        if storage_day < first_storage_day:
-            return dg.SkipReason(f"{storage_day} is before the first storage day, {first_storage_day}.")
-        if not schedule_owns(storage_day, now, due_time):
+        if storage_day < calendar.first_storage_day:
+            return dg.SkipReason(f"{storage_day} is before the first storage day, {calendar.first_storage_day}.")
+        if not calendar.schedule_owns(storage_day, now):
             return dg.SkipReason(f"{storage_day}: this tick of {tick:%H:%M} UTC is evaluated late; the sensor has it.")
         facts = read_day_facts(
             context.instance,

@@ -1,11 +1,11 @@
 """When a day is asked for late, missed or again, and who is told of what failed."""
 
 from collections.abc import Iterable
-from datetime import date, time
 
 import dagster as dg
 
 from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.sensors.coalescer_completion import coalescer_completion_sensor
 from cdi_dagster.sensors.failed_runs import failed_runs_sensor
@@ -14,10 +14,7 @@ from cdi_dagster.sensors.failed_runs import failed_runs_sensor
 def build_sensors(
     collections: Iterable[Collection],
     *,
-    first_storage_day: date,
-    due_time: time,
-    late_time: time,
-    look_back_days: int,
+    calendar: DayCalendar,
     running: bool,
     volumes: DayVolumes,
 ) -> list[dg.SensorDefinition]:
@@ -25,9 +22,7 @@ def build_sensors(
     collections = list(collections)
     told = failed_runs_sensor(
         collections,
-        first_storage_day=first_storage_day,
-        due_time=due_time,
-        look_back_days=look_back_days,
+        calendar=calendar,
         running=running,
     )
     return [
@@ -35,10 +30,7 @@ def build_sensors(
         *(
             coalescer_completion_sensor(
                 collection,
-                first_storage_day=first_storage_day,
-                due_time=due_time,
-                late_time=late_time,
-                look_back_days=look_back_days,
+                calendar=calendar,
                 running=running,
                 volumes=volumes,
             )

@@ -4,18 +4,20 @@ Late, missed, failed and re-coalesced days. Fetch (`day_facts`), decide (`core.l
 """
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, timedelta
 
 import dagster as dg
 
 from cdi_dagster import names
-from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import due_at, latest_due_storage_day, storage_day_of, storage_days_between
-from cdi_dagster.core.launch_decision import DayFacts, Decision, Verdict, decide, sensor_owns
+from cdi_dagster.clock import utc_now
+from cdi_dagster.core.collections import Collection, CollectionDay
+from cdi_dagster.core.day_calendar import DayCalendar
+from cdi_dagster.core.launch_decision import DayFacts, Decision, Verdict, decide
+from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.sensors.day_facts import days_with_changed_input, read_day_facts
+from cdi_dagster.run_records import days_with_changed_input, run_request
 from cdi_dagster.sensors.lateness import LatenessReporter
 from cdi_dagster.storage.interface import StorageError
 from cdi_dagster.storage.roots import Roots
@@ -26,18 +28,10 @@ INTERVAL_SECONDS = 30
 """So that a day is launched within a minute of its coalescer's end; a tick is some 30 small calls to storage."""
 
 
-def utc_now() -> datetime:
-    """Return the present moment."""
-    return datetime.now(UTC)
-
-
 def coalescer_completion_sensor(
     collection: Collection,
     *,
-    first_storage_day: date,
-    due_time: time,
-    late_time: time,
-    look_back_days: int,
+    calendar: DayCalendar,
     running: bool,
     volumes: DayVolumes,
     clock: Callable[[], datetime] = utc_now,
@@ -46,10 +40,7 @@ def coalescer_completion_sensor(
 
     Args:
         collection: what it watches.
-        first_storage_day: the first partition.
-        due_time: when (UTC, on the export day) a storage day is due.
-        late_time: when (UTC, on the export day) an unpublished day is late.
-        look_back_days: how many due days it looks at.
+        calendar: which days it looks at, and when they are due and late.
         running: whether it is on by default.
         volumes: what it remembers of the days' sizes.
         clock: aware, UTC.
@@ -60,11 +51,11 @@ def coalescer_completion_sensor(
         job_name=names.daily_job_name(collection),
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
-        description=f"Launches each due storage day of {collection.id} of the last {look_back_days} that is not "
-        "published, or was coalesced again since, as soon as the coalescer is done with it; and again a day whose "
-        f"input changed under a run. The schedule has the first minute from {due_time:%H:%M} UTC; this has everything "
-        "from two minutes after it. A tick that launches nothing says, for each day, what it waits for, and why the "
-        f"coalescer may be slow. A day that is not published by {late_time:%H:%M} UTC turns the check "
+        description=f"Launches each due storage day of {collection.id} of the last {calendar.look_back_days} that is "
+        "not published, or was coalesced again since, as soon as the coalescer is done with it; and again a day whose "
+        f"input changed under a run. The schedule has the first minute from {calendar.due_time:%H:%M} UTC; this has "
+        "everything from two minutes after it. A tick that launches nothing says, for each day, what it waits for, and "
+        f"why the coalescer may be slow. A day that is not published by {calendar.late_time:%H:%M} UTC turns the check "
         f"{names.ON_TIME_CHECK} red and is told, once.",
         tags={"cdi/collection": collection.id.replace(":", ".")},
     )
@@ -76,12 +67,13 @@ def coalescer_completion_sensor(
         options: IngestOptions,
     ) -> dg.SensorResult:
         now = clock()
-        days = _days_to_look_at(now, due_time, first_storage_day, look_back_days)
-        changed = days_with_changed_input(context.instance, collection, since=now - timedelta(days=look_back_days))
+        changed = days_with_changed_input(
+            context.instance, collection, since=now - timedelta(days=calendar.look_back_days)
+        )
         facts = read_day_facts(
             context.instance,
             collection,
-            sorted({*days, *changed}),
+            sorted({*calendar.sensor_days(now), *changed}),
             coalescer_status=coalescer_status,
             roots=roots,
         )
@@ -95,9 +87,10 @@ def coalescer_completion_sensor(
         def size_of(storage_day: date) -> str:
             return volumes.in_words(roots, collection.on(storage_day))
 
-        if first_storage_day <= storage_day_of(now.date()) and now < due_at(storage_day_of(now.date()), due_time):
-            _keep_raw_volume(context, volumes, roots, collection, now)
-        reporter = LatenessReporter(collection, late_time, alerts, options, size_of, log=context.log.warning)
+        coming = calendar.day_before_due(now)
+        if coming:
+            _keep_raw_volume(context, volumes, roots, collection.on(coming))
+        reporter = LatenessReporter(collection, calendar, alerts, options, size_of, log=context.log.warning)
         asset_events, cursor = reporter.report(decisions, context.cursor, now)
         return dg.SensorResult(
             run_requests=requests,
@@ -109,45 +102,14 @@ def coalescer_completion_sensor(
     return sensor
 
 
-def run_request(storage_day: date, decision: Decision, *, launched_by: str) -> dg.RunRequest:
-    """Return the request that a LAUNCH decision stands for."""
-    return dg.RunRequest(
-        run_key=decision.run_key,
-        partition_key=storage_day.isoformat(),
-        tags={
-            names.LAUNCH_TAG: decision.launch or "",
-            names.ATTEMPT_TAG: str(decision.attempt),
-            names.LAUNCHED_BY_TAG: launched_by,
-            # This morning's day goes before the rest of a month that somebody backfills.
-            names.PRIORITY_TAG: "10",
-        },
-    )
-
-
-def first_day_looked_at(now: datetime, due_time: time, first_storage_day: date, look_back_days: int) -> date:
-    """Return the oldest storage day that automation launches by itself."""
-    return max(first_storage_day, latest_due_storage_day(now, due_time) - timedelta(days=look_back_days - 1))
-
-
-def _days_to_look_at(now: datetime, due_time: time, first_storage_day: date, look_back_days: int) -> list[date]:
-    """Return the due days of the look-back that are the sensor's, oldest first."""
-    first = first_day_looked_at(now, due_time, first_storage_day, look_back_days)
-    days = storage_days_between(first, latest_due_storage_day(now, due_time))
-    return [day for day in days if sensor_owns(day, now, due_time)]
-
-
 def _keep_raw_volume(
-    context: dg.SensorEvaluationContext,
-    volumes: DayVolumes,
-    roots: Roots,
-    collection: Collection,
-    now: datetime,
+    context: dg.SensorEvaluationContext, volumes: DayVolumes, roots: Roots, day: CollectionDay
 ) -> None:
     """Before a day is due: keep what K2HB wrote, while it can still be seen."""
     try:
-        volumes.keep_raw_volume(roots, collection.on(storage_day_of(now.date())))
+        volumes.keep_raw_volume(roots, day)
     except StorageError as error:
-        context.log.warning(f"The size of {storage_day_of(now.date())} could not be kept: {error}")
+        context.log.warning(f"The size of {day} could not be kept: {error}")
 
 
 def _what_it_waits_for(decisions: Sequence[tuple[DayFacts, Decision]], size_of: Callable[[date], str]) -> str:

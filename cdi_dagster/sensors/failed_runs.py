@@ -5,16 +5,17 @@ What was done about a run is kept in tags of the run, so neither a failed tick n
 """
 
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 
 from cdi_dagster import names
-from cdi_dagster.assets.steps import touches
+from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.sensors.coalescer_completion import first_day_looked_at, utc_now
+from cdi_dagster.run_records import touches
 from cdi_dagster.sensors.failure_report import FailureReporter
 from cdi_dagster.storage.roots import Roots
 
@@ -28,9 +29,7 @@ LOOKS_BACK = timedelta(days=1)
 def failed_runs_sensor(
     collections: Sequence[Collection],
     *,
-    first_storage_day: date,
-    due_time: time,
-    look_back_days: int,
+    calendar: DayCalendar,
     running: bool,
     clock: Callable[[], datetime] = utc_now,
 ) -> dg.SensorDefinition:
@@ -38,9 +37,7 @@ def failed_runs_sensor(
 
     Args:
         collections: whose runs.
-        first_storage_day: the first partition.
-        due_time: when (UTC, on the export day) a storage day is due.
-        look_back_days: how many due days automation looks at; what is older it does not run again.
+        calendar: which days automation looks at; what is older it does not run again.
         running: whether it is on by default.
         clock: aware, UTC.
     """
@@ -69,7 +66,7 @@ def failed_runs_sensor(
             status_table=status_table,
             alerts=alerts,
             options=options,
-            automated_from=first_day_looked_at(now, due_time, first_storage_day, look_back_days),
+            automated_from=calendar.first_due_day(now),
             log=context.log.warning,
         )
         said = [reporter.report(run, found, now) for run, found in _ended_badly(context, collections, now)]

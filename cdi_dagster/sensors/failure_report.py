@@ -12,9 +12,9 @@ from cdi_dagster.core.alert_decision import Telling, ToldDecision, decide_tellin
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of, parse_day
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
+from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusRow, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.sensors.day_facts import read_day_facts
 from cdi_dagster.sensors.run_failure import close_row, read_failure
 from cdi_dagster.storage.roots import Roots
 

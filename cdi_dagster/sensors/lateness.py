@@ -6,14 +6,14 @@ sent is sent at the next tick.
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import datetime, time
+from datetime import datetime
 
 import dagster as dg
 
 from cdi_dagster import names
 from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import due_at
+from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.core.gate import class_of
 from cdi_dagster.core.launch_decision import DayFacts, Decision
@@ -28,7 +28,7 @@ class LatenessReporter:
 
     Args:
         collection: whose days.
-        late_time: when (UTC, on the export day) an unpublished day is late.
+        calendar: when an unpublished day is late.
         alerts: who is told.
         options: for the runbook link.
         size_of: says a day's size against the usual.
@@ -38,7 +38,7 @@ class LatenessReporter:
     def __init__(
         self,
         collection: Collection,
-        late_time: time,
+        calendar: DayCalendar,
         alerts: AlertSink,
         options: IngestOptions,
         size_of: Callable[..., str],
@@ -46,7 +46,7 @@ class LatenessReporter:
         log: Callable[[str], object],
     ) -> None:
         self._collection = collection
-        self._late_time = late_time
+        self._calendar = calendar
         self._alerts = alerts
         self._options = options
         self._size_of = size_of
@@ -60,7 +60,7 @@ class LatenessReporter:
         late = [
             (day, decision)
             for day, decision in decisions
-            if day.is_unpublished and now >= due_at(day.storage_day, self._late_time)
+            if day.is_unpublished and self._calendar.is_late(day.storage_day, now)
         ]
         still_late = {day.storage_day.isoformat() for day, _ in late}
         looked_at = {day.storage_day.isoformat() for day, _ in decisions if not day.unreadable}
@@ -88,7 +88,7 @@ class LatenessReporter:
     def _alert(self, day: DayFacts, decision: Decision, kind: str) -> Alert:
         what = str(self._collection.on(day.storage_day))
         if kind == "LATE":
-            title = f"LATE: {what} is not published at {self._late_time:%H:%M} UTC"
+            title = f"LATE: {what} is not published at {self._calendar.late_time:%H:%M} UTC"
             text = f"{decision.reason}. {self._size_of(day.storage_day)}."
         else:
             title, text = f"No longer late: {what}", f"{decision.reason}."
@@ -109,7 +109,7 @@ class LatenessReporter:
         return dg.AssetObservation(
             asset_key=names.daily_records_key(self._collection),
             partition=day.storage_day.isoformat(),
-            description=f"LATE: not published at {self._late_time:%H:%M} UTC. {decision.reason}",
+            description=f"LATE: not published at {self._calendar.late_time:%H:%M} UTC. {decision.reason}",
             metadata={
                 "late": True,
                 "reason": decision.reason,

@@ -1,10 +1,8 @@
 """When a day is launched, waits, is done, or is left to a person: the truth table, and the two slices of time."""
 
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cdi_dagster.core.failures import FailureClass
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
@@ -16,8 +14,6 @@ from cdi_dagster.core.launch_decision import (
     Verdict,
     decide,
     launch_of,
-    schedule_owns,
-    sensor_owns,
 )
 
 DAY = date(2023, 3, 26)
@@ -109,28 +105,3 @@ def test_every_attempt_has_a_run_key_of_its_own():
         for n in range(3)
     ]
     assert keys == [f"{DAY}|f1|1", f"{DAY}|f1|2", f"{DAY}|f1|3"]
-
-
-@pytest.mark.parametrize(
-    ("at", "schedule", "sensor"),
-    [
-        ("09:29:59", False, False),
-        ("09:30:00", True, False),
-        ("09:30:59", True, False),
-        ("09:31:00", False, False),
-        ("09:31:59", False, False),
-        ("09:32:00", False, True),
-        ("23:59:59", False, True),
-    ],
-)
-def test_the_schedule_owns_the_first_minute_and_the_sensor_all_from_the_third(at, schedule, sensor):
-    now = datetime.combine(date(2023, 3, 27), time.fromisoformat(at), tzinfo=UTC)
-    assert schedule_owns(DAY, now, time(9, 30)) is schedule
-    assert sensor_owns(DAY, now, time(9, 30)) is sensor
-
-
-@given(seconds=st.integers(-200_000, 200_000))
-def test_no_moment_belongs_to_both(seconds):
-    now = datetime(2024, 3, 1, 9, 30, tzinfo=UTC) + timedelta(seconds=seconds)
-    day = date(2024, 2, 29)
-    assert not (schedule_owns(day, now, time(9, 30)) and sensor_owns(day, now, time(9, 30)))

@@ -1,0 +1,74 @@
+"""Reading what a decision goes by: the gate, the publication's mark, and the run records of each day.
+
+One look for schedule and sensor alike. "Could not read" becomes a fact of the day, and the day waits.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime
+
+import dagster as dg
+
+from cdi_dagster.core.collections import Collection, CollectionDay
+from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.launch_decision import DayFacts, PastRun, Publication
+from cdi_dagster.core.listing import listing_fingerprint
+from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.interfaces import CoalescerStatusSource
+from cdi_dagster.run_records import past_runs
+from cdi_dagster.storage.interface import StorageError
+from cdi_dagster.storage.roots import Roots
+
+
+def read_day_facts(
+    instance: dg.DagsterInstance,
+    collection: Collection,
+    storage_days: Sequence[date],
+    *,
+    coalescer_status: CoalescerStatusSource,
+    roots: Roots,
+) -> list[DayFacts]:
+    """Return the facts of each day, in the order given. One query of run records; one mark and one status a day."""
+    # Run records before marks: a run that ends in between is seen at work and its day waits; the other way round it
+    # would be seen ended, and its day unpublished.
+    runs = past_runs(instance, collection, storage_days)
+    return [
+        _facts(collection.on(storage_day), runs[storage_day], coalescer_status, roots) for storage_day in storage_days
+    ]
+
+
+def _facts(
+    day: CollectionDay,
+    runs: tuple[PastRun, ...],
+    coalescer_status: CoalescerStatusSource,
+    roots: Roots,
+) -> DayFacts:
+    publication, unreadable = None, None
+    try:
+        mark = published_mark(roots.published, day)
+        publication = _publication(mark) if mark else None
+    except (CdiError, StorageError, ValueError, KeyError) as error:
+        unreadable = f"what is published could not be read: {error}"
+    facts = DayFacts(
+        storage_day=day.storage_day,
+        coalescer=coalescer_status.status(day),
+        publication=publication,
+        runs=runs,
+        unreadable=unreadable,
+    )
+    if publication and facts.coalescer.is_open and not facts.coalescer.fingerprint and not facts.is_published_for:
+        # AWS Batch tells that the coalescer ran, not what it left.
+        try:
+            listing = roots.corporate.list(day.corporate_prefix)
+            return replace(facts, listing_fingerprint=listing_fingerprint(listing))
+        except StorageError as error:
+            return replace(facts, unreadable=f"the day could not be listed: {error}")
+    return facts
+
+
+def _publication(mark: Mapping[str, str]) -> Publication:
+    published_at = mark.get("published_at")
+    return Publication(
+        fingerprint=mark["fingerprint"],
+        published_at=datetime.fromisoformat(published_at).astimezone(UTC) if published_at else None,
+    )

@@ -1,0 +1,136 @@
+"""What Dagster's run records say about a storage day, and how a run is requested. The only module that reads them.
+
+Used by assets, schedules and sensors, so that they agree on which run is about which day.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+
+import dagster as dg
+
+from cdi_dagster import names
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.days import parse_day
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.launch_decision import Decision, PastRun, RunState
+
+LIVE_RUN_STATUSES = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+)
+_MOST_CHANGED = 50
+
+_STATES: Mapping[dg.DagsterRunStatus, RunState] = {
+    **dict.fromkeys(LIVE_RUN_STATUSES, RunState.LIVE),
+    dg.DagsterRunStatus.SUCCESS: RunState.SUCCEEDED,
+    dg.DagsterRunStatus.FAILURE: RunState.FAILED,
+    dg.DagsterRunStatus.CANCELED: RunState.CANCELED,
+}
+
+
+def assets_of_run(context: dg.AssetExecutionContext) -> frozenset[dg.AssetKey]:
+    """Return every asset that this run materialises: of a job all of it, else what was selected."""
+    return frozenset(context.job_def.asset_layer.executable_asset_keys)
+
+
+def require_only_run(context: dg.AssetExecutionContext, collection: Collection) -> None:
+    """Return where no older run of this collection and day is at work or in the queue.
+
+    Raises:
+        CdiError: DUPLICATE_RUN, naming the other run. The older of two always goes on, so one of them does.
+    """
+    records = context.instance.get_run_records(
+        dg.RunsFilter(tags={names.PARTITION_TAG: context.partition_key}, statuses=list(LIVE_RUN_STATUSES))
+    )
+    mine = next((record for record in records if record.dagster_run.run_id == context.run.run_id), None)
+    if mine is None:
+        return
+    for record in records:
+        older = (record.create_timestamp, record.storage_id) < (mine.create_timestamp, mine.storage_id)
+        if older and works_on(record.dagster_run, collection):
+            raise CdiError(
+                FailureClass.DUPLICATE_RUN,
+                f"Run {record.dagster_run.run_id} of {collection.id} for {context.partition_key} is "
+                f"{record.dagster_run.status.value.lower()} and came first.",
+                detail={"run_id": record.dagster_run.run_id},
+            )
+
+
+def works_on(run: dg.DagsterRun, collection: Collection) -> bool:
+    """Whether a run of any origin publishes a collection's daily records."""
+    if run.asset_selection:
+        return names.daily_records_key(collection) in run.asset_selection
+    return run.job_name == names.daily_job_name(collection)
+
+
+def touches(run: dg.DagsterRun, collection: Collection) -> bool:
+    """Whether a run of any origin is about one storage day of any of a collection's assets."""
+    if names.PARTITION_TAG not in run.tags:
+        return False
+    if run.asset_selection:
+        return not run.asset_selection.isdisjoint(names.keys_of(collection))
+    return run.job_name == names.daily_job_name(collection)
+
+
+def days_with_changed_input(instance: dg.DagsterInstance, collection: Collection, *, since: datetime) -> list[date]:
+    """Return the days whose input changed under a run of late, however old they are: the sensor mends backfills too."""
+    records = instance.get_run_records(
+        dg.RunsFilter(tags={names.FAILURE_CLASS_TAG: FailureClass.INPUT_CHANGED.value}, updated_after=since),
+        limit=_MOST_CHANGED,
+    )
+    runs = [record.dagster_run for record in records]
+    return sorted({parse_day(run.tags[names.PARTITION_TAG]) for run in runs if works_on(run, collection)})
+
+
+def past_runs(
+    instance: dg.DagsterInstance, collection: Collection, storage_days: Sequence[date]
+) -> Mapping[date, tuple[PastRun, ...]]:
+    """Return the runs that publish a collection's daily records, of any origin, oldest first, by storage day."""
+    days = {storage_day.isoformat(): storage_day for storage_day in storage_days}
+    found: dict[date, list[PastRun]] = defaultdict(list)
+    records = instance.get_run_records(
+        dg.RunsFilter(tags={names.PARTITION_TAG: list(days)}, statuses=list(_STATES)), ascending=True
+    )
+    for record in records:
+        run = record.dagster_run
+        if works_on(run, collection):
+            found[days[run.tags[names.PARTITION_TAG]]].append(_past_run(record))
+    return {storage_day: tuple(found[storage_day]) for storage_day in storage_days}
+
+
+def _past_run(record: dg.RunRecord) -> PastRun:
+    run = record.dagster_run
+    named = run.tags.get(names.FAILURE_CLASS_TAG)
+    return PastRun(
+        run_id=run.run_id,
+        state=_STATES[run.status],
+        launch=run.tags.get(names.LAUNCH_TAG),
+        failure_class=FailureClass(named) if named and named in FailureClass.__members__ else None,
+        ended_at=datetime.fromtimestamp(record.end_time, tz=UTC) if record.end_time else None,
+        by_person=_is_by_person(run),
+    )
+
+
+def _is_by_person(run: dg.DagsterRun) -> bool:
+    """A re-execution copies the tags of its parent; Dagster's own retry of a lost worker is one too."""
+    if names.RETRY_TAG in run.tags:
+        return False
+    return names.LAUNCHED_BY_TAG not in run.tags or run.parent_run_id is not None
+
+
+def run_request(storage_day: date, decision: Decision, *, launched_by: str) -> dg.RunRequest:
+    """Return the request that a LAUNCH decision stands for."""
+    return dg.RunRequest(
+        run_key=decision.run_key,
+        partition_key=storage_day.isoformat(),
+        tags={
+            names.LAUNCH_TAG: decision.launch or "",
+            names.ATTEMPT_TAG: str(decision.attempt),
+            names.LAUNCHED_BY_TAG: launched_by,
+            # This morning's day goes before the rest of a month that somebody backfills.
+            names.PRIORITY_TAG: "10",
+        },
+    )
