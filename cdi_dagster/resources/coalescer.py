@@ -49,5 +49,5 @@ def _shared_batch_source(
         lease_seconds=0,
         quiet_seconds=0,
         batch_queues=batch_queues,
-        batch_look_seconds=SHARED_LOOK_SECONDS,
+        batch_cache_seconds=SHARED_LOOK_SECONDS,
     )
