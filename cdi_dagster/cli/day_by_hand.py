@@ -143,8 +143,8 @@ def run_job(
     Raises:
         CdiError: LAUNCH_FAILED where nothing could be started.
     """
-    from cdi_dagster.local_spark.metastore import local_metastore_conf, turn_at_local_metastore
-    from cdi_dagster.local_spark.spark_process import run_spark_step, verdict
+    from cdi_dagster.local_spark.metastore import local_metastore_conf, local_metastore_lock
+    from cdi_dagster.local_spark.spark_process import run_spark_step, spark_failure
     from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
 
     settings = run.settings
@@ -156,7 +156,7 @@ def run_job(
         s3a_jars=settings.s3a_jars,
     )
     # Only the tables need the metastore, which takes one process at a time.
-    turn = turn_at_local_metastore(settings.metastore_path) if step == "publish_tables" else nullcontext()
+    turn = local_metastore_lock(settings.metastore_path) if step == "publish_tables" else nullcontext()
     failures: list[CdiError] = []
     with saying(f"Running {step}") as say, turn:
 
@@ -176,7 +176,7 @@ def run_job(
     # The file has its detail too; where it could not be written (a full disk), the log has class, cause and next step.
     left = _read(run, f"{run_prefix(run.day, run.correlation_id)}failure.json")
     failure = left or (failures[-1].to_json() if failures else None)
-    error = verdict(ended.exit_code, ended.log_tail, report, failure if ended.exit_code else None)
+    error = spark_failure(ended.exit_code, ended.log_tail, report, failure if ended.exit_code else None)
     if error:
         progress_console().print(f"Log: {escape(str(ended.log_path))}")
     return report, error

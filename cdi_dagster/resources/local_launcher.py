@@ -10,8 +10,8 @@ import dagster as dg
 from pydantic import Field
 
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
-from cdi_dagster.local_spark.metastore import local_metastore_conf, turn_at_local_metastore
-from cdi_dagster.local_spark.spark_process import SparkExit, run_spark_step, verdict
+from cdi_dagster.local_spark.metastore import local_metastore_conf, local_metastore_lock
+from cdi_dagster.local_spark.spark_process import SparkExit, run_spark_step, spark_failure
 from cdi_dagster.local_spark.spark_submit import DEFAULT_MASTER, SparkProcessConfig
 from cdi_dagster.step_messages import StepMessages
 
@@ -63,7 +63,7 @@ class LocalPySparkStepLauncher(dg.ConfigurableResource):
             )
         # The session reads to the end of the messages as it closes.
         messages.drain()
-        failure = verdict(ended.exit_code, ended.log_tail, messages.report, messages.failure)
+        failure = spark_failure(ended.exit_code, ended.log_tail, messages.report, messages.failure)
         if failure is not None:
             failure.detail.setdefault("log", str(ended.log_path))
             raise failure
@@ -76,7 +76,7 @@ class LocalPySparkStepLauncher(dg.ConfigurableResource):
 
     def _turn(self, step: SparkStep) -> AbstractContextManager[None]:
         """Wait for the metastore, which takes one process at a time, where the step uses it."""
-        return turn_at_local_metastore(Path(self.metastore_folder)) if step.name in _USES_METASTORE else nullcontext()
+        return local_metastore_lock(Path(self.metastore_folder)) if step.name in _USES_METASTORE else nullcontext()
 
 
 @contextmanager
