@@ -58,7 +58,7 @@ def deploy_command(folder: Path, root: str, as_json: bool) -> None:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--to") from error
     with saying(f"Uploading {folder.name}") as say:
-        uploaded = upload_bundle(folder, storage, say=say)
+        uploaded = upload_bundle(folder, storage, log=say)
     uri = storage.uri(folder.name)
     if as_json:
         print_json({"uri": uri, "uploaded": uploaded})
