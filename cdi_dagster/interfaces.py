@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.gate import CoalescerStatus
+from cdi_dagster.core.gate import CoalescerStatusSource as CoalescerStatusSource
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -75,13 +75,6 @@ class PySparkStepLauncher(Protocol):
         Raises:
             CdiError: with the class that the job reported, or LAUNCH_FAILED, CLUSTER_LOST, OUT_OF_MEMORY, JOB_FAILED.
         """
-
-
-class CoalescerStatusSource(Protocol):
-    """Knows what the coalescer is doing."""
-
-    def status(self, collection: Collection, storage_day: date) -> CoalescerStatus:
-        """Return the state with a reason. Never raises for trouble of its own: that is UNKNOWN, with the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,22 +5,15 @@ The one place that turns the choice into a source, for the Dagster resource and 
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import day_ends_at
-from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
+from cdi_dagster.core.gate import CoalescerState, CoalescerStatus, CoalescerStatusSource
 from cdi_dagster.storage.interface import Storage
 
 CoalescerSourceName = Literal["marker", "batch", "quiet"]
-
-
-class CoalescerSource(Protocol):
-    """Knows what the coalescer is doing; never raises for trouble of its own (that is UNKNOWN)."""
-
-    def status(self, collection: Collection, storage_day: date) -> CoalescerStatus:
-        """Return the state with its reason."""
 
 
 def utc_now() -> datetime:
@@ -38,7 +31,7 @@ def coalescer_source(
     batch_queues: Sequence[str] = QUEUES,
     batch_look_seconds: float = 0,
     clock: Callable[[], datetime] = utc_now,
-) -> CoalescerSource:
+) -> CoalescerStatusSource:
     """Return the source of that name; nothing is asked or imported before its first question.
 
     Args:
@@ -58,7 +51,7 @@ def coalescer_source(
 class _OnlyDaysThatAreOver:
     """Keeps the gate of a day closed while K2HB still writes to it, whatever has been coalesced so far."""
 
-    def __init__(self, source: CoalescerSource, clock: Callable[[], datetime]) -> None:
+    def __init__(self, source: CoalescerStatusSource, clock: Callable[[], datetime]) -> None:
         self._source = source
         self._clock = clock
 
@@ -82,7 +75,7 @@ def _source(
     batch_queues: Sequence[str],
     batch_look_seconds: float,
     clock: Callable[[], datetime],
-) -> CoalescerSource:
+) -> CoalescerStatusSource:
     match name:
         case "batch":
             from cdi_dagster.coalescer_status.batch_status import BatchCoalescerStatus

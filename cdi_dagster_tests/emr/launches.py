@@ -17,7 +17,7 @@ import dagster as dg
 import cdi_dagster
 from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.core.failures import CdiError
-from cdi_dagster.emr.launcher import EmrPySparkStepLauncher
+from cdi_dagster.emr.clusters.launcher import EmrPySparkStepLauncher
 from cdi_dagster.interfaces import LaunchEvidence, SparkStep
 from cdi_dagster_tests.emr import played_step
 from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator

@@ -76,7 +76,7 @@ def orchestrator(bench: Bench, tmp_path: Path) -> Iterator[Orchestrator]:
     made.instance.dispose()
 
 
-def test_a_killed_run_worker_is_followed_by_one_that_takes_its_cluster_up(orchestrator: Orchestrator) -> None:
+def test_a_killed_run_worker_is_followed_by_one_that_resumes_its_attempt(orchestrator: Orchestrator) -> None:
     bench = orchestrator.bench
     first = orchestrator.start()
     first_run = orchestrator.wait_for_word("one of two")
@@ -85,12 +85,12 @@ def test_a_killed_run_worker_is_followed_by_one_that_takes_its_cluster_up(orches
     [cluster] = bench.emr.live()
 
     second = orchestrator.start(parent=first_run)
-    second_run = orchestrator.wait_for_word("taking up its attempt 1")
+    second_run = orchestrator.wait_for_word("resuming its attempt 1")
     assert second_run != first_run
     orchestrator.go.touch()
     assert second.wait(timeout=60) == 0
     said = orchestrator.said(second_run)
-    # `cdi clusters` goes by this tag: a cluster that was taken up is no orphan.
+    # `cdi clusters` goes by this tag: a cluster that was resumed is no orphan.
     assert {"Key": "cdi:run_id", "Value": second_run} in cluster.request["Tags"]
     assert list(bench.emr.clusters) == [cluster.cluster_id]
     assert bench.emr.calls["RunJobFlow"] == 1
@@ -128,17 +128,17 @@ def test_a_cancelled_run_ends_its_cluster(orchestrator: Orchestrator) -> None:
     assert any("was cancelled" in line for line in orchestrator.said(run_id))
 
 
-def test_a_stopped_orchestrator_leaves_the_cluster_at_work_for_the_next(orchestrator: Orchestrator) -> None:
+def test_a_stopped_orchestrator_leaves_the_cluster_running_for_the_next(orchestrator: Orchestrator) -> None:
     process = orchestrator.start()
     run_id = orchestrator.wait_for_word("one of two")
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=60)
     time.sleep(0.3)
     [cluster] = orchestrator.bench.emr.live()
-    assert any("left at work" in line for line in orchestrator.said(run_id))
+    assert any("left running" in line for line in orchestrator.said(run_id))
 
     second = orchestrator.start(parent=run_id)
-    orchestrator.wait_for_word("taking up its attempt 1")
+    orchestrator.wait_for_word("resuming its attempt 1")
     orchestrator.go.touch()
     assert second.wait(timeout=60) == 0
     assert list(orchestrator.bench.emr.clusters) == [cluster.cluster_id]
@@ -149,12 +149,12 @@ def test_a_worker_killed_before_it_heard_emrs_answer_finds_the_cluster_by_name(o
     bench.emr.start_seconds = 1.0
     bench.emr.faults.lose_answer.append("RunJobFlow")
     first = orchestrator.start()
-    first_run = orchestrator.wait_for_word("EMR's answer was lost")
+    first_run = orchestrator.wait_for_word("EMR's response was lost")
     first.kill()
     first.wait()
 
     second = orchestrator.start(parent=first_run)
-    orchestrator.wait_for_word("the request had been taken")
+    orchestrator.wait_for_word("the request had been accepted")
     orchestrator.go.touch()
     assert second.wait(timeout=60) == 0
     assert len(bench.emr.clusters) == 1

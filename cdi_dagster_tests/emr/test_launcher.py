@@ -128,7 +128,7 @@ def test_a_bug_in_the_job_stops_with_the_last_lines_scrubbed(bench: Bench) -> No
     assert "ZeroDivisionError: division by zero" in launched.failure.cause
     assert "ZeroDivisionError" in launched.failure.detail["last_log_lines"]
     assert key not in str(launched.failure.to_json()) + launched.text
-    assert launched.failure.detail["no_other_attempt"] == "JOB is not mended by another attempt"
+    assert launched.failure.detail["no_other_attempt"] == "another attempt does not fix JOB"
 
 
 def test_a_refused_request_stops_and_repeats_emrs_words(bench: Bench) -> None:
@@ -154,7 +154,7 @@ def test_throttling_is_waited_out(bench: Bench, operation: str) -> None:
 
 
 @pytest.mark.parametrize("unlisted", [0, 2])
-def test_a_lost_answer_is_looked_up_and_not_asked_again(bench: Bench, unlisted: int) -> None:
+def test_a_lost_response_is_looked_up_and_not_requested_again(bench: Bench, unlisted: int) -> None:
     bench.emr.page_size = 1
     bench.emr.faults.lose_answer.append("RunJobFlow")
     bench.emr.faults.unlisted = unlisted
@@ -162,7 +162,7 @@ def test_a_lost_answer_is_looked_up_and_not_asked_again(bench: Bench, unlisted: 
     assert launched.attempts == [("small", "SUCCEEDED")]
     assert len(bench.emr.clusters) == 1
     assert bench.emr.calls["RunJobFlow"] == 1
-    assert "the request had been taken" in launched.text
+    assert "the request had been accepted" in launched.text
 
 
 def test_a_cluster_that_emr_lists_only_after_a_second_was_asked_for_is_kept_alone(bench: Bench) -> None:

@@ -7,7 +7,8 @@ import dagster as dg
 import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.emr.api import EmrApi, UnreachableError
+from cdi_dagster.emr.backend import UnreachableError
+from cdi_dagster.emr.clusters.api import EmrApi
 from cdi_dagster.emr.messages import StorageMessageReader
 from cdi_dagster_tests.emr.cluster import ClusterFaults
 from cdi_dagster_tests.emr.launches import Bench, QuickLauncher
@@ -71,7 +72,7 @@ def test_a_cluster_at_work_on_an_input_that_was_pinned_anew_is_ended_first(bench
     assert old.reason_code == "USER_REQUEST"
     assert old.ended_at is not None
     assert old.ended_at < new.created_at
-    assert any("works on an input that is not asked for any more" in line for line in said)
+    assert any("works on an input that is no longer requested" in line for line in said)
 
 
 def test_a_restart_does_not_give_a_launch_its_budgets_back(bench: Bench) -> None:
@@ -117,7 +118,7 @@ def test_an_emr_that_cannot_be_asked_fails_the_run_and_leaves_the_cluster_to_the
         step = bench.step(("progress:at work", "report"), correlation_id=context.run.run_id)
         look = EmrApi.look
         monkeypatch.setattr(EmrApi, "look", _nobody_answers)
-        with pytest.raises(CdiError, match="could not be seen") as caught:
+        with pytest.raises(CdiError, match="could not be read") as caught:
             QuickLauncher(**bench.config(blind_seconds=0.3)).launch(context, step)
         monkeypatch.setattr(EmrApi, "look", look)
         assert caught.value.failure_class is FailureClass.CLUSTER_LOST

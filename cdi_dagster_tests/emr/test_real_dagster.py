@@ -124,7 +124,7 @@ def test_terminating_a_run_ends_its_cluster_and_a_killed_worker_leaves_it_to_the
     # Its lease of the day runs out in a minute, which the test does not wait for.
     operator.published.delete([ingestion_lease_key(EQUALITY, next_day)])
     after = operator.click(next_day)
-    operator.wait_for_word(after, "taking up its attempt 1")
+    operator.wait_for_word(after, "resuming its attempt 1")
     operator.bench.let_clusters_go()
     assert operator.wait_for_end(after) == "SUCCESS"
     mark = published_mark(operator.published, EQUALITY, next_day)
