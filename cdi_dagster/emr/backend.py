@@ -16,7 +16,7 @@ from cdi_dagster.interfaces import SparkStep
 
 
 class RefusedError(Exception):
-    """The request was refused: nothing was started, and sending it again gives the same answer."""
+    """The request was refused: nothing was started, and sending it again gives the same response."""
 
 
 class NoCapacityError(RefusedError):
@@ -47,21 +47,21 @@ class JobState(StrEnum):
     COMPLETED = "COMPLETED"
     """The job ended with exit code 0."""
     FAILED = "FAILED"
-    """The job ended with an error of its own: its log says which."""
+    """The job ended with an error of its own: its log shows which."""
     LOST = "LOST"
     """The job can no longer end well, for a reason that is not its own: `JobStatus.lost_by`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus:
-    """One look at a job.
+    """What was observed of a job.
 
     Attributes:
         state: how far it is.
         where: what it runs on, at the start of a sentence ("Cluster j-1").
         native_state: the backend's own name for the state, for the log.
         lost_by: of a LOST one, what that is for the next attempt.
-        reason: the backend's words for a FAILED or LOST one.
+        reason: the backend's own reason for a FAILED or LOST one.
         job_id: the job's id, once it has one.
         ready_at: since when it could run (epoch seconds), as far as is known; None while it could not.
         is_billed: whether it is known to cost money of its own.

@@ -18,7 +18,7 @@ class AttemptOutcome(StrEnum):
     REPLACED = "REPLACED"
     """Ended because other work was requested in the meantime (the day was pinned again)."""
     REJECTED = "REJECTED"
-    """The request was refused or not valid: another attempt gets the same answer."""
+    """The request was refused or not valid: another attempt gets the same response."""
     NO_CAPACITY = "NO_CAPACITY"
     """Capacity, a quota, or nothing started in time: another choice of instances may work."""
     INTERNAL = "INTERNAL"
@@ -101,7 +101,7 @@ class NextAttempt:
 
 @dataclass(frozen=True, kw_only=True)
 class GiveUp:
-    """Nothing more is tried; the sentence says why."""
+    """Nothing more is tried; with the reason."""
 
     why: str
 

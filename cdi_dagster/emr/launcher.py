@@ -36,7 +36,7 @@ class BackendStepLauncher(dg.ConfigurableResource):
         description="Have the job send what it writes to stdout and stderr, so that the run page shows it live.",
     )
     poll_interval_seconds: float = Field(
-        default=20, gt=0, description="Seconds between looks. EMR throttles DescribeCluster for the whole account."
+        default=20, gt=0, description="Seconds between polls. EMR throttles DescribeCluster for the whole account."
     )
     start_deadline_seconds: float = Field(
         default=1200,

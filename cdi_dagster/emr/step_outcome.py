@@ -1,4 +1,4 @@
-"""What a look at a job means, as a truth table: it goes on, or the attempt has ended, and how. Pure.
+"""What the status of a job means, as a truth table: it goes on, or the attempt has ended, and how. Pure.
 
 Success is a job that COMPLETED *and* whose closing report arrived and adds up. What the launcher does after any other
 end is decided in `launch_plan`.
@@ -49,8 +49,8 @@ def judge(status: JobStatus, messages: JobMessages, log_tail: Sequence[str] = ()
     """Return how an attempt ended; None while it goes on.
 
     Args:
-        status: the look.
-        messages: read after the look, so that what the job reported before it ended is in them.
+        status: as observed.
+        messages: read after the status, so that what the job reported before it ended is in them.
         log_tail: last lines of its log, once they are known.
     """
     match status.state:

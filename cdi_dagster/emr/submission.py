@@ -71,7 +71,7 @@ def find_submitted(context: LaunchContext, attempt: AttemptEntry) -> AttemptEntr
     Of several, which a lost response may lead to, the oldest is kept and the others are ended.
 
     Raises:
-        UnreachableError: the last look failed, so nobody knows.
+        UnreachableError: the last query failed, so it is not known.
     """
     for number in range(_LOOK_UPS):
         if number:
@@ -91,7 +91,7 @@ def find_submitted(context: LaunchContext, attempt: AttemptEntry) -> AttemptEntr
 
 
 def end_attempt(context: LaunchContext, attempt: AttemptEntry, *, succeeded: bool) -> bool:
-    """Request the end of what was started, and look until it is known to be ending; return whether it is.
+    """Request the end of what was started, and poll until it is known to be ending; return whether it is.
 
     Where the job succeeded, what it ran on gets a moment to end by itself.
     """

@@ -116,11 +116,11 @@ def test_an_emr_that_cannot_be_asked_fails_the_run_and_leaves_the_cluster_to_the
 ) -> None:
     def blind_then_seeing(context: dg.OpExecutionContext) -> None:
         step = bench.step(("progress:at work", "report"), correlation_id=context.run.run_id)
-        look = EmrApi.look
-        monkeypatch.setattr(EmrApi, "look", _nobody_answers)
+        observe = EmrApi.observe
+        monkeypatch.setattr(EmrApi, "observe", _no_response)
         with pytest.raises(CdiError, match="could not be read") as caught:
             QuickLauncher(**bench.config(blind_seconds=0.3)).launch(context, step)
-        monkeypatch.setattr(EmrApi, "look", look)
+        monkeypatch.setattr(EmrApi, "observe", observe)
         assert caught.value.failure_class is FailureClass.CLUSTER_LOST
         assert "re-execute" in caught.value.next_step.lower()
         QuickLauncher(**bench.config()).launch(context, step)
@@ -130,8 +130,8 @@ def test_an_emr_that_cannot_be_asked_fails_the_run_and_leaves_the_cluster_to_the
     assert "at work" in said
 
 
-def _nobody_answers(*_: object) -> None:
-    raise UnreachableError("no answer")
+def _no_response(*_: object) -> None:
+    raise UnreachableError("no response")
 
 
 def test_every_waiting_chunk_is_read_at_once_and_damage_costs_one_message_only() -> None:

@@ -49,7 +49,7 @@ LIVE_STATES = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING")
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterView:
-    """One look at a cluster and our step on it. Times are epoch seconds."""
+    """A cluster and our step on it, as observed. Times are epoch seconds."""
 
     cluster_id: str
     state: str
@@ -96,7 +96,7 @@ class EmrApi:
         return str(self._queries.meta.region_name)
 
     def console_link(self, cluster_id: str) -> str:
-        """Return where a person looks at a cluster."""
+        """Return the page of a cluster in the AWS console."""
         return (
             f"https://{self.region}.console.aws.amazon.com/emr/home?region={self.region}#/clusterDetails/{cluster_id}"
         )
@@ -135,7 +135,7 @@ class EmrApi:
         rows = _query(lambda: list(self._pages("list_steps", "Steps", ClusterId=cluster_id)))
         return next((str(row["Id"]) for row in rows if row["Name"] == name), None)
 
-    def look(self, cluster_id: str, step_name: str) -> ClusterView:
+    def observe(self, cluster_id: str, step_name: str) -> ClusterView:
         """Return how a cluster and its step of this name are. Raises UnreachableError."""
         cluster = _query(lambda: self._queries.describe_cluster(ClusterId=cluster_id))["Cluster"]
         steps = _query(lambda: list(self._pages("list_steps", "Steps", ClusterId=cluster_id)))
@@ -208,12 +208,12 @@ def _run_job_flow_shape() -> Any:
 
 
 def is_about_capacity(message: str) -> bool:
-    """Whether EMR's words are about capacity or a quota, so that other instances may do."""
+    """Whether a message of EMR is about capacity or a quota, so that other instances may do."""
     return _CAPACITY.search(message) is not None
 
 
 def refusal(message: str) -> RefusedError:
-    """Return the error of a request that EMR refused in these words."""
+    """Return the error of a request that EMR refused with this message."""
     return NoCapacityError(message) if is_about_capacity(message) else RefusedError(message)
 
 

@@ -96,7 +96,7 @@ class EmrClusters:
 
     def observe(self, attempt: AttemptEntry) -> JobStatus:
         """Return how the cluster and the step are now."""
-        view = self._api.look(str(attempt.compute_id), attempt.name)
+        view = self._api.observe(str(attempt.compute_id), attempt.name)
         return job_status(
             view, is_own_cluster=self._existing_cluster_id is None, ready_at=attempt.ready_at, now=self._clock()
         )
@@ -144,15 +144,15 @@ class EmrClusters:
 
 
 def job_status(view: ClusterView, *, is_own_cluster: bool, ready_at: float | None, now: float) -> JobStatus:
-    """Translate one look at a cluster and our step on it. Pure.
+    """Translate what was observed of a cluster and our step on it. Pure.
 
     A step that ended decides first, whatever the cluster does by then: a cluster terminates itself after its last
     step, and for a moment reports the end of the cluster as its own reason.
 
     Args:
-        view: the look.
+        view: as observed.
         is_own_cluster: whether the cluster was started, and so is ended, by us.
-        ready_at: when the cluster was ready for steps, where an earlier look has shown it.
+        ready_at: when the cluster was ready for steps, where an earlier poll has shown it.
         now: epoch seconds.
     """
     is_up = view.state in ("RUNNING", "WAITING") or view.step_state == "RUNNING"

@@ -69,7 +69,7 @@ class ProfileTemplate(_Strict):
                 )
             if not fleet.get("TargetOnDemandCapacity") and not fleet.get("TargetSpotCapacity"):
                 raise ValueError(
-                    f"profile {self.name}: the {kind} fleet asks for nothing: set TargetOnDemandCapacity or "
+                    f"profile {self.name}: the {kind} fleet requests nothing: set TargetOnDemandCapacity or "
                     "TargetSpotCapacity"
                 )
         return self
