@@ -28,7 +28,7 @@ def launch_attempt(attempt: AttemptEntry, backend: Backend) -> LaunchAttempt:
         "cluster_id": attempt.compute_id,
         "cluster_name": attempt.name,
         "profile": attempt.profile,
-        "kind": attempt.outcome,
+        "kind": str(attempt.outcome),
         "estimated_instance_hours": details.instance_hours,
         "estimated_cost_usd": details.cost_usd,
         "log": details.log_location,

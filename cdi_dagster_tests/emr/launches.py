@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -34,6 +34,22 @@ class QuickLauncher(EmrPySparkStepLauncher):
     def sleep(self, seconds: float) -> None:
         WAITS.append(seconds)
         time.sleep(min(seconds, 0.15))
+
+
+def in_a_run(work: Callable[[dg.OpExecutionContext], Any]) -> list[str]:
+    """Do something in a Dagster run; return the lines of its page."""
+
+    @dg.op
+    def only(context: dg.OpExecutionContext) -> None:
+        work(context)
+
+    @dg.job(executor_def=dg.in_process_executor)
+    def job() -> None:
+        only()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(instance=instance)
+        return [entry.user_message for entry in instance.all_logs(result.run_id)]
 
 
 @dataclass

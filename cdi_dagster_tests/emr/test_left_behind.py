@@ -1,8 +1,5 @@
 """What a launch leaves when it ends in an unusual way, and what the next one makes of it."""
 
-from collections.abc import Callable
-from typing import Any
-
 import dagster as dg
 import pytest
 
@@ -11,27 +8,11 @@ from cdi_dagster.emr.backend import UnreachableError
 from cdi_dagster.emr.clusters.api import EmrApi
 from cdi_dagster.emr.messages import StorageMessageReader
 from cdi_dagster_tests.emr.cluster import ClusterFaults
-from cdi_dagster_tests.emr.launches import Bench, QuickLauncher
+from cdi_dagster_tests.emr.launches import Bench, QuickLauncher, in_a_run
 from cdi_dagster_tests.s3_server import new_s3_storage
 
 HELD = ("progress:at work", "wait:/nowhere")
 OK = ("report",)
-
-
-def in_a_run(work: Callable[[dg.OpExecutionContext], Any]) -> list[str]:
-    """Do something in a Dagster run; return the lines of its page."""
-
-    @dg.op
-    def only(context: dg.OpExecutionContext) -> None:
-        work(context)
-
-    @dg.job(executor_def=dg.in_process_executor)
-    def job() -> None:
-        only()
-
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = job.execute_in_process(instance=instance)
-        return [entry.user_message for entry in instance.all_logs(result.run_id)]
 
 
 class Stopped(QuickLauncher):
