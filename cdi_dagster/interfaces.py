@@ -1,4 +1,4 @@
-"""What assets, checks, schedules and sensors may ask of the outside world: Protocols and the values they pass.
+"""What assets, checks, schedules and sensors need of the outside world: Protocols and the values they pass.
 
 No adapter is imported here, and nothing of AWS or Spark; of Dagster only types, so that `cdi` need not load it.
 """
@@ -117,7 +117,7 @@ class StatusTable(Protocol):
 
 
 class AlertSink(Protocol):
-    """Tells a person."""
+    """Notifies a person."""
 
     def send(self, alert: Alert) -> None:
         """Send the alert; raises where it could not be sent, so that it is sent again later."""

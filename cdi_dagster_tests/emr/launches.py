@@ -24,7 +24,7 @@ from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator
 
 DAY = date(2023, 3, 26)
 WAITS: list[float] = []
-"""What launchers of this process were told to wait."""
+"""How long launchers of this process waited, in seconds."""
 Play = Sequence[str]
 
 
@@ -57,7 +57,7 @@ class Launched:
     """What came of one launch, as an operator sees it."""
 
     run_id: str
-    said: list[str] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
     evidence: LaunchEvidence | None = None
     failure: CdiError | None = None
 
@@ -72,7 +72,7 @@ class Launched:
     @property
     def text(self) -> str:
         """The whole run page."""
-        return "\n".join(self.said)
+        return "\n".join(self.logged)
 
 
 @dataclass
@@ -218,9 +218,9 @@ class Bench:
                 instance=instance,
                 raise_on_error=False,
             )
-            said = [entry.user_message for entry in instance.all_logs(result.run_id)]
-        print("\n".join(said), file=sys.stderr)
-        return Launched(run_id=result.run_id, said=said, **launched)
+            logged = [entry.user_message for entry in instance.all_logs(result.run_id)]
+        print("\n".join(logged), file=sys.stderr)
+        return Launched(run_id=result.run_id, logged=logged, **launched)
 
     def waits(self) -> list[float]:
         """The waits that were not for a poll."""

@@ -80,7 +80,7 @@ def test_nothing_is_ended_without_a_yes(bench: Bench, instance: dg.DagsterInstan
     end_all(bench)
 
 
-def test_without_dagster_nobody_can_say_what_is_an_orphan(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_dagster_no_cluster_is_known_to_be_an_orphan(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     cluster_id = cluster_of(bench, "4711")
     assert standings(clusters("--json")) == {cluster_id: "unknown"}
@@ -90,7 +90,7 @@ def test_without_dagster_nobody_can_say_what_is_an_orphan(bench: Bench, monkeypa
     end_all(bench)
 
 
-def test_no_cluster_is_said_plainly(bench: Bench) -> None:
+def test_no_cluster_is_reported_plainly(bench: Bench) -> None:
     assert "No cluster of ours is running." in clusters().output
 
 

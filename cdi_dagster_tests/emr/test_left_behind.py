@@ -48,12 +48,12 @@ def test_a_cluster_at_work_on_an_input_that_was_pinned_anew_is_ended_first(bench
         evidence = QuickLauncher(**bench.config()).launch(context, after)
         assert [attempt.detail["kind"] for attempt in evidence.attempts] == ["SUCCEEDED"]
 
-    said = in_a_run(stopped_then_pinned_anew)
+    logged = in_a_run(stopped_then_pinned_anew)
     old, new = bench.emr.clusters.values()
     assert old.reason_code == "USER_REQUEST"
     assert old.ended_at is not None
     assert old.ended_at < new.created_at
-    assert any("works on an input that is no longer requested" in line for line in said)
+    assert any("works on an input that is no longer requested" in line for line in logged)
 
 
 def test_a_restart_does_not_give_a_launch_its_budgets_back(bench: Bench) -> None:
@@ -78,9 +78,9 @@ def test_a_launch_that_succeeded_is_not_made_again_in_its_own_run(bench: Bench) 
         first, second = (QuickLauncher(**bench.config()).launch(context, step) for _ in range(2))
         assert first == second
 
-    said = in_a_run(twice)
+    logged = in_a_run(twice)
     assert len(bench.emr.clusters) == 1
-    assert any("had succeeded already" in line for line in said)
+    assert any("had succeeded already" in line for line in logged)
 
 
 def test_a_defect_of_our_own_still_ends_the_cluster(bench: Bench) -> None:
@@ -92,7 +92,7 @@ def test_a_defect_of_our_own_still_ends_the_cluster(bench: Bench) -> None:
     bench.emr.wait(lambda: bench.emr.live() == [])
 
 
-def test_an_emr_that_cannot_be_asked_fails_the_run_and_leaves_the_cluster_to_the_next(
+def test_an_emr_that_does_not_respond_fails_the_run_and_leaves_the_cluster_to_the_next(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def blind_then_seeing(context: dg.OpExecutionContext) -> None:
@@ -106,9 +106,9 @@ def test_an_emr_that_cannot_be_asked_fails_the_run_and_leaves_the_cluster_to_the
         assert "re-execute" in caught.value.next_step.lower()
         QuickLauncher(**bench.config()).launch(context, step)
 
-    said = in_a_run(blind_then_seeing)
+    logged = in_a_run(blind_then_seeing)
     assert len(bench.emr.clusters) == 1
-    assert "at work" in said
+    assert "at work" in logged
 
 
 def _no_response(*_: object) -> None:
