@@ -125,8 +125,8 @@ def _step_launcher(settings: Settings) -> dg.ConfigurableResource:
 
 def _emr_launcher(settings: Settings) -> dg.ConfigurableResource:
     # Imported here: boto3 takes half a second, and a laptop does not need it.
-    from cdi_dagster.emr.check import template_problems
-    from cdi_dagster.emr.launcher import EmrPySparkStepLauncher
+    from cdi_dagster.emr.clusters.launcher import EmrPySparkStepLauncher
+    from cdi_dagster.emr.clusters.request import template_problems
 
     # A template that cannot be used shall fail the deploy, not the first morning after it.
     problems = template_problems(settings.emr_template, environment=settings.emr_environment)

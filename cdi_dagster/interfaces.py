@@ -1,4 +1,4 @@
-"""What assets, checks, schedules and sensors may ask of the outside world: Protocols and the values they pass.
+"""What assets, checks, schedules and sensors need of the outside world: Protocols and the values they pass.
 
 No adapter is imported here, and nothing of AWS or Spark; of Dagster only types, so that `cdi` need not load it.
 """
@@ -9,8 +9,8 @@ from datetime import date
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cdi_dagster.core.alert import Alert
-from cdi_dagster.core.collections import Collection, CollectionDay
-from cdi_dagster.core.gate import CoalescerStatus
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.gate import CoalescerStatusSource as CoalescerStatusSource
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -77,13 +77,6 @@ class PySparkStepLauncher(Protocol):
         """
 
 
-class CoalescerStatusSource(Protocol):
-    """Knows what the coalescer is doing."""
-
-    def status(self, day: CollectionDay) -> CoalescerStatus:
-        """Return the state with a reason. Never raises for trouble of its own: that is UNKNOWN, with the reason."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class StatusRow:
     """One row of the `data_pipeline_metadata` table, which downstream products read.
@@ -124,7 +117,7 @@ class StatusTable(Protocol):
 
 
 class AlertSink(Protocol):
-    """Tells a person."""
+    """Notifies a person."""
 
     def send(self, alert: Alert) -> None:
         """Send the alert; raises where it could not be sent, so that it is sent again later."""

@@ -1,6 +1,6 @@
 """The coalescer's status as our own coalescer's marker tells it.
 
-One of the sources that can stand behind the gate (`interfaces.CoalescerStatusSource`); plain functions
+One of the sources that can stand behind the gate (`core.gate.CoalescerStatusSource`); plain functions
 without Dagster. The verdict is `verdict`, pure; `MarkerCoalescerStatus` reads what it needs. Only reads.
 """
 

@@ -15,12 +15,12 @@ from cdi_dagster.interfaces import SparkStep
 from cdi_dagster_tests.emr.launches import QuickLauncher
 
 
-class AskedStep(dg.Config):
+class RequestedStep(dg.Config):
     arguments: list[str]
 
 
 @dg.op
-def launch_step(context: dg.OpExecutionContext, config: AskedStep, step_launcher: QuickLauncher) -> None:
+def launch_step(context: dg.OpExecutionContext, config: RequestedStep, step_launcher: QuickLauncher) -> None:
     evidence = step_launcher.launch(
         context,
         SparkStep(
@@ -49,13 +49,13 @@ def run_config(launcher: dict[str, Any], arguments: list[str]) -> dict[str, Any]
 
 def main(config: str, parent: str | None = None) -> int:
     setup_interrupt_handlers()
-    asked = json.loads(config)
+    requested = json.loads(config)
     with dg.DagsterInstance.get() as instance:
         options = dg.ReexecutionOptions(parent_run_id=parent) if parent else None
         result = dg.execute_job(
             dg.reconstructable(step_job),
             instance=instance,
-            run_config=run_config(asked["launcher"], asked["arguments"]) if options is None else None,
+            run_config=run_config(requested["launcher"], requested["arguments"]) if options is None else None,
             reexecution_options=options,
             raise_on_error=False,
         )

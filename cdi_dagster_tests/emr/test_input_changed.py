@@ -1,4 +1,4 @@
-"""The first of the known failures, on EMR: the coalescer comes back under a cluster, and the day heals itself.
+"""The first of the known failures, on EMR: the coalescer comes back under a cluster, and the day recovers by itself.
 
 Real: coalescer, gate, pin, sensor, launcher, the Spark job, publication, checks. Emulated: EMR, S3 and DynamoDB.
 """
@@ -72,7 +72,7 @@ class Day:
         return requests, data.skip_message or ""
 
     def run_as(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
-        """Run what the sensor asked for, up to the published records."""
+        """Run what the sensor requested, up to the published records."""
         return self.definitions.resolve_job_def(f"{AUDIT.asset_name}_daily").execute_in_process(
             partition_key=request.partition_key,
             instance=self.instance,

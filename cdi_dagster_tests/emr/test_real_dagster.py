@@ -44,23 +44,23 @@ class Operator:
     def terminate(self, run_id: str) -> None:
         query = "mutation($id: String!) { terminateRun(runId: $id) { __typename } }"
         body = json.dumps({"query": query, "variables": {"id": run_id}}).encode()
-        asked = urllib.request.Request(
+        requested = urllib.request.Request(
             f"{self._webserver.url}/graphql", data=body, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(asked, timeout=30) as answer:
+        with urllib.request.urlopen(requested, timeout=30) as answer:
             assert json.load(answer)["data"]["terminateRun"]["__typename"] == "TerminateRunSuccess"
 
     def kill_worker(self, run_id: str) -> None:
         [pid] = [
-            int(found[1]) for line in self.said(run_id) if (found := re.search(r"in process \(pid: (\d+)\)", line))
+            int(found[1]) for line in self.logged(run_id) if (found := re.search(r"in process \(pid: (\d+)\)", line))
         ][:1]
         os.kill(pid, signal.SIGKILL)
 
-    def said(self, run_id: str) -> list[str]:
+    def logged(self, run_id: str) -> list[str]:
         return [entry.user_message for entry in self._instance.all_logs(run_id)]
 
-    def wait_for_word(self, run_id: str, word: str) -> None:
-        self.bench.emr.wait(lambda: any(word in line for line in self.said(run_id)), seconds=90)
+    def wait_for_line(self, run_id: str, word: str) -> None:
+        self.bench.emr.wait(lambda: any(word in line for line in self.logged(run_id)), seconds=90)
 
     def wait_for_end(self, run_id: str) -> str:
         def run() -> dg.DagsterRun:
@@ -107,7 +107,7 @@ def test_terminating_a_run_ends_its_cluster_and_a_killed_worker_leaves_it_to_the
     emr = operator.bench.emr
     operator.bench.hold_clusters()
     ended = operator.click(DAY)
-    operator.wait_for_word(ended, "is BOOTSTRAPPING")
+    operator.wait_for_line(ended, "is BOOTSTRAPPING")
     operator.terminate(ended)
     assert operator.wait_for_end(ended) == "CANCELED"
     [cluster] = emr.clusters.values()
@@ -116,7 +116,7 @@ def test_terminating_a_run_ends_its_cluster_and_a_killed_worker_leaves_it_to_the
 
     next_day = DAY + timedelta(days=1)
     lost = operator.click(next_day)
-    operator.wait_for_word(lost, "is BOOTSTRAPPING")
+    operator.wait_for_line(lost, "is BOOTSTRAPPING")
     operator.kill_worker(lost)
     # Run monitoring notices it; until then the day has a live run, and another would stop as its duplicate.
     assert operator.wait_for_end(lost) == "FAILURE"
@@ -124,7 +124,7 @@ def test_terminating_a_run_ends_its_cluster_and_a_killed_worker_leaves_it_to_the
     # Its lease of the day runs out in a minute, which the test does not wait for.
     operator.published.delete([ingestion_lease_key(EQUALITY.on(next_day))])
     after = operator.click(next_day)
-    operator.wait_for_word(after, "taking up its attempt 1")
+    operator.wait_for_line(after, "resuming its attempt 1")
     operator.bench.let_clusters_go()
     assert operator.wait_for_end(after) == "SUCCESS"
     mark = published_mark(operator.published, EQUALITY.on(next_day))

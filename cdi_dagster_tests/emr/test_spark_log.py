@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cdi_dagster.emr.template import JAVA_OPTIONS
+from cdi_dagster.emr.clusters.template import JAVA_OPTIONS
 from cdi_dagster_tests.emr import quoting_step
 from cdi_dagster_tests.emr.launches import Bench
 

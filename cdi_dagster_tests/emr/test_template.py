@@ -1,4 +1,4 @@
-"""The cluster template: what is shipped can be used, and what cannot be used says how to mend it."""
+"""The cluster template: what is shipped can be used, and what cannot be used comes with its fix."""
 
 from datetime import date
 from pathlib import Path
@@ -9,9 +9,8 @@ import yaml
 
 import cdi_dagster
 from cdi_dagster.core.collections import REGISTRY
-from cdi_dagster.emr.check import template_problems
-from cdi_dagster.emr.request import estimated_cost, instances_by_type, step_request
-from cdi_dagster.emr.template import JAVA_OPTIONS, TemplateError, load_template
+from cdi_dagster.emr.clusters.request import estimated_cost, instances_by_type, step_request, template_problems
+from cdi_dagster.emr.clusters.template import JAVA_OPTIONS, TemplateError, load_template
 from cdi_dagster.interfaces import SparkStep
 
 SHIPPED = Path(cdi_dagster.__file__).parents[1] / "deploy" / "emr" / "cluster.yaml"
@@ -85,7 +84,7 @@ def test_an_environment_that_is_not_there_is_named_with_those_that_are(tmp_path:
         ({"profiles": []}, "profiles: list should have at least 1 item"),
     ],
 )
-def test_what_cannot_be_used_says_how_to_mend_it(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+def test_what_cannot_be_used_comes_with_its_fix(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
     assert expected in problems_of(write(tmp_path, **changes))
 
 

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from cdi_dagster.emr.api import OurCluster
-from cdi_dagster.emr.request import PRODUCT, TAG_COLLECTION, TAG_PRODUCT, TAG_RUN_ID, TAG_STORAGE_DAY
+from cdi_dagster.emr.clusters.api import OurCluster
+from cdi_dagster.emr.clusters.request import PRODUCT, TAG_COLLECTION, TAG_PRODUCT, TAG_RUN_ID, TAG_STORAGE_DAY
 
 
-class RunState(StrEnum):
+class RunLiveness(StrEnum):
     """What Dagster knows of the run that a cluster belongs to, and of that run's retries."""
 
     LIVE = "live"
     ENDED = "ended"
     UNKNOWN = "unknown"
     """Not in this Dagster: another installation's, perhaps, or deleted."""
-    NOT_ASKED = "not asked"
+    NOT_LOOKED_UP = "not looked up"
 
 
 class Standing(StrEnum):
@@ -24,7 +24,7 @@ class Standing(StrEnum):
 
     FOLLOWED = "followed"
     ORPHAN = "orphan"
-    TOO_YOUNG = "too young to say"
+    TOO_YOUNG = "too young"
     ENDING = "ending"
     UNKNOWN = "unknown"
 
@@ -40,18 +40,18 @@ class ListedCluster:
     collection: str
     storage_day: str
     run_id: str
-    run_state: RunState
+    run_state: RunLiveness
     standing: Standing
 
 
 def list_clusters(
-    clusters: list[OurCluster], run_state: Callable[[str], RunState], *, now: datetime, min_age_seconds: float
+    clusters: list[OurCluster], run_state: Callable[[str], RunLiveness], *, now: datetime, min_age_seconds: float
 ) -> list[ListedCluster]:
     """Return those that carry our tag, oldest first, each with its standing.
 
     Args:
         clusters: by name; a name alone proves nothing.
-        run_state: asks Dagster.
+        run_state: looks a run up in Dagster.
         now: aware, UTC.
         min_age_seconds: a younger cluster may belong to a run that is just being retried.
     """
@@ -60,7 +60,7 @@ def list_clusters(
         if cluster.tags.get(TAG_PRODUCT) != PRODUCT:
             continue
         run_id = cluster.tags.get(TAG_RUN_ID, "")
-        state = run_state(run_id) if run_id else RunState.UNKNOWN
+        state = run_state(run_id) if run_id else RunLiveness.UNKNOWN
         age = (now - cluster.created_at).total_seconds()
         listed.append(
             ListedCluster(
@@ -78,11 +78,11 @@ def list_clusters(
     return listed
 
 
-def _standing(cluster_state: str, run_state: RunState, *, is_young: bool) -> Standing:
+def _standing(cluster_state: str, run_state: RunLiveness, *, is_young: bool) -> Standing:
     if cluster_state == "TERMINATING":
         return Standing.ENDING
-    by_run: Mapping[RunState, Standing] = {
-        RunState.LIVE: Standing.FOLLOWED,
-        RunState.ENDED: Standing.TOO_YOUNG if is_young else Standing.ORPHAN,
+    by_run: Mapping[RunLiveness, Standing] = {
+        RunLiveness.LIVE: Standing.FOLLOWED,
+        RunLiveness.ENDED: Standing.TOO_YOUNG if is_young else Standing.ORPHAN,
     }
     return by_run.get(run_state, Standing.UNKNOWN)

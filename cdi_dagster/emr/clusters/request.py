@@ -1,20 +1,25 @@
-"""What is asked of EMR: names, tags and parameters of RunJobFlow and AddJobFlowSteps. Pure.
+"""What is requested from EMR: tags and parameters of RunJobFlow and AddJobFlowSteps, and their check. Sends nothing."""
 
-The names are deterministic: after a lost answer they are how a cluster is found again.
-"""
-
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
 from typing import Any
 
+from cdi_dagster.core.collections import REGISTRY, find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.emr.merging import merge_by
-from cdi_dagster.emr.template import JAVA_OPTIONS, ClusterTemplate, ProfileTemplate
+from cdi_dagster.emr.clusters.api import request_problems
+from cdi_dagster.emr.clusters.template import (
+    JAVA_OPTIONS,
+    ClusterTemplate,
+    ProfileTemplate,
+    TemplateError,
+    load_template,
+    merge_by,
+    override_names,
+)
 from cdi_dagster.interfaces import SparkStep
 
-NAME_PREFIX = "cdi-"
 PRODUCT = "cdi_dagster"
 TAG_PRODUCT = "cdi:product"
 TAG_COLLECTION = "cdi:collection"
@@ -30,22 +35,6 @@ LOG_PATTERN = f"{CLUSTER_FOLDER}/log4j2.json"
 """What keeps rows out of Spark's log (`cdi_dagster/spark/log4j2.json`), where the bundle puts it on every node."""
 MAX_ARGUMENT_CHARACTERS = 10_280
 """EMR refuses longer ones; long lists go by URI."""
-
-
-def attempt_name(step: SparkStep, launch_id: str, number: int) -> str:
-    """Return the one name of an attempt: cluster name, or step name on an existing cluster."""
-    collection = step.collection.id.replace(":", ".")
-    return f"{NAME_PREFIX}{collection}-{step.storage_day}-{step.name}-{launch_id[:8]}-a{number}"
-
-
-def work_of(step: SparkStep) -> str:
-    """Return what a step works on, as a digest: two with the same one do the same.
-
-    The correlation id is left out: another run asks for the same work under its own. The input's size is in it for the
-    steps whose arguments do not name what they read.
-    """
-    arguments = [argument for argument in step.arguments if argument != step.correlation_id]
-    return hashlib.sha256(json.dumps([step.name, arguments, step.input_bytes]).encode()).hexdigest()[:16]
 
 
 def job_flow_request(
@@ -171,3 +160,41 @@ def estimated_cost(template: ClusterTemplate, profile_name: str, seconds: float)
     if any(instance not in prices for instance in counts):
         return instance_hours, None
     return instance_hours, round(sum(count * prices[instance] for instance, count in counts.items()) * hours, 2)
+
+
+def template_problems(path: Path, *, environment: str = "") -> list[str]:
+    """Return what is wrong with a template, a line each with its fix, by EMR's own model of a request too."""
+    problems: list[str] = []
+    try:
+        load_template(path, environment=environment)
+        overridden = override_names(path)[1]
+        for collection_id in sorted({collection.id for collection in REGISTRY} | set(overridden)):
+            problems += _problems_of(path, environment, collection_id)
+    except TemplateError as error:
+        problems += error.problems
+    return list(dict.fromkeys(problems))
+
+
+def _problems_of(path: Path, environment: str, collection_id: str) -> list[str]:
+    template = load_template(path, environment=environment, collection_id=collection_id)
+    step = SparkStep(
+        name="ingest_daily",
+        arguments=(),
+        collection=find_collection(collection_id),
+        storage_day=date(2023, 1, 1),
+        correlation_id="check",
+        input_bytes=0,
+    )
+    problems = []
+    for profile in template.profiles:
+        submitted = step_request(template, profile, step, name="check", pipes=(), conf={}, end_cluster_on_failure=True)
+        request = job_flow_request(
+            template,
+            profile,
+            name="check",
+            step=submitted,
+            tags=tags_of(step, "check"),
+            bundle_uri="s3://bucket/bundle",
+        )
+        problems += [f"profile {profile.name}: EMR would refuse this: {line}" for line in request_problems(request)]
+    return problems

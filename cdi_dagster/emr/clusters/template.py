@@ -12,11 +12,10 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cdi_dagster.core.launch_plan import Profile
-from cdi_dagster.emr.merging import merge
+from cdi_dagster.emr.launch_plan import Profile
 
 FILL_IN = "CHANGE-ME"
-"""What the shipped template says where only the installation knows."""
+"""What the shipped template has where only the installation knows."""
 SECRET_REFERENCE = "EMR.secret@"  # noqa: S105 - EMR's own annotation; EMR resolves it on the cluster
 JAVA_OPTIONS = ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions")
 """Where the launcher adds the pattern of Spark's log."""
@@ -28,7 +27,7 @@ _SECRET_VALUE = re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b|-----BEGIN ")
 
 
 class TemplateError(Exception):
-    """The template cannot be used; a line for each problem, with its mend."""
+    """The template cannot be used; a line for each problem, with its fix."""
 
     def __init__(self, source: str, problems: list[str]) -> None:
         super().__init__(f"The cluster template {source} cannot be used:\n" + "\n".join(f"  {p}" for p in problems))
@@ -70,7 +69,7 @@ class ProfileTemplate(_Strict):
                 )
             if not fleet.get("TargetOnDemandCapacity") and not fleet.get("TargetSpotCapacity"):
                 raise ValueError(
-                    f"profile {self.name}: the {kind} fleet asks for nothing: set TargetOnDemandCapacity or "
+                    f"profile {self.name}: the {kind} fleet requests nothing: set TargetOnDemandCapacity or "
                     "TargetSpotCapacity"
                 )
         return self
@@ -166,7 +165,7 @@ class ClusterTemplate(_Strict):
     def _not_filled_in(self) -> Iterator[str]:
         for path, value in _texts(self.model_dump(), ""):
             if FILL_IN in value:
-                yield f"{path} still says {FILL_IN}: write what your account has, here or under overrides"
+                yield f"{path} still has {FILL_IN}: write what your account has, here or under overrides"
 
 
 class _TemplateFile(_Strict):
@@ -182,7 +181,7 @@ def load_template(path: Path, *, environment: str = "", collection_id: str = "")
     the override names only some of them.
 
     Raises:
-        TemplateError: it cannot be used; a line for each problem, with its mend.
+        TemplateError: it cannot be used; a line for each problem, with its fix.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -212,6 +211,30 @@ def override_names(path: Path) -> tuple[list[str], list[str]]:
     """Return the environments and the collections that a template has overrides for."""
     overrides = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("overrides") or {}
     return sorted(overrides.get("environments") or {}), sorted(overrides.get("collections") or {})
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `over` on top: mappings merged, `configurations` and `profiles` by name, all else replaced."""
+    merged = dict(base)
+    for name, value in over.items():
+        present = merged.get(name)
+        if isinstance(present, Mapping) and isinstance(value, Mapping):
+            merged[name] = merge(present, value)
+        elif name == "configurations" and present:
+            merged[name] = merge_by(present, value, "Classification")
+        elif name == "profiles" and present:
+            merged[name] = merge_by(present, value, "name")
+        else:
+            merged[name] = value
+    return merged
+
+
+def merge_by(base: list[dict[str, Any]], over: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
+    """Merge two lists of mappings that a key identifies; new ones come last."""
+    merged = {entry.get(key): entry for entry in base}
+    for entry in over:
+        merged[entry.get(key)] = merge(merged.get(entry.get(key), {}), entry)
+    return list(merged.values())
 
 
 def _names_secret(name: str) -> bool:

@@ -1,7 +1,7 @@
-"""The few questions that we ask EMR, and the two that cost money. The only module here that knows boto3.
+"""The few requests that are sent to EMR, and the two that cost money. The only module here that knows boto3.
 
-Questions are retried by the SDK, gently. RunJobFlow and AddJobFlowSteps are not: EMR has no client token for them, so a
-retry after a lost answer starts a second cluster. What their errors mean for the next try is said by the exceptions.
+Queries are retried by the SDK, gently. RunJobFlow and AddJobFlowSteps are not: EMR has no client token for them, so a
+retry after a lost response starts a second cluster. The exceptions are what their errors mean for the next try.
 """
 
 import re
@@ -26,33 +26,30 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from botocore.validate import ParamValidator
 
+from cdi_dagster.emr.backend import (
+    NoCapacityError,
+    RefusedError,
+    ResponseLostError,
+    ThrottledError,
+    UnreachableError,
+)
+
 _THROTTLED = frozenset(
     {"Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException", "RequestLimitExceeded"}
 )
 _NEVER_SENT = (NoCredentialsError, PartialCredentialsError, NoRegionError, ParamValidationError, ProfileNotFound)
+_CAPACITY = re.compile(
+    r"insufficient.?(instance.?)?capacity|capacity[- ]not[- ]available|insufficientinstancecapacity|quota|limitexceeded"
+    r"|vcpu.?limit|max.?spot|unfulfillable|not enough (free )?(capacity|addresses)|fleet.?(provisioning )?timeout",
+    re.IGNORECASE,
+)
 _CLOCK_SKEW_SECONDS = 300
 LIVE_STATES = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING")
 
 
-class RefusedError(Exception):
-    """EMR refused the request: nothing was started, and asking the same again gives the same answer."""
-
-
-class ThrottledError(Exception):
-    """EMR had no time for the request: nothing was started."""
-
-
-class AnswerLostError(Exception):
-    """The request may or may not have been carried out: look the name up."""
-
-
-class UnreachableError(Exception):
-    """EMR could not be asked, after the retries that make sense."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ClusterView:
-    """One look at a cluster and our step on it. Times are epoch seconds."""
+    """A cluster and our step on it, as observed. Times are epoch seconds."""
 
     cluster_id: str
     state: str
@@ -80,7 +77,7 @@ class EmrApi:
     """EMR in one region. Region, endpoint and credentials are boto3's own business."""
 
     @cached_property
-    def _asking(self) -> Any:
+    def _queries(self) -> Any:
         # Adaptive: slows down by itself when EMR throttles DescribeCluster, which it does for the whole account.
         return boto3.client(
             "emr",
@@ -88,7 +85,7 @@ class EmrApi:
         )
 
     @cached_property
-    def _launching(self) -> Any:
+    def _launches(self) -> Any:
         return boto3.client(
             "emr", config=Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=60)
         )
@@ -96,10 +93,10 @@ class EmrApi:
     @property
     def region(self) -> str:
         """The region that boto3 was configured for."""
-        return str(self._asking.meta.region_name)
+        return str(self._queries.meta.region_name)
 
     def console_link(self, cluster_id: str) -> str:
-        """Return where a person looks at a cluster."""
+        """Return the page of a cluster in the AWS console."""
         return (
             f"https://{self.region}.console.aws.amazon.com/emr/home?region={self.region}#/clusterDetails/{cluster_id}"
         )
@@ -111,37 +108,37 @@ class EmrApi:
 
         Raises:
             RefusedError, ThrottledError: nothing was started.
-            AnswerLostError: nobody knows.
+            ResponseLostError: nobody knows.
         """
-        return str(_once(lambda: self._launching.run_job_flow(**request))["JobFlowId"])
+        return str(_once(lambda: self._launches.run_job_flow(**request))["JobFlowId"])
 
     def add_step(self, cluster_id: str, step: Mapping[str, Any]) -> str:
         """Add a step to a cluster, by one call; return its id. Raises as `run_job_flow`."""
-        answer = _once(lambda: self._launching.add_job_flow_steps(JobFlowId=cluster_id, Steps=[dict(step)]))
-        return str(answer["StepIds"][0])
+        response = _once(lambda: self._launches.add_job_flow_steps(JobFlowId=cluster_id, Steps=[dict(step)]))
+        return str(response["StepIds"][0])
 
-    # --- questions --------------------------------------------------------------------------------------------
+    # --- queries ----------------------------------------------------------------------------------------------
 
-    def clusters_named(self, name: str, *, asked_at: float) -> list[str]:
+    def clusters_named(self, name: str, *, requested_at: float) -> list[str]:
         """Return the ids of the clusters of this name that were made since, oldest first, whatever their state.
 
         Raises:
-            UnreachableError: EMR could not be asked, so nobody knows.
+            UnreachableError: EMR did not respond, so nobody knows.
         """
-        after = datetime.fromtimestamp(asked_at - _CLOCK_SKEW_SECONDS, UTC)
-        rows = _asked(lambda: list(self._pages("list_clusters", "Clusters", CreatedAfter=after)))
+        after = datetime.fromtimestamp(requested_at - _CLOCK_SKEW_SECONDS, UTC)
+        rows = _query(lambda: list(self._pages("list_clusters", "Clusters", CreatedAfter=after)))
         found = [row for row in rows if row["Name"] == name]
         return [str(row["Id"]) for row in sorted(found, key=lambda row: row["Status"]["Timeline"]["CreationDateTime"])]
 
     def step_named(self, cluster_id: str, name: str) -> str | None:
         """Return the id of the step of this name. Raises UnreachableError."""
-        rows = _asked(lambda: list(self._pages("list_steps", "Steps", ClusterId=cluster_id)))
+        rows = _query(lambda: list(self._pages("list_steps", "Steps", ClusterId=cluster_id)))
         return next((str(row["Id"]) for row in rows if row["Name"] == name), None)
 
-    def look(self, cluster_id: str, step_name: str) -> ClusterView:
+    def observe(self, cluster_id: str, step_name: str) -> ClusterView:
         """Return how a cluster and its step of this name are. Raises UnreachableError."""
-        cluster = _asked(lambda: self._asking.describe_cluster(ClusterId=cluster_id))["Cluster"]
-        steps = _asked(lambda: list(self._pages("list_steps", "Steps", ClusterId=cluster_id)))
+        cluster = _query(lambda: self._queries.describe_cluster(ClusterId=cluster_id))["Cluster"]
+        steps = _query(lambda: list(self._pages("list_steps", "Steps", ClusterId=cluster_id)))
         status = cluster["Status"]
         reason, ready = status.get("StateChangeReason", {}), status.get("Timeline", {}).get("ReadyDateTime")
         step = next((row for row in steps if row["Name"] == step_name), None)
@@ -161,34 +158,34 @@ class EmrApi:
 
     def our_clusters(self, *, name_prefix: str, states: Sequence[str] = LIVE_STATES) -> list[OurCluster]:
         """Return the clusters whose name starts so, with their tags. Raises UnreachableError."""
-        rows = _asked(lambda: list(self._pages("list_clusters", "Clusters", ClusterStates=list(states))))
+        rows = _query(lambda: list(self._pages("list_clusters", "Clusters", ClusterStates=list(states))))
         return [self._with_tags(row) for row in rows if row["Name"].startswith(name_prefix)]
 
     def tag(self, cluster_id: str, tags: Mapping[str, str]) -> None:
         """Add or replace tags of a cluster. Raises UnreachableError."""
         rows = [{"Key": key, "Value": value} for key, value in tags.items()]
-        _asked(lambda: self._asking.add_tags(ResourceId=cluster_id, Tags=rows))
+        _query(lambda: self._queries.add_tags(ResourceId=cluster_id, Tags=rows))
 
     # --- endings ----------------------------------------------------------------------------------------------
 
     def terminate(self, cluster_id: str) -> None:
-        """Have a cluster end; harmless where it does already. Raises UnreachableError."""
-        _asked(lambda: self._asking.terminate_job_flows(JobFlowIds=[cluster_id]))
+        """Request the end of a cluster; harmless where it ends already. Raises UnreachableError."""
+        _query(lambda: self._queries.terminate_job_flows(JobFlowIds=[cluster_id]))
 
     def cancel_step(self, cluster_id: str, step_id: str) -> None:
-        """Have a step end, also a running one; harmless where it has already. Raises UnreachableError."""
-        _asked(
-            lambda: self._asking.cancel_steps(
+        """Request the end of a step, also a running one; harmless where it has ended. Raises UnreachableError."""
+        _query(
+            lambda: self._queries.cancel_steps(
                 ClusterId=cluster_id, StepIds=[step_id], StepCancellationOption="TERMINATE_PROCESS"
             )
         )
 
     def _pages(self, operation: str, name: str, **arguments: Any) -> Iterator[dict[str, Any]]:
-        for page in self._asking.get_paginator(operation).paginate(**arguments):
+        for page in self._queries.get_paginator(operation).paginate(**arguments):
             yield from page.get(name, [])
 
     def _with_tags(self, row: Mapping[str, Any]) -> OurCluster:
-        cluster = _asked(lambda: self._asking.describe_cluster(ClusterId=row["Id"]))["Cluster"]
+        cluster = _query(lambda: self._queries.describe_cluster(ClusterId=row["Id"]))["Cluster"]
         return OurCluster(
             cluster_id=row["Id"],
             name=row["Name"],
@@ -199,7 +196,7 @@ class EmrApi:
 
 
 def request_problems(request: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with the form of a RunJobFlow request, by EMR's own model of it; asks nobody."""
+    """Return what is wrong with the form of a RunJobFlow request, by EMR's own model of it; sends nothing."""
     report = ParamValidator().validate(dict(request), _run_job_flow_shape())
     return [line for line in report.generate_report().splitlines() if line]
 
@@ -210,24 +207,34 @@ def _run_job_flow_shape() -> Any:
     return model.operation_model("RunJobFlow").input_shape
 
 
+def is_about_capacity(message: str) -> bool:
+    """Whether a message of EMR is about capacity or a quota, so that other instances may do."""
+    return _CAPACITY.search(message) is not None
+
+
+def refusal(message: str) -> RefusedError:
+    """Return the error of a request that EMR refused with this message."""
+    return NoCapacityError(message) if is_about_capacity(message) else RefusedError(message)
+
+
 def _once(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except _NEVER_SENT as error:
-        raise RefusedError(str(error)) from error
+        raise refusal(str(error)) from error
     except ClientError as error:
         code, message = error.response["Error"].get("Code", ""), error.response["Error"].get("Message", "")
         if code in _THROTTLED:
             raise ThrottledError(f"{code}: {message}") from error
         if error.response["ResponseMetadata"].get("HTTPStatusCode", 400) >= 500 or code.startswith("InternalServer"):
-            raise AnswerLostError(f"{code}: {message}") from error
-        raise RefusedError(f"{code}: {message}") from error
+            raise ResponseLostError(f"{code}: {message}") from error
+        raise refusal(f"{code}: {message}") from error
     except BotoCoreError as error:
-        # A cut connection, a timeout, an answer that cannot be read: whatever is not known never to have been sent.
-        raise AnswerLostError(str(error)) from error
+        # A cut connection, a timeout, a response that cannot be read: whatever is not known never to have been sent.
+        raise ResponseLostError(str(error)) from error
 
 
-def _asked(call: Callable[[], Any]) -> Any:
+def _query(call: Callable[[], Any]) -> Any:
     try:
         return call()
     except (ClientError, BotoCoreError) as error:
