@@ -58,14 +58,8 @@ dev: $(INSTALLED) java ## Open the Dagster UI on the demo's home (http://127.0.0
 	@$(BIN)/cdi dev
 
 .PHONY: test
-test: $(INSTALLED) java ## Run all tests
-	@# A process for each package of tests: Spark, moto and Dagster keep state for the life of a process.
-	@failed=""; for folder in $$(find cdi_dagster_tests -mindepth 2 -name 'test_*.py' | cut -d/ -f2 | sort -u); do \
-		echo "== cdi_dagster_tests/$$folder"; began=$$SECONDS; \
-		$(PY) -m pytest -q "cdi_dagster_tests/$$folder" || failed="$$failed $$folder"; \
-		echo "== cdi_dagster_tests/$$folder: $$((SECONDS - began)) s"; \
-	done; \
-	if [ -n "$$failed" ]; then echo "Failed:$$failed" >&2; exit 1; fi
+test: $(INSTALLED) java ## Run all tests, a package for each core side by side
+	@$(PY) -m cdi_dagster_tests.run_all $(ARGS)
 
 .PHONY: test-spark4
 test-spark4: $(INSTALLED_SPARK4) $(INSTALLED) java ## Run the tests of the Spark side on Spark 4, in its own environment
