@@ -57,6 +57,13 @@ demo: $(INSTALLED) java ## Sample days through the real thing: encrypt, coalesce
 dev: $(INSTALLED) java ## Open the Dagster UI on the demo's home (http://127.0.0.1:3000)
 	@$(BIN)/cdi dev
 
+# What takes long: see the markers in pyproject.toml; a test that starts one of these without its marker fails.
+QUICK := not (spark or daemon or kill or browser or slow)
+
+.PHONY: test-quick
+test-quick: $(INSTALLED) ## Run what needs no Spark, daemon, browser or kill: two minutes, the loop to work in
+	@$(PY) -m cdi_dagster_tests.run_all -m "$(QUICK)" $(ARGS)
+
 .PHONY: test
 test: $(INSTALLED) java ## Run all tests, a package for each core side by side
 	@$(PY) -m cdi_dagster_tests.run_all $(ARGS)
