@@ -13,7 +13,8 @@ from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.ingestion.day_volumes import HISTORY_DAYS
 from cdi_dagster.storage.interface import Storage
-from cdi_dagster_tests.dagster_day import AUDIT, DagsterDay
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import DagsterDay
 from cdi_dagster_tests.gate.instigators import publish_mark, sensor_tick
 
 YESTERDAY = datetime(2025, 9, 27, tzinfo=UTC).date()
