@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cdi_dagster.local_spark.jvm_options import quick_start_options
+from cdi_dagster_tests.markers import MarkerGuard
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(MarkerGuard())
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 
 from cdi_dagster.core.alert import Alert
-from cdi_dagster.core.collections import REGISTRY, Collection, CollectionDay
+from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
@@ -31,9 +31,8 @@ from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster_tests.collections import AUDIT
 
-AUDIT = REGISTRY[0]
-EQUALITY = REGISTRY[1]
 DAY = date(2023, 3, 26)
 
 

@@ -6,7 +6,8 @@ import pytest
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.storage.interface import StorageUnavailableError
-from cdi_dagster_tests.dagster_day import DAY, EQUALITY, argument, failure_of, metadata_of
+from cdi_dagster_tests.collections import EQUALITY
+from cdi_dagster_tests.dagster_day import DAY, argument, failure_of, metadata_of
 
 INPUT = "corporate_storage/business_audit"
 RECORDS = "business_audit/daily_records"

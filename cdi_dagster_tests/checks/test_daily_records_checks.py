@@ -7,7 +7,8 @@ import pytest
 
 from cdi_dagster.core.storage_keys import SUCCESS_MARK, daily_records_prefix, pinned_input_history_key, run_report_key
 from cdi_dagster.ingestion.pinning import published_mark
-from cdi_dagster_tests.dagster_day import AUDIT, DAY, checks_of
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import DAY, checks_of
 
 INPUT = "corporate_storage/business_audit"
 RECORDS = "business_audit/daily_records"

@@ -18,16 +18,8 @@ from cdi_dagster.coalescer import coalesce
 from cdi_dagster.coalescer.marker import MarkerState, read_marker
 from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.storage import Storage, open_storage
-from cdi_dagster_tests.coalescer.days import (
-    AUDIT,
-    DAY,
-    PREFIX,
-    ingested,
-    names,
-    put_raw,
-    put_small_day,
-    small_day_records,
-)
+from cdi_dagster_tests.coalescer.days import DAY, PREFIX, ingested, names, put_raw, put_small_day, small_day_records
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.s3_server import REGION, new_s3_storage, s3_endpoint
 
 pytestmark = pytest.mark.kill
@@ -193,10 +185,11 @@ _S3_CHILD = """
 import sys
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.storage import open_storage
-from cdi_dagster_tests.coalescer.days import AUDIT, DAY
+from cdi_dagster_tests.coalescer.days import DAY
 from cdi_dagster_tests.coalescer.test_kill import Killer
+from cdi_dagster_tests.collections import AUDIT
 root, endpoint, region, operations = sys.argv[1:]
-coalesce(Killer(open_storage(root, endpoint_url=endpoint, region_name=region), int(operations)), AUDIT, DAY)
+coalesce(Killer(open_storage(root, endpoint_url=endpoint, region_name=region), int(operations)), AUDIT.on(DAY))
 """
 
 

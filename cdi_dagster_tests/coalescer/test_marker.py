@@ -12,7 +12,8 @@ from cdi_dagster.coalescer.marker import Claim, InvalidMarkerError, Marker, Mark
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.storage.interface import Storage, StorageUnavailableError
-from cdi_dagster_tests.coalescer.days import AUDIT, DAY, Meddled
+from cdi_dagster_tests.coalescer.days import DAY, Meddled
+from cdi_dagster_tests.collections import AUDIT
 
 KEY = coalescer_marker_key(AUDIT.on(DAY))
 

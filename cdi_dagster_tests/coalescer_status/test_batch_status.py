@@ -15,12 +15,11 @@ from moto.server import ThreadedMotoServer
 
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES
 from cdi_dagster.coalescer_status.batch_status import BatchCoalescerStatus
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.gate import CoalescerState
+from cdi_dagster_tests.collections import AUDIT
 
 REGION = "eu-west-2"
 ACCOUNT = "123456789012"
-AUDIT = find_collection("data:businessAudit")
 CLIENT = {"region_name": REGION, "aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
 
 

@@ -9,13 +9,12 @@ import pytest
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.coalescer.marker import Claim, Marker, MarkerState
 from cdi_dagster.coalescer_status.marker_status import MarkerCoalescerStatus
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.storage import Storage, StorageUnavailableError, open_storage
+from cdi_dagster_tests.collections import AUDIT
 
-AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
 PREFIX = AUDIT.on(DAY).corporate_prefix
 KEY = coalescer_marker_key(AUDIT.on(DAY))

@@ -13,13 +13,12 @@ from pathlib import Path
 from cdi_dagster.cli.servers import REPOSITORY, dagster_dev, free_port
 from cdi_dagster.cli.webserver import Webserver
 from cdi_dagster.coalescer import coalesce
-from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import open_storage
+from cdi_dagster_tests.collections import EQUALITY
 
-EQUALITY = REGISTRY[1]
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 
 

@@ -11,10 +11,11 @@ from playwright.sync_api import expect, sync_playwright
 
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.ingestion.pinning import published_mark
-from cdi_dagster_tests.definitions.real_dagster import EQUALITY
+from cdi_dagster_tests.collections import EQUALITY
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
+    pytest.mark.browser,
     pytest.mark.daemon,
     pytest.mark.spark,
     pytest.mark.timeout(300),

@@ -10,7 +10,8 @@ import pytest
 
 from cdi_dagster.core.storage_keys import run_report_key
 from cdi_dagster.ingestion.pinning import published_mark
-from cdi_dagster_tests.definitions.real_dagster import ENDED, EQUALITY
+from cdi_dagster_tests.collections import EQUALITY
+from cdi_dagster_tests.definitions.real_dagster import ENDED
 
 pytestmark = [pytest.mark.daemon, pytest.mark.spark, pytest.mark.timeout(600)]
 DAY = date(2023, 3, 26)

@@ -15,10 +15,10 @@ from typing import Any
 import dagster as dg
 
 import cdi_dagster
-from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.emr.clusters.launcher import EmrPySparkStepLauncher
 from cdi_dagster.interfaces import LaunchEvidence, SparkStep
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr import played_step
 from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator
 
@@ -190,7 +190,7 @@ class Bench:
                 *("--correlation-id", correlation_id),
                 *named,
             ),
-            collection=REGISTRY[0],
+            collection=AUDIT,
             storage_day=DAY,
             correlation_id=correlation_id,
             input_bytes=input_bytes,

@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 from dagster._utils.interrupts import setup_interrupt_handlers
 
-from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.interfaces import SparkStep
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr.launches import QuickLauncher
 
 
@@ -26,7 +26,7 @@ def launch_step(context: dg.OpExecutionContext, config: RequestedStep, step_laun
         SparkStep(
             name="ingest_daily",
             arguments=(*config.arguments, "--correlation-id", context.run.run_id),
-            collection=REGISTRY[0],
+            collection=AUDIT,
             storage_day=date(2023, 3, 26),
             correlation_id=context.run.run_id,
             input_bytes=10,

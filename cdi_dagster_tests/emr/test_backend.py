@@ -8,7 +8,6 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.emr.backend import (
     AttemptDetails,
@@ -26,9 +25,10 @@ from cdi_dagster.emr.launcher import BackendStepLauncher
 from cdi_dagster.emr.ledger import AttemptEntry, LaunchLedger, launch_prefix
 from cdi_dagster.interfaces import LaunchEvidence, SparkStep
 from cdi_dagster.storage import open_storage
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr.launches import DAY, in_a_run
 
-PREFIX = launch_prefix(REGISTRY[0].on(DAY), "ingest_daily")
+PREFIX = launch_prefix(AUDIT.on(DAY), "ingest_daily")
 STARTING = JobStatus(state=JobState.STARTING, where="Job run r", native_state="SCHEDULED")
 RUNNING = JobStatus(state=JobState.RUNNING, where="Job run r", native_state="RUNNING", job_id="r", ready_at=1.0)
 COMPLETED = JobStatus(state=JobState.COMPLETED, where="Job run r", native_state="SUCCESS", job_id="r", is_ended=True)
@@ -109,7 +109,7 @@ def launch(scripted: ScriptedServerless, **config: float) -> LaunchEvidence | Cd
         step = SparkStep(
             name="ingest_daily",
             arguments=(),
-            collection=REGISTRY[0],
+            collection=AUDIT,
             storage_day=DAY,
             correlation_id=context.run.run_id,
             input_bytes=1,

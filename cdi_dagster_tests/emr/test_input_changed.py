@@ -21,7 +21,8 @@ from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.resources.status_table import DynamoDbStatusTable
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import Storage, open_storage
-from cdi_dagster_tests.dagster_day import AUDIT, checks_of, failure_of, metadata_of
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import checks_of, failure_of, metadata_of
 from cdi_dagster_tests.emr.emulator import create_status_table
 from cdi_dagster_tests.emr.launches import Bench, QuickLauncher
 from cdi_dagster_tests.gate.instigators import RECORDS, SENSOR

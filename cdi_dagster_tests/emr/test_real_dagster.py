@@ -16,17 +16,16 @@ import cdi_dagster
 from cdi_dagster.cli.servers import REPOSITORY, dagster_dev, free_port
 from cdi_dagster.cli.webserver import Webserver
 from cdi_dagster.coalescer import coalesce
-from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.core.storage_keys import ingestion_lease_key
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.storage import open_storage
+from cdi_dagster_tests.collections import EQUALITY
 from cdi_dagster_tests.emr.emulator import create_status_table
 from cdi_dagster_tests.emr.launches import DAY, Bench
 
 pytestmark = [pytest.mark.daemon, pytest.mark.kill, pytest.mark.spark, pytest.mark.timeout(300)]
-EQUALITY = REGISTRY[1]
 ENTRY_POINT = Path(cdi_dagster.__file__).parent / "spark" / "entry_points" / "ingest_daily.py"
 
 

@@ -8,10 +8,10 @@ import pytest
 import yaml
 
 import cdi_dagster
-from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.emr.clusters.request import estimated_cost, instances_by_type, step_request, template_problems
 from cdi_dagster.emr.clusters.template import JAVA_OPTIONS, TemplateError, load_template
 from cdi_dagster.interfaces import SparkStep
+from cdi_dagster_tests.collections import AUDIT
 
 SHIPPED = Path(cdi_dagster.__file__).parents[1] / "deploy" / "emr" / "cluster.yaml"
 TESTED = Path(__file__).with_name("template.yaml")
@@ -142,7 +142,7 @@ def test_in_cluster_mode_driver_and_executors_get_what_they_need_by_configuratio
     step = SparkStep(
         name="ingest_daily",
         arguments=("--pinned-input", "s3://b/pinned.json"),
-        collection=REGISTRY[0],
+        collection=AUDIT,
         storage_day=date(2023, 3, 26),
         correlation_id="c",
         input_bytes=0,

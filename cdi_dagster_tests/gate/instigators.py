@@ -8,7 +8,7 @@ from freezegun import freeze_time
 
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.storage_keys import daily_records_prefix
-from cdi_dagster_tests.dagster_day import AUDIT
+from cdi_dagster_tests.collections import AUDIT
 
 RECORDS = ("corporate_storage/business_audit", "business_audit/daily_records")
 SENSOR = "business_audit_coalescer_completion_sensor"

@@ -14,7 +14,8 @@ from cdi_dagster.settings import SettingsError, load_settings
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.roots import Roots
 from cdi_dagster_tests.coalescer_status.test_batch_status import REGION, batch  # noqa: F401
-from cdi_dagster_tests.dagster_day import AUDIT, DAY, DagsterDay
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import DAY, DagsterDay
 from cdi_dagster_tests.gate.instigators import launched, publish_mark, run_as, sensor_tick
 
 

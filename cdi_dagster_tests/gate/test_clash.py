@@ -15,7 +15,6 @@ import pytest
 
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.coalescer_status.marker_status import MarkerCoalescerStatus
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import require_open
 from cdi_dagster.demo.sample import write_sample
@@ -24,11 +23,11 @@ from cdi_dagster.ingestion.pinning import pin_storage_day, require_unchanged
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.interface import StorageError
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster_tests.collections import EQUALITY
 from cdi_dagster_tests.dagster_day import DagsterDay
 from cdi_dagster_tests.gate.quick_ingestion import QuickLauncher, ingest_pinned, published_records
 from cdi_dagster_tests.s3_server import new_s3_storage
 
-EQUALITY = find_collection("data:equality")
 DAY = date(2023, 3, 26)
 RECORDS = 40
 EXPECTED_FAILURES = {

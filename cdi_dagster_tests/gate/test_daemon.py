@@ -16,11 +16,10 @@ import pytest
 
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.coalescer.marker import Claim
-from cdi_dagster.core.collections import REGISTRY
+from cdi_dagster_tests.collections import AUDIT, EQUALITY
 from cdi_dagster_tests.gate.real_dagster import ENDED, RECORDS, gate_dagster, next_due_time, until
 
 pytestmark = [pytest.mark.daemon, pytest.mark.timeout(600)]
-AUDIT, EQUALITY = REGISTRY[0], REGISTRY[1]
 SENSOR = "business_audit_coalescer_completion_sensor"
 RAPID_SENSOR = "equality_coalescer_completion_sensor"
 SCHEDULE = "equality_daily_schedule"

@@ -14,7 +14,8 @@ from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.core.storage_keys import ingestion_lease_key
 from cdi_dagster.resources.status_table import FileStatusTable
 from cdi_dagster.storage import TransientStorageError
-from cdi_dagster_tests.dagster_day import AUDIT, DAY, EQUALITY, ScriptedSpark
+from cdi_dagster_tests.collections import AUDIT, EQUALITY
+from cdi_dagster_tests.dagster_day import DAY, ScriptedSpark
 from cdi_dagster_tests.gate.instigators import RECORDS, launched, sensor_tick
 
 INPUT, DAILY_RECORDS = RECORDS

@@ -8,7 +8,8 @@ from freezegun import freeze_time
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
-from cdi_dagster_tests.dagster_day import AUDIT, DAY, failure_of, metadata_of
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import DAY, failure_of, metadata_of
 from cdi_dagster_tests.gate.instigators import RECORDS, launched, publish_mark, run_as, sensor_tick
 
 INPUT, DAILY_RECORDS = RECORDS

@@ -9,7 +9,8 @@ import pytest
 
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.core.local_time import on_the_wall
-from cdi_dagster_tests.dagster_day import AUDIT, DAY, ScriptedSpark
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import DAY, ScriptedSpark
 from cdi_dagster_tests.gate.instigators import RECORDS, launched, publish_mark, run_as, schedule_tick, sensor_tick
 from cdi_dagster_tests.gate.quick_ingestion import published_records
 from cdi_dagster_tests.gate.real_dagster import until

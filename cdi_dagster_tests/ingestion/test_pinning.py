@@ -4,16 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_history_key, pinned_input_key
 from cdi_dagster.ingestion.pinning import pin_storage_day, published_mark, read_pinned_input, require_unchanged
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.s3_server import new_s3_storage
 
-AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
 PREFIX = AUDIT.on(DAY).corporate_prefix
 

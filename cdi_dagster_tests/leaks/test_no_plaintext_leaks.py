@@ -20,9 +20,9 @@ from cdi_dagster.definitions import build_definitions
 from cdi_dagster.names import table_keys
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import open_storage
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.leaks.leak_search import Secrets, Watcher, leaks
 from cdi_dagster_tests.leaks.planted_day import (
-    AUDIT,
     BAD_KEY,
     BAD_VALUE,
     DATA_KEYS,

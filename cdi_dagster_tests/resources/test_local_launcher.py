@@ -9,11 +9,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.interfaces import SparkStep
 from cdi_dagster.local_spark import spark_process
 from cdi_dagster.resources.local_launcher import LocalPySparkStepLauncher
+from cdi_dagster_tests.collections import AUDIT
 
 # A program in the place of spark-submit that speaks as the Spark jobs speak.
 JOB = f"""#!{sys.executable}
@@ -54,7 +54,7 @@ def launch(tmp_path, monkeypatch):
             step = SparkStep(
                 name=name,
                 arguments=("--flag",),
-                collection=REGISTRY[0],
+                collection=AUDIT,
                 storage_day=date(2023, 3, 26),
                 correlation_id=context.run.run_id,
                 input_bytes=1,
@@ -138,7 +138,7 @@ def test_missing_java_is_told_before_anything_starts(tmp_path, monkeypatch):
         step = SparkStep(
             name="ingest_daily",
             arguments=(),
-            collection=REGISTRY[0],
+            collection=AUDIT,
             storage_day=date(2023, 3, 26),
             correlation_id="c1",
             input_bytes=1,

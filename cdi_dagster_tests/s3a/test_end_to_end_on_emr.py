@@ -25,7 +25,6 @@ from cdi_dagster import names
 from cdi_dagster.bundle.build import build_bundle
 from cdi_dagster.bundle.upload import upload_bundle
 from cdi_dagster.coalescer import coalesce
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.storage_keys import tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.definitions import build_definitions
@@ -36,6 +35,7 @@ from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.s3a_conf import s3a_conf
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator, create_status_table
 from cdi_dagster_tests.s3a import aws_shim
 
@@ -45,7 +45,6 @@ pytestmark = [
     pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the bundle's wheels are for Python 3.11"),
 ]
 
-AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
 REPOSITORY = Path(cdi_dagster.__file__).parents[1]
 RECORDS = 400

@@ -14,9 +14,10 @@ from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.local_spark.spark_process import run_spark_step
 from cdi_dagster.spark.tables.locations import partition_prefix
 from cdi_dagster.storage import Storage
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.s3_server import new_s3_storage, s3_endpoint
 from cdi_dagster_tests.s3a.spark_job import Once, keep_versions, kill_session, killed_at, s3_at, spark_config
-from cdi_dagster_tests.spark.tables.daily_records import AUDIT, DAY, EXPORT_DAY, MANAGED, RAW, publish_records, record
+from cdi_dagster_tests.spark.tables.daily_records import DAY, EXPORT_DAY, MANAGED, RAW, publish_records, record
 from cdi_dagster_tests.storage.faulty_s3 import Proxy
 
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("s3a_jars"), pytest.mark.timeout(900)]

@@ -8,7 +8,8 @@ from freezegun import freeze_time
 
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.storage.interface import StorageUnavailableError
-from cdi_dagster_tests.dagster_day import AUDIT, DAY, DagsterDay
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import DAY, DagsterDay
 
 SENSOR = "business_audit_coalescer_completion_sensor"
 RECORDS = ("corporate_storage/business_audit", "business_audit/daily_records")

@@ -18,9 +18,10 @@ from cdi_dagster.local_spark.spark_submit import (
     spark_environment,
     spark_submit_command,
 )
+from cdi_dagster_tests.processes import processes
 from cdi_dagster_tests.spark.ingest_support import SampleDay
 from cdi_dagster_tests.spark.scripted_key_service import ScriptedKeyService, slow
-from cdi_dagster_tests.spark.worker_processes import processes, python_workers, staged_files
+from cdi_dagster_tests.spark.worker_processes import python_workers, staged_files
 
 QUICK_JVM = {"SPARK_SUBMIT_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"}  # it lives for seconds
 
@@ -98,8 +99,8 @@ def kill_at(moment: str, pause_seconds: float, day: SampleDay, folder: Path) -> 
         assert said is not None, "the job ended before it could be killed"
         time.sleep(pause_seconds)
     finally:
-        for pid, _, session, _ in processes():
-            if session == job.pid:
-                os.kill(pid, signal.SIGKILL)
+        for process in processes():
+            if process.session == job.pid:
+                os.kill(process.pid, signal.SIGKILL)
         job.wait(timeout=30)
         job.stdout.close()

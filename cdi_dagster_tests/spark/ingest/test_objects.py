@@ -11,7 +11,6 @@ from typing import Any, BinaryIO, TypeAlias
 
 import pytest
 
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import ObjectCounts
 from cdi_dagster.core.pinned_input import PinnedObject
@@ -23,10 +22,10 @@ from cdi_dagster.spark.ingest.writing import PartsWriter, WrittenPart
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.spark.records.keys import KeyRef
 from cdi_dagster.storage.files import FileStorage
+from cdi_dagster_tests.collections import CLAIMANT
 from cdi_dagster_tests.spark.records.envelopes import envelope_for, envelope_line, message_for
 from cdi_dagster_tests.spark.records.vectors import ReversedKeys
 
-CLAIMANT = find_collection("core:claimant")
 _Lines: TypeAlias = list[dict[str, Any]]
 
 

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.storage_keys import daily_records_prefix
 from cdi_dagster.storage import Storage
+from cdi_dagster_tests.collections import AUDIT
 
-AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
 EXPORT_DAY = "2023-03-27"
 RAW = "uc_dw_auditlog.auditlog_raw"

@@ -24,8 +24,8 @@ from cdi_dagster.spark.tables.definition import TableKind
 from cdi_dagster.spark.tables.job import main
 from cdi_dagster.spark.tables.locations import partition_prefix
 from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.spark.tables.daily_records import (
-    AUDIT,
     DAY,
     EXPORT_DAY,
     MANAGED,
