@@ -15,7 +15,7 @@ from cdi_dagster.core.decision import DayFacts, Decision, Verdict, decide, senso
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.resources.interfaces import AlertSink, CoalescerStatusSource
-from cdi_dagster.sensors.day_facts import days_with_changed_input, read_day_facts
+from cdi_dagster.sensors.day_facts import days_to_run_again, read_day_facts
 from cdi_dagster.sensors.lateness import LatenessReporter
 from cdi_dagster.storage.interface import Storage, StorageError
 
@@ -61,7 +61,7 @@ def coalescer_completion_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
         description=f"Launches each due storage day of {collection.id} of the last {look_back_days} that is not "
         "published, or was coalesced again since, as soon as the coalescer is done with it; and again a day whose "
-        f"input changed under a run. The schedule has the first minute from {due_time:%H:%M} UTC; this has everything "
+        f"input changed under a run, or whose run was interrupted. The schedule has the first minute from {due_time:%H:%M} UTC; this has everything "
         "from two minutes after it. A tick that launches nothing says, for each day, what it waits for, and why the "
         f"coalescer may be slow. A day that is not published by {late_time:%H:%M} UTC turns the check "
         f"{names.ON_TIME_CHECK} red and is told, once.",
@@ -77,11 +77,11 @@ def coalescer_completion_sensor(
     ) -> dg.SensorResult:
         now = clock()
         days = _days_to_look_at(now, due_time, first_storage_day, look_back_days)
-        changed = days_with_changed_input(context.instance, collection, since=now - timedelta(days=look_back_days))
+        again = days_to_run_again(context.instance, collection, since=now - timedelta(days=look_back_days))
         facts = read_day_facts(
             context.instance,
             collection,
-            sorted({*days, *changed}),
+            sorted({*days, *again}),
             coalescer_status=coalescer_status,
             corporate=corporate_storage,
             published=published_storage,
@@ -99,7 +99,9 @@ def coalescer_completion_sensor(
         if first_storage_day <= storage_day_of(now.date()) and now < due_at(storage_day_of(now.date()), due_time):
             _keep_raw_volume(context, volumes, corporate_storage, published_storage, collection, now)
         reporter = LatenessReporter(collection, late_time, alerts, options, size_of, log=context.log.warning)
-        asset_events, cursor = reporter.report(decisions, context.cursor, now)
+        # A day of a backfill long ago is not late while it is run again.
+        dated = [(day, decision) for day, decision in decisions if day.storage_day in days or not day.is_unpublished]
+        asset_events, cursor = reporter.report(dated, context.cursor, now)
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else dg.SkipReason(_what_it_waits_for(decisions, size_of)),

@@ -14,14 +14,14 @@ from cdi_dagster import names
 from cdi_dagster.assets.steps import LIVE_RUN_STATUSES, works_on
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import parse_day
-from cdi_dagster.core.decision import DayFacts, PastRun, Publication, RunState
+from cdi_dagster.core.decision import RUN_AGAIN_AT_ONCE, DayFacts, PastRun, Publication, RunState
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.resources.interfaces import CoalescerStatusSource
 from cdi_dagster.storage.interface import Storage, StorageError
 
-_MOST_CHANGED = 50
+_MOST_RUN_AGAIN = 50
 
 _STATES: Mapping[dg.DagsterRunStatus, RunState] = {
     **dict.fromkeys(LIVE_RUN_STATUSES, RunState.LIVE),
@@ -81,11 +81,11 @@ def _facts(
     return facts
 
 
-def days_with_changed_input(instance: dg.DagsterInstance, collection: Collection, *, since: datetime) -> list[date]:
-    """Return the days whose input changed under a run of late, however old they are: the sensor mends backfills too."""
+def days_to_run_again(instance: dg.DagsterInstance, collection: Collection, *, since: datetime) -> list[date]:
+    """Return the days of recent runs that are run again at once, however old they are: the sensor completes backfills."""
     records = instance.get_run_records(
-        dg.RunsFilter(tags={names.FAILURE_CLASS_TAG: FailureClass.INPUT_CHANGED.value}, updated_after=since),
-        limit=_MOST_CHANGED,
+        dg.RunsFilter(tags={names.FAILURE_CLASS_TAG: sorted(RUN_AGAIN_AT_ONCE)}, updated_after=since),
+        limit=_MOST_RUN_AGAIN,
     )
     runs = [record.dagster_run for record in records]
     return sorted({parse_day(run.tags[names.PARTITION_TAG]) for run in runs if works_on(run, collection)})

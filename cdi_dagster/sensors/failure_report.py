@@ -10,7 +10,8 @@ from cdi_dagster import names
 from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of, parse_day
-from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
+from cdi_dagster.core.decision import RUN_AGAIN_AT_ONCE
+from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError
 from cdi_dagster.core.telling import Telling, ToldDecision, decide_telling
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.resources.interfaces import AlertSink, CoalescerStatusSource, StatusRow, StatusTable
@@ -77,8 +78,7 @@ class FailureReporter:
             corporate=self.corporate,
             published=self.published,
         )
-        # A day whose input changed is mended however old it is.
-        automated = storage_day >= self.automated_from or failure.failure_class is FailureClass.INPUT_CHANGED
+        automated = storage_day >= self.automated_from or failure.failure_class in RUN_AGAIN_AT_ONCE
         decision = decide_telling(run.run_id, failure.failure_class, facts, now, automated=automated)
         if decision.telling is Telling.BE_QUIET:
             return self._done(run, f"{failure.failure_class}, nobody is told: {decision.what_happens}")

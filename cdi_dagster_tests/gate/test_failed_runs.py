@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.events import JobFailureData, RunFailureReason
+from dagster._utils.error import SerializableErrorInfo
 from freezegun import freeze_time
 
 from cdi_dagster.core.failures import CdiError, FailureClass
@@ -214,6 +216,17 @@ def test_a_row_that_cannot_be_closed_delays_no_alert_and_is_closed_later(killed,
     assert day.rows.get(run.run_id, DATA_PRODUCT).status == "FAILED"
     assert "No run has failed" in _tick(day, later)
     assert len(_told(day)) == 2
+
+
+def test_a_run_that_dagster_ended_between_its_steps_was_interrupted(killed):
+    day, run = killed
+    error = SerializableErrorInfo("", [], "DagsterExecutionInterruptedError")
+    data = JobFailureData(error, RunFailureReason.UNEXPECTED_TERMINATION)
+    with freeze_time(NOW):
+        day.instance.report_run_failed(run, "Execution was interrupted unexpectedly.", data)
+    assert "INTERRUPTED, nobody is told: the day is run again now" in _tick(day)
+    row = day.rows.get(run.run_id, DATA_PRODUCT)
+    assert row.failure == "INTERRUPTED: Dagster was stopped while the run was at work."
 
 
 def test_a_run_that_a_person_ended_is_told_to_nobody_and_its_row_is_closed(killed):
