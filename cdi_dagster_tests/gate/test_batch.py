@@ -12,6 +12,7 @@ from cdi_dagster.ingestion.batch_coalescer_status import BatchCoalescerStatus
 from cdi_dagster.resources.coalescer import CoalescerStatusResource
 from cdi_dagster.settings import SettingsError, load_settings
 from cdi_dagster.storage import open_storage
+from cdi_dagster_tests.clock import clock_at
 from cdi_dagster_tests.dagster_day import AUDIT, DAY, DagsterDay
 from cdi_dagster_tests.gate.instigators import launched, publish_mark, run_as, sensor_tick
 from cdi_dagster_tests.ingestion.test_batch_coalescer_status import REGION, batch  # noqa: F401
@@ -20,10 +21,11 @@ from cdi_dagster_tests.ingestion.test_batch_coalescer_status import REGION, batc
 @pytest.fixture
 def world(day: DagsterDay, batch):  # noqa: F811
     """Yesterday, whose coalescer jobs Batch knows."""
-    day.batch = batch
-    day.yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    day.status = BatchCoalescerStatus(batch.client, look_seconds=0)
-    return day
+    with clock_at(datetime.now(UTC).replace(hour=10, minute=0)):  # midnight must not come in the middle
+        day.batch = batch
+        day.yesterday = datetime.now(UTC).date() - timedelta(days=1)
+        day.status = BatchCoalescerStatus(batch.client, look_seconds=0)
+        yield day
 
 
 def _tick(world):

@@ -160,6 +160,7 @@ def killed(open_day, tmp_path):
     return open_day, run
 
 
+@pytest.mark.kill
 def test_the_row_of_a_killed_worker_is_closed_and_the_day_is_run_again_by_itself(killed):
     day, run = killed
     assert day.rows.get(run.run_id, DATA_PRODUCT).status == "IN_PROGRESS"
@@ -180,6 +181,7 @@ def test_the_row_of_a_killed_worker_is_closed_and_the_day_is_run_again_by_itself
     assert _told(day) == []
 
 
+@pytest.mark.kill
 def test_a_lost_run_that_dagster_itself_runs_again_is_told_to_nobody_and_its_row_is_closed(killed):
     day, run = killed
     day.instance.add_run_tags(run.run_id, {"dagster/max_retries": "1"})
@@ -191,6 +193,7 @@ def test_a_lost_run_that_dagster_itself_runs_again_is_told_to_nobody_and_its_row
     assert _told(day) == []
 
 
+@pytest.mark.kill
 def test_a_row_that_cannot_be_closed_delays_no_alert_and_is_closed_later(killed, monkeypatch):
     day, run = killed
     day.status.by_day.clear()
@@ -218,6 +221,7 @@ def test_a_row_that_cannot_be_closed_delays_no_alert_and_is_closed_later(killed,
     assert len(_told(day)) == 2
 
 
+@pytest.mark.kill
 def test_a_run_that_dagster_ended_between_its_steps_was_interrupted(killed):
     day, run = killed
     error = SerializableErrorInfo("", [], "DagsterExecutionInterruptedError")
@@ -229,6 +233,7 @@ def test_a_run_that_dagster_ended_between_its_steps_was_interrupted(killed):
     assert row.failure == "INTERRUPTED: Dagster was stopped while the run was at work."
 
 
+@pytest.mark.kill
 def test_a_run_that_a_person_ended_is_told_to_nobody_and_its_row_is_closed(killed):
     day, run = killed
     with freeze_time(NOW):
