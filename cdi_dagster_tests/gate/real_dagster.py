@@ -231,13 +231,17 @@ class GateDagster:
         (record,) = self.instance.get_run_records(dg.RunsFilter(run_ids=[run_id]))
         return record if record.dagster_run.status.value in ENDED else None
 
-    def checks(self, asset, name):
-        """Return whether the evaluations of a check passed, youngest first."""
+    def checks_by_sensor(self, asset, name):
+        """Return whether a check passed each time that a sensor reported it, youngest first.
+
+        Runs report it too, of their own day, and whenever they end.
+        """
         key = dg.AssetCheckKey(dg.AssetKey.from_user_string(asset), name)
         records = self.instance.event_log_storage.get_asset_check_execution_history(key, limit=50)
         found = [record.event.dagster_event for record in records if record.event]
         kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
-        return [event.asset_check_evaluation_data.passed for event in found if event.event_type is kind]
+        evaluations = [event.asset_check_evaluation_data for event in found if event.event_type is kind]
+        return [evaluation.passed for evaluation in evaluations if "storage_day" in evaluation.metadata]
 
     def asked_for_at(self, run_id):
         """Return when a run was put into the queue, by the clock of the process that did it."""

@@ -97,7 +97,7 @@ def test_the_gate_in_a_real_dagster_from_the_tick_to_the_day_that_is_coalesced_a
         (late,) = dagster.heard.of("LATE", storage_day=yesterday)
         assert late["failure_class"] == "COALESCER_RUNNING"
         assert "30 records by offsets" in late["text"]
-        assert dagster.checks("business_audit/daily_records", "published_on_time")[0] is False
+        assert dagster.checks_by_sensor("business_audit/daily_records", "published_on_time")[0] is False
 
         # A click while the coalescer works fails in seconds, and says so. Not before the tick on time: both locations
         # have the same days, and that would find this run at work.
@@ -138,7 +138,9 @@ def test_the_gate_in_a_real_dagster_from_the_tick_to_the_day_that_is_coalesced_a
 
     # Nothing is late any more, and nobody was woken for a gate that was shut.
     dagster.wait(lambda: dagster.heard.of("LATE_OVER", storage_day=yesterday), "the lateness is over")
-    dagster.wait(lambda: dagster.checks("business_audit/daily_records", "published_on_time")[0], "the check is green")
+    dagster.wait(
+        lambda: dagster.checks_by_sensor("business_audit/daily_records", "published_on_time")[0], "the check is green"
+    )
     assert len(dagster.heard.of("LATE")) == len(missed) + 1
     assert dagster.heard.of("FAILED") == []
 
