@@ -57,8 +57,11 @@ def _shift_written_times(module):
         import time_machine
 
         found = described(key, status)
+        present = time_machine.escape_hatch.time.time()
+        if abs(present - found.modified_at.timestamp()) > 86400:
+            return found  # not the kernel's: a test has set it
         # Rounded: a time of writing must come out the same whenever it is read.
-        shift = round(time.time() - time_machine.escape_hatch.time.time(), 1)
+        shift = round(time.time() - present, 1)
         return replace(found, modified_at=found.modified_at + timedelta(seconds=shift))
 
     module.described = shifted
