@@ -2,15 +2,13 @@
 
 That puts this folder on PYTHONPATH and the shift into the environment.
 
-What takes its time from elsewhere gets the same or is spared: grpc hands deadlines to a core that has the real clock;
-a file's time of writing is the kernel's.
+grpc is spared: it hands deadlines to a core that has the real clock. Files that storage writes take their time from
+Python.
 """
 
 import os
 import sys
 import time
-from dataclasses import replace
-from datetime import timedelta
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
 from types import SimpleNamespace
@@ -36,7 +34,7 @@ def shift_clock(seconds):
 
 
 def prepare():
-    """Spare or shift what does not go by Python's clock, now or when it is imported."""
+    """Spare what does not go by Python's clock, now or when it is imported."""
     if not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterImport())
         for name in _PATCHES:
@@ -44,34 +42,21 @@ def prepare():
                 _PATCHES[name](sys.modules[name])
 
 
-def _spare(module):
+def _real_time():
     import time_machine
 
-    module.time = SimpleNamespace(**{**vars(time), "time": time_machine.escape_hatch.time.time})
+    try:
+        return time_machine.escape_hatch.time.time()
+    except ValueError:  # the clock is not shifted (any more)
+        return time.time()
 
 
-def _shift_written_times(module):
-    described = module.described
-
-    def shifted(key, status):
-        import time_machine
-
-        found = described(key, status)
-        present = time_machine.escape_hatch.time.time()
-        if abs(present - found.modified_at.timestamp()) > 86400:
-            return found  # not the kernel's: a test has set it
-        # Rounded: a time of writing must come out the same whenever it is read.
-        shift = round(time.time() - present, 1)
-        return replace(found, modified_at=found.modified_at + timedelta(seconds=shift))
-
-    module.described = shifted
+def _spare(module):
+    module.time = SimpleNamespace(**{**vars(time), "time": _real_time})
 
 
 _GRPC = ("_channel", "_common", "_cython.cygrpc", "_server", "_utilities", "aio._utils")
-_PATCHES = {
-    **dict.fromkeys((f"grpc.{name}" for name in _GRPC), _spare),
-    **dict.fromkeys(("cdi_dagster.storage.files", "cdi_dagster.storage.file_upload"), _shift_written_times),
-}
+_PATCHES = {f"grpc.{name}": _spare for name in _GRPC}
 
 
 class _AfterImport(MetaPathFinder):
