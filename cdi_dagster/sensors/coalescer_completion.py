@@ -61,8 +61,9 @@ def coalescer_completion_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
         description=f"Launches each due storage day of {collection.id} of the last {look_back_days} that is not "
         "published, or was coalesced again since, as soon as the coalescer is done with it; and again a day whose "
-        f"input changed under a run, or whose run was interrupted. The schedule has the first minute from {due_time:%H:%M} UTC; this has everything "
-        "from two minutes after it. A tick that launches nothing says, for each day, what it waits for, and why the "
+        "input changed under a run, or whose run was interrupted. The schedule has the first minute from "
+        f"{due_time:%H:%M} UTC; this has everything from two minutes after it. A tick that "
+        "launches nothing says, for each day, what it waits for, and why the "
         f"coalescer may be slow. A day that is not published by {late_time:%H:%M} UTC turns the check "
         f"{names.ON_TIME_CHECK} red and is told, once.",
         tags={"cdi/collection": collection.id.replace(":", ".")},

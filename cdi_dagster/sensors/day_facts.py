@@ -82,7 +82,7 @@ def _facts(
 
 
 def days_to_run_again(instance: dg.DagsterInstance, collection: Collection, *, since: datetime) -> list[date]:
-    """Return the days of recent runs that are run again at once, however old they are: the sensor completes backfills."""
+    """Return the days of recent runs that are run again at once, however old: the sensor completes backfills."""
     records = instance.get_run_records(
         dg.RunsFilter(tags={names.FAILURE_CLASS_TAG: sorted(RUN_AGAIN_AT_ONCE)}, updated_after=since),
         limit=_MOST_RUN_AGAIN,
