@@ -119,7 +119,10 @@ def recorded_step(
         _record_failure(context, status_table, step, classed)
         raise as_failure(classed, options) from error
     except dg.DagsterExecutionInterruptedError:
-        _put_failed(context, status_table, step, "The run was terminated.")
+        if _is_terminated(context):
+            _put_failed(context, status_table, step, "The run was terminated.")
+        else:
+            _record_failure(context, status_table, step, interruption())
         raise
     except Exception as error:
         # Its text may hold anything: row and alert get the type only.
@@ -130,6 +133,17 @@ def recorded_step(
         )
         _record_failure(context, status_table, step, unforeseen)
         raise as_failure(unforeseen, options) from error
+
+
+def interruption() -> CdiError:
+    """Return the failure of a run whose process was ended together with Dagster: nobody meant the run."""
+    return CdiError(FailureClass.INTERRUPTED, "Dagster was stopped while the run was at work.")
+
+
+def _is_terminated(context: dg.AssetExecutionContext) -> bool:
+    """Whether somebody terminated this run. Its process gets the same signal where Dagster is stopped."""
+    run = context.instance.get_run_by_id(context.run.run_id)
+    return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
 def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:

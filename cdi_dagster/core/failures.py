@@ -30,6 +30,7 @@ class FailureClass(StrEnum):
     DUPLICATE_RUN = "DUPLICATE_RUN"
     STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
     WORKER_LOST = "WORKER_LOST"
+    INTERRUPTED = "INTERRUPTED"
     JOB_FAILED = "JOB_FAILED"
 
 
@@ -205,6 +206,14 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         by_itself="The run again later; bounded.",
         next_step="See whether the machine that runs Dagster was restarted or ran out of memory, then run the "
         "day again.",
+        owner=_ON_CALL,
+        rerun_helps=True,
+        told=Told.USED_UP,
+    ),
+    FailureClass.INTERRUPTED: Guidance(
+        meaning="Dagster was stopped while the run was at work: a deployment, or a restart of its machine.",
+        by_itself="The run again as soon as Dagster is back; bounded.",
+        next_step="See why Dagster is stopped again and again, then run the day again.",
         owner=_ON_CALL,
         rerun_helps=True,
         told=Told.USED_UP,

@@ -15,6 +15,8 @@ from cdi_dagster.core.gate import CoalescerStatus
 MAX_ATTEMPTS = 3
 RETRY_WAIT = timedelta(minutes=10)
 """Wait after the first failed attempt; twice as long after the second, and so on."""
+RUN_AGAIN_AT_ONCE = frozenset({FailureClass.INPUT_CHANGED, FailureClass.INTERRUPTED})
+"""A run that failed so is followed by another without a wait, whoever asked for it and however old its day is."""
 MAX_INPUT_CHANGES = 3
 """Runs of a day whose input changed under them, whatever they were launched for, before a person has to look."""
 MAX_SHUT_OUT = 10
@@ -222,7 +224,7 @@ def _why_not_again(runs: Sequence[PastRun], now: datetime) -> Decision | None:
         return _leave(
             f"{len(tried)} runs, the last ({last.run_id}) {named} ({_why_failed(last)}): mend it, then materialise it"
         )
-    if why is FailureClass.INPUT_CHANGED or last.state is RunState.SUCCEEDED:
+    if why in RUN_AGAIN_AT_ONCE or last.state is RunState.SUCCEEDED:
         return None
     return _wait(last, RETRY_WAIT * 2 ** (len(tried) - 1), now)
 

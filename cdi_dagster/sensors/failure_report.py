@@ -11,7 +11,8 @@ from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.alert_decision import Telling, ToldDecision, decide_telling
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of, parse_day
-from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
+from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError
+from cdi_dagster.core.launch_decision import RUN_AGAIN_AT_ONCE
 from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusRow, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
@@ -74,8 +75,7 @@ class FailureReporter:
             coalescer_status=self.coalescer_status,
             roots=self.roots,
         )
-        # A day whose input changed is mended however old it is.
-        automated = storage_day >= self.automated_from or failure.failure_class is FailureClass.INPUT_CHANGED
+        automated = storage_day >= self.automated_from or failure.failure_class in RUN_AGAIN_AT_ONCE
         decision = decide_telling(run.run_id, failure.failure_class, facts, now, automated=automated)
         if decision.telling is Telling.BE_QUIET:
             return self._done(run, f"{failure.failure_class}, nobody is told: {decision.what_happens}")

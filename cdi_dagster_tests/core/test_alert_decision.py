@@ -31,6 +31,7 @@ TOLD_OF_RUN = {
     "DUPLICATE_RUN": set(),
     "STORAGE_UNAVAILABLE": {3},
     "WORKER_LOST": {3},
+    "INTERRUPTED": {3},
     "JOB_FAILED": {1, 2, 3},
 }
 

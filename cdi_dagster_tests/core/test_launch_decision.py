@@ -37,6 +37,7 @@ def _run(state, failure_class=None, *, launch=LAUNCH, minutes_ago=60.0):
 LIVE = _run(RunState.LIVE)
 SUCCEEDED = _run(RunState.SUCCEEDED)
 LOST = _run(RunState.FAILED)
+INTERRUPTED = _run(RunState.FAILED, FailureClass.INTERRUPTED, minutes_ago=0)
 DKS_DOWN = _run(RunState.FAILED, FailureClass.DKS_UNAVAILABLE)
 
 
@@ -55,6 +56,9 @@ DKS_DOWN = _run(RunState.FAILED, FailureClass.DKS_UNAVAILABLE)
         (COMPLETE, None, (LOST,), Verdict.LAUNCH, ""),
         (COMPLETE, None, (DKS_DOWN,), Verdict.LAUNCH, ""),
         (COMPLETE, None, (_run(RunState.FAILED, minutes_ago=1),), Verdict.WAIT, "next attempt from 12:09 UTC"),
+        (COMPLETE, None, (INTERRUPTED, INTERRUPTED), Verdict.LAUNCH, "again: run r1 failed with INTERRUPTED"),
+        (COMPLETE, None, (INTERRUPTED, LOST, INTERRUPTED), Verdict.LEAVE, "3 runs, the last (r1) failed (INTERRUPTED)"),
+        (COMPLETE, PUBLISHED, (INTERRUPTED,), Verdict.DONE, "published"),
         (COMPLETE, None, (LOST, LOST, LOST), Verdict.LEAVE, "3 runs, the last (r1) failed (a lost worker)"),
         (COMPLETE, None, (_run(RunState.FAILED, FailureClass.RECORDS_REJECTED),), Verdict.LEAVE, "does not mend"),
         (COMPLETE, None, (_run(RunState.FAILED, FailureClass.COALESCER_RUNNING),), Verdict.LAUNCH, ""),

@@ -26,8 +26,9 @@ from cdi_dagster_tests.dagster_day import checks_of, failure_of, metadata_of
 from cdi_dagster_tests.emr.emulator import create_status_table
 from cdi_dagster_tests.emr.launches import Bench, QuickLauncher
 from cdi_dagster_tests.gate.instigators import RECORDS, SENSOR
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.spark
 STORAGE_DAY = (datetime.now(UTC) - timedelta(days=3)).date()
 """Due for certain, by the wall clock that the sensor goes by."""
 ENTRY_POINT = Path(cdi_dagster.__file__).parent / "spark" / "entry_points" / "ingest_daily.py"
@@ -47,7 +48,7 @@ class Coalescing(threading.Thread):
     def _pause(self, progress: CoalesceProgress) -> None:
         if progress.batches_done == 1:
             self.has_deleted.set()
-            self.may_go_on.wait(timeout=120)
+            self.may_go_on.wait(PATIENCE_SECONDS)
 
 
 class Day:
@@ -106,10 +107,10 @@ def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_
     bench.hold_clusters()
 
     def late_data_and_the_coalescer() -> None:
-        bench.emr.wait(lambda: bool(bench.emr.live()), seconds=60)
+        bench.emr.wait(lambda: bool(bench.emr.live()), "a cluster is live")
         write_sample(day.corporate, AUDIT.on(STORAGE_DAY), **shape, seed=2, first_offsets=early.next_offsets)
         coalescing.start()
-        coalescing.has_deleted.wait(timeout=60)
+        coalescing.has_deleted.wait(PATIENCE_SECONDS)
         bench.let_clusters_go()
 
     meanwhile = threading.Thread(target=late_data_and_the_coalescer, daemon=True)

@@ -15,6 +15,7 @@ import pytest
 
 from cdi_dagster_tests.emr import run_worker
 from cdi_dagster_tests.emr.launches import Bench
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, last_lines_of, wait_until
 
 pytestmark = pytest.mark.kill
 
@@ -61,8 +62,14 @@ class Orchestrator:
             runs = self.instance.get_runs(limit=1)
             return bool(runs) and any(word in line for line in self.logged(runs[0].run_id))
 
-        self.bench.emr.wait(is_logged, seconds=60)
+        wait_until(is_logged, f"a run logs {word!r}", seen=self._seen)
         return self.newest().run_id
+
+    def _seen(self) -> str:
+        logs = [self.home / f"worker-{number}.log" for number in range(len(self.started))]
+        return "\n".join(
+            ["", *(f"{run.run_id} {run.status.value}" for run in self.instance.get_runs()), last_lines_of(*logs)]
+        )
 
 
 @pytest.fixture
@@ -88,7 +95,7 @@ def test_a_killed_run_worker_is_followed_by_one_that_resumes_its_attempt(orchest
     second_run = orchestrator.wait_for_line("resuming its attempt 1")
     assert second_run != first_run
     orchestrator.go.touch()
-    assert second.wait(timeout=60) == 0
+    assert second.wait(timeout=PATIENCE_SECONDS) == 0
     logged = orchestrator.logged(second_run)
     # `cdi clusters` goes by this tag: a cluster that was resumed is no orphan.
     assert {"Key": "cdi:run_id", "Value": second_run} in cluster.request["Tags"]
@@ -109,7 +116,7 @@ def test_a_job_that_ended_while_nobody_looked_counts_for_the_next_run_of_the_day
 
     # Not a re-execution: a run of its own, as the sensor or a click makes it.
     second = orchestrator.start()
-    assert second.wait(timeout=60) == 0
+    assert second.wait(timeout=PATIENCE_SECONDS) == 0
     assert "two of two" in orchestrator.logged(orchestrator.newest().run_id)
     assert len(bench.emr.clusters) == 1
 
@@ -120,7 +127,7 @@ def test_a_cancelled_run_ends_its_cluster(orchestrator: Orchestrator) -> None:
     # What the Terminate button does: it marks the run, then signals the worker.
     orchestrator.instance.report_run_canceling(orchestrator.newest())
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=60)
+    process.wait(timeout=PATIENCE_SECONDS)
     [cluster] = orchestrator.bench.emr.clusters.values()
     orchestrator.bench.emr.wait(lambda: cluster.has_ended)
     assert cluster.reason_code == "USER_REQUEST"
@@ -132,7 +139,7 @@ def test_a_stopped_orchestrator_leaves_the_cluster_running_for_the_next(orchestr
     process = orchestrator.start()
     run_id = orchestrator.wait_for_line("one of two")
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=60)
+    process.wait(timeout=PATIENCE_SECONDS)
     time.sleep(0.3)
     [cluster] = orchestrator.bench.emr.live()
     assert any("left running" in line for line in orchestrator.logged(run_id))
@@ -140,7 +147,7 @@ def test_a_stopped_orchestrator_leaves_the_cluster_running_for_the_next(orchestr
     second = orchestrator.start(parent=run_id)
     orchestrator.wait_for_line("resuming its attempt 1")
     orchestrator.go.touch()
-    assert second.wait(timeout=60) == 0
+    assert second.wait(timeout=PATIENCE_SECONDS) == 0
     assert list(orchestrator.bench.emr.clusters) == [cluster.cluster_id]
 
 
@@ -156,5 +163,5 @@ def test_a_worker_killed_before_emrs_response_finds_the_cluster_by_name(orchestr
     second = orchestrator.start(parent=first_run)
     orchestrator.wait_for_line("the request had been accepted")
     orchestrator.go.touch()
-    assert second.wait(timeout=60) == 0
+    assert second.wait(timeout=PATIENCE_SECONDS) == 0
     assert len(bench.emr.clusters) == 1

@@ -47,7 +47,7 @@ def test_without_capacity_the_next_profile_is_tried(bench: Bench) -> None:
 
 def test_a_cluster_stuck_in_starting_is_ended_before_the_next_is_tried(bench: Bench) -> None:
     bench.emr.faults.no_capacity |= {"s1.x": "hang", "s2.x": "hang"}
-    launched = bench.launch(OK, start_deadline_seconds=0.5)
+    launched = bench.launch(OK, start_deadline_seconds=4)
     assert launched.attempts == [("small", "NO_CAPACITY"), ("medium", "SUCCEEDED")]
     stuck, next_one = bench.emr.clusters.values()
     assert stuck.ended_at is not None
@@ -58,7 +58,7 @@ def test_a_cluster_stuck_in_starting_is_ended_before_the_next_is_tried(bench: Be
 def test_while_the_last_cluster_is_not_known_to_be_ending_no_other_is_started(bench: Bench) -> None:
     bench.emr.faults.no_capacity |= {"s1.x": "hang", "s2.x": "hang"}
     bench.emr.faults.deaf = True
-    launched = bench.launch(OK, start_deadline_seconds=0.5)
+    launched = bench.launch(OK, start_deadline_seconds=4)
     [cluster] = bench.emr.live()
     assert launched.attempts == [("small", "NO_CAPACITY")]
     assert launched.failure is not None
@@ -166,7 +166,7 @@ def test_a_lost_response_is_looked_up_and_not_requested_again(bench: Bench, unli
 
 
 def test_a_cluster_that_emr_lists_only_after_a_second_was_requested_is_kept_alone(bench: Bench) -> None:
-    bench.emr.start_seconds = 2.0
+    bench.emr.start_seconds = 6.0
     bench.emr.faults.lose_answer.append("RunJobFlow")
     bench.emr.faults.unlisted = 3
     launched = bench.launch(OK)

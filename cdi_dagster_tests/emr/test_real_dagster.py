@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 
 import cdi_dagster
-from cdi_dagster.cli.servers import REPOSITORY, dagster_dev, free_port
+from cdi_dagster.cli.servers import REPOSITORY, dagster_dev
 from cdi_dagster.cli.webserver import Webserver
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.core.storage_keys import ingestion_lease_key
@@ -24,8 +24,9 @@ from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.collections import EQUALITY
 from cdi_dagster_tests.emr.emulator import create_status_table
 from cdi_dagster_tests.emr.launches import DAY, Bench
+from cdi_dagster_tests.waiting import reserved_port, wait_until
 
-pytestmark = [pytest.mark.daemon, pytest.mark.kill, pytest.mark.spark, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.daemon, pytest.mark.kill, pytest.mark.spark, pytest.mark.timeout(1800)]
 ENTRY_POINT = Path(cdi_dagster.__file__).parent / "spark" / "entry_points" / "ingest_daily.py"
 
 
@@ -59,7 +60,11 @@ class Operator:
         return [entry.user_message for entry in self._instance.all_logs(run_id)]
 
     def wait_for_line(self, run_id: str, word: str) -> None:
-        self.bench.emr.wait(lambda: any(word in line for line in self.logged(run_id)), seconds=90)
+        wait_until(
+            lambda: any(word in line for line in self.logged(run_id)),
+            f"run {run_id} logs {word!r}",
+            seen=lambda: "\n".join(self.logged(run_id)[-30:]),
+        )
 
     def wait_for_end(self, run_id: str) -> str:
         def run() -> dg.DagsterRun:
@@ -67,7 +72,8 @@ class Operator:
             assert found is not None
             return found
 
-        self.bench.emr.wait(lambda: run().is_finished, seconds=120)
+        seen = lambda: "\n".join([run().status.value, *self.logged(run_id)[-30:]])  # noqa: E731
+        wait_until(lambda: run().is_finished, f"run {run_id} has ended", seen=seen)
         return run().status.value
 
 
@@ -85,8 +91,7 @@ def operator(bench: Bench) -> Iterator[Operator]:
     # A lost worker is noticed, and its slot free, in seconds for the test's sake; the rest is as production has it.
     quick = shipped.replace("poll_interval_seconds: 20", "poll_interval_seconds: 2")
     (home / "dagster.yaml").write_text(quick.replace("run_end_seconds: 60", "run_end_seconds: 1"))
-    port = free_port()
-    with DevelopmentKeyService() as keys:
+    with reserved_port() as port, DevelopmentKeyService() as keys:
         environment = os.environ | bench.settings(dks_url=keys.url, first_storage_day=DAY) | {"DAGSTER_HOME": str(home)}
         with dagster_dev(environment, port=port, log_path=bench.folder / "dagster.log") as dagster:
             webserver = Webserver(f"http://127.0.0.1:{port}")
@@ -95,7 +100,7 @@ def operator(bench: Bench) -> Iterator[Operator]:
                 dagster.require_running("Dagster")
                 return webserver.answers() and bool(webserver.locations())
 
-            bench.emr.wait(is_up, seconds=120)
+            wait_until(is_up, "Dagster answers", seen=dagster.log)
             assert [error for _, error in webserver.locations()] == [None]
             # Only now: two processes that make the same home at once are in each other's way.
             with dg.DagsterInstance.from_config(str(home)) as instance:

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.local_spark import spark_process, spark_submit
 from cdi_dagster.local_spark.spark_process import SparkProcessConfig, run_spark_step, verdict
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 REPORT = {"published": 1}
 FAILURE = CdiError(FailureClass.DKS_FORBIDDEN, "The key service refused our certificate.").to_json()
@@ -88,7 +88,7 @@ time.sleep({seconds})
 def _is_running(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -96,18 +96,34 @@ def _pids(line):
     return [int(pid) for pid in line.split()[1:]]
 
 
-def test_log_lines_arrive_while_it_runs_and_are_kept(config, fake_spark_submit):
-    fake_spark_submit("import time\nprint('first', flush=True)\ntime.sleep(1)\nprint('second')\nraise SystemExit(3)")
-    seen = []
+# Says its second line once somebody has seen the first.
+TWO_LINES = """
+import pathlib, sys, time
+print("first", flush=True)
+deadline = time.monotonic() + {patience}
+while not pathlib.Path({seen!r}).exists() and time.monotonic() < deadline:
+    time.sleep(0.05)
+print("second" if pathlib.Path({seen!r}).exists() else "nobody saw the first")
+raise SystemExit(3)
+"""
+
+
+def test_log_lines_arrive_while_it_runs_and_are_kept(config, fake_spark_submit, tmp_path):
+    fake_spark_submit(TWO_LINES.format(seen=str(tmp_path / "seen"), patience=PATIENCE_SECONDS))
+    lines = []
+
+    def on_line(line):
+        lines.append(line)
+        (tmp_path / "seen").touch()
+
     ended = run_spark_step(
         "ingest_daily",
         [],
         config=config,
         correlation_id="c1",
-        on_line=lambda line: seen.append((line, time.monotonic())),
+        on_line=on_line,
     )
-    assert [line for line, _ in seen] == ["first", "second"]
-    assert seen[1][1] - seen[0][1] > 0.5
+    assert lines == ["first", "second"]
     assert ended.exit_code == 3
     assert ended.log_tail == ("first", "second")
     assert ended.log_path.read_text() == "first\nsecond\n"
@@ -153,10 +169,7 @@ spark_process.run_spark_step("ingest_daily", [], correlation_id="c1", on_line=la
         pids = _pids(us.stdout.readline())
         assert all(_is_running(pid) for pid in pids)
         us.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while any(_is_running(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(_is_running(pid) for pid in pids)
+    wait_until(lambda: not any(_is_running(pid) for pid in pids), "all of them have ended")
 
 
 def test_on_poll_is_called_in_our_own_thread_and_once_after_the_end(config, fake_spark_submit):

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from datetime import date
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from cdi_dagster.interfaces import SparkStep
 from cdi_dagster.local_spark import spark_process
 from cdi_dagster.resources.local_launcher import LocalPySparkStepLauncher
 from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 # A program in the place of spark-submit that speaks as the Spark jobs speak.
 JOB = f"""#!{sys.executable}
@@ -90,10 +90,20 @@ def test_a_step_succeeds_with_the_jobs_own_report_as_proof(launch, tmp_path):
     assert Path(launched.evidence.log_location).is_relative_to(tmp_path / "work" / launched.result.run_id)
 
 
-def test_progress_is_on_the_run_page_while_the_job_runs(launch):
-    launched = launch(f'reporter.progress("1 of 2 objects"); time.sleep(2); {REPORT}; time.sleep(0.1)')
-    (at,) = [when for when, message in launched.messages if message == "1 of 2 objects"]
-    assert at < time.time() - 1.5
+def test_progress_is_on_the_run_page_while_the_job_runs(launch, monkeypatch, tmp_path):
+    noted = tmp_path / "noted"
+    log = dg.DagsterLogManager.info
+
+    def info(self, message, *arguments, **options):
+        log(self, message, *arguments, **options)
+        if message == "1 of 2 objects":
+            noted.touch()
+
+    monkeypatch.setattr(dg.DagsterLogManager, "info", info)
+    waits = f"[time.sleep(0.05) for _ in range({int(PATIENCE_SECONDS)} * 20) if not os.path.exists({str(noted)!r})]"
+    launched = launch(f'reporter.progress("1 of 2 objects"); {waits}; assert os.path.exists({str(noted)!r}); {REPORT}')
+    assert launched.result.success
+    assert [message for _, message in launched.messages].count("1 of 2 objects") == 1
 
 
 def test_the_failure_that_the_job_reports_is_the_one_that_is_raised(launch):

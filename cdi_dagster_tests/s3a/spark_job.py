@@ -22,6 +22,7 @@ from cdi_dagster.local_spark.spark_submit import (
 from cdi_dagster.storage import Storage
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 from cdi_dagster_tests.storage.faulty_s3 import Proxy
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 Chosen = Callable[[str, str], bool]
 """Says of a method and a path whether it is the request that is meant."""
@@ -85,7 +86,7 @@ def killed_at(chosen: Chosen, name: str, arguments: Sequence[str], *, config: Sp
             )
             kill.session = job.pid
             try:
-                job.wait(timeout=280)
+                job.wait(2 * PATIENCE_SECONDS)
             finally:
                 kill_session(job.pid)
         assert kill.happened, f"the job ended before it could be killed:\n{log.read_text()[-3000:]}"

@@ -41,7 +41,7 @@ from cdi_dagster_tests.s3a import aws_shim
 
 pytestmark = [
     pytest.mark.spark,
-    pytest.mark.timeout(900),  # a bundle, two virtual environments, two JVMs: two minutes alone
+    pytest.mark.timeout(1800),  # a bundle, two virtual environments, two JVMs: two minutes alone
     pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the bundle's wheels are for Python 3.11"),
 ]
 

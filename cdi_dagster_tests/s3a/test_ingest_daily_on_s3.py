@@ -82,7 +82,7 @@ def test_connections_cut_in_the_middle_cost_nothing(s3_day: SampleDay, tmp_path:
 
 
 @pytest.mark.kill
-@pytest.mark.timeout(600)  # four JVMs, one after the other
+@pytest.mark.timeout(1800)  # four JVMs, one after the other
 def test_a_job_killed_while_it_publishes_again_is_never_seen_half(
     s3_day: SampleDay, spark: SparkSession, tmp_path: Path
 ) -> None:

@@ -19,8 +19,9 @@ from cdi_dagster_tests.s3_server import new_s3_storage, s3_endpoint
 from cdi_dagster_tests.s3a.spark_job import Once, keep_versions, kill_session, killed_at, s3_at, spark_config
 from cdi_dagster_tests.spark.tables.daily_records import DAY, EXPORT_DAY, MANAGED, RAW, publish_records, record
 from cdi_dagster_tests.storage.faulty_s3 import Proxy
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
-pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("s3a_jars"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("s3a_jars"), pytest.mark.timeout(1800)]
 
 PART = "part-00001-f1.jsonl.gz"
 Tables = dict[str, list[str]]
@@ -165,7 +166,7 @@ def kill_between_tables(day: PublishedDay, correlation_id: str) -> Tables:
 def look_and_publish(day: PublishedDay, correlation_id: str) -> tuple[Tables, Tables]:
     """Return what a reader finds, and finds once the tables are published again."""
     with s3_at(s3_endpoint()), start_child(day, "go on", correlation_id) as child:
-        said, _ = child.communicate(timeout=600)
+        said, _ = child.communicate(timeout=2 * PATIENCE_SECONDS)
     assert child.returncode == 0
     found, then = map(json.loads, said.splitlines())
     return found, then

@@ -22,6 +22,7 @@ from cdi_dagster_tests.processes import processes
 from cdi_dagster_tests.spark.ingest_support import SampleDay
 from cdi_dagster_tests.spark.scripted_key_service import ScriptedKeyService, slow
 from cdi_dagster_tests.spark.worker_processes import python_workers, staged_files
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 QUICK_JVM = {"SPARK_SUBMIT_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"}  # it lives for seconds
 
@@ -36,8 +37,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_doubled(file_day: SampleDay,
         file_day.dks_url = service.url
 
         def kill_one_that_has_written() -> None:
-            while len(service.asked) < 16:
-                time.sleep(0.05)
+            wait_until(lambda: len(service.asked) >= 16, "somebody has written")
             for pid in python_workers()[:1]:
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
@@ -45,7 +45,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_doubled(file_day: SampleDay,
         killer = threading.Thread(target=kill_one_that_has_written)
         killer.start()
         report = file_day.ingest(spark.sparkContext)
-        killer.join(timeout=30)
+        killer.join(PATIENCE_SECONDS)
     assert killed
     assert report.published == summary.records
     assert file_day.records().total() == summary.records
@@ -102,5 +102,5 @@ def kill_at(moment: str, pause_seconds: float, day: SampleDay, folder: Path) -> 
         for process in processes():
             if process.session == job.pid:
                 os.kill(process.pid, signal.SIGKILL)
-        job.wait(timeout=30)
+        job.wait(PATIENCE_SECONDS)
         job.stdout.close()

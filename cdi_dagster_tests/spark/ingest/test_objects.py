@@ -25,6 +25,7 @@ from cdi_dagster.storage.files import FileStorage
 from cdi_dagster_tests.collections import CLAIMANT
 from cdi_dagster_tests.spark.records.envelopes import envelope_for, envelope_line, message_for
 from cdi_dagster_tests.spark.records.vectors import ReversedKeys
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 _Lines: TypeAlias = list[dict[str, Any]]
 
@@ -153,7 +154,7 @@ def test_a_refusal_ends_the_task_at_once_whichever_block_it_is_about(tmp_path: P
         def data_keys(self, refs: Iterable[KeyRef]) -> Mapping[KeyRef, bytes | None]:
             if encrypted_key in {ref.encrypted_data_key for ref in refs}:
                 raise CdiError(FailureClass.DKS_FORBIDDEN, "Our certificate is refused.")
-            assert never.wait(timeout=20), "the other key was waited for"
+            assert never.wait(PATIENCE_SECONDS), "the other key was waited for"
             return super().data_keys(refs)
 
     with pytest.raises(CdiError) as failed:

@@ -35,6 +35,7 @@ from cdi_dagster_tests.spark.tables.daily_records import (
     publish_records,
     record,
 )
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -368,7 +369,7 @@ else:
 
 
 @pytest.mark.kill
-@pytest.mark.timeout(600)  # three JVMs and a new metastore: 175 s seen at load 14
+@pytest.mark.timeout(1800)  # three JVMs and a new metastore: 175 s seen at load 14
 def test_a_kill_between_tables_leaves_each_whole_and_the_metastore_is_for_one_at_a_time(tmp_path: Path) -> None:
     published = open_storage((tmp_path / "published").as_uri())
     metastore = tmp_path / "metastore"
@@ -393,7 +394,7 @@ def test_a_kill_between_tables_leaves_each_whole_and_the_metastore_is_for_one_at
     half_written = f"{partition_prefix(RAW, date.fromisoformat(EXPORT_DAY))}killed/_temporary/0/part-00000.orc"
     published.write(half_written, b"ORC")
 
-    after = subprocess.run([*command, "next"], stdout=subprocess.PIPE, text=True, check=True, timeout=200)
+    after = subprocess.run([*command, "next"], stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE_SECONDS)
     answer = json.loads(after.stdout.splitlines()[-1])
     assert answer["found"] == {"raw": [record(2)] * 2, "managed": ["id-1"] * 2}
     assert answer["then"] == {"raw": [record(2)] * 2, "managed": ["id-2"] * 2}
