@@ -1,15 +1,12 @@
-"""A test that starts Spark, a Dagster server or a browser, or kills, fails unless its marker says that it does.
+"""A test that starts Spark, a Dagster server or a browser fails unless its marker says that it does.
 
 So `make test-quick` can leave these out by their markers. A pytest plugin, registered in the conftest beside it.
 """
 
 import os
 import re
-import signal
-import sys
 import threading
 from collections.abc import Generator
-from typing import Any
 
 import pytest
 
@@ -27,14 +24,13 @@ LOOK_EVERY_SECONDS = 0.2
 
 
 class MarkerGuard:
-    """Looks at what each test starts and at whom it kills."""
+    """Looks at what each test starts."""
 
     def __init__(self) -> None:
         self._markers: set[str] | None = None  # of the test that runs
         self._missing: dict[str, str] = {}  # markers of that test by what it did
         self._known: set[int] = set()  # processes that were counted
         self._lock = threading.Lock()
-        sys.addaudithook(self._note_signal)
         threading.Thread(target=self._look_again_and_again, name="marker guard", daemon=True).start()
 
     @pytest.hookimpl(wrapper=True)
@@ -68,10 +64,6 @@ class MarkerGuard:
                     if process.pid not in self._known and pattern.search(process.command):
                         self._known.add(process.pid)
                         self._require(marker, f"started {process.command[:200]}")
-
-    def _note_signal(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in ("os.kill", "os.killpg") and arguments[1] in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
-            self._require("kill", f"sent {signal.Signals(arguments[1]).name}")
 
     def _require(self, marker: str, what: str) -> None:
         if self._markers is not None and marker not in self._markers:

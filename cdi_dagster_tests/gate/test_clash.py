@@ -11,7 +11,6 @@ from datetime import date
 from itertools import count
 from random import Random
 
-import dagster as dg
 import pytest
 
 from cdi_dagster.coalescer import coalesce
@@ -27,6 +26,7 @@ from cdi_dagster.storage.roots import Roots
 from cdi_dagster_tests.collections import EQUALITY
 from cdi_dagster_tests.dagster_day import DagsterDay
 from cdi_dagster_tests.gate.quick_ingestion import QuickLauncher, ingest_pinned, published_records
+from cdi_dagster_tests.instance import instance_on_disk
 from cdi_dagster_tests.s3_server import new_s3_storage
 from cdi_dagster_tests.waiting import wait_until
 
@@ -184,7 +184,7 @@ def test_no_timing_loses_or_doubles_a_record_or_shows_a_raw_404(kind, worlds, tm
 
 @pytest.mark.parametrize("seed", range(3))
 def test_runs_of_dagster_beside_the_coalescer_publish_all_of_the_day_or_nothing(seed, tmp_path):
-    with dg.instance_for_test() as instance:
+    with instance_on_disk() as instance:
         world = DagsterDay(tmp_path, instance)
         day = Day(world.corporate, world.published, seed)
         status = MarkerCoalescerStatus(world.corporate, lease_seconds=120)

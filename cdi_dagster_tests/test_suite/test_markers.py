@@ -13,14 +13,13 @@ from cdi_dagster_tests.markers import MarkerGuard
 
 def pytest_configure(config):
     config.pluginmanager.register(MarkerGuard())
-    for marker in ("spark", "daemon", "browser", "kill"):
+    for marker in ("spark", "daemon", "browser"):
         config.addinivalue_line("markers", marker)
 """
 STARTS = {
     "spark": "subprocess.run(['./java', '-c', 'sleep 0.5'])",
     "daemon": "subprocess.run([sys.executable, '-c', 'import time; time.sleep(0.5)', '-m', 'dagster._daemon'])",
     "browser": "subprocess.run(['./chromium', '-c', 'sleep 0.5'])",
-    "kill": "subprocess.Popen(['sleep', '9']).kill()",
 }
 
 
