@@ -20,7 +20,7 @@ from cdi_dagster.core.emr_verdict import (
     stuck_in_bootstrap,
     stuck_in_starting,
 )
-from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.failures import CdiError, FailureClass, StepMayGoOnError
 from cdi_dagster.emr.api import ClusterView, UnreachableError
 from cdi_dagster.emr.ledger import Attempt
 from cdi_dagster.emr.messages import StorageMessageReader
@@ -32,7 +32,7 @@ from cdi_dagster.storage import StorageError, open_storage
 _POLLS_FOR_REASON = 6
 
 
-class LostSightError(CdiError):
+class LostSightError(StepMayGoOnError):
     """EMR or the storage cannot be asked any more. The cluster may go on: the launch stays open in the ledger."""
 
 

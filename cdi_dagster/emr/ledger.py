@@ -11,7 +11,7 @@ from typing import Any
 
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.emr_verdict import TroubleKind
-from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.failures import FailureClass, StepMayGoOnError
 from cdi_dagster.core.launch_plan import FailedAttempt
 from cdi_dagster.core.storage_keys import control_prefix
 from cdi_dagster.storage.interface import ObjectChangedError, ObjectExistsError, ObjectMissingError, Storage
@@ -23,7 +23,7 @@ REPLACED = "REPLACED"
 """Given up because other work was asked for in the meantime (the day was pinned again)."""
 
 
-class TakenOverError(CdiError):
+class TakenOverError(StepMayGoOnError):
     """Another process follows the launch now; this one must leave its cluster alone."""
 
 

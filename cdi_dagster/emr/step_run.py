@@ -11,7 +11,7 @@ from dataclasses import replace
 import dagster as dg
 
 from cdi_dagster.core.emr_verdict import Progress, Trouble
-from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.failures import CdiError, FailureClass, StepMayGoOnError
 from cdi_dagster.core.launch_plan import GiveUp, next_attempt
 from cdi_dagster.emr import ledger as outcomes
 from cdi_dagster.emr.api import UnreachableError
@@ -96,7 +96,7 @@ class StepRun:
         if found is not None and found.work != work_of(self._step):
             self._around.say(f"{current.name} works on an input that is not asked for any more; it is ended first")
             if not self._end_unfollowed(current, outcomes.REPLACED):
-                raise CdiError(
+                raise StepMayGoOnError(
                     FailureClass.LAUNCH_FAILED,
                     f"{current.name} works on an input that is not asked for any more, and could not be ended.",
                     next_step="Terminate its cluster (`cdi clusters`), then run the day again.",
@@ -175,7 +175,8 @@ class StepRun:
         self._close(follower.attempt, verdict, billed_seconds=follower.billed_seconds)
         if not is_ending and isinstance(verdict, Trouble):
             by_hand = f"Terminate cluster {cluster_id} by hand, for it is paid; then materialise the day again."
-            raise self._gave_up(f"cluster {cluster_id} is not known to be ending", next_step=by_hand)
+            failure = self._gave_up(f"cluster {cluster_id} is not known to be ending", next_step=by_hand)
+            raise StepMayGoOnError.from_json(failure.to_json())
         return verdict
 
     def _claim(self, cluster_id: str) -> None:

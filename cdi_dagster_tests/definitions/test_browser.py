@@ -10,7 +10,7 @@ from playwright.sync_api import TimeoutError as NotOnThePage
 from playwright.sync_api import expect, sync_playwright
 
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
-from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.published.read import read_mark
 from cdi_dagster_tests.definitions.real_dagster import EQUALITY
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -52,8 +52,8 @@ def test_a_person_finds_the_assets_materialises_two_days_and_reads_why_one_faile
         reads_what_was_published(page, GOOD_DAY)
         reads_why_it_failed(page, DAY_NOT_COALESCED)
         finds_schedule_and_sensor(page)
-    assert published_mark(dagster.published, EQUALITY.on(GOOD_DAY))["published"] == 200
-    assert published_mark(dagster.published, EQUALITY.on(DAY_NOT_COALESCED)) is None
+    assert read_mark(dagster.published, EQUALITY.on(GOOD_DAY)).published == 200
+    assert read_mark(dagster.published, EQUALITY.on(DAY_NOT_COALESCED)) is None
 
 
 def opens_the_code_location(page):

@@ -188,8 +188,3 @@ def test_a_damaged_manifest_says_to_pin_again(published: Storage, content: bytes
         read_pinned_input(published, AUDIT.on(DAY))
     assert caught.value.failure_class is FailureClass.INPUT_INVALID
     assert caught.value.next_step == "Pin the day again."
-
-
-def test_the_mark_of_published_records_is_read(published: Storage) -> None:
-    published.write(f"{daily_records_prefix(AUDIT.on(DAY))}_SUCCESS", b'{"fingerprint": "abc"}')
-    assert published_mark(published, AUDIT.on(DAY)) == {"fingerprint": "abc"}
