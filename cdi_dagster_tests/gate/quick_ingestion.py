@@ -1,7 +1,7 @@
 """The ingestion without Spark: reads what was pinned, with the real reader and record engine, and publishes it.
 
-It publishes as the Spark job does, by `published.publish`, so that asset, checks, marks and gate around it are real. Every
-launch is one line of a file, so that a test can count them across processes.
+It publishes as the Spark job does, by `published.publish`, so that asset, checks, marks and gate around it are real.
+Every launch is one line of a file, so that a test can count them across processes.
 """
 
 import base64

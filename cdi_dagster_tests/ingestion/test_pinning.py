@@ -8,7 +8,8 @@ from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_history_key, pinned_input_key
-from cdi_dagster.ingestion.pinning import pin_storage_day, published_mark, read_pinned_input, require_unchanged
+from cdi_dagster.ingestion.pinning import pin_storage_day, read_pinned_input, require_unchanged
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster.storage.roots import Roots
 from cdi_dagster_tests.s3_server import new_s3_storage
@@ -66,7 +67,7 @@ def test_every_pinned_input_is_kept_under_its_fingerprint(corporate: Storage, pu
 
 def test_a_day_that_was_never_pinned_has_no_pinned_input_and_no_mark(published: Storage) -> None:
     assert read_pinned_input(published, AUDIT.on(DAY)) is None
-    assert published_mark(published, AUDIT.on(DAY)) is None
+    assert read_mark(published, AUDIT.on(DAY)) is None
 
 
 def test_a_day_without_objects_is_refused_unless_it_is_allowed(published: Storage, tmp_path: Path) -> None:

@@ -324,7 +324,7 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.spark.tables.job import main
-from cdi_dagster.spark.tables import publish
+from cdi_dagster.spark.tables import publish as tables_publish
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.spark.tables.daily_records import RAW, MANAGED, publish_records, record
 from cdi_dagster_tests.spark.tables.test_job import arguments
@@ -352,13 +352,13 @@ def tables():
 
 if role == "victim":
     publish(1)
-    publish_attempt = publish.publish_attempt
+    publish_attempt = tables_publish.publish_attempt
     def publish_then_wait(spark, attempt, folder):
         if attempt.table == MANAGED:
             say(state="raw is published, managed is written and not published")
             sys.stdin.read()
         publish_attempt(spark, attempt, folder)
-    publish.publish_attempt = publish_then_wait
+    tables_publish.publish_attempt = publish_then_wait
     publish(2)
 else:
     found = tables()
