@@ -16,7 +16,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_history_key
-from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
+from cdi_dagster.ingestion.ingestion_lease import discard_after_failure, ingestion_lease
 from cdi_dagster.ingestion.pinning import read_pinned_input, require_unchanged
 from cdi_dagster.interfaces import (
     CoalescerStatusSource,
@@ -102,7 +102,10 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
                 pinned = _require_pin(roots.published, step)
                 # The second look at the listing: what is the same in both was there, whole, at the moment between.
                 require_unchanged(roots.corporate, pinned)
-                evidence = step_launcher.launch(context, _spark_step(step, pinned, config, options, roots.published))
+                with discard_after_failure(roots.published, collection.on(step.storage_day)):
+                    evidence = step_launcher.launch(
+                        context, _spark_step(step, pinned, config, options, roots.published)
+                    )
             report = IngestReport.from_json(evidence.report)
             step.cluster_id = evidence.cluster_id
             step.detail["attempts"] = attempt_values(evidence.attempts)

@@ -11,8 +11,8 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.table_sets import TableMember
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
-from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.interfaces import LaunchEvidence, PySparkStepLauncher, SparkStep, StatusTable
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.storage.roots import Roots
 
@@ -39,7 +39,7 @@ def tables_asset(collection: Collection, partitions: dg.DailyPartitionsDefinitio
             if names.table_key(collection, member.name) in context.selected_asset_keys
         }
         with recorded_step(context, collection, "publish_tables", status_table=status_table, options=options) as step:
-            mark = published_mark(roots.published, collection.on(step.storage_day))
+            mark = read_mark(roots.published, collection.on(step.storage_day))
             if mark is None:
                 raise CdiError(
                     FailureClass.INPUT_INVALID,
@@ -60,7 +60,7 @@ def tables_asset(collection: Collection, partitions: dg.DailyPartitionsDefinitio
                     collection=collection,
                     storage_day=step.storage_day,
                     correlation_id=step.correlation_id,
-                    input_bytes=int(mark["published_bytes"]),
+                    input_bytes=mark.published_bytes,
                 ),
             )
             report = TablesReport.from_json(evidence.report)

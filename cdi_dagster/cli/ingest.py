@@ -4,6 +4,7 @@ The same steps and the same Spark job as the assets run; what it leaves is what 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -158,11 +159,14 @@ def _ingest(run: DayByHand, arguments: Sequence[str], *, verbose: bool) -> Inges
         CdiError: of the class that the job stated, or that its end suggests.
     """
     key = run_report_key(run.day, run.correlation_id)
-    report, error = run_job(run, "ingest_daily", arguments, key, verbose=verbose)
-    if error:
-        if report:
-            _show(progress_console(), run, IngestReport.from_json(report), None)
-        raise error
+    from cdi_dagster.ingestion.ingestion_lease import discard_after_failure
+
+    with discard_after_failure(run.roots.published, run.day):
+        report, error = run_job(run, "ingest_daily", arguments, key, verbose=verbose)
+        if error:
+            if report:
+                _show(progress_console(), run, replace(IngestReport.from_json(report), published_prefix=None), None)
+            raise error
     return IngestReport.from_json(report or {})
 
 

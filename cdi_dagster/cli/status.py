@@ -74,16 +74,17 @@ def _history(corporate: Storage, day: CollectionDay, days: int) -> list[DayVolum
 
 def _progress(published: Storage, day: CollectionDay, fingerprint: str) -> dict[str, Any]:
     """Return whether the day is pinned and published, and whether from the objects that are there now."""
-    from cdi_dagster.ingestion.pinning import published_mark, read_pinned_input
+    from cdi_dagster.ingestion.pinning import read_pinned_input
+    from cdi_dagster.published.read import read_mark
 
     pinned = read_pinned_input(published, day)
-    mark = published_mark(published, day)
+    mark = read_mark(published, day)
     return {
         "pinned": pinned is not None,
         "pinned_is_current": pinned is not None and pinned.fingerprint == fingerprint,
         "published": mark is not None,
-        "published_is_current": mark is not None and mark.get("fingerprint") == fingerprint,
-        "published_records": mark.get("published") if mark else None,
+        "published_is_current": mark is not None and mark.fingerprint == fingerprint,
+        "published_records": mark.published if mark else None,
     }
 
 

@@ -291,5 +291,9 @@ class CdiError(Exception):
         return cls(FailureClass(name), cause, next_step=next_step)
 
 
+class StepMayGoOnError(CdiError):
+    """A launch failed here, but its step may still be at work: what the step wrote must be left alone."""
+
+
 def _rebuild_error(value: Mapping[str, Any]) -> CdiError:
     return CdiError.from_json(value)

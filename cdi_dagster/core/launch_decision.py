@@ -67,8 +67,8 @@ class PastRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Publication:
-    """What the output says of itself (its `_SUCCESS` mark)."""
+class PublishedFrom:
+    """What the published records were made from, and when: the part of their mark that a decision goes by."""
 
     fingerprint: str
     published_at: datetime | None = None
@@ -81,7 +81,7 @@ class DayFacts:
     Attributes:
         storage_day: the partition.
         coalescer: the gate.
-        publication: what is published, or None.
+        published_from: of what is published, or None.
         runs: of this day, oldest first.
         listing_fingerprint: of the day's listing now. Read only for a published day whose coalescer is complete but
             tells no fingerprint: where both are the same, it ran again and changed nothing.
@@ -90,7 +90,7 @@ class DayFacts:
 
     storage_day: date
     coalescer: CoalescerStatus
-    publication: Publication | None
+    published_from: PublishedFrom | None
     runs: tuple[PastRun, ...]
     listing_fingerprint: str | None = None
     unreadable: str | None = None
@@ -98,7 +98,7 @@ class DayFacts:
     @property
     def is_unpublished(self) -> bool:
         """Whether nothing is published of it, for certain."""
-        return self.publication is None and self.unreadable is None
+        return self.published_from is None and self.unreadable is None
 
     @property
     def waits_for_coalescer(self) -> bool:
@@ -159,7 +159,7 @@ def decide(facts: DayFacts, now: datetime) -> Decision:
     if live:
         return Decision(verdict=Verdict.WAIT, reason=f"run {live.run_id} is at work")
     if not facts.coalescer.is_open:
-        published = "published; since then " if facts.publication else ""
+        published = "published; since then " if facts.published_from else ""
         reason = f"{published}coalescer {facts.coalescer.state}: {facts.coalescer.reason}"
         return Decision(verdict=Verdict.WAIT, reason=reason)
     done = _why_done(facts)
@@ -171,7 +171,7 @@ def decide(facts: DayFacts, now: datetime) -> Decision:
     if held:
         return held
     reason = facts.coalescer.reason
-    if facts.publication:
+    if facts.published_from:
         reason = "again: it was coalesced again after it was published"
     elif runs:
         reason = f"again: run {runs[-1].run_id} failed with {_why_failed(runs[-1])}"
@@ -179,7 +179,7 @@ def decide(facts: DayFacts, now: datetime) -> Decision:
 
 
 def _why_done(facts: DayFacts) -> str | None:
-    published, coalescer = facts.publication, facts.coalescer
+    published, coalescer = facts.published_from, facts.coalescer
     if published is None:
         return None
     if published.fingerprint == coalescer.fingerprint:

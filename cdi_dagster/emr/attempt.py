@@ -3,7 +3,7 @@
 Observes, reads messages, judges (`step_outcome`), keeps deadlines. What follows from the end is not decided here.
 """
 
-from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.failures import CdiError, FailureClass, StepMayGoOnError
 from cdi_dagster.emr.backend import JobState, JobStatus, LaunchContext, UnreachableError
 from cdi_dagster.emr.ledger import LaunchLedger
 from cdi_dagster.emr.messages import StorageMessageReader
@@ -21,7 +21,7 @@ from cdi_dagster.storage import StorageError
 _POLLS_FOR_REASON = 6
 
 
-class LostSightError(CdiError):
+class LostSightError(StepMayGoOnError):
     """EMR or the storage does not respond any more. What runs may go on: the launch stays open in the ledger."""
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import dagster as dg
 
-from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.failures import CdiError, FailureClass, StepMayGoOnError
 from cdi_dagster.emr.attempt import AttemptFollower
 from cdi_dagster.emr.backend import JobRequest, LaunchContext, UnreachableError
 from cdi_dagster.emr.evidence import attempt_line, evidence_of, failure_with_attempts
@@ -117,7 +117,7 @@ class Launch:
         if found is not None and found.work != fresh.work:
             self._context.log(f"{current.name} works on an input that is no longer requested; it is ended first")
             if not self.abandon(AttemptOutcome.REPLACED):
-                raise CdiError(
+                raise StepMayGoOnError(
                     FailureClass.LAUNCH_FAILED,
                     f"{current.name} works on an input that is no longer requested, and could not be ended.",
                     next_step="Terminate its cluster (`cdi clusters`), then run the day again.",
@@ -182,7 +182,8 @@ class Launch:
         self._close(end, billed_seconds=follower.billed_seconds)
         if not is_ending and end.failure is not None:
             by_hand = f"Terminate {details.where} by hand, for it is billed; then materialise the day again."
-            raise self._gave_up(f"{details.where} is not known to be ending", next_step=by_hand)
+            failure = self._gave_up(f"{details.where} is not known to be ending", next_step=by_hand)
+            raise StepMayGoOnError.from_json(failure.to_json())
         return end
 
     def _submit(self, session: dg.PipesSession) -> AttemptEnd | None:

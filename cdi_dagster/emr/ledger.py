@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from cdi_dagster.core.collections import CollectionDay
-from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.failures import FailureClass, StepMayGoOnError
 from cdi_dagster.core.storage_keys import control_prefix
 from cdi_dagster.emr.launch_plan import AttemptOutcome, FailedAttempt
 from cdi_dagster.storage.interface import ObjectChangedError, ObjectExistsError, ObjectMissingError, Storage
@@ -29,7 +29,7 @@ class LaunchOutcome(StrEnum):
     CANCELLED = "CANCELLED"
 
 
-class TakenOverError(CdiError):
+class TakenOverError(StepMayGoOnError):
     """Another process follows the launch now; this one must leave what runs alone."""
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.failures import CdiError, FailureClass, StepMayGoOnError
 from cdi_dagster.emr.backend import (
     JobRequest,
     LaunchContext,
@@ -114,7 +114,7 @@ def _look_up(context: LaunchContext, attempt: AttemptEntry) -> AttemptEntry | No
         found = find_submitted(context, attempt)
     except UnreachableError as error:
         # To send the request again without knowing could pay for two.
-        raise CdiError(
+        raise StepMayGoOnError(
             FailureClass.LAUNCH_FAILED,
             f"EMR may have started {attempt.name}, and does not respond whether it did: {error}",
             next_step="Fix what the cause names, then re-execute this run from failure: it looks for it first.",

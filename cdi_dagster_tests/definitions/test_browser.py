@@ -10,7 +10,7 @@ from playwright.sync_api import TimeoutError as NotOnThePage
 from playwright.sync_api import expect, sync_playwright
 
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
-from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.published.read import read_mark
 from cdi_dagster_tests.collections import EQUALITY
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
@@ -53,8 +53,8 @@ def test_a_person_finds_the_assets_materialises_two_days_and_reads_why_one_faile
         reads_what_was_published(page, GOOD_DAY)
         reads_why_it_failed(page, DAY_NOT_COALESCED)
         finds_schedule_and_sensor(page)
-    assert published_mark(dagster.published, EQUALITY.on(GOOD_DAY))["published"] == 200
-    assert published_mark(dagster.published, EQUALITY.on(DAY_NOT_COALESCED)) is None
+    assert read_mark(dagster.published, EQUALITY.on(GOOD_DAY)).published == 200
+    assert read_mark(dagster.published, EQUALITY.on(DAY_NOT_COALESCED)) is None
 
 
 def opens_the_code_location(page):

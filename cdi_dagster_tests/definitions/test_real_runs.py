@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cdi_dagster.core.storage_keys import run_report_key
-from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.published.read import read_mark
 from cdi_dagster_tests.collections import EQUALITY
 from cdi_dagster_tests.definitions.real_dagster import ENDED
 
@@ -21,7 +21,7 @@ def test_a_day_materialised_in_the_ui_is_published_checked_and_completed(dagster
     dagster.write_day(DAY)
     run_id = dagster.launch(DAY)
     assert dagster.wait(run_id, ENDED) == "SUCCESS"
-    assert published_mark(dagster.published, EQUALITY.on(DAY))["published"] == 200
+    assert read_mark(dagster.published, EQUALITY.on(DAY)).published == 200
     assert dagster.row(run_id)["Status"] == "COMPLETED"
     events = dagster.webserver.run(run_id, None)["eventConnection"]["events"]
     checks = [e["evaluation"] for e in events if e["__typename"] == "AssetCheckEvaluationEvent"]
@@ -65,7 +65,7 @@ def test_terminating_a_run_ends_everything_that_spark_started(dagster, hanging_r
     assert dagster.wait(run_id, ENDED) == "CANCELED"
     dagster.wait_for_no_spark()
     assert dagster.row(run_id)["Status"] == "FAILED"
-    assert published_mark(dagster.published, EQUALITY.on(day)) is None
+    assert read_mark(dagster.published, EQUALITY.on(day)) is None
 
 
 @pytest.mark.kill
@@ -77,4 +77,4 @@ def test_killing_the_run_worker_with_sigkill_ends_everything_that_spark_started(
     dagster.wait_for_no_spark()
     # Run monitoring notices the lost worker.
     assert dagster.wait(run_id, ENDED) == "FAILURE"
-    assert published_mark(dagster.published, EQUALITY.on(day)) is None
+    assert read_mark(dagster.published, EQUALITY.on(day)) is None

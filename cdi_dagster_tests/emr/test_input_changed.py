@@ -17,7 +17,7 @@ from cdi_dagster.definitions import build_definitions
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.emr.ledger import LaunchLedger, launch_prefix
-from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.resources.status_table import DynamoDbStatusTable
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import Storage, open_storage
@@ -121,7 +121,7 @@ def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_
     failure = failure_of(first)
     assert failure["failure_class"] == "INPUT_CHANGED"
     assert [key for key in pinned if key in failure["cause"]], failure["cause"]
-    assert published_mark(day.published, AUDIT.on(STORAGE_DAY)) is None
+    assert read_mark(day.published, AUDIT.on(STORAGE_DAY)) is None
     [ended] = bench.emr.clusters.values()
     assert ended.has_ended
     assert failure["attempts"].startswith(f"1. [large, cluster {ended.cluster_id}](https://")
@@ -138,9 +138,9 @@ def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_
     second = day.run_as(second_request)
     assert second.success
     assert all(check.passed for check in checks_of(second).values())
-    mark = published_mark(day.published, AUDIT.on(STORAGE_DAY))
+    mark = read_mark(day.published, AUDIT.on(STORAGE_DAY))
     assert mark is not None
-    assert (mark["published"], mark["correlation_id"]) == (120, second.run_id)
+    assert (mark.published, mark.correlation_id) == (120, second.run_id)
     shown = metadata_of(second, RECORDS[1])["attempts"]
     assert f"cluster {list(bench.emr.clusters)[-1]}](https://" in shown
     assert "SUCCEEDED after" in shown

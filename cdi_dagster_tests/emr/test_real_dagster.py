@@ -19,7 +19,7 @@ from cdi_dagster.coalescer import coalesce
 from cdi_dagster.core.storage_keys import ingestion_lease_key
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
-from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.collections import EQUALITY
 from cdi_dagster_tests.emr.emulator import create_status_table
@@ -131,8 +131,8 @@ def test_terminating_a_run_ends_its_cluster_and_a_killed_worker_leaves_it_to_the
     operator.wait_for_line(after, "resuming its attempt 1")
     operator.bench.let_clusters_go()
     assert operator.wait_for_end(after) == "SUCCESS"
-    mark = published_mark(operator.published, EQUALITY.on(next_day))
+    mark = read_mark(operator.published, EQUALITY.on(next_day))
     assert mark is not None
-    assert mark["published"] == 50
+    assert mark.published == 50
     assert list(emr.clusters)[1:] == [cluster.cluster_id]
-    assert published_mark(operator.published, EQUALITY.on(DAY)) is None
+    assert read_mark(operator.published, EQUALITY.on(DAY)) is None

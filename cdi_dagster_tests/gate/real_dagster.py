@@ -20,7 +20,7 @@ from cdi_dagster.cli.webserver import Webserver
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.demo.sample import write_sample
-from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.resources.status_table import FileStatusTable
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import open_storage
@@ -124,8 +124,8 @@ class Place:
         assert answer["__typename"] == "LaunchBackfillSuccess", answer
 
     def is_published(self, collection, day):
-        mark = published_mark(self.published, collection.on(day))
-        return mark is not None and mark["published"]
+        mark = read_mark(self.published, collection.on(day))
+        return mark is not None and mark.published
 
     def launches(self, day):
         """Return the fingerprints for which an ingestion of the day was launched."""

@@ -30,9 +30,9 @@ from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.definitions import build_definitions
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
-from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.s3a_conf import s3a_conf
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.collections import AUDIT
@@ -129,10 +129,10 @@ def test_a_day_goes_from_raw_objects_to_checked_tables_through_dagster_on_emr(
         "nothing_rejected": True,
         names.ON_TIME_CHECK: True,
     }
-    mark = published_mark(account.published, AUDIT.on(DAY))
+    mark = read_mark(account.published, AUDIT.on(DAY))
     assert mark is not None
-    assert mark["published"] == RECORDS
-    records = sorted(line for part in mark["parts"] for line in lines_of(account.published, part["key"]))
+    assert mark.published == RECORDS
+    records = sorted(line for part in mark.parts for line in lines_of(account.published, part.key))
     report = TablesReport.from_json(json.loads(account.published.read(tables_report_key(AUDIT.on(DAY), result.run_id))))
     assert [(table.kind, table.rows) for table in report.tables] == [
         (kind, RECORDS) for kind in ("raw", "managed", "secured", "redacted")

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.ingestion.ingestion_lease import discard_after_failure
 from cdi_dagster.local_spark.spark_submit import (
     SparkProcessConfig,
     require_java,
@@ -75,6 +77,25 @@ def test_a_job_killed_while_it_publishes_again_leaves_the_day_whole_or_as_before
     assert report.published == after.total() == 500
     assert not after & before
     assert all(records in (before, after) for records in found)
+    assert staged_files(file_day) == []
+
+
+def test_what_a_killed_driver_wrote_does_not_stay(file_day: SampleDay, spark: SparkSession, tmp_path: Path) -> None:
+    """Not after the step in the hands of whoever holds the day's lease, and else not after the next run."""
+    file_day.write(records=400, objects=8, seed=1)
+    file_day.pin()
+    day = file_day.collection.on(file_day.storage_day)
+
+    kill_at("Publishing", 0, file_day, tmp_path)
+    left = staged_files(file_day)
+    with pytest.raises(CdiError), discard_after_failure(file_day.published, day):
+        raise CdiError(FailureClass.CLUSTER_LOST, "SIGKILL ended the Spark process from outside.")
+    assert left
+    assert staged_files(file_day) == []
+
+    kill_at("Publishing", 0, file_day, tmp_path)
+    assert staged_files(file_day)
+    file_day.ingest(spark.sparkContext, correlation_id="another")
     assert staged_files(file_day) == []
 
 

@@ -14,11 +14,12 @@ import pytest
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import ObjectCounts
 from cdi_dagster.core.pinned_input import PinnedObject
+from cdi_dagster.published.publish import WrittenPart
 from cdi_dagster.spark.ingest import objects as ingest_objects
 from cdi_dagster.spark.ingest import reading
 from cdi_dagster.spark.ingest.objects import ObjectsIngestion
 from cdi_dagster.spark.ingest.progress import ProgressSender
-from cdi_dagster.spark.ingest.writing import PartsWriter, WrittenPart
+from cdi_dagster.spark.ingest.writing import PartsWriter
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.spark.records.keys import KeyRef
 from cdi_dagster.storage.files import FileStorage

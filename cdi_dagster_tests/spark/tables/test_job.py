@@ -19,7 +19,7 @@ from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.spark_process import run_spark_step
 from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
-from cdi_dagster.spark.tables import publication
+from cdi_dagster.spark.tables import publish
 from cdi_dagster.spark.tables.definition import TableKind
 from cdi_dagster.spark.tables.job import main
 from cdi_dagster.spark.tables.locations import partition_prefix
@@ -250,7 +250,7 @@ def test_an_attempt_that_another_run_removed_does_not_stay_published(
     publish_records(published, [record(1)])
     assert run(published, "--tables", "raw") == 0
     publish_records(published, [record(2)], fingerprint="f2")
-    write = publication._Publication.write
+    write = publish._DayTables.write
 
     def write_and_lose(self: Any, kind: TableKind) -> Any:
         attempt, seconds = write(self, kind)
@@ -258,7 +258,7 @@ def test_an_attempt_that_another_run_removed_does_not_stay_published(
         published.delete([stored.key for stored in published.list(prefix)])
         return attempt, seconds
 
-    monkeypatch.setattr(publication._Publication, "write", write_and_lose)
+    monkeypatch.setattr(publish._DayTables, "write", write_and_lose)
     assert run(published, "--tables", "raw", correlation_id="c2") == 1
     assert failure_of(published, "c2").failure_class is FailureClass.DUPLICATE_RUN
     assert raw_values(metastore) == [record(1)]
@@ -325,7 +325,7 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.spark.tables.job import main
-from cdi_dagster.spark.tables import publication
+from cdi_dagster.spark.tables import publish as tables_publish
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.spark.tables.daily_records import RAW, MANAGED, publish_records, record
 from cdi_dagster_tests.spark.tables.test_job import arguments
@@ -353,13 +353,13 @@ def tables():
 
 if role == "victim":
     publish(1)
-    publish_attempt = publication.publish_attempt
+    publish_attempt = tables_publish.publish_attempt
     def publish_then_wait(spark, attempt, folder):
         if attempt.table == MANAGED:
             say(state="raw is published, managed is written and not published")
             sys.stdin.read()
         publish_attempt(spark, attempt, folder)
-    publication.publish_attempt = publish_then_wait
+    tables_publish.publish_attempt = publish_then_wait
     publish(2)
 else:
     found = tables()

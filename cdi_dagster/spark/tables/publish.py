@@ -14,9 +14,10 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
+from cdi_dagster.published.mark import Mark
 from cdi_dagster.spark.reporting import Reporter
 from cdi_dagster.spark.tables import statements, transforms
-from cdi_dagster.spark.tables.daily_records import DailyRecords, read_records
+from cdi_dagster.spark.tables.daily_records import read_records
 from cdi_dagster.spark.tables.definition import PARTITION_COLUMN, TableKind, TableSet
 from cdi_dagster.spark.tables.locations import attempt_mark_key, partition_prefix, spark_path, table_prefix
 from cdi_dagster.spark.tables.partition import (
@@ -68,7 +69,7 @@ def publish(
     spark: SparkSession,
     request: Request,
     table_set: TableSet,
-    records: DailyRecords,
+    records: Mark,
     published: Storage,
     reporter: Reporter,
 ) -> TablesReport:
@@ -80,19 +81,19 @@ def publish(
     started = time.monotonic()
     for name, value in _SESSION_CONF.items():
         spark.conf.set(name, value)
-    publication = _Publication(spark, request, table_set, records, published)
+    day_tables = _DayTables(spark, request, table_set, records, published)
     attempts = []
     for kind in request.tables:
         if not kind.is_view:
             reporter.progress(f"Writing {table_set.names[kind]} for {request.export_day}", table=kind)
-            attempts.append((kind, *publication.write(kind)))
+            attempts.append((kind, *day_tables.write(kind)))
     tables = []
     for kind, attempt, seconds in attempts:
-        tables.append(publication.publish(kind, attempt, seconds))
+        tables.append(day_tables.publish(kind, attempt, seconds))
         reporter.progress(f"Published {attempt.rows} rows in {attempt.table}", table=kind, rows=attempt.rows)
     for kind in request.tables:
         if kind.is_view:
-            tables.append(publication.view(kind))
+            tables.append(day_tables.view(kind))
             reporter.progress(f"{tables[-1].name} shows {tables[-1].rows} rows", table=kind, rows=tables[-1].rows)
     return TablesReport(
         correlation_id=request.correlation_id,
@@ -100,7 +101,7 @@ def publish(
         storage_day=request.storage_day.isoformat(),
         export_day=request.export_day.isoformat(),
         fingerprint=records.fingerprint,
-        records=records.records,
+        records=records.published,
         table_config=table_set.source,
         table_config_sha256=table_set.sha256,
         tables=tuple(tables),
@@ -108,11 +109,11 @@ def publish(
     )
 
 
-class _Publication:
+class _DayTables:
     """One run's work on one table set."""
 
     def __init__(
-        self, spark: SparkSession, request: Request, table_set: TableSet, records: DailyRecords, published: Storage
+        self, spark: SparkSession, request: Request, table_set: TableSet, records: Mark, published: Storage
     ) -> None:
         self._spark = spark
         self._request = request
@@ -133,7 +134,7 @@ class _Publication:
             export_day=export_day,
             attempt=self._attempt,
             folder=self._path(f"{partition_prefix(table, export_day)}{self._attempt}"),
-            expected_rows=self._records.records,
+            expected_rows=self._records.published,
             expected_text_bytes=self._records.text_bytes if kind is TableKind.RAW else None,
             observation=observation,
         )
@@ -172,9 +173,10 @@ class _Publication:
         shown = self._table_set.columns_shown(kind)
         action = ensure_view(self._spark, view, statements.view_select(managed, shown))
         rows = self._spark.table(view).where(f"{PARTITION_COLUMN} = '{self._request.export_day}'").count()
-        if rows != self._records.records:
+        records = self._records.published
+        if rows != records:
             raise self._managed_first(
-                f"{view} shows {rows} rows of {self._request.export_day}, the daily records are {self._records.records}"
+                f"{view} shows {rows} rows of {self._request.export_day}, the daily records are {records}"
             )
         return PublishedTable(
             kind=kind,

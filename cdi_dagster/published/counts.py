@@ -1,11 +1,10 @@
-"""Whether what lies published adds up with what it was made from: mark, run report, pinned input, stored parts.
+"""Whether what is published adds up with what it was made from: mark, run report, pinned input, stored parts.
 
-Pure: the checks read the four from storage and ask here. Each function returns what is wrong, as sentences; nothing
+Pure: the checks read the four from storage. Each function returns what is wrong, as sentences; nothing
 wrong is an empty list.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.ingest_report import IngestReport, reconcile
@@ -13,29 +12,28 @@ from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.core.object_names import ObjectName
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.storage_keys import SUCCESS_MARK
+from cdi_dagster.published.mark import Mark
+from cdi_dagster.published.read import Publication
 
 
-def count_mismatches(
-    mark: Mapping[str, Any], report: IngestReport, pinned: PinnedInput, stored: Iterable[StoredObject]
-) -> list[str]:
+def count_mismatches(publication: Publication, stored: Iterable[StoredObject]) -> list[str]:
     """Compare everything that states how much was read, published and rejected.
 
     Args:
-        mark: the publication's `_SUCCESS`.
-        report: closing report of the run that the mark names.
-        pinned: the pinned input whose fingerprint the mark names.
-        stored: what lies under the published prefix now, the mark included.
+        publication: mark, report and pinned input.
+        stored: what is under the published prefix now, the mark included.
     """
+    mark, report, pinned = publication.mark, publication.report, publication.pinned
     problems = []
-    if report.fingerprint != mark["fingerprint"]:
-        problems.append(f"the run report is of input {report.fingerprint}, the publication of {mark['fingerprint']}")
-    if pinned.fingerprint != mark["fingerprint"]:
-        problems.append(f"the pinned input is {pinned.fingerprint}, the publication is of {mark['fingerprint']}")
+    if report.fingerprint != mark.fingerprint:
+        problems.append(f"the run report is of input {report.fingerprint}, the publication of {mark.fingerprint}")
+    if pinned.fingerprint != mark.fingerprint:
+        problems.append(f"the pinned input is {pinned.fingerprint}, the publication is of {mark.fingerprint}")
     for name, stated, counted in (
-        ("published", mark["published"], report.published),
-        ("rejected", mark["rejected"], report.rejected),
-        ("published_bytes", mark["published_bytes"], report.published_bytes),
-        ("records by part", sum(part["records"] for part in mark["parts"]), mark["published"]),
+        ("published", mark.published, report.published),
+        ("rejected", mark.rejected, report.rejected),
+        ("published_bytes", mark.published_bytes, report.published_bytes),
+        ("records by part", sum(part.records for part in mark.parts), mark.published),
     ):
         if stated != counted:
             problems.append(f"{name}: the mark states {stated}, but {counted} were counted")
@@ -47,8 +45,8 @@ def count_mismatches(
     return problems + _part_mismatches(mark, stored)
 
 
-def _part_mismatches(mark: Mapping[str, Any], stored: Iterable[StoredObject]) -> list[str]:
-    expected = {part["key"]: part["size_bytes"] for part in mark["parts"]}
+def _part_mismatches(mark: Mark, stored: Iterable[StoredObject]) -> list[str]:
+    expected = {part.key: part.size_bytes for part in mark.parts}
     found = {entry.key: entry.size_bytes for entry in stored if not entry.key.endswith(f"/{SUCCESS_MARK}")}
     return (
         [f"{key} is named by the mark but is not there" for key in sorted(expected.keys() - found.keys())]
