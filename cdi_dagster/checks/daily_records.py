@@ -20,7 +20,8 @@ from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.published_counts import count_mismatches, missing_records, overlapping_offsets
 from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_history_key, run_report_key
 from cdi_dagster.ingestion.pinning import published_mark
-from cdi_dagster.interfaces import StatusRow, StatusTable
+from cdi_dagster.ingestion.status_rows import StepRecord
+from cdi_dagster.interfaces import StatusTable
 from cdi_dagster.storage.interface import ObjectMissingError, Storage
 from cdi_dagster.storage.roots import Roots
 
@@ -147,17 +148,8 @@ def _result(problems: Sequence[str], severity: dg.AssetCheckSeverity, **numbers:
 
 def _record_mismatch(status_table: StatusTable, day: CollectionDay, run_id: str, problems: Sequence[str]) -> None:
     """Tell downstream readers too: the row may say COMPLETED by now."""
-    status_table.put(
-        StatusRow(
-            correlation_id=run_id,
-            data_product=f"CDI-{day.collection.id}",
-            run_id=run_id,
-            status="FAILED",
-            export_day=day.export_day,
-            current_step="counts_reconcile",
-            failure=f"{FailureClass.COUNTS_DO_NOT_RECONCILE}: {problems[0]}",
-        )
-    )
+    record = StepRecord(day=day, correlation_id=run_id, table=status_table, step="counts_reconcile")
+    record.put("FAILED", f"{FailureClass.COUNTS_DO_NOT_RECONCILE}: {problems[0]}")
 
 
 def _read(published: Storage, key: str) -> dict[str, Any]:

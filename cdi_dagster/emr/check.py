@@ -4,6 +4,7 @@ from datetime import date
 from pathlib import Path
 
 from cdi_dagster.core.collections import REGISTRY, find_collection
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.emr.api import request_problems
 from cdi_dagster.emr.request import job_flow_request, step_request, tags_of
 from cdi_dagster.emr.template import TemplateError, load_template, override_names
@@ -26,7 +27,7 @@ def template_problems(path: Path, *, environment: str = "") -> list[str]:
 def _problems_of(path: Path, environment: str, collection_id: str) -> list[str]:
     template = load_template(path, environment=environment, collection_id=collection_id)
     step = SparkStep(
-        name="ingest_daily",
+        job=INGEST_DAILY,
         arguments=(),
         collection=find_collection(collection_id),
         storage_day=date(2023, 1, 1),

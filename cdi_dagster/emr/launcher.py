@@ -20,6 +20,7 @@ from cdi_dagster.emr.surroundings import Surroundings, Timings
 from cdi_dagster.emr.taking_up import Asker
 from cdi_dagster.emr.template import ClusterTemplate, TemplateError, load_template
 from cdi_dagster.interfaces import LaunchEvidence, SparkStep
+from cdi_dagster.settings import knob
 from cdi_dagster.storage import open_storage
 
 _RETRY_NUMBER_TAG = "dagster/retry_number"
@@ -35,49 +36,17 @@ class EmrPySparkStepLauncher(dg.ConfigurableResource):
 
     published_root: str = Field(description="s3://bucket[/prefix] of the ledger and the messages: the published root.")
     template_path: str = Field(description="Path of the cluster template (deploy/emr/cluster.yaml).")
-    environment: str = Field(default="", description="Which of the template's overrides.environments applies.")
+    environment: str = knob("emr_environment")
     bundle_uri: str = Field(description="s3:// URI of the bundle that clusters install (`cdi deploy` prints it).")
-    existing_cluster_id: str | None = Field(
-        default=None, description="Add steps to this cluster instead of starting one: for trying things out."
-    )
-    conf: dict[str, str] = Field(
-        default_factory=dict, description="More Spark configuration for every step; stronger than the template's."
-    )
-    live_stdio: bool = Field(
-        default=True,
-        description="Have the job send what it writes to stdout and stderr, so that the run page shows it live.",
-    )
-    poll_interval_seconds: float = Field(
-        default=20, gt=0, description="Seconds between looks. EMR throttles DescribeCluster for the whole account."
-    )
-    start_deadline_seconds: float = Field(
-        default=1200,
-        gt=0,
-        description="Longest time in STARTING, seconds. Without capacity EMR may stay there for ever; usual are 3 to 8 "
-        "minutes. After it the next profile is tried.",
-    )
-    bootstrap_deadline_seconds: float = Field(
-        default=1200,
-        gt=0,
-        description="Longest time in BOOTSTRAPPING, seconds, on top of the start deadline: ours takes a minute or two.",
-    )
-    run_deadline_seconds: float = Field(
-        default=21600,
-        gt=0,
-        description="Longest time of a launch with all its attempts, seconds: a job that hangs costs no more. "
-        "Six hours are several times the largest day.",
-    )
-    log_wait_seconds: float = Field(
-        default=300,
-        ge=0,
-        description="Longest wait for the log of a step that failed without saying why, seconds. EMR copies logs to S3 "
-        "every five minutes, and when the cluster ends.",
-    )
-    blind_seconds: float = Field(
-        default=900,
-        gt=0,
-        description="How long EMR may fail to answer before the run fails, seconds. The cluster is left at work then.",
-    )
+    existing_cluster_id: str | None = knob("emr_cluster_id")
+    conf: dict[str, str] = knob("spark_conf")
+    live_stdio: bool = knob("emr_live_stdio")
+    poll_interval_seconds: float = knob("emr_poll_interval_seconds")
+    start_deadline_seconds: float = knob("emr_start_deadline_seconds")
+    bootstrap_deadline_seconds: float = knob("emr_bootstrap_deadline_seconds")
+    run_deadline_seconds: float = knob("emr_run_deadline_seconds")
+    log_wait_seconds: float = knob("emr_log_wait_seconds")
+    blind_seconds: float = knob("emr_blind_seconds")
 
     def launch(self, context: dg.AssetExecutionContext | dg.OpExecutionContext, step: SparkStep) -> LaunchEvidence:
         """Run the step to its end and return the proof of its success.

@@ -181,7 +181,7 @@ def test_sigterm_ends_an_ingestion_as_ctrl_c_does_and_its_row_says_so(cdi: Cdi, 
             assert process.stderr.read().splitlines()[-1] == "Stopped; nothing is left running."
     assert process.returncode == 130
     (row,) = status_rows(home)
-    assert (row["Status"], row["Failure"]) == ("FAILED", "It was stopped by hand.")
+    assert (row["Status"], row["Failure"]) == ("FAILED", "The run was terminated.")
     # The lease was given back: the next one need not wait for it to run out.
     (lease,) = (home / "published").rglob("ingestion_lease.json")
     assert json.loads(lease.read_text())["released"] is True

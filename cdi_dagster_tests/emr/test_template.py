@@ -9,6 +9,7 @@ import yaml
 
 import cdi_dagster
 from cdi_dagster.core.collections import REGISTRY
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.emr.check import template_problems
 from cdi_dagster.emr.request import estimated_cost, instances_by_type, step_request
 from cdi_dagster.emr.template import JAVA_OPTIONS, TemplateError, load_template
@@ -141,7 +142,7 @@ def test_in_cluster_mode_driver_and_executors_get_what_they_need_by_configuratio
     """No environment variable of the client reaches a driver that runs on another node."""
     template = load_template(write(tmp_path, step={"deploy_mode": "cluster", "spark_conf": {JAVA_OPTIONS[0]: "-Dx=1"}}))
     step = SparkStep(
-        name="ingest_daily",
+        job=INGEST_DAILY,
         arguments=("--pinned-input", "s3://b/pinned.json"),
         collection=REGISTRY[0],
         storage_day=date(2023, 3, 26),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.local_spark.spark_submit import (
     SparkProcessConfig,
     require_java,
@@ -80,7 +81,7 @@ def test_a_job_killed_while_it_publishes_again_leaves_the_day_whole_or_as_before
 def kill_at(moment: str, pause_seconds: float, day: SampleDay, folder: Path) -> None:
     """Run the job as spark-submit does, and kill all its processes a moment after it says a word."""
     command = spark_submit_command(
-        "ingest_daily",
+        INGEST_DAILY,
         day.arguments(correlation_id="again"),
         config=SparkProcessConfig(work_folder=folder, master="local[2]"),
     )
