@@ -1,10 +1,13 @@
 """`corporate_storage/<collection>`: the pinned input of one storage day. No cluster: ask the gate, list, write."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 from pydantic import Field
 
 from cdi_dagster import names
 from cdi_dagster.assets.gate import gate_is_overridden, pass_gate
+from cdi_dagster.assets.markdown import markdown_table
 from cdi_dagster.assets.steps import recorded_step
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError
@@ -118,11 +121,11 @@ def _metadata(pinned: PinnedInput, status: CoalescerStatus) -> dict[str, dg.Meta
         "coalescer_reason": status.reason,
     }
     if pinned.left_out:
-        rows = [f"| `{left.key}` | `{left.covered_by}` | {left.why} |" for left in pinned.left_out[:_SHOWN]]
-        metadata["left_out"] = _table("left out | held by | why", rows, len(pinned.left_out))
+        left_out = [(f"`{left.key}`", f"`{left.covered_by}`", left.why) for left in pinned.left_out]
+        metadata["left_out"] = _shown(("left out", "held by", "why"), left_out)
     if pinned.gaps:
-        rows = [f"| {gap.kafka_partition} | {gap.first_offset} | {gap.last_offset} |" for gap in pinned.gaps[:_SHOWN]]
-        metadata["missing"] = _table("Kafka partition | first offset | last offset", rows, len(pinned.gaps))
+        gaps = [(gap.kafka_partition, gap.first_offset, gap.last_offset) for gap in pinned.gaps]
+        metadata["missing"] = _shown(("Kafka partition", "first offset", "last offset"), gaps)
     return metadata
 
 
@@ -143,7 +146,6 @@ def _against_the_usual(roots: Roots, day: CollectionDay) -> dict[str, str | int]
     return figures
 
 
-def _table(head: str, rows: list[str], total: int) -> dg.MetadataValue:
-    rule = "|".join("---" for _ in head.split("|"))
-    more = [f"\n{total - len(rows)} more in the manifest."] if total > len(rows) else []
-    return dg.MetadataValue.md("\n".join([f"| {head} |", f"|{rule}|", *rows, *more]))
+def _shown(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.MetadataValue:
+    more = len(rows) - _SHOWN
+    return markdown_table(headings, rows[:_SHOWN], note=f"{more} more in the manifest." if more > 0 else "")

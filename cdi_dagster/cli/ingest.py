@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.console import Console
 
-from cdi_dagster.cli.console import facts, json_option, print_json, progress_console, result_console, size_text
+from cdi_dagster.cli.console import facts, json_option, print_json, progress_console, result_console
 from cdi_dagster.cli.local_run import LocalRun, only_this_run, record, run_step
 from cdi_dagster.cli.options import (
     allow_fewer_offsets_option,
@@ -24,6 +24,7 @@ from cdi_dagster.cli.options import (
 )
 from cdi_dagster.cli.pin import pinned_facts
 from cdi_dagster.cli.tables import publish_tables, require_tables_here, table_facts
+from cdi_dagster.core.amounts import size_text
 from cdi_dagster.core.collections import Collection, require_append_only
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.ingest_report import IngestReport

@@ -63,7 +63,7 @@ def pin_storage_day(
 def _require_all_offsets(published: Storage, collection: Collection, pinned: PinnedInput) -> None:
     """Refuse to read less than the last run of the day did, or than what is published was made from."""
     for what, before in (
-        ("published", _published_input(published, collection.on(pinned.storage_day))),
+        ("published", published_input(published, collection.on(pinned.storage_day))),
         ("pinned", read_pinned_input(published, collection.on(pinned.storage_day))),
     ):
         lost = lost_objects(before, pinned) if before else ()
@@ -81,7 +81,7 @@ def _require_all_offsets(published: Storage, collection: Collection, pinned: Pin
             )
 
 
-def _published_input(published: Storage, day: CollectionDay) -> PinnedInput | None:
+def published_input(published: Storage, day: CollectionDay) -> PinnedInput | None:
     """Return what the published records were made from; None where there are none, or it was not kept."""
     mark = published_mark(published, day) or {}
     key = pinned_input_history_key(day, str(mark.get("fingerprint")))
