@@ -111,7 +111,7 @@ def test_the_jobs_of_a_single_job_group(jobs: list[BatchJob], expected: Coalesce
     ids=["all", "one missing", "one running", "one failed", "one job for all, later"],
 )
 def test_main_is_complete_only_when_all_its_jobs_have_succeeded(jobs: list[BatchJob], expected: CoalescerState) -> None:
-    assert status(jobs.on(StorageGroup.MAIN)).state is expected
+    assert status(jobs, StorageGroup.MAIN).state is expected
 
 
 def test_complete_says_when_the_last_job_ended() -> None:

@@ -66,7 +66,7 @@ def test_without_a_marker_it_has_not_started_and_says_what_waits(corporate: Stor
 
 def test_a_running_one_is_named_with_its_time_so_far(corporate: Storage) -> None:
     mark(corporate, state=MarkerState.RUNNING, heartbeat_at=STARTED + timedelta(minutes=41, seconds=50))
-    result = status(corporate.on(STARTED + timedelta(minutes=42)))
+    result = status(corporate, STARTED + timedelta(minutes=42))
     assert result.state is CoalescerState.RUNNING
     assert result.reason == "coalescer for 2023-03-26 still running (host:12#ab, 42 min so far)"
 
@@ -76,19 +76,19 @@ def test_a_running_one_is_believed_for_its_lease_and_no_longer(
     corporate: Storage, silent_seconds: int, state: CoalescerState
 ) -> None:
     mark(corporate, state=MarkerState.RUNNING)
-    assert status(corporate.on(STARTED + timedelta(seconds=silent_seconds))).state is state
+    assert status(corporate, STARTED + timedelta(seconds=silent_seconds)).state is state
 
 
 def test_one_that_was_killed_is_failed_and_says_since_when(corporate: Storage) -> None:
     mark(corporate, state=MarkerState.RUNNING)
-    result = status(corporate.on(STARTED + timedelta(minutes=10)))
+    result = status(corporate, STARTED + timedelta(minutes=10))
     assert "no sign of life for 10 min, since 2023-03-27 01:00:00 UTC (host:12#ab)" in result.reason
     assert "Run it again" in result.reason
 
 
 def test_a_clock_that_is_behind_does_not_make_a_live_one_dead(corporate: Storage) -> None:
     mark(corporate, state=MarkerState.RUNNING)
-    result = status(corporate.on(STARTED - timedelta(hours=2)))
+    result = status(corporate, STARTED - timedelta(hours=2))
     assert (result.state, "0 s so far" in result.reason) == (CoalescerState.RUNNING, True)
 
 

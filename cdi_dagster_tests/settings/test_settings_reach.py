@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from cdi_dagster.definitions import build_definitions
 from cdi_dagster.settings import Settings, load_settings
 
@@ -44,7 +42,7 @@ EMR: dict[str, tuple[str, Any]] = {
 ELSEWHERE = {
     "deployment": "chooses the launcher and the status table: below",
     "home": "the folders below it: cdi_dagster_tests/settings/test_settings.py",
-    "emr_template": "a real file, loaded as the code location loads: cdi_dagster_tests/emr/test_template.py",
+    "emr_template": "a file that must be usable: below",
     "emr_environment": "a name in that file: cdi_dagster_tests/emr/test_template.py",
     "first_storage_day": "partitions, schedules and sensors, as an argument of each",
     "due_time": "the schedules' cron: cdi_dagster_tests/schedules",
@@ -66,13 +64,18 @@ def test_each_setting_reaches_its_resource(tmp_path: Path) -> None:
     assert reached == {name: value for name, (_, _, value) in LOCAL.items()}
 
 
-def test_each_setting_of_emr_reaches_the_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])
+def test_each_setting_of_emr_reaches_the_launcher(tmp_path: Path) -> None:
+    shipped = Path(__file__).parents[2] / "deploy" / "emr" / "cluster.yaml"
+    template = tmp_path / "cluster.yaml"
+    template.write_text(shipped.read_text().replace("CHANGE-ME", "ours"))
     local = {name: value for name, (_, _, value) in LOCAL.items()}
     emr = {name: value for name, (_, value) in EMR.items()}
-    settings = load_settings(home=tmp_path, deployment="emr", first_storage_day="2023-01-01", **local, **emr)
+    settings = load_settings(
+        home=tmp_path, deployment="emr", first_storage_day="2023-01-01", emr_template=template, **local, **emr
+    )
     resources = build_definitions(settings=settings).resources or {}
     launcher = resources["step_launcher"]
     assert {name: getattr(launcher, field) for name, (field, _) in EMR.items()} == emr
     assert (launcher.conf, launcher.published_root) == ({"spark.x": "1"}, "s3://published-2")
+    assert launcher.template_path == str(template)
     assert resources["status_table"].kind == "dynamodb"
