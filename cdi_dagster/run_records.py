@@ -75,6 +75,21 @@ def touches(run: dg.DagsterRun, collection: Collection) -> bool:
     return run.job_name == names.daily_job_name(collection)
 
 
+def interruption() -> CdiError:
+    """Return the failure of a run whose process was ended together with Dagster."""
+    return CdiError(FailureClass.INTERRUPTED, "Dagster was stopped while the run was at work.")
+
+
+def interruption_of(context: dg.AssetExecutionContext) -> CdiError | None:
+    """Return the failure of a run that is being interrupted, or None where a person terminated it.
+
+    The run's process gets the same signal in both cases.
+    """
+    run = context.instance.get_run_by_id(context.run.run_id)
+    is_terminated = run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+    return None if is_terminated else interruption()
+
+
 def days_to_run_again(instance: dg.DagsterInstance, collection: Collection, *, since: datetime) -> list[date]:
     """Return the days of recent runs that are run again at once, however old: the sensor completes backfills."""
     records = instance.get_run_records(

@@ -14,7 +14,8 @@ from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import daily_records_prefix, mark_key
-from cdi_dagster.interfaces import StatusRow, StatusTable
+from cdi_dagster.ingestion.status_rows import StepRecord
+from cdi_dagster.interfaces import StatusTable
 from cdi_dagster.published.counts import count_mismatches, missing_records, overlapping_offsets
 from cdi_dagster.published.read import Publication, read_publication
 from cdi_dagster.storage.interface import Storage
@@ -120,17 +121,8 @@ def _result(problems: Sequence[str], severity: dg.AssetCheckSeverity, **numbers:
 
 def _record_mismatch(status_table: StatusTable, day: CollectionDay, run_id: str, problems: Sequence[str]) -> None:
     """Record it for downstream readers too: the row may be COMPLETED by now."""
-    status_table.put(
-        StatusRow(
-            correlation_id=run_id,
-            data_product=f"CDI-{day.collection.id}",
-            run_id=run_id,
-            status="FAILED",
-            export_day=day.export_day,
-            current_step="counts_reconcile",
-            failure=f"{FailureClass.COUNTS_DO_NOT_RECONCILE}: {problems[0]}",
-        )
-    )
+    record = StepRecord(day=day, correlation_id=run_id, table=status_table, step="counts_reconcile")
+    record.put("FAILED", f"{FailureClass.COUNTS_DO_NOT_RECONCILE}: {problems[0]}")
 
 
 def _require_publication(published: Storage, day: CollectionDay) -> Publication:

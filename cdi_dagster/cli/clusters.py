@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cdi_dagster.cli.console import figures_table, json_option, print_json, result_console
+from cdi_dagster.core.amounts import duration_text
 from cdi_dagster.core.failures import CdiError, FailureClass
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _show(listed: "list[ListedCluster]") -> None:
         table.add_row(
             cluster.cluster_id,
             cluster.state,
-            f"{cluster.age_seconds / 60:.0f} min",
+            duration_text(cluster.age_seconds),
             cluster.collection,
             cluster.storage_day,
             f"{cluster.run_id[:8]} ({cluster.run_state})",

@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from cdi_dagster.cli.console import size_text
 from cdi_dagster.cli.findings import Finding, failed, note, ok
+from cdi_dagster.core.amounts import size_text
 from cdi_dagster.settings import Settings
 from cdi_dagster.storage import Storage, StorageError, open_storage
 

@@ -1,6 +1,7 @@
 """`cdi rejects show` and `cdi rejects replay`: where rejects came from, and ingesting them again once mended."""
 
 from collections import Counter
+from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from cdi_dagster.core.storage_keys import rejects_prefix, run_prefix, runs_prefi
 from cdi_dagster.storage import Storage, open_storage
 
 if TYPE_CHECKING:
-    from cdi_dagster.cli.day_by_hand import DayByHand
+    from cdi_dagster.cli.local_run import LocalRun
 
 
 @click.group("rejects")
@@ -93,23 +94,16 @@ def replay_command(
     published stay; the new ones come beside them, in one publication. The tables stay as they
     are until they are published again (cdi tables). A day that was not published at all is simply run again.
     """
-    from cdi_dagster.cli.day_by_hand import DayByHand, only_this_run, recorded
+    from cdi_dagster.cli.local_run import LocalRun, only_this_run, record
     from cdi_dagster.spark.ingest.replay import begin_replay, replay_rejects
     from cdi_dagster.spark.key_service.client import KeyServiceConfig
 
-    run = DayByHand.of(collection.on(storage_day), **given(published_root=published_root, dks_url=dks_url))
-    settings, published = run.settings, run.roots.published
-    config = KeyServiceConfig(
-        url=settings.dks_url,
-        correlation_id=run.correlation_id,
-        certificate=settings.dks_certificate,
-        private_key=settings.dks_private_key,
-        ca=settings.dks_ca,
-        retry_budget_seconds=settings.dks_retry_budget_seconds,
-    )
+    run = LocalRun.of(collection.on(storage_day), **given(published_root=published_root, dks_url=dks_url))
+    published = run.roots.published
+    config = KeyServiceConfig(correlation_id=run.correlation_id, **asdict(run.settings.key_service))
     with only_this_run(run):
         publication = begin_replay(published, collection.on(storage_day), run.correlation_id)
-        with recorded(run, "replay_rejects") as row, saying(f"Trying {publication.report.rejected:,} rejects again"):
+        with record(run, "replay_rejects") as row, saying(f"Trying {publication.report.rejected:,} rejects again"):
             summary = replay_rejects(publication, published, config)
             row.s3_prefix = run.uri(summary.report.published_prefix)
             row.detail |= {**summary.report.totals, "replayed": summary.replayed, "recovered": summary.recovered}
@@ -140,7 +134,7 @@ def replay_command(
         )
 
 
-def _tables_command(run: "DayByHand") -> str:
+def _tables_command(run: "LocalRun") -> str:
     if run.settings.deployment == "local":
         return f"cdi tables --collection {run.day.collection.id} --storage-day {run.day.storage_day}"
     return "materialise them in the Dagster UI"

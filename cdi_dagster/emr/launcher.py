@@ -17,6 +17,7 @@ from cdi_dagster.emr.launch import Launch
 from cdi_dagster.emr.ledger import TakenOverError
 from cdi_dagster.emr.resume import Requester
 from cdi_dagster.interfaces import LaunchEvidence, SparkStep
+from cdi_dagster.settings import knob
 from cdi_dagster.storage import open_storage
 
 _RETRY_NUMBER_TAG = "dagster/retry_number"
@@ -31,41 +32,13 @@ class BackendStepLauncher(dg.ConfigurableResource):
     """
 
     published_root: str = Field(description="s3://bucket[/prefix] of the ledger and the messages: the published root.")
-    live_stdio: bool = Field(
-        default=True,
-        description="Have the job send what it writes to stdout and stderr, so that the run page shows it live.",
-    )
-    poll_interval_seconds: float = Field(
-        default=20, gt=0, description="Seconds between polls. EMR throttles DescribeCluster for the whole account."
-    )
-    start_deadline_seconds: float = Field(
-        default=1200,
-        gt=0,
-        description="Longest time in STARTING, seconds. Without capacity EMR may stay there for ever; usual are 3 to 8 "
-        "minutes. After it the next profile is tried.",
-    )
-    bootstrap_deadline_seconds: float = Field(
-        default=1200,
-        gt=0,
-        description="Longest time in BOOTSTRAPPING, seconds, on top of the start deadline: ours takes a minute or two.",
-    )
-    run_deadline_seconds: float = Field(
-        default=21600,
-        gt=0,
-        description="Longest time of a launch with all its attempts, seconds: a job that hangs costs no more. "
-        "Six hours are several times the largest day.",
-    )
-    log_wait_seconds: float = Field(
-        default=300,
-        ge=0,
-        description="Longest wait for the log of a step that failed without reporting why, seconds. EMR copies logs "
-        "to S3 every five minutes, and when the cluster ends.",
-    )
-    blind_seconds: float = Field(
-        default=900,
-        gt=0,
-        description="How long EMR may fail to respond before the run fails, seconds. The cluster is left running then.",
-    )
+    live_stdio: bool = knob("emr_live_stdio")
+    poll_interval_seconds: float = knob("emr_poll_interval_seconds")
+    start_deadline_seconds: float = knob("emr_start_deadline_seconds")
+    bootstrap_deadline_seconds: float = knob("emr_bootstrap_deadline_seconds")
+    run_deadline_seconds: float = knob("emr_run_deadline_seconds")
+    log_wait_seconds: float = knob("emr_log_wait_seconds")
+    blind_seconds: float = knob("emr_blind_seconds")
 
     def backend_for(self, step: SparkStep) -> Backend:
         """Return what runs a step's jobs.

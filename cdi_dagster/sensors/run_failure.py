@@ -11,9 +11,9 @@ from typing import Any
 import dagster as dg
 
 from cdi_dagster import names
-from cdi_dagster.assets.steps import interruption
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.interfaces import StatusTable
+from cdi_dagster.run_records import interruption
 
 _INTERRUPTED = "DagsterExecutionInterruptedError"
 

@@ -16,6 +16,7 @@ import dagster as dg
 
 import cdi_dagster
 from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.emr.clusters.launcher import EmrPySparkStepLauncher
 from cdi_dagster.interfaces import LaunchEvidence, SparkStep
 from cdi_dagster_tests.collections import AUDIT
@@ -184,7 +185,7 @@ class Bench:
     def step(self, *plays: Play, correlation_id: str, input_bytes: int = 10, **arguments: str) -> SparkStep:
         named = [part for name, value in arguments.items() for part in (f"--{name.replace('_', '-')}", value)]
         return SparkStep(
-            name="ingest_daily",
+            job=INGEST_DAILY,
             arguments=(
                 *("--plays", json.dumps(plays)),
                 *("--correlation-id", correlation_id),

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 from dagster._utils.interrupts import setup_interrupt_handlers
 
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.interfaces import SparkStep
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr.launches import QuickLauncher
@@ -24,7 +25,7 @@ def launch_step(context: dg.OpExecutionContext, config: RequestedStep, step_laun
     evidence = step_launcher.launch(
         context,
         SparkStep(
-            name="ingest_daily",
+            job=INGEST_DAILY,
             arguments=(*config.arguments, "--correlation-id", context.run.run_id),
             collection=AUDIT,
             storage_day=date(2023, 3, 26),

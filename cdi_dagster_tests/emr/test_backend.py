@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.emr.backend import (
     AttemptDetails,
     Backend,
@@ -107,7 +108,7 @@ def launch(scripted: ScriptedServerless, **config: float) -> LaunchEvidence | Cd
 
     def work(context: dg.OpExecutionContext) -> None:
         step = SparkStep(
-            name="ingest_daily",
+            job=INGEST_DAILY,
             arguments=(),
             collection=AUDIT,
             storage_day=DAY,

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 import cdi_dagster
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.emr.clusters.request import estimated_cost, instances_by_type, step_request, template_problems
 from cdi_dagster.emr.clusters.template import JAVA_OPTIONS, TemplateError, load_template
 from cdi_dagster.interfaces import SparkStep
@@ -140,7 +141,7 @@ def test_in_cluster_mode_driver_and_executors_get_what_they_need_by_configuratio
     """No environment variable of the client reaches a driver that runs on another node."""
     template = load_template(write(tmp_path, step={"deploy_mode": "cluster", "spark_conf": {JAVA_OPTIONS[0]: "-Dx=1"}}))
     step = SparkStep(
-        name="ingest_daily",
+        job=INGEST_DAILY,
         arguments=("--pinned-input", "s3://b/pinned.json"),
         collection=AUDIT,
         storage_day=date(2023, 3, 26),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.local_spark import spark_process, spark_submit
 from cdi_dagster.local_spark.spark_process import SparkProcessConfig, run_spark_step, verdict
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
@@ -69,7 +70,7 @@ def fake_spark_submit(tmp_path, monkeypatch):
         script = tmp_path / "spark-submit"
         script.write_text(f"#!{sys.executable}\n{program}")
         script.chmod(0o755)
-        monkeypatch.setattr(spark_process, "spark_submit_command", lambda name, arguments, *, config: [str(script)])
+        monkeypatch.setattr(spark_process, "spark_submit_command", lambda job, arguments, *, config: [str(script)])
 
     return install
 
@@ -117,7 +118,7 @@ def test_log_lines_arrive_while_it_runs_and_are_kept(config, fake_spark_submit, 
         (tmp_path / "seen").touch()
 
     ended = run_spark_step(
-        "ingest_daily",
+        INGEST_DAILY,
         [],
         config=config,
         correlation_id="c1",
@@ -131,7 +132,7 @@ def test_log_lines_arrive_while_it_runs_and_are_kept(config, fake_spark_submit, 
 
 def test_what_the_process_left_running_ends_with_it_and_its_scratch_space_goes(config, fake_spark_submit):
     fake_spark_submit(STUBBORN.format(seconds=0))
-    ended = run_spark_step("ingest_daily", [], config=config, correlation_id="c1")
+    ended = run_spark_step(INGEST_DAILY, [], config=config, correlation_id="c1")
     assert ended.exit_code == 0
     assert not any(_is_running(pid) for pid in _pids(ended.log_tail[0]))
     assert [path.name for path in (config.work_folder / "c1").iterdir()] == ["ingest_daily.log"]
@@ -148,7 +149,7 @@ def test_an_interrupt_ends_the_whole_process_tree(config, fake_spark_submit):
 
     with pytest.raises(KeyboardInterrupt):
         run_spark_step(
-            "ingest_daily", [], config=config, correlation_id="c1", on_line=lines.append, on_poll=interrupt_once_started
+            INGEST_DAILY, [], config=config, correlation_id="c1", on_line=lines.append, on_poll=interrupt_once_started
         )
     assert not any(_is_running(pid) for pid in _pids(lines[0]))
 
@@ -160,9 +161,10 @@ def test_killing_us_with_sigkill_ends_the_whole_process_tree(config, tmp_path):
     script.chmod(0o755)
     program = f"""
 from pathlib import Path
-from cdi_dagster.local_spark import spark_process, spark_submit
-spark_process.spark_submit_command = lambda name, arguments, *, config: [{str(script)!r}]
-spark_process.run_spark_step("ingest_daily", [], correlation_id="c1", on_line=lambda line: print(line, flush=True),
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
+from cdi_dagster.local_spark import spark_process
+spark_process.spark_submit_command = lambda job, arguments, *, config: [{str(script)!r}]
+spark_process.run_spark_step(INGEST_DAILY, [], correlation_id="c1", on_line=lambda line: print(line, flush=True),
     config=spark_process.SparkProcessConfig(work_folder=Path({str(config.work_folder)!r}), grace_seconds=1))
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as us:
@@ -176,7 +178,7 @@ def test_on_poll_is_called_in_our_own_thread_and_once_after_the_end(config, fake
     fake_spark_submit("print('done')")
     lines, calls = [], []
     run_spark_step(
-        "ingest_daily",
+        INGEST_DAILY,
         [],
         config=config,
         correlation_id="c1",
@@ -216,7 +218,7 @@ def test_missing_or_wrong_java_fails_before_anything_starts_and_says_the_mend(
     fake_spark_submit("")
     only_java(answer)
     with pytest.raises(CdiError) as raised:
-        run_spark_step("ingest_daily", [], config=config, correlation_id="c1")
+        run_spark_step(INGEST_DAILY, [], config=config, correlation_id="c1")
     assert raised.value.failure_class == FailureClass.LAUNCH_FAILED
     assert says in raised.value.cause
     assert "Java 17" in raised.value.next_step
@@ -239,4 +241,4 @@ def test_an_unwritable_work_folder_is_a_launch_failure_with_its_mend(fake_spark_
     (tmp_path / "file").write_text("")
     config = SparkProcessConfig(work_folder=tmp_path / "file")
     with pytest.raises(CdiError, match="CDI_HOME"):
-        run_spark_step("ingest_daily", [], config=config, correlation_id="c1")
+        run_spark_step(INGEST_DAILY, [], config=config, correlation_id="c1")

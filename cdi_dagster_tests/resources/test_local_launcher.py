@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.interfaces import SparkStep
 from cdi_dagster.local_spark import spark_process
 from cdi_dagster.resources.local_launcher import LocalPySparkStepLauncher
@@ -34,7 +35,7 @@ class Launched:
 
 @pytest.fixture
 def launch(tmp_path, monkeypatch):
-    def run(body, name="ingest_daily"):
+    def run(body):
         script = tmp_path / "spark-submit"
         script.write_text(JOB.format(body=body))
         script.chmod(0o755)
@@ -52,7 +53,7 @@ def launch(tmp_path, monkeypatch):
         @dg.asset
         def records(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             step = SparkStep(
-                name=name,
+                job=INGEST_DAILY,
                 arguments=("--flag",),
                 collection=AUDIT,
                 storage_day=date(2023, 3, 26),
@@ -146,7 +147,7 @@ def test_missing_java_is_told_before_anything_starts(tmp_path, monkeypatch):
     @dg.asset
     def records(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         step = SparkStep(
-            name="ingest_daily",
+            job=INGEST_DAILY,
             arguments=(),
             collection=AUDIT,
             storage_day=date(2023, 3, 26),

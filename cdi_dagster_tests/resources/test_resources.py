@@ -53,9 +53,9 @@ def test_assets_get_the_plain_objects_behind_the_resources_and_nothing_is_made(t
 
 def test_key_service_arguments_name_only_what_is_set():
     plain = IngestOptions(dks_url="http://127.0.0.1:1")
-    assert plain.key_service_arguments() == ("--dks-url", "http://127.0.0.1:1", "--dks-retry-budget-seconds", "120")
+    assert plain.key_service.arguments() == ("--dks-url", "http://127.0.0.1:1", "--dks-retry-budget-seconds", "120")
     mutual = IngestOptions(dks_url="https://dks", dks_ca="/ca", dks_certificate="/cert", dks_private_key="/key")
-    assert mutual.key_service_arguments()[2:8] == (
+    assert mutual.key_service.arguments()[2:8] == (
         *("--dks-ca", "/ca"),
         *("--dks-certificate", "/cert"),
         *("--dks-private-key", "/key"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.local_spark.spark_process import run_spark_step
@@ -67,7 +68,7 @@ def day(tmp_path_factory: pytest.TempPathFactory, s3a_jars: tuple[Path, ...]) ->
     cut = Once(lambda method, path: method == "GET" and path.endswith(PART), body_bytes=60)
     with Proxy(s3_endpoint(), cut) as proxy, s3_at(proxy.url):
         ended = run_spark_step(
-            "publish_tables", ask(published, "c1"), config=spark_config(folder), correlation_id="c1", on_line=print
+            PUBLISH_TABLES, ask(published, "c1"), config=spark_config(folder), correlation_id="c1", on_line=print
         )
     assert ended.exit_code == 0, ended.log_tail
     return PublishedDay(published, folder, proxy.requests, cut.happened)
@@ -123,7 +124,7 @@ def test_a_job_killed_while_a_table_is_committed_and_one_between_tables_leave_ea
     day: PublishedDay,
 ) -> None:
     write_daily_records(day.storage, 2)
-    killed_at(a_file_of_managed_has_appeared, "publish_tables", ask(day.storage, "c2"), config=spark_config(day.folder))
+    killed_at(a_file_of_managed_has_appeared, PUBLISH_TABLES, ask(day.storage, "c2"), config=spark_config(day.folder))
     assert len(attempts(day.storage, RAW)) == len(attempts(day.storage, MANAGED)) == 2
 
     found = kill_between_tables(day, "c3")

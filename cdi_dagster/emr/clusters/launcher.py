@@ -10,20 +10,17 @@ from cdi_dagster.emr.clusters.backend import EmrClusters
 from cdi_dagster.emr.clusters.template import ClusterTemplate, TemplateError, load_template
 from cdi_dagster.emr.launcher import BackendStepLauncher
 from cdi_dagster.interfaces import SparkStep
+from cdi_dagster.settings import knob
 
 
 class EmrPySparkStepLauncher(BackendStepLauncher):
     """Runs a Spark step on a cluster of its own (see `PySparkStepLauncher`), or adds it to one that is there."""
 
     template_path: str = Field(description="Path of the cluster template (deploy/emr/cluster.yaml).")
-    environment: str = Field(default="", description="Which of the template's overrides.environments applies.")
+    environment: str = knob("emr_environment")
     bundle_uri: str = Field(description="s3:// URI of the bundle that clusters install (`cdi deploy` prints it).")
-    existing_cluster_id: str | None = Field(
-        default=None, description="Add steps to this cluster instead of starting one: for trying things out."
-    )
-    conf: dict[str, str] = Field(
-        default_factory=dict, description="More Spark configuration for every step; stronger than the template's."
-    )
+    existing_cluster_id: str | None = knob("emr_cluster_id")
+    conf: dict[str, str] = knob("spark_conf")
 
     def backend_for(self, step: SparkStep) -> EmrClusters:
         """Return EMR, with the template as it holds for the step's collection."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from cdi_dagster.core.collections import REGISTRY, find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.emr.clusters.api import request_problems
 from cdi_dagster.emr.clusters.template import (
     JAVA_OPTIONS,
@@ -178,7 +179,7 @@ def template_problems(path: Path, *, environment: str = "") -> list[str]:
 def _problems_of(path: Path, environment: str, collection_id: str) -> list[str]:
     template = load_template(path, environment=environment, collection_id=collection_id)
     step = SparkStep(
-        name="ingest_daily",
+        job=INGEST_DAILY,
         arguments=(),
         collection=find_collection(collection_id),
         storage_day=date(2023, 1, 1),

@@ -13,6 +13,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.ingestion.ingestion_lease import discard_after_failure
 from cdi_dagster.local_spark.spark_submit import (
     SparkProcessConfig,
@@ -102,7 +103,7 @@ def test_what_a_killed_driver_wrote_does_not_stay(file_day: SampleDay, spark: Sp
 def kill_at(moment: str, pause_seconds: float, day: SampleDay, folder: Path) -> None:
     """Run the job as spark-submit does, and kill all its processes a moment after it says a word."""
     command = spark_submit_command(
-        "ingest_daily",
+        INGEST_DAILY,
         day.arguments(correlation_id="again"),
         config=SparkProcessConfig(work_folder=folder, master="local[2]"),
     )

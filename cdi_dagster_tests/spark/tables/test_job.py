@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import daily_records_prefix, run_prefix, tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.local_spark.metastore import local_metastore_conf
@@ -385,7 +386,7 @@ def test_a_kill_between_tables_leaves_each_whole_and_the_metastore_is_for_one_at
                 work_folder=tmp_path / "work", master="local[1]", conf=local_metastore_conf(metastore)
             )
             second = arguments(published, "--tables", "raw", correlation_id="second")
-            ended = run_spark_step("publish_tables", second, config=settings, correlation_id="second")
+            ended = run_spark_step(PUBLISH_TABLES, second, config=settings, correlation_id="second")
         finally:
             os.killpg(victim.pid, signal.SIGKILL)
     refused = failure_of(published, "second")
