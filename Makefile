@@ -57,15 +57,16 @@ demo: $(INSTALLED) java ## Sample days through the real thing: encrypt, coalesce
 dev: $(INSTALLED) java ## Open the Dagster UI on the demo's home (http://127.0.0.1:3000)
 	@$(BIN)/cdi dev
 
+# What takes long: see the markers in pyproject.toml; a test that starts one of these without its marker fails.
+QUICK := not (spark or daemon or kill or browser or slow)
+
+.PHONY: test-quick
+test-quick: $(INSTALLED) ## Run what needs no Spark, daemon, browser or kill: two minutes, the loop to work in
+	@$(PY) -m cdi_dagster_tests.run_all -m "$(QUICK)" $(ARGS)
+
 .PHONY: test
-test: $(INSTALLED) java ## Run all tests
-	@# A process for each package of tests: Spark, moto and Dagster keep state for the life of a process.
-	@failed=""; for folder in $$(find cdi_dagster_tests -mindepth 2 -name 'test_*.py' | cut -d/ -f2 | sort -u); do \
-		echo "== cdi_dagster_tests/$$folder"; began=$$SECONDS; \
-		$(PY) -m pytest -q "cdi_dagster_tests/$$folder" || failed="$$failed $$folder"; \
-		echo "== cdi_dagster_tests/$$folder: $$((SECONDS - began)) s"; \
-	done; \
-	if [ -n "$$failed" ]; then echo "Failed:$$failed" >&2; exit 1; fi
+test: $(INSTALLED) java ## Run all tests, a package for each core side by side
+	@$(PY) -m cdi_dagster_tests.run_all $(ARGS)
 
 .PHONY: test-spark4
 test-spark4: $(INSTALLED_SPARK4) $(INSTALLED) java ## Run the tests of the Spark side on Spark 4, in its own environment

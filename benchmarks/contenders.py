@@ -23,6 +23,7 @@ from benchmarks.data import COLLECTION, STORAGE_DAY, SampleDay
 from benchmarks.key_services import KeyServices
 from benchmarks.line_digest import LineDigest, digest_lines
 from benchmarks.measured_process import Measured, MeasuredProcessError, run_measured
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_key
 from cdi_dagster.ingestion.pinning import pin_storage_day
 from cdi_dagster.local_spark.metastore import local_metastore_conf
@@ -151,8 +152,8 @@ def _command(contender: Contender, day: SampleDay, setting: Setting, folder: Pat
         },
     )
     if contender is not Contender.TUNED_CHAIN:
-        return spark_submit_command("ingest_daily", job, config=config), environment
-    *spark_submit, _entry_point_of_the_job = spark_submit_command("ingest_daily", [], config=config)
+        return spark_submit_command(INGEST_DAILY, job, config=config), environment
+    *spark_submit, _entry_point_of_the_job = spark_submit_command(INGEST_DAILY, [], config=config)
     return [*spark_submit, *chain], unpacked
 
 

@@ -3,18 +3,18 @@
 One look for schedule and sensor alike. "Could not read" becomes a fact of the day, and the day waits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date
 
 import dagster as dg
 
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError
-from cdi_dagster.core.launch_decision import DayFacts, PastRun, Publication
+from cdi_dagster.core.launch_decision import DayFacts, PastRun, PublishedFrom
 from cdi_dagster.core.listing import listing_fingerprint
-from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.interfaces import CoalescerStatusSource
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.run_records import past_runs
 from cdi_dagster.storage.interface import StorageError
 from cdi_dagster.storage.roots import Roots
@@ -43,20 +43,21 @@ def _facts(
     coalescer_status: CoalescerStatusSource,
     roots: Roots,
 ) -> DayFacts:
-    publication, unreadable = None, None
+    published_from, unreadable = None, None
     try:
-        mark = published_mark(roots.published, day)
-        publication = _publication(mark) if mark else None
-    except (CdiError, StorageError, ValueError, KeyError) as error:
+        mark = read_mark(roots.published, day)
+        if mark:
+            published_from = PublishedFrom(fingerprint=mark.fingerprint, published_at=mark.published_at)
+    except (CdiError, StorageError) as error:
         unreadable = f"what is published could not be read: {error}"
     facts = DayFacts(
         storage_day=day.storage_day,
         coalescer=coalescer_status.status(day),
-        publication=publication,
+        published_from=published_from,
         runs=runs,
         unreadable=unreadable,
     )
-    if publication and facts.coalescer.is_open and not facts.coalescer.fingerprint and not facts.is_published_for:
+    if published_from and facts.coalescer.is_open and not facts.coalescer.fingerprint and not facts.is_published_for:
         # AWS Batch tells that the coalescer ran, not what it left.
         try:
             listing = roots.corporate.list(day.corporate_prefix)
@@ -64,11 +65,3 @@ def _facts(
         except StorageError as error:
             return replace(facts, unreadable=f"the day could not be listed: {error}")
     return facts
-
-
-def _publication(mark: Mapping[str, str]) -> Publication:
-    published_at = mark.get("published_at")
-    return Publication(
-        fingerprint=mark["fingerprint"],
-        published_at=datetime.fromisoformat(published_at).astimezone(UTC) if published_at else None,
-    )

@@ -97,36 +97,20 @@ def _resources(settings: Settings) -> dict[str, Any]:
             table_name=settings.status_table_name,
         ),
         "alerts": AlertResource(target=settings.alert_target),
-        "options": IngestOptions(
-            dks_url=settings.dks_url,
-            dks_ca=settings.dks_ca,
-            dks_certificate=settings.dks_certificate,
-            dks_private_key=settings.dks_private_key,
-            dks_retry_budget_seconds=settings.dks_retry_budget_seconds,
-            max_rejected=settings.max_rejected,
-            runbook_url=settings.runbook_url,
-            dagster_url=settings.dagster_url,
-        ),
+        "options": IngestOptions(**{name: getattr(settings, name) for name in IngestOptions.model_fields}),
     }
 
 
 def _step_launcher(settings: Settings) -> dg.ConfigurableResource:
     if settings.deployment == "emr":
         return _emr_launcher(settings)
-    return LocalPySparkStepLauncher(
-        work_folder=str(settings.home / "runs"),
-        metastore_folder=str(settings.metastore_path),
-        master=settings.spark_master,
-        driver_memory=settings.spark_driver_memory,
-        conf=settings.spark_conf,
-        s3a_jars=str(settings.s3a_jars) if settings.s3a_jars else None,
-    )
+    return LocalPySparkStepLauncher.of(settings.local_spark)
 
 
 def _emr_launcher(settings: Settings) -> dg.ConfigurableResource:
     # Imported here: boto3 takes half a second, and a laptop does not need it.
-    from cdi_dagster.emr.check import template_problems
-    from cdi_dagster.emr.launcher import EmrPySparkStepLauncher
+    from cdi_dagster.emr.clusters.launcher import EmrPySparkStepLauncher
+    from cdi_dagster.emr.clusters.request import template_problems
 
     # A template that cannot be used shall fail the deploy, not the first morning after it.
     problems = template_problems(settings.emr_template, environment=settings.emr_environment)
@@ -142,7 +126,11 @@ def _emr_launcher(settings: Settings) -> dg.ConfigurableResource:
         conf=settings.spark_conf,
         poll_interval_seconds=settings.emr_poll_interval_seconds,
         start_deadline_seconds=settings.emr_start_deadline_seconds,
+        bootstrap_deadline_seconds=settings.emr_bootstrap_deadline_seconds,
         run_deadline_seconds=settings.emr_run_deadline_seconds,
+        log_wait_seconds=settings.emr_log_wait_seconds,
+        blind_seconds=settings.emr_blind_seconds,
+        live_stdio=settings.emr_live_stdio,
     )
 
 

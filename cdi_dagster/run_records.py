@@ -13,7 +13,7 @@ from cdi_dagster import names
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.launch_decision import Decision, PastRun, RunState
+from cdi_dagster.core.launch_decision import RUN_AGAIN_AT_ONCE, Decision, PastRun, RunState
 
 LIVE_RUN_STATUSES = (
     dg.DagsterRunStatus.QUEUED,
@@ -21,7 +21,7 @@ LIVE_RUN_STATUSES = (
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
-_MOST_CHANGED = 50
+_MOST_RUN_AGAIN = 50
 
 _STATES: Mapping[dg.DagsterRunStatus, RunState] = {
     **dict.fromkeys(LIVE_RUN_STATUSES, RunState.LIVE),
@@ -75,11 +75,26 @@ def touches(run: dg.DagsterRun, collection: Collection) -> bool:
     return run.job_name == names.daily_job_name(collection)
 
 
-def days_with_changed_input(instance: dg.DagsterInstance, collection: Collection, *, since: datetime) -> list[date]:
-    """Return the days whose input changed under a run of late, however old they are: the sensor mends backfills too."""
+def interruption() -> CdiError:
+    """Return the failure of a run whose process was ended together with Dagster."""
+    return CdiError(FailureClass.INTERRUPTED, "Dagster was stopped while the run was at work.")
+
+
+def interruption_of(context: dg.AssetExecutionContext) -> CdiError | None:
+    """Return the failure of a run that is being interrupted, or None where a person terminated it.
+
+    The run's process gets the same signal in both cases.
+    """
+    run = context.instance.get_run_by_id(context.run.run_id)
+    is_terminated = run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+    return None if is_terminated else interruption()
+
+
+def days_to_run_again(instance: dg.DagsterInstance, collection: Collection, *, since: datetime) -> list[date]:
+    """Return the days of recent runs that are run again at once, however old: the sensor completes backfills."""
     records = instance.get_run_records(
-        dg.RunsFilter(tags={names.FAILURE_CLASS_TAG: FailureClass.INPUT_CHANGED.value}, updated_after=since),
-        limit=_MOST_CHANGED,
+        dg.RunsFilter(tags={names.FAILURE_CLASS_TAG: sorted(RUN_AGAIN_AT_ONCE)}, updated_after=since),
+        limit=_MOST_RUN_AGAIN,
     )
     runs = [record.dagster_run for record in records]
     return sorted({parse_day(run.tags[names.PARTITION_TAG]) for run in runs if works_on(run, collection)})

@@ -21,8 +21,10 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES as BATCH_QUEUES
+from cdi_dagster.core.key_service_access import DEFAULT_RETRY_BUDGET_SECONDS, KeyServiceAccess
+from cdi_dagster.core.loopback import is_loopback
 from cdi_dagster.core.reject_limit import parse_reject_limit
-from cdi_dagster.local_spark.spark_submit import DEFAULT_MASTER
+from cdi_dagster.local_spark.spark_submit import DEFAULT_DRIVER_MEMORY, DEFAULT_MASTER, SparkProcessConfig
 
 PREFIX = "CDI_"
 ENV_FILE_NAME = "cdi.env"
@@ -93,7 +95,7 @@ class Settings(BaseSettings):
         default=None, description="Path, where the Spark job runs, of the private key (PEM) of our client certificate."
     )
     dks_retry_budget_seconds: int = Field(
-        default=120,
+        default=DEFAULT_RETRY_BUDGET_SECONDS,
         ge=0,
         le=3600,
         description="Seconds for which one data key is asked for again while the key service answers 503 or nothing; 0 "
@@ -106,7 +108,7 @@ class Settings(BaseSettings):
         "four times. Without the second number (`local[2]`) the first killed worker ends the step.",
     )
     spark_driver_memory: str = Field(
-        default="2g",
+        default=DEFAULT_DRIVER_MEMORY,
         description="Heap of local Spark (`2g`, `1500m`). Locally the driver is also the executor; records stream, so "
         "a day's size hardly matters.",
     )
@@ -158,6 +160,28 @@ class Settings(BaseSettings):
         ge=600,
         description="Seconds for one step with all its attempts, after which its cluster is ended: what a job that "
         "hangs costs at most.",
+    )
+
+    emr_bootstrap_deadline_seconds: int = Field(
+        default=1200,
+        ge=60,
+        description="Seconds that a cluster may be BOOTSTRAPPING, on top of the start deadline: ours takes a minute or "
+        "two.",
+    )
+    emr_log_wait_seconds: int = Field(
+        default=300,
+        ge=0,
+        description="Seconds to wait for the log of a step that failed without reporting why. EMR copies logs to S3 "
+        "every five minutes, and when the cluster ends.",
+    )
+    emr_blind_seconds: int = Field(
+        default=900,
+        ge=60,
+        description="Seconds for which EMR may fail to respond before the run fails. The cluster is left running then.",
+    )
+    emr_live_stdio: bool = Field(
+        default=True,
+        description="Whether the job sends what it writes to stdout and stderr, so that the run page shows it live.",
     )
 
     coalescer_lease_seconds: int = Field(
@@ -239,6 +263,29 @@ class Settings(BaseSettings):
         """Folder of the local status table."""
         return self.home / "status"
 
+    @property
+    def key_service(self) -> KeyServiceAccess:
+        """How jobs reach the key service."""
+        return KeyServiceAccess(
+            url=self.dks_url,
+            ca=self.dks_ca,
+            certificate=self.dks_certificate,
+            private_key=self.dks_private_key,
+            retry_budget_seconds=self.dks_retry_budget_seconds,
+        )
+
+    @property
+    def local_spark(self) -> SparkProcessConfig:
+        """How Spark runs on this machine, for Dagster's runs and for `cdi`."""
+        return SparkProcessConfig(
+            work_folder=self.home / "runs",
+            metastore_folder=self.metastore_path,
+            master=self.spark_master,
+            driver_memory=self.spark_driver_memory,
+            conf=self.spark_conf,
+            s3a_jars=self.s3a_jars,
+        )
+
     @field_validator("home")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
@@ -269,8 +316,9 @@ class Settings(BaseSettings):
     @field_validator("alert_target")
     @classmethod
     def _is_target(cls, value: str) -> str:
+        parts = urlsplit(value)
         is_topic = value.startswith("arn:aws:sns:") and value.count(":") == 5
-        is_webhook = urlsplit(value).scheme == "https" or (value.startswith("http://") and _is_loopback(value))
+        is_webhook = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
         if value and not (is_topic or is_webhook):
             raise ValueError(f"{value!r} is not a target: write https://… or arn:aws:sns:<region>:<account>:<topic>")
         return value
@@ -344,7 +392,7 @@ class Settings(BaseSettings):
             yield "CDI_DKS_CERTIFICATE and CDI_DKS_PRIVATE_KEY belong together: set both, or neither"
         if self.dks_certificate and self.dks_url.startswith("http://"):
             yield "CDI_DKS_CERTIFICATE is set but CDI_DKS_URL is plain http: write https://host:port"
-        if self.dks_url.startswith("http://") and not _is_loopback(self.dks_url):
+        if self.dks_url.startswith("http://") and not is_loopback(urlsplit(self.dks_url).hostname):
             yield f"CDI_DKS_URL={self.dks_url!r} would carry data keys over the network in the clear: write https://…"
         if self.corporate_root and self.corporate_root == self.published_root:
             yield "CDI_CORPORATE_ROOT and CDI_PUBLISHED_ROOT are the same: publish to another bucket or folder"
@@ -362,9 +410,17 @@ class Settings(BaseSettings):
                 yield f"CDI_DEPLOYMENT=emr needs {PREFIX}{name.upper()}: its default only suits a laptop"
 
 
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+def knob(name: str) -> Any:
+    """Return a field of a resource that has the default and the description of a setting.
+
+    Its bounds are the setting's alone: it is checked once, where a person writes it.
+    """
+    setting = Settings.model_fields[name]
+    if setting.default_factory is not None:
+        return Field(default_factory=setting.default_factory, description=setting.description)
+    # Dagster's configuration has lists only.
+    default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
+    return Field(default=default, description=setting.description)
 
 
 def check_root(root: str) -> str:

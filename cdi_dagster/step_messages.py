@@ -1,4 +1,4 @@
-"""What a Spark job says through Dagster Pipes, as it comes: progress to the run page, report and failure kept.
+"""What a Spark job reports through Dagster Pipes, as it arrives: progress to the run page, report and failure kept.
 
 For every step launcher, wherever the job runs.
 """
@@ -14,7 +14,7 @@ class StepMessages:
 
     Attributes:
         report: the job's closing report, once it has arrived.
-        failure: why the job failed (`CdiError.to_json`), once it has said so.
+        failure: why the job failed (`CdiError.to_json`), once it has reported that.
     """
 
     def __init__(self, context: dg.AssetExecutionContext | dg.OpExecutionContext, session: dg.PipesSession) -> None:

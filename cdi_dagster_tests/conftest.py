@@ -9,12 +9,23 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from cdi_dagster.local_spark.jvm_options import quick_start_options
+from cdi_dagster_tests.clock import start_clock_of_environment
+from cdi_dagster_tests.markers import MarkerGuard
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+start_clock_of_environment()  # before modules of tests look at it
+settings.register_profile("any machine", deadline=None)  # an example may take as long as it needs
+settings.load_profile("any machine")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(MarkerGuard())
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +35,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
 
     os.environ["PYSPARK_PYTHON"] = sys.executable  # the setting of the same name counts for spark-submit only
     home = tmp_path_factory.mktemp("spark")
-    settings = {
+    options = {
         "spark.ui.enabled": "false",
         "spark.driver.memory": "1g",
         "spark.driver.host": "127.0.0.1",
@@ -42,7 +53,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
         "spark.executorEnv.AWS_SECRET_ACCESS_KEY": "testing",
     }
     builder = SparkSession.builder.master("local[2,4]").appName("tests")
-    for name, value in settings.items():
+    for name, value in options.items():
         builder = builder.config(name, value)
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")

@@ -8,32 +8,32 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from cdi_dagster.core.alert import Alert
-from cdi_dagster.core.collections import REGISTRY, Collection, CollectionDay
+from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, RejectSample
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix, run_report_key
+from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix
 from cdi_dagster.core.table_sets import TABLE_SETS
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.definitions import build_definitions
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep, StatusRow
+from cdi_dagster.published.publish import IngestOutcome, WrittenPart, publish_day
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster_tests.collections import AUDIT
 
-AUDIT = REGISTRY[0]
-EQUALITY = REGISTRY[1]
 DAY = date(2023, 3, 26)
 
 
@@ -123,18 +123,16 @@ class ScriptedSpark:
             for n, entry in enumerate(pinned.objects)
         )
         published = sum(counts.published for counts in objects)
-        prefix = daily_records_prefix(step.collection.on(step.storage_day))
-        rejects = rejects_prefix(step.collection.on(step.storage_day), step.correlation_id)
-        with self.published.upload(f"{prefix}part-00000-{step.correlation_id}.jsonl.gz") as upload:
-            upload.write(gzip.compress(b'{"a":1}\n' * published))
-            part = upload.prepare()
+        day = step.collection.on(step.storage_day)
+        part = self._prepare(step, daily_records_prefix(day), gzip.compress(b'{"a":1}\n' * published), published)
+        rejects = ()
         if self.rejected and self.keep_rejects:
-            self.published.write(f"{rejects}part-00000.jsonl.gz", b"rejects")
+            rejects = (self._prepare(step, rejects_prefix(day, step.correlation_id), b"rejects", self.rejected),)
         report = IngestReport(
             fingerprint=pinned.fingerprint,
             objects=objects,
             record_bytes=8 * published,
-            published_bytes=part.size_bytes,
+            published_bytes=part.prepared.size_bytes,
             parts=1,
             fallback_records=0,
             key_service=KeyServiceCounts(calls=3, cache_hits=97),
@@ -142,27 +140,19 @@ class ScriptedSpark:
                 RejectSample(reason="date", detail="does not parse", key=objects[0].key, line_number=n)
                 for n in range(1, self.rejected + 1)
             ),
-            seconds=2.0,
-            published_prefix=prefix,
-            rejects_prefix=rejects if self.rejected else None,
+            seconds=0.0,
+            published_prefix=None,
+            rejects_prefix=None,
         )
-        mark = {
-            "fingerprint": pinned.fingerprint,
-            "correlation_id": step.correlation_id,
-            "collection": step.collection.id,
-            "storage_day": step.storage_day.isoformat(),
-            "export_day": export_day_of(step.storage_day).isoformat(),
-            "published": published,
-            "rejected": report.rejected,
-            "record_bytes": report.record_bytes,
-            "published_bytes": report.published_bytes,
-            "parts": [{"key": part.key, "size_bytes": part.size_bytes, "records": published}],
-            "published_at": datetime.now(UTC).isoformat(),
-        }
-        self.published.publish(prefix, [part], json.dumps(mark).encode(), group=step.correlation_id)
-        key = run_report_key(step.collection.on(step.storage_day), step.correlation_id)
-        self.published.write(key, json.dumps(report.to_json()).encode())
-        return report.to_json()
+        outcome = IngestOutcome(report=report, parts=(part,), rejects=rejects)
+        published_report = publish_day(self.published, day, outcome, correlation_id=step.correlation_id, seconds=2.0)
+        return published_report.to_json()
+
+    def _prepare(self, step: SparkStep, prefix: str, content: bytes, lines: int) -> WrittenPart:
+        key = f"{prefix}part-00000-{step.correlation_id}.jsonl.gz"
+        with self.published.upload(key, group=step.correlation_id) as upload:
+            upload.write(content)
+            return WrittenPart(prepared=upload.prepare(), lines=lines, text_bytes=0)
 
     def _tables(self, step: SparkStep) -> Mapping[str, Any]:
         members = {member.kind: member for member in TABLE_SETS["audit"]}

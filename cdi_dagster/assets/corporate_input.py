@@ -1,10 +1,13 @@
 """`corporate_storage/<collection>`: the pinned input of one storage day. No cluster: ask the gate, list, write."""
 
+from collections.abc import Sequence
+
 import dagster as dg
 from pydantic import Field
 
 from cdi_dagster import names
-from cdi_dagster.assets.gate import override_detail, pass_gate
+from cdi_dagster.assets.gate import gate_is_overridden, pass_gate
+from cdi_dagster.assets.markdown import markdown_table
 from cdi_dagster.assets.steps import recorded_step
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError
@@ -13,6 +16,7 @@ from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.storage_keys import pinned_input_history_key
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.ingestion.pinning import pin_storage_day
+from cdi_dagster.ingestion.status_rows import gate_detail
 from cdi_dagster.interfaces import CoalescerStatusSource, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.storage.interface import StorageError
@@ -78,29 +82,19 @@ def corporate_input_asset(collection: Collection, partitions: dg.DailyPartitions
             followed_by=(names.daily_records_key(collection),),
         ) as step:
             try:
-                status = pass_gate(
-                    context,
-                    coalescer_status,
-                    collection.on(step.storage_day),
-                    wait_minutes=config.wait_for_coalescer_minutes,
-                )
+                status = pass_gate(context, coalescer_status, step.day, wait_minutes=config.wait_for_coalescer_minutes)
             except CdiError as error:
-                error.detail["size"] = DayVolumes().in_words(roots, collection.on(step.storage_day))
+                error.detail["size"] = DayVolumes().in_words(roots, step.day)
                 raise
-            step.detail |= override_detail(context, collection, status)
+            step.add_gate(status, overridden=gate_is_overridden(context, collection))
             pinned = pin_storage_day(
-                roots,
-                collection.on(step.storage_day),
-                allow_empty=config.allow_empty,
-                allow_fewer_offsets=config.allow_fewer_offsets,
+                roots, step.day, allow_empty=config.allow_empty, allow_fewer_offsets=config.allow_fewer_offsets
             )
-            step.detail |= {"objects": len(pinned.objects), "fingerprint": pinned.fingerprint}
-            if config.allow_fewer_offsets:
-                step.detail["allow_fewer_offsets"] = True
-            manifest = pinned_input_history_key(collection.on(step.storage_day), pinned.fingerprint)
+            step.add_pinned(pinned, allow_fewer_offsets=config.allow_fewer_offsets)
+            manifest = pinned_input_history_key(step.day, pinned.fingerprint)
             metadata = _metadata(pinned, status) | {
-                **_against_the_usual(roots, collection.on(step.storage_day)),
-                **override_detail(context, collection, status),
+                **_against_the_usual(roots, step.day),
+                **gate_detail(status, overridden=gate_is_overridden(context, collection)),
                 "manifest": dg.MetadataValue.path(roots.published.uri(manifest)),
                 "correlation_id": step.correlation_id,
                 "allow_fewer_offsets": config.allow_fewer_offsets,
@@ -127,11 +121,11 @@ def _metadata(pinned: PinnedInput, status: CoalescerStatus) -> dict[str, dg.Meta
         "coalescer_reason": status.reason,
     }
     if pinned.left_out:
-        rows = [f"| `{left.key}` | `{left.covered_by}` | {left.why} |" for left in pinned.left_out[:_SHOWN]]
-        metadata["left_out"] = _table("left out | held by | why", rows, len(pinned.left_out))
+        left_out = [(f"`{left.key}`", f"`{left.covered_by}`", left.why) for left in pinned.left_out]
+        metadata["left_out"] = _shown(("left out", "held by", "why"), left_out)
     if pinned.gaps:
-        rows = [f"| {gap.kafka_partition} | {gap.first_offset} | {gap.last_offset} |" for gap in pinned.gaps[:_SHOWN]]
-        metadata["missing"] = _table("Kafka partition | first offset | last offset", rows, len(pinned.gaps))
+        gaps = [(gap.kafka_partition, gap.first_offset, gap.last_offset) for gap in pinned.gaps]
+        metadata["missing"] = _shown(("Kafka partition", "first offset", "last offset"), gaps)
     return metadata
 
 
@@ -152,7 +146,6 @@ def _against_the_usual(roots: Roots, day: CollectionDay) -> dict[str, str | int]
     return figures
 
 
-def _table(head: str, rows: list[str], total: int) -> dg.MetadataValue:
-    rule = "|".join("---" for _ in head.split("|"))
-    more = [f"\n{total - len(rows)} more in the manifest."] if total > len(rows) else []
-    return dg.MetadataValue.md("\n".join([f"| {head} |", f"|{rule}|", *rows, *more]))
+def _shown(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.MetadataValue:
+    more = len(rows) - _SHOWN
+    return markdown_table(headings, rows[:_SHOWN], note=f"{more} more in the manifest." if more > 0 else "")

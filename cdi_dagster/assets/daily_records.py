@@ -8,21 +8,22 @@ from pydantic import Field
 
 from cdi_dagster import names
 from cdi_dagster.assets.attempts import attempt_values, attempts_metadata
-from cdi_dagster.assets.gate import override_detail, pass_gate
+from cdi_dagster.assets.gate import gate_is_overridden, pass_gate
 from cdi_dagster.assets.reject_report import reject_metadata
-from cdi_dagster.assets.steps import Step, recorded_step
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.assets.steps import recorded_step
+from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_history_key
-from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
+from cdi_dagster.ingestion.ingestion_lease import discard_after_failure, ingestion_lease
 from cdi_dagster.ingestion.pinning import read_pinned_input, require_unchanged
+from cdi_dagster.ingestion.status_rows import StepRecord, gate_detail
+from cdi_dagster.ingestion.steps import ingest_step
 from cdi_dagster.interfaces import (
     CoalescerStatusSource,
     LaunchEvidence,
     PySparkStepLauncher,
-    SparkStep,
     StatusTable,
 )
 from cdi_dagster.resources.ingest_options import IngestOptions
@@ -83,87 +84,69 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
         with recorded_step(
             context,
             collection,
-            "ingest_daily",
+            INGEST_DAILY.name,
             status_table=status_table,
             options=options,
             followed_by=names.table_keys(collection),
         ) as step:
             # Hours may lie between the pin and this moment (a queue, a re-run of this asset alone): look again.
             try:
-                status = pass_gate(context, coalescer_status, collection.on(step.storage_day))
+                status = pass_gate(context, coalescer_status, step.day)
             except CdiError as closed:
                 pins = names.input_key(collection) in assets_of_run(context)
                 if closed.failure_class in _MAY_BE_THE_INPUT and not pins:
-                    _name_what_changed(roots, step)
+                    _name_what_changed(roots, step.day)
                 raise
-            step.detail |= override_detail(context, collection, status)
-            holder, say = step.correlation_id, context.log.info
-            with ingestion_lease(roots.published, collection.on(step.storage_day), holder=holder, say=say):
-                pinned = _require_pin(roots.published, step)
+            overridden = gate_is_overridden(context, collection)
+            step.add_gate(status, overridden=overridden)
+            with ingestion_lease(roots.published, step.day, holder=step.correlation_id, say=context.log.info):
+                pinned = _require_pin(roots.published, step.day)
                 # The second look at the listing: what is the same in both was there, whole, at the moment between.
                 require_unchanged(roots.corporate, pinned)
-                evidence = step_launcher.launch(context, _spark_step(step, pinned, config, options, roots.published))
+                spark_step = ingest_step(
+                    step.day,
+                    pinned,
+                    roots.published,
+                    correlation_id=step.correlation_id,
+                    key_service=options.key_service,
+                    max_rejected=config.max_rejected or options.max_rejected,
+                    allow_sparse_offsets=config.allow_sparse_offsets,
+                )
+                with discard_after_failure(roots.published, step.day):
+                    evidence = step_launcher.launch(context, spark_step)
             report = IngestReport.from_json(evidence.report)
             step.cluster_id = evidence.cluster_id
             step.detail["attempts"] = attempt_values(evidence.attempts)
-            step.s3_prefix = roots.published.uri(daily_records_prefix(collection.on(step.storage_day)))
-            step.detail |= dict(report.totals) | {"fingerprint": report.fingerprint}
+            step.add_ingested(report, roots.published)
             metadata = _metadata(report, evidence, step, roots.published)
-            metadata |= override_detail(context, collection, status)
+            metadata |= gate_detail(status, overridden=overridden)
         return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(pinned.fingerprint))
 
     return daily_records
 
 
-def _name_what_changed(roots: Roots, step: Step) -> None:
-    """Raise INPUT_CHANGED where the pin that the run would read does not hold; return where that cannot be told."""
-    with suppress(StorageError):  # the gate's reason says it too
-        pinned = read_pinned_input(roots.published, step.collection.on(step.storage_day))
+def _name_what_changed(roots: Roots, day: CollectionDay) -> None:
+    """Raise INPUT_CHANGED where the pin that the run would read does not hold; return where that cannot be decided."""
+    with suppress(StorageError):  # the gate's reason names it too
+        pinned = read_pinned_input(roots.published, day)
         if pinned:
             require_unchanged(roots.corporate, pinned)
 
 
-def _require_pin(published: Storage, step: Step) -> PinnedInput:
-    pinned = read_pinned_input(published, step.collection.on(step.storage_day))
+def _require_pin(published: Storage, day: CollectionDay) -> PinnedInput:
+    pinned = read_pinned_input(published, day)
     if pinned is None:
         raise CdiError(
             FailureClass.INPUT_INVALID,
-            f"{step.collection.id} was never pinned for {step.storage_day}.",
-            next_step=f"Materialise {names.input_key(step.collection).to_user_string()} for the day first, or together "
+            f"{day.collection.id} was never pinned for {day.storage_day}.",
+            next_step=f"Materialise {names.input_key(day.collection).to_user_string()} for the day first, or together "
             "with this asset.",
         )
     return pinned
 
 
-def _spark_step(
-    step: Step, pinned: PinnedInput, config: IngestConfig, options: IngestOptions, published: Storage
-) -> SparkStep:
-    # The kept copy of the manifest, not the present one: nothing can put another in its place under a running job.
-    manifest = published.uri(pinned_input_history_key(step.collection.on(step.storage_day), pinned.fingerprint))
-    arguments = [
-        *("--pinned-input", manifest),
-        *("--published-root", published.root),
-        *("--correlation-id", step.correlation_id),
-        *("--max-rejected", config.max_rejected or options.max_rejected),
-        *options.key_service_arguments(),
-    ]
-    if config.allow_sparse_offsets:
-        arguments.append("--allow-sparse-offsets")
-    if not pinned.objects:
-        # Whoever pinned an empty day allowed it there.
-        arguments.append("--allow-empty")
-    return SparkStep(
-        name="ingest_daily",
-        arguments=tuple(arguments),
-        collection=step.collection,
-        storage_day=step.storage_day,
-        correlation_id=step.correlation_id,
-        input_bytes=pinned.input_bytes,
-    )
-
-
 def _metadata(
-    report: IngestReport, evidence: LaunchEvidence, step: Step, published: Storage
+    report: IngestReport, evidence: LaunchEvidence, step: StepRecord, published: Storage
 ) -> dict[str, dg.MetadataValue | str | int | float]:
     metadata: dict[str, dg.MetadataValue | str | int | float] = {
         "records_read": report.read,

@@ -58,17 +58,6 @@ def _tag_launch(context: dg.AssetExecutionContext, day: CollectionDay, status: C
         context.instance.add_run_tags(context.run.run_id, {names.LAUNCH_TAG: launch_of(day.storage_day, status)})
 
 
-def override_detail(
-    context: dg.AssetExecutionContext, collection: Collection, status: CoalescerStatus
-) -> dict[str, bool | str]:
-    """Return what status row and materialisation say of an override: whether, and of what."""
-    overridden = gate_is_overridden(context, collection)
-    detail: dict[str, bool | str] = {"gate_overridden": overridden}
-    if overridden and not status.is_open:
-        detail["gate_was"] = f"{status.state}: {status.reason}"
-    return detail
-
-
 def gate_is_overridden(context: dg.AssetExecutionContext, collection: Collection) -> bool:
     """Whether the person who asked for this run said `override_gate`, on the input or on the daily records."""
     run_config: Mapping[str, Any] = context.run.run_config

@@ -8,6 +8,8 @@ from typing import Any
 
 import dagster as dg
 
+from cdi_dagster.assets.markdown import markdown_table
+
 
 def reject_metadata(by_reason: Mapping[str, int], samples: Sequence[Mapping[str, Any]]) -> dict[str, dg.MetadataValue]:
     """Return the two tables of a run page.
@@ -18,11 +20,6 @@ def reject_metadata(by_reason: Mapping[str, int], samples: Sequence[Mapping[str,
     """
     places = [(row["reason"], row["detail"], f"`{row['key']}`", row["line_number"]) for row in samples]
     return {
-        "rejected_by_reason": _table(("reason", "records"), by_reason.items()),
-        "reject_samples": _table(("reason", "detail", "object", "line"), places),
+        "rejected_by_reason": markdown_table(("reason", "records"), by_reason.items()),
+        "reject_samples": markdown_table(("reason", "detail", "object", "line"), places),
     }
-
-
-def _table(headings: Sequence[str], rows: Any) -> dg.MetadataValue:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return dg.MetadataValue.md("\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines))

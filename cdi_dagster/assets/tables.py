@@ -8,11 +8,11 @@ from cdi_dagster import names
 from cdi_dagster.assets.attempts import attempt_values, attempts_metadata
 from cdi_dagster.assets.steps import recorded_step
 from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.core.table_sets import TableMember
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
-from cdi_dagster.ingestion.pinning import published_mark
-from cdi_dagster.interfaces import LaunchEvidence, PySparkStepLauncher, SparkStep, StatusTable
+from cdi_dagster.ingestion.steps import tables_of, tables_step
+from cdi_dagster.interfaces import LaunchEvidence, PySparkStepLauncher, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.storage.roots import Roots
 
@@ -38,42 +38,16 @@ def tables_asset(collection: Collection, partitions: dg.DailyPartitionsDefinitio
             for member in names.table_members(collection)
             if names.table_key(collection, member.name) in context.selected_asset_keys
         }
-        with recorded_step(context, collection, "publish_tables", status_table=status_table, options=options) as step:
-            mark = published_mark(roots.published, collection.on(step.storage_day))
-            if mark is None:
-                raise CdiError(
-                    FailureClass.INPUT_INVALID,
-                    f"There are no daily records of {collection.id} for storage day {step.storage_day}.",
-                    next_step=f"Materialise {names.daily_records_key(collection).to_user_string()} for the day first.",
-                )
-            evidence = step_launcher.launch(
-                context,
-                SparkStep(
-                    name="publish_tables",
-                    arguments=(
-                        *("--published-root", roots.published.root),
-                        *("--collection", collection.id),
-                        *("--storage-day", step.storage_day.isoformat()),
-                        *("--correlation-id", step.correlation_id),
-                        *("--tables", ",".join(members)),
-                    ),
-                    collection=collection,
-                    storage_day=step.storage_day,
-                    correlation_id=step.correlation_id,
-                    input_bytes=int(mark["published_bytes"]),
-                ),
-            )
-            report = TablesReport.from_json(evidence.report)
+        with recorded_step(
+            context, collection, PUBLISH_TABLES.name, status_table=status_table, options=options
+        ) as step:
+            spark_step = tables_step(step.day, roots.published, correlation_id=step.correlation_id, kinds=members)
+            evidence = step_launcher.launch(context, spark_step)
             step.cluster_id = evidence.cluster_id
             step.detail["table_attempts"] = attempt_values(evidence.attempts)
-            step.detail |= {table.name: table.rows for table in report.tables}
-            published = {table.kind: table for table in report.tables}
-            missing = sorted(members.keys() - published.keys())
-            if missing:
-                raise CdiError(
-                    FailureClass.COUNTS_DO_NOT_RECONCILE,
-                    f"The job ended well but its report does not name these tables: {', '.join(missing)}.",
-                )
+            report = tables_of(spark_step, evidence.report)
+            step.add_tables(report, roots.published)
+        published = {table.kind: table for table in report.tables}
         for kind, key in members.items():
             yield dg.MaterializeResult(
                 asset_key=key,

@@ -3,9 +3,7 @@
 Each reads the publication's own mark, the report and the pinned input that the mark names, and the stored parts.
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -15,39 +13,15 @@ from cdi_dagster import names
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.ingest_report import IngestReport
-from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.published_counts import count_mismatches, missing_records, overlapping_offsets
-from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_history_key, run_report_key
-from cdi_dagster.ingestion.pinning import published_mark
-from cdi_dagster.interfaces import StatusRow, StatusTable
-from cdi_dagster.storage.interface import ObjectMissingError, Storage
+from cdi_dagster.core.storage_keys import daily_records_prefix, mark_key
+from cdi_dagster.ingestion.status_rows import StepRecord
+from cdi_dagster.interfaces import StatusTable
+from cdi_dagster.published.counts import count_mismatches, missing_records, overlapping_offsets
+from cdi_dagster.published.read import Publication, read_publication
+from cdi_dagster.storage.interface import Storage
 from cdi_dagster.storage.roots import Roots
 
 _SHOWN = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Publication:
-    """What lies published of one day, and what it says it was made from."""
-
-    mark: dict[str, Any]
-    report: IngestReport
-    pinned: PinnedInput
-
-
-def read_publication(published: Storage, day: CollectionDay) -> Publication:
-    """Read the mark, and the report and pinned input that it names.
-
-    Raises:
-        CdiError: COUNTS_DO_NOT_RECONCILE where one of them is not there.
-    """
-    mark = published_mark(published, day)
-    if mark is None:
-        raise _not_there(published.uri(daily_records_prefix(day)) + "_SUCCESS")
-    report = _read(published, run_report_key(day, mark["correlation_id"]))
-    pinned = _read(published, pinned_input_history_key(day, mark["fingerprint"]))
-    return Publication(mark=mark, report=IngestReport.from_json(report), pinned=PinnedInput.from_json(pinned))
 
 
 def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefinition]:
@@ -67,12 +41,12 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
     ) -> dg.AssetCheckResult:
         storage_day = _storage_day(context, asset)
         try:
-            publication = read_publication(roots.published, collection.on(storage_day))
+            publication = _require_publication(roots.published, collection.on(storage_day))
         except CdiError as error:
             problems, totals = [error.cause], {}
         else:
             stored = roots.published.list(daily_records_prefix(collection.on(storage_day)))
-            problems = count_mismatches(publication.mark, publication.report, publication.pinned, stored)
+            problems = count_mismatches(publication, stored)
             totals = {name: publication.report.totals[name] for name in ("read", "published", "rejected", "objects")}
         if problems:
             run = context.op_execution_context
@@ -89,7 +63,7 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
     def offsets_are_whole(
         context: dg.AssetCheckExecutionContext, roots: dg.ResourceParam[Roots]
     ) -> dg.AssetCheckResult:
-        publication = read_publication(roots.published, collection.on(_storage_day(context, asset)))
+        publication = _require_publication(roots.published, collection.on(_storage_day(context, asset)))
         overlaps = overlapping_offsets(publication.pinned)
         missing = missing_records(publication.pinned, publication.report)
         severity = dg.AssetCheckSeverity.ERROR if overlaps else dg.AssetCheckSeverity.WARN
@@ -107,7 +81,7 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
         "not kept are an error.",
     )
     def nothing_rejected(context: dg.AssetCheckExecutionContext, roots: dg.ResourceParam[Roots]) -> dg.AssetCheckResult:
-        report = read_publication(roots.published, collection.on(_storage_day(context, asset))).report
+        report = _require_publication(roots.published, collection.on(_storage_day(context, asset))).report
         problems = [f"{count} rejected: {reason}" for reason, count in report.totals["rejected_by_reason"].items()]
         severity = dg.AssetCheckSeverity.WARN
         kept = list(roots.published.list(report.rejects_prefix)) if report.rejects_prefix else []
@@ -146,27 +120,13 @@ def _result(problems: Sequence[str], severity: dg.AssetCheckSeverity, **numbers:
 
 
 def _record_mismatch(status_table: StatusTable, day: CollectionDay, run_id: str, problems: Sequence[str]) -> None:
-    """Tell downstream readers too: the row may say COMPLETED by now."""
-    status_table.put(
-        StatusRow(
-            correlation_id=run_id,
-            data_product=f"CDI-{day.collection.id}",
-            run_id=run_id,
-            status="FAILED",
-            export_day=day.export_day,
-            current_step="counts_reconcile",
-            failure=f"{FailureClass.COUNTS_DO_NOT_RECONCILE}: {problems[0]}",
-        )
-    )
+    """Record it for downstream readers too: the row may be COMPLETED by now."""
+    record = StepRecord(day=day, correlation_id=run_id, table=status_table, step="counts_reconcile")
+    record.put("FAILED", f"{FailureClass.COUNTS_DO_NOT_RECONCILE}: {problems[0]}")
 
 
-def _read(published: Storage, key: str) -> dict[str, Any]:
-    try:
-        value: dict[str, Any] = json.loads(published.read(key))
-    except ObjectMissingError as error:
-        raise _not_there(published.uri(key)) from error
-    return value
-
-
-def _not_there(uri: str) -> CdiError:
-    return CdiError(FailureClass.COUNTS_DO_NOT_RECONCILE, f"{uri} is not there.")
+def _require_publication(published: Storage, day: CollectionDay) -> Publication:
+    publication = read_publication(published, day)
+    if publication is None:
+        raise CdiError(FailureClass.COUNTS_DO_NOT_RECONCILE, f"{published.uri(mark_key(day))} is not there.")
+    return publication

@@ -13,7 +13,7 @@ from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.days import export_day_of, parse_day
-from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.storage.roots import Roots
 
 
@@ -48,7 +48,7 @@ def on_time_check(
         if not automated:
             run = context.op_execution_context
             days = [parse_day(run.partition_key)] if run.has_partition_key else []
-        late = [day for day in days if published_mark(roots.published, collection.on(day)) is None]
+        late = [day for day in days if read_mark(roots.published, collection.on(day)) is None]
         description = (
             f"{len(late)} storage days are late: {', '.join(map(str, late))} (due by "
             f"{calendar.late_time:%H:%M} UTC, the last on {export_day_of(late[-1])}). The sensor's ticks say what they "

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from cdi_dagster.cli.console import facts, json_option, print_json, result_console, saying, size_text
+from cdi_dagster.cli.console import facts, json_option, print_json, result_console, saying
+from cdi_dagster.core.amounts import size_text
 
 _DEFAULT_OUTPUT = Path("dist/bundle")
 

@@ -1,4 +1,4 @@
-"""`cdi clusters`: our clusters on EMR, whose they are, and an end for those that nobody follows any more."""
+"""`cdi clusters`: our clusters on EMR, whose they are, and an end for those that no run follows any more."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING
 import click
 
 from cdi_dagster.cli.console import figures_table, json_option, print_json, result_console
+from cdi_dagster.core.amounts import duration_text
 from cdi_dagster.core.failures import CdiError, FailureClass
 
 if TYPE_CHECKING:
     import dagster as dg
 
-    from cdi_dagster.emr.orphans import ListedCluster, RunState
+    from cdi_dagster.emr.clusters.orphans import ListedCluster, RunLiveness
 
 _ROOT_RUN_TAG = "dagster/root_run_id"
-RunStateOf = Callable[[str], "RunState"]
+RunLivenessOf = Callable[[str], "RunLiveness"]
 
 
 @click.command("clusters")
-@click.option("--terminate-orphans", is_flag=True, help="End those whose run has ended; asks first.")
-@click.option("--yes", is_flag=True, help="With --terminate-orphans: do not ask.")
+@click.option("--terminate-orphans", is_flag=True, help="End those whose run has ended, after a confirmation.")
+@click.option("--yes", is_flag=True, help="With --terminate-orphans: no confirmation.")
 @click.option(
     "--min-age-minutes",
     type=click.IntRange(min=0),
@@ -35,17 +36,18 @@ RunStateOf = Callable[[str], "RunState"]
 def clusters_command(terminate_orphans: bool, yes: bool, min_age_minutes: int, as_json: bool) -> None:
     """List the clusters that we started and that have not ended, with the run each belongs to.
 
-    The runs are asked of the Dagster of DAGSTER_HOME. A cluster is an orphan only where that Dagster knows its run,
+    The runs are looked up in the Dagster of DAGSTER_HOME. A cluster is an orphan only where that Dagster knows its run,
     and neither it nor any retry of it is live: others are never ended from here.
     """
-    from cdi_dagster.emr.api import EmrApi, UnreachableError
-    from cdi_dagster.emr.orphans import Standing, list_clusters
-    from cdi_dagster.emr.request import NAME_PREFIX
+    from cdi_dagster.emr.backend import UnreachableError
+    from cdi_dagster.emr.clusters.api import EmrApi
+    from cdi_dagster.emr.clusters.orphans import Standing, list_clusters
+    from cdi_dagster.emr.resume import NAME_PREFIX
 
     if terminate_orphans and not os.environ.get("DAGSTER_HOME"):
-        raise click.UsageError("DAGSTER_HOME is not set, so nobody can say which runs are live: set it first")
+        raise click.UsageError("DAGSTER_HOME is not set, so it is not known which runs are live: set it first")
     if terminate_orphans and as_json and not yes:
-        raise click.UsageError("--json cannot ask: add --yes")
+        raise click.UsageError("--json takes no confirmation: add --yes")
     api = EmrApi()
     try:
         with _run_states() as run_state:
@@ -64,8 +66,8 @@ def clusters_command(terminate_orphans: bool, yes: bool, min_age_minutes: int, a
     except UnreachableError as error:
         raise CdiError(
             FailureClass.LAUNCH_FAILED,
-            f"EMR could not be asked: {error}",
-            next_step="Check the AWS credentials and region of this shell (`cdi doctor`), then ask again.",
+            f"EMR did not respond: {error}",
+            next_step="Check the AWS credentials and region of this shell (`cdi doctor`), then try again.",
         ) from error
     if as_json:
         print_json({"clusters": [asdict(c) for c in listed], "terminated": [c.cluster_id for c in ended]})
@@ -74,12 +76,12 @@ def clusters_command(terminate_orphans: bool, yes: bool, min_age_minutes: int, a
 
 
 @contextmanager
-def _run_states() -> Iterator[RunStateOf]:
-    """Yield what tells the state of a run, by the Dagster of DAGSTER_HOME."""
-    from cdi_dagster.emr.orphans import RunState
+def _run_states() -> Iterator[RunLivenessOf]:
+    """Yield the look-up of a run in the Dagster of DAGSTER_HOME."""
+    from cdi_dagster.emr.clusters.orphans import RunLiveness
 
     if not os.environ.get("DAGSTER_HOME"):
-        yield lambda _: RunState.NOT_ASKED
+        yield lambda _: RunLiveness.NOT_LOOKED_UP
         return
     import dagster as dg
 
@@ -87,30 +89,30 @@ def _run_states() -> Iterator[RunStateOf]:
         yield lambda run_id: _state_of(instance, run_id)
 
 
-def _state_of(instance: "dg.DagsterInstance", run_id: str) -> "RunState":
+def _state_of(instance: "dg.DagsterInstance", run_id: str) -> "RunLiveness":
     import dagster as dg
 
-    from cdi_dagster.emr.orphans import RunState
+    from cdi_dagster.emr.clusters.orphans import RunLiveness
 
     run = instance.get_run_by_id(run_id)
     if run is None:
-        return RunState.UNKNOWN
-    # A retry takes its parent's cluster up, and the cluster keeps the parent's tag.
+        return RunLiveness.UNKNOWN
+    # A retry resumes its parent's cluster, and the cluster may keep the parent's tag.
     root_id = run.root_run_id or run_id
     family = (run, instance.get_run_by_id(root_id), *instance.get_runs(dg.RunsFilter(tags={_ROOT_RUN_TAG: root_id})))
-    return RunState.LIVE if any(one is not None and not one.is_finished for one in family) else RunState.ENDED
+    return RunLiveness.LIVE if any(one is not None and not one.is_finished for one in family) else RunLiveness.ENDED
 
 
 def _show(listed: "list[ListedCluster]") -> None:
     if not listed:
-        result_console().print("No cluster of ours is at work.")
+        result_console().print("No cluster of ours is running.")
         return
     table = figures_table(None, ["cluster", "state", "age", "collection", "storage day", "run", "standing"])
     for cluster in listed:
         table.add_row(
             cluster.cluster_id,
             cluster.state,
-            f"{cluster.age_seconds / 60:.0f} min",
+            duration_text(cluster.age_seconds),
             cluster.collection,
             cluster.storage_day,
             f"{cluster.run_id[:8]} ({cluster.run_state})",

@@ -110,12 +110,3 @@ def say_failure(error: CdiError) -> None:
     console = progress_console()
     console.print(f"[bold red]{error.failure_class}[/]: {escape(error.cause)}")
     console.print(f"Next: {escape(error.next_step)}")
-
-
-def size_text(size_bytes: float) -> str:
-    """Write a number of bytes for a reader: `3.4 MB` (powers of ten)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"

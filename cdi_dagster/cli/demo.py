@@ -13,9 +13,10 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from cdi_dagster.cli.console import facts, figures_table, json_option, print_json, result_console, saying, size_text
+from cdi_dagster.cli.console import facts, figures_table, json_option, print_json, result_console, saying
 from cdi_dagster.cli.demo_home import COLLECTION, DemoHome, home_option
 from cdi_dagster.cli.demo_runs import DayResult, materialise_day, wait_until_loaded
+from cdi_dagster.core.amounts import size_text
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import daily_records_prefix
 

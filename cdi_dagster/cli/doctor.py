@@ -18,10 +18,12 @@ from pathlib import Path
 import click
 from rich.text import Text
 
-from cdi_dagster.cli.console import json_option, print_json, result_console, size_text
+from cdi_dagster.cli.console import json_option, print_json, result_console
 from cdi_dagster.cli.doctor_aws import EMR_CHECKS, check_aws
 from cdi_dagster.cli.findings import Finding, Verdict, failed, note, ok
+from cdi_dagster.core.amounts import duration_text, size_text
 from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import StorageError, open_storage
 
@@ -42,18 +44,13 @@ def check_java(settings: Settings) -> Finding:
 
 def check_spark(settings: Settings) -> Finding:
     """Whether spark-submit starts, and has what it needs where tables are published to S3."""
-    from cdi_dagster.local_spark.spark_submit import (
-        SparkProcessConfig,
-        require_java,
-        spark_environment,
-        spark_submit_command,
-    )
+    from cdi_dagster.local_spark.spark_submit import require_java, spark_environment, spark_submit_command
 
     if settings.deployment == "emr":
         return note("not needed here: Spark runs on EMR")
     try:
-        config = SparkProcessConfig(work_folder=settings.home, s3a_jars=settings.s3a_jars)
-        submit = spark_submit_command("publish_tables", ("--published-root", settings.published_root), config=config)[0]
+        arguments = ("--published-root", settings.published_root)
+        submit = spark_submit_command(PUBLISH_TABLES, arguments, config=settings.local_spark)[0]
         environment = spark_environment(require_java())
     except CdiError as error:
         return failed(error.cause, error.next_step)
@@ -133,8 +130,8 @@ def check_daemon(settings: Settings) -> Finding:
             if status.last_heartbeat
         ]
     if beats and time.time() - max(beats) < _HEARTBEAT_PATIENCE_SECONDS:
-        return ok(f"heartbeat {time.time() - max(beats):.0f} s ago in {home}")
-    last = f"its last heartbeat was {(time.time() - max(beats)) / 60:.0f} min ago" if beats else "it never ran"
+        return ok(f"heartbeat {duration_text(time.time() - max(beats))} ago in {home}")
+    last = f"its last heartbeat was {duration_text(time.time() - max(beats))} ago" if beats else "it never ran"
     if settings.deployment == "local":
         return note(f"not running ({last})", "make dev starts it; without it schedules and sensors do nothing.")
     return failed(f"not running: {last}", f"Start dagster-daemon with DAGSTER_HOME={home}; no schedule or sensor runs.")

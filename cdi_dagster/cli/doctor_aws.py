@@ -7,13 +7,13 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from cdi_dagster.cli.console import size_text
 from cdi_dagster.cli.findings import Finding, failed, note, ok
+from cdi_dagster.core.amounts import size_text
 from cdi_dagster.settings import Settings
 from cdi_dagster.storage import Storage, StorageError, open_storage
 
 if TYPE_CHECKING:
-    from cdi_dagster.emr.template import ClusterTemplate
+    from cdi_dagster.emr.clusters.template import ClusterTemplate
 
 _MAY_NOT = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
 
@@ -35,8 +35,8 @@ def check_aws(settings: Settings) -> Finding:
 
 def check_emr_template(settings: Settings) -> Finding:
     """Whether the cluster template can be used, for every collection."""
-    from cdi_dagster.emr.check import template_problems
-    from cdi_dagster.emr.template import load_template
+    from cdi_dagster.emr.clusters.request import template_problems
+    from cdi_dagster.emr.clusters.template import load_template
 
     path, environment = settings.emr_template, settings.emr_environment
     problems = template_problems(path, environment=environment)
@@ -49,8 +49,9 @@ def check_emr_template(settings: Settings) -> Finding:
 
 def check_emr_api(settings: Settings) -> Finding:
     """Whether EMR answers us, and what of ours is at work there."""
-    from cdi_dagster.emr.api import EmrApi, UnreachableError
-    from cdi_dagster.emr.request import NAME_PREFIX
+    from cdi_dagster.emr.backend import UnreachableError
+    from cdi_dagster.emr.clusters.api import EmrApi
+    from cdi_dagster.emr.resume import NAME_PREFIX
 
     try:
         api = EmrApi()
@@ -81,7 +82,7 @@ def check_emr_subnets(template: "ClusterTemplate") -> Finding:
     """Whether the subnets are there, and each has addresses for the largest profile."""
     import boto3
 
-    from cdi_dagster.emr.request import instances_by_type
+    from cdi_dagster.emr.clusters.request import instances_by_type
 
     instances = template.cluster.get("Instances") or {}
     ids = instances.get("Ec2SubnetIds") or [subnet for subnet in (instances.get("Ec2SubnetId"),) if subnet]
@@ -140,7 +141,7 @@ def _of_template(check: Callable[["ClusterTemplate"], Finding]) -> Callable[[Set
     def look(settings: Settings) -> Finding:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        from cdi_dagster.emr.template import TemplateError, load_template
+        from cdi_dagster.emr.clusters.template import TemplateError, load_template
 
         try:
             return check(load_template(settings.emr_template, environment=settings.emr_environment))

@@ -3,15 +3,15 @@
 The same steps and the same Spark job as the assets run; what it leaves is what they leave. Nothing else is started.
 """
 
-from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
-from cdi_dagster.cli.console import facts, json_option, print_json, progress_console, result_console, size_text
-from cdi_dagster.cli.day_by_hand import DayByHand, Recorded, only_this_run, recorded, run_job
+from cdi_dagster.cli.console import facts, json_option, print_json, progress_console, result_console
+from cdi_dagster.cli.local_run import LocalRun, only_this_run, record, run_step
 from cdi_dagster.cli.options import (
     allow_fewer_offsets_option,
     collection_option,
@@ -25,10 +25,17 @@ from cdi_dagster.cli.options import (
 )
 from cdi_dagster.cli.pin import pinned_facts
 from cdi_dagster.cli.tables import publish_tables, require_tables_here, table_facts
+from cdi_dagster.core.amounts import size_text
 from cdi_dagster.core.collections import Collection, require_append_only
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.ingest_report import IngestReport
-from cdi_dagster.core.storage_keys import pinned_input_history_key, run_report_key
+from cdi_dagster.core.pinned_input import PinnedInput
+from cdi_dagster.core.spark_jobs import INGEST_DAILY, PUBLISH_TABLES
+from cdi_dagster.core.storage_keys import run_report_key
+from cdi_dagster.core.tables_report import TablesReport
+
+if TYPE_CHECKING:
+    from cdi_dagster.ingestion.status_rows import StepRecord
 
 
 @click.command("ingest")
@@ -71,28 +78,21 @@ def ingest_command(
     options = given(
         corporate_root=corporate_root, published_root=published_root, dks_url=dks_url, max_rejected=max_rejected
     )
-    run = DayByHand.of(collection.on(storage_day), correlation_id=correlation_id, **options)
+    run = LocalRun.of(collection.on(storage_day), correlation_id=correlation_id, **options)
     if tables:
         require_tables_here(run)
-    flags = [
-        *(["--allow-empty"] if allow_empty else []),
-        *(["--allow-sparse-offsets"] if allow_sparse_offsets else []),
-    ]
     table_report = None
-    with only_this_run(run), recorded(run, "pin") as row:
-        row.detail["gate_overridden"] = override_gate
-        if allow_fewer_offsets:
-            row.detail["allow_fewer_offsets"] = True
-        manifest = _pin(
+    with only_this_run(run), record(run, "pin") as row:
+        pinned = _pin(
             run, row, allow_empty=allow_empty, allow_fewer_offsets=allow_fewer_offsets, override_gate=override_gate
         )
-        row.step = "ingest_daily"
-        report = _ingest(run, [*_ingest_arguments(run, manifest), *flags], verbose=verbose)
-        row.s3_prefix = run.uri(report.published_prefix)
-        row.detail |= dict(report.totals) | {"fingerprint": report.fingerprint}
+        row.begin(INGEST_DAILY.name)
+        report = _ingest(run, pinned, allow_sparse_offsets=allow_sparse_offsets, verbose=verbose)
+        row.add_ingested(report, run.roots.published)
         if tables:
-            row.step = "publish_tables"
+            row.begin(PUBLISH_TABLES.name)
             table_report = publish_tables(run, verbose=verbose)
+            row.add_tables(table_report, run.roots.published)
     if as_json:
         places = {"published_to": run.uri(report.published_prefix), "rejects_in": run.uri(report.rejects_prefix)}
         print_json(
@@ -105,68 +105,57 @@ def ingest_command(
                 **places,
                 "published_bytes": report.published_bytes,
                 "seconds": report.seconds,
-                "tables": table_report,
+                "tables": table_report and table_report.to_json(),
             }
         )
         return
     _show(result_console(), run, report, table_report)
 
 
-def _pin(run: DayByHand, row: Recorded, *, allow_empty: bool, allow_fewer_offsets: bool, override_gate: bool) -> str:
-    """Pin the day behind the gate, and return the URI of the kept manifest: nothing can put another in its place."""
+def _pin(
+    run: LocalRun, row: "StepRecord", *, allow_empty: bool, allow_fewer_offsets: bool, override_gate: bool
+) -> PinnedInput:
+    """Pin the day behind the gate."""
     from cdi_dagster.cli.gate import require_gate
     from cdi_dagster.ingestion.pinning import pin_storage_day, require_unchanged
 
-    gate = require_gate(run.settings, run.roots, run.day, override=override_gate)
-    if not gate.is_open:
-        row.detail["gate_was"] = f"{gate.state}: {gate.reason}"
-    pinned = pin_storage_day(
-        run.roots,
-        run.day,
-        allow_empty=allow_empty,
-        allow_fewer_offsets=allow_fewer_offsets,
-    )
+    row.add_gate(require_gate(run.settings, run.roots, run.day, override=override_gate), overridden=override_gate)
+    pinned = pin_storage_day(run.roots, run.day, allow_empty=allow_empty, allow_fewer_offsets=allow_fewer_offsets)
+    row.add_pinned(pinned, allow_fewer_offsets=allow_fewer_offsets)
     # The second look at the listing: what is the same in both was there, whole, at the moment between.
     require_unchanged(run.roots.corporate, pinned)
     progress_console().print(facts([*pinned_facts(pinned), ("run", run.correlation_id)]))
-    return run.roots.published.uri(pinned_input_history_key(run.day, pinned.fingerprint))
+    return pinned
 
 
-def _ingest_arguments(run: DayByHand, manifest: str) -> list[str]:
-    settings = run.settings
-    arguments = [
-        *("--pinned-input", manifest),
-        *("--published-root", run.roots.published.root),
-        *("--correlation-id", run.correlation_id),
-        *("--max-rejected", settings.max_rejected),
-        *("--dks-url", settings.dks_url),
-        *("--dks-retry-budget-seconds", str(settings.dks_retry_budget_seconds)),
-    ]
-    for option, value in (
-        ("--dks-ca", settings.dks_ca),
-        ("--dks-certificate", settings.dks_certificate),
-        ("--dks-private-key", settings.dks_private_key),
-    ):
-        arguments += [option, value] if value else []
-    return arguments
-
-
-def _ingest(run: DayByHand, arguments: Sequence[str], *, verbose: bool) -> IngestReport:
+def _ingest(run: LocalRun, pinned: PinnedInput, *, allow_sparse_offsets: bool, verbose: bool) -> IngestReport:
     """Run the Spark job; where it failed, show the counts that it came to first.
 
     Raises:
         CdiError: of the class that the job stated, or that its end suggests.
     """
-    key = run_report_key(run.day, run.correlation_id)
-    report, error = run_job(run, "ingest_daily", arguments, key, verbose=verbose)
-    if error:
-        if report:
-            _show(progress_console(), run, IngestReport.from_json(report), None)
-        raise error
+    from cdi_dagster.ingestion.ingestion_lease import discard_after_failure
+    from cdi_dagster.ingestion.steps import ingest_step
+
+    step = ingest_step(
+        run.day,
+        pinned,
+        run.roots.published,
+        correlation_id=run.correlation_id,
+        key_service=run.settings.key_service,
+        max_rejected=run.settings.max_rejected,
+        allow_sparse_offsets=allow_sparse_offsets,
+    )
+    with discard_after_failure(run.roots.published, run.day):
+        report, error = run_step(run, step, run_report_key(run.day, run.correlation_id), verbose=verbose)
+        if error:
+            if report:
+                _show(progress_console(), run, replace(IngestReport.from_json(report), published_prefix=None), None)
+            raise error
     return IngestReport.from_json(report or {})
 
 
-def _show(console: Console, run: DayByHand, report: IngestReport, table_report: dict[str, Any] | None) -> None:
+def _show(console: Console, run: LocalRun, report: IngestReport, table_report: TablesReport | None) -> None:
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in report.totals["rejected_by_reason"].items())
     published = f"{report.published:,} records in {report.parts} parts, {size_text(report.published_bytes)}"
     if not report.published_prefix:
@@ -188,4 +177,4 @@ def _show(console: Console, run: DayByHand, report: IngestReport, table_report: 
         rows.append(("records in", run.uri(report.published_prefix) or ""))
     if report.rejects_prefix:
         rows.append(("rejects in", run.uri(report.rejects_prefix) or ""))
-    console.print(facts([*rows, *table_facts(table_report or {})]))
+    console.print(facts([*rows, *(table_facts(table_report) if table_report else [])]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cdi_dagster.cli.console import facts, json_option, print_json, result_console, size_text
+from cdi_dagster.cli.console import facts, json_option, print_json, result_console
 from cdi_dagster.cli.options import (
     allow_fewer_offsets_option,
     collection_option,
@@ -17,6 +17,7 @@ from cdi_dagster.cli.options import (
     published_root_option,
     storage_day_option,
 )
+from cdi_dagster.core.amounts import size_text
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.pinned_input import PinnedInput
 

@@ -1,6 +1,7 @@
 """`cdi rejects show` and `cdi rejects replay`: where rejects came from, and ingesting them again once mended."""
 
 from collections import Counter
+from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,11 @@ from cdi_dagster.cli.options import (
 )
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.storage_keys import control_prefix, rejects_prefix, run_prefix
+from cdi_dagster.core.storage_keys import rejects_prefix, run_prefix, runs_prefix
 from cdi_dagster.storage import Storage, open_storage
 
 if TYPE_CHECKING:
-    from cdi_dagster.cli.day_by_hand import DayByHand
-    from cdi_dagster.spark.ingest.replay import PublishedDay
+    from cdi_dagster.cli.local_run import LocalRun
 
 
 @click.group("rejects")
@@ -94,23 +94,16 @@ def replay_command(
     published stay; the new ones come beside them, in one publication. The tables stay as they
     are until they are published again (cdi tables). A day that was not published at all is simply run again.
     """
-    from cdi_dagster.cli.day_by_hand import DayByHand, only_this_run, recorded
-    from cdi_dagster.spark.ingest.replay import replay_rejects
+    from cdi_dagster.cli.local_run import LocalRun, only_this_run, record
+    from cdi_dagster.spark.ingest.replay import begin_replay, replay_rejects
     from cdi_dagster.spark.key_service.client import KeyServiceConfig
 
-    run = DayByHand.of(collection.on(storage_day), **given(published_root=published_root, dks_url=dks_url))
-    settings, published = run.settings, run.roots.published
-    config = KeyServiceConfig(
-        url=settings.dks_url,
-        correlation_id=run.correlation_id,
-        certificate=settings.dks_certificate,
-        private_key=settings.dks_private_key,
-        ca=settings.dks_ca,
-        retry_budget_seconds=settings.dks_retry_budget_seconds,
-    )
+    run = LocalRun.of(collection.on(storage_day), **given(published_root=published_root, dks_url=dks_url))
+    published = run.roots.published
+    config = KeyServiceConfig(correlation_id=run.correlation_id, **asdict(run.settings.key_service))
     with only_this_run(run):
-        publication = _published_day(published, collection.on(storage_day))
-        with recorded(run, "replay_rejects") as row, saying(f"Trying {publication.report.rejected:,} rejects again"):
+        publication = begin_replay(published, collection.on(storage_day), run.correlation_id)
+        with record(run, "replay_rejects") as row, saying(f"Trying {publication.report.rejected:,} rejects again"):
             summary = replay_rejects(publication, published, config)
             row.s3_prefix = run.uri(summary.report.published_prefix)
             row.detail |= {**summary.report.totals, "replayed": summary.replayed, "recovered": summary.recovered}
@@ -141,7 +134,7 @@ def replay_command(
         )
 
 
-def _tables_command(run: "DayByHand") -> str:
+def _tables_command(run: "LocalRun") -> str:
     if run.settings.deployment == "local":
         return f"cdi tables --collection {run.day.collection.id} --storage-day {run.day.storage_day}"
     return "materialise them in the Dagster UI"
@@ -153,23 +146,9 @@ def _published(published_root: str | None) -> Storage:
     return open_storage(load_settings(**given(published_root=published_root)).published_root)
 
 
-def _published_day(published: Storage, day: CollectionDay) -> "PublishedDay":
-    from cdi_dagster.ingestion.pinning import published_mark
-    from cdi_dagster.spark.ingest.replay import read_published_day
-
-    mark = published_mark(published, day)
-    if mark is None:
-        raise CdiError(
-            FailureClass.INPUT_INVALID,
-            f"{day} is not published, so there is nothing to add its rejects to.",
-            next_step="Mend the cause, then run the day again: everything is then read again.",
-        )
-    return read_published_day(published, day.collection, mark)
-
-
 def _no_rejects(published: Storage, day: CollectionDay, correlation_id: str | None) -> str:
     """Say that nothing was rejected, or that no run could have rejected anything."""
-    runs = f"{control_prefix(day)}runs/"
+    runs = runs_prefix(day)
     prefix = run_prefix(day, correlation_id) if correlation_id else runs
     if next(iter(published.list(prefix)), None) is None:
         run = f"run {correlation_id}" if correlation_id else "run"
@@ -179,7 +158,7 @@ def _no_rejects(published: Storage, day: CollectionDay, correlation_id: str | No
 
 def _last_run_with_rejects(published: Storage, day: CollectionDay) -> str | None:
     """Return the run whose rejects were written last."""
-    prefix = f"{control_prefix(day)}runs/"
+    prefix = runs_prefix(day)
     kept = [stored for stored in published.list(prefix) if "/rejects/" in stored.key]
     if not kept:
         return None

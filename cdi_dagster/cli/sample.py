@@ -4,8 +4,9 @@ from datetime import date
 
 import click
 
-from cdi_dagster.cli.console import facts, json_option, print_json, result_console, size_text
+from cdi_dagster.cli.console import facts, json_option, print_json, result_console
 from cdi_dagster.cli.options import CollectionType, corporate_root_option, given, storage_day_option
+from cdi_dagster.core.amounts import size_text
 from cdi_dagster.core.collections import Collection
 
 

@@ -1,12 +1,12 @@
 """`cdi status`: what the coalescer does with a day, how large the day is against the usual, and how far it got."""
 
 from dataclasses import asdict
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 import click
 
-from cdi_dagster.cli.console import facts, figures_table, json_option, print_json, result_console, size_text
+from cdi_dagster.cli.console import facts, figures_table, json_option, print_json, result_console
 from cdi_dagster.cli.options import (
     collection_option,
     corporate_root_option,
@@ -14,12 +14,12 @@ from cdi_dagster.cli.options import (
     published_root_option,
     storage_day_option,
 )
+from cdi_dagster.core.amounts import size_text
 from cdi_dagster.core.collections import Collection, CollectionDay
-from cdi_dagster.core.days import storage_days_between
-from cdi_dagster.core.diagnosis import DayVolume, Diagnosis, day_volume, diagnose
+from cdi_dagster.core.diagnosis import Diagnosis
 from cdi_dagster.core.gate import CoalescerStatus
-from cdi_dagster.core.listing import listing_fingerprint
-from cdi_dagster.ingestion.day_volumes import HISTORY_DAYS
+from cdi_dagster.ingestion.day_progress import DayProgress, day_progress
+from cdi_dagster.ingestion.day_volumes import HISTORY_DAYS, DayVolumes
 from cdi_dagster.storage.interface import Storage
 
 
@@ -55,40 +55,16 @@ def status_command(
     settings = load_settings(**given(corporate_root=corporate_root, published_root=published_root))
     roots, day = open_roots(settings.corporate_root, settings.published_root), collection.on(storage_day)
     status = coalescer_status(settings, roots, day)
-    listing = list(roots.corporate.list(day.corporate_prefix))
-    diagnosis = diagnose(day_volume(listing), _history(roots.corporate, day, usual_days))
-    progress = _progress(roots.published, day, listing_fingerprint(listing))
+    diagnosis = DayVolumes(history_days=usual_days).diagnosis(roots, day)
+    progress = day_progress(roots, day, fingerprint=status.fingerprint)
     if as_json:
         print_json(_as_json(day, status, diagnosis, progress))
     else:
         _show(roots.corporate, day, status, diagnosis, progress)
 
 
-def _history(corporate: Storage, day: CollectionDay, days: int) -> list[DayVolume]:
-    first, last = day.storage_day - timedelta(days=days), day.storage_day - timedelta(days=1)
-    return [
-        day_volume(corporate.list(day.collection.on(earlier).corporate_prefix))
-        for earlier in storage_days_between(first, last)
-    ]
-
-
-def _progress(published: Storage, day: CollectionDay, fingerprint: str) -> dict[str, Any]:
-    """Return whether the day is pinned and published, and whether from the objects that are there now."""
-    from cdi_dagster.ingestion.pinning import published_mark, read_pinned_input
-
-    pinned = read_pinned_input(published, day)
-    mark = published_mark(published, day)
-    return {
-        "pinned": pinned is not None,
-        "pinned_is_current": pinned is not None and pinned.fingerprint == fingerprint,
-        "published": mark is not None,
-        "published_is_current": mark is not None and mark.get("fingerprint") == fingerprint,
-        "published_records": mark.get("published") if mark else None,
-    }
-
-
 def _as_json(
-    day: CollectionDay, status: CoalescerStatus, diagnosis: Diagnosis, progress: dict[str, Any]
+    day: CollectionDay, status: CoalescerStatus, diagnosis: Diagnosis, progress: DayProgress
 ) -> dict[str, Any]:
     return {
         "collection": day.collection.id,
@@ -101,7 +77,7 @@ def _as_json(
         },
         "gate_open": status.is_open,
         **asdict(diagnosis),
-        **progress,
+        **asdict(progress),
     }
 
 
@@ -110,7 +86,7 @@ def _show(
     day: CollectionDay,
     status: CoalescerStatus,
     diagnosis: Diagnosis,
-    progress: dict[str, Any],
+    progress: DayProgress,
 ) -> None:
     console = result_console()
     console.print(f"[bold]{day.collection.id}[/], storage day {day.storage_day}, export day {day.export_day}")
@@ -120,8 +96,8 @@ def _show(
                 ("coalescer", f"{status.state}: {status.reason}"),
                 ("gate", "open" if status.is_open else "closed: nothing starts"),
                 ("size", diagnosis.verdict),
-                ("pinned", _current(progress["pinned"], progress["pinned_is_current"])),
-                ("published", _current(progress["published"], progress["published_is_current"])),
+                ("pinned", _current(progress.pinned, progress.pinned_is_current)),
+                ("published", _current(progress.published, progress.published_is_current)),
                 ("objects under", corporate.uri(day.corporate_prefix)),
             ]
         )
@@ -133,9 +109,10 @@ def _show(
     # Of coalesced days nobody knows how many objects K2HB wrote.
     usual_objects = f"{usual.objects:,}" if diagnosis.objects_compare else "does not compare"
     usual_size = size_text(usual.mean_object_bytes) if diagnosis.objects_compare else "does not compare"
-    table.add_row("objects", f"{volume.objects:,}", usual_objects)
-    table.add_row("records by offsets", f"{volume.offsets:,}", f"{usual.offsets:,}")
-    table.add_row("stored bytes", size_text(volume.bytes), size_text(usual.bytes))
+    more_than = "more than " if volume.is_cut_off else ""
+    table.add_row("objects", f"{more_than}{volume.objects:,}", usual_objects)
+    table.add_row("records by offsets", f"{more_than}{volume.offsets:,}", f"{usual.offsets:,}")
+    table.add_row("stored bytes", f"{more_than}{size_text(volume.bytes)}", size_text(usual.bytes))
     table.add_row("mean object", size_text(volume.mean_object_bytes), usual_size)
     console.print(table)
 

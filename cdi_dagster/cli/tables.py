@@ -1,13 +1,11 @@
 """`cdi tables`: the tables of one published day, without Dagster, by the Spark job that the assets run."""
 
-from collections.abc import Mapping
 from datetime import date
-from typing import Any
 
 import click
 
 from cdi_dagster.cli.console import facts, json_option, print_json, result_console
-from cdi_dagster.cli.day_by_hand import DayByHand, only_this_run, recorded, run_job
+from cdi_dagster.cli.local_run import LocalRun, only_this_run, record, run_step
 from cdi_dagster.cli.options import (
     collection_option,
     correlation_id_option,
@@ -18,7 +16,9 @@ from cdi_dagster.cli.options import (
 )
 from cdi_dagster.core.collections import Collection, require_append_only
 from cdi_dagster.core.days import export_day_of
-from cdi_dagster.core.storage_keys import daily_records_prefix, tables_report_key
+from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
+from cdi_dagster.core.storage_keys import tables_report_key
+from cdi_dagster.core.tables_report import TablesReport
 
 
 @click.command("tables")
@@ -41,23 +41,20 @@ def tables_command(
     Replaces exactly the day's partition of each table, as often as it is asked. For tables of this machine; those of
     the clusters are materialised in Dagster.
     """
-    run = DayByHand.of(
-        collection.on(storage_day), correlation_id=correlation_id, **given(published_root=published_root)
-    )
+    run = LocalRun.of(collection.on(storage_day), correlation_id=correlation_id, **given(published_root=published_root))
     require_tables_here(run)
     # The lease too: an ingestion beside it would replace the records while they are read.
-    with only_this_run(run), recorded(run, "publish_tables") as row:
+    with only_this_run(run), record(run, PUBLISH_TABLES.name) as row:
         report = publish_tables(run, verbose=verbose)
-        row.s3_prefix = run.uri(daily_records_prefix(collection.on(storage_day)))
-        row.detail |= {table["name"]: table["rows"] for table in report["tables"]}
+        row.add_tables(report, run.roots.published)
     if as_json:
-        print_json({"correlation_id": run.correlation_id, "export_day": export_day_of(storage_day), **report})
+        print_json({"correlation_id": run.correlation_id, "export_day": export_day_of(storage_day), **report.to_json()})
         return
     where = f"{collection.id}, storage day {storage_day}, date_str {export_day_of(storage_day)}"
     result_console().print(facts([("collection", where), *table_facts(report)]))
 
 
-def require_tables_here(run: DayByHand) -> None:
+def require_tables_here(run: LocalRun) -> None:
     """Return where the collection has tables, and this machine is where they are kept.
 
     Raises:
@@ -74,27 +71,21 @@ def require_tables_here(run: DayByHand) -> None:
         )
 
 
-def publish_tables(run: DayByHand, *, verbose: bool) -> dict[str, Any]:
+def publish_tables(run: LocalRun, *, verbose: bool) -> TablesReport:
     """Run the Spark job and return its closing report. The caller holds the day's lease.
 
     Raises:
         CdiError: of the class that the job stated, or that its end suggests.
     """
-    arguments = [
-        *("--published-root", run.roots.published.root),
-        *("--collection", run.day.collection.id),
-        *("--storage-day", str(run.day.storage_day)),
-        *("--correlation-id", run.correlation_id),
-    ]
-    key = tables_report_key(run.day, run.correlation_id)
-    report, error = run_job(run, "publish_tables", arguments, key, verbose=verbose)
+    from cdi_dagster.ingestion.steps import tables_of, tables_step
+
+    step = tables_step(run.day, run.roots.published, correlation_id=run.correlation_id)
+    report, error = run_step(run, step, tables_report_key(run.day, run.correlation_id), verbose=verbose)
     if error:
         raise error
-    return report or {}
+    return tables_of(step, report or {})
 
 
-def table_facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Say what was published."""
-    return [
-        (f"{table['kind']} table", f"{table['name']}: {table['rows']:,} rows") for table in report.get("tables", [])
-    ]
+def table_facts(report: TablesReport) -> list[tuple[str, str]]:
+    """List what was published."""
+    return [(f"{table.kind} table", f"{table.name}: {table.rows:,} rows") for table in report.tables]

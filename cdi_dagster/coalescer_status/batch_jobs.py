@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
+from cdi_dagster.core.amounts import duration_text
 from cdi_dagster.core.collections import StorageGroup
 from cdi_dagster.core.days import ONE_DAY
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
@@ -162,10 +163,5 @@ def _running_reason(storage_day: date, live: list[BatchJob], now: datetime) -> s
     on = f" on {day}" if day and day != storage_day else ""
     return (
         f"coalescer for {storage_day} still running: {oldest.name} (job {oldest.job_id}) is {oldest.status}{on}, "
-        f"{_minutes(now - (oldest.started_at or oldest.created_at))} so far{others}"
+        f"{duration_text(now - (oldest.started_at or oldest.created_at))} so far{others}"
     )
-
-
-def _minutes(duration: timedelta) -> str:
-    minutes = max(0, int(duration.total_seconds() // 60))
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

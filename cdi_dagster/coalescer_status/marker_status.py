@@ -1,6 +1,6 @@
 """The coalescer's status from the marker of our own coalescer.
 
-One of the sources that the gate can use (`interfaces.CoalescerStatusSource`); no Dagster. `marker_status` decides,
+One of the sources that the gate can use (`core.gate.CoalescerStatusSource`); no Dagster. `marker_status` decides,
 pure; `MarkerCoalescerStatus` reads its input. Only reads.
 """
 
@@ -11,6 +11,7 @@ from itertools import islice
 from cdi_dagster.clock import utc_now
 from cdi_dagster.coalescer.corporate_root import why_not_corporate_storage
 from cdi_dagster.coalescer.marker import InvalidMarkerError, Marker, MarkerState, read_marker
+from cdi_dagster.core.amounts import duration_text
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.diagnosis import day_volume
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
@@ -104,11 +105,11 @@ def _running(marker: Marker, storage_day: date, now: datetime, lease_seconds: fl
     if silent_seconds > lease_seconds:
         return CoalescerStatus(
             state=CoalescerState.FAILED,
-            reason=f"coalescer for {storage_day} has written no heartbeat for {_duration(silent_seconds)}, since "
+            reason=f"coalescer for {storage_day} has written no heartbeat for {duration_text(silent_seconds)}, since "
             f"{marker.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC ({marker.writer}): it was killed or lost its connection. "
             "Run it again: it continues where it stopped",
         )
-    so_far = _duration(max(0.0, (now - marker.started_at).total_seconds()))
+    so_far = duration_text(now - marker.started_at)
     return CoalescerStatus(
         state=CoalescerState.RUNNING,
         reason=f"coalescer for {storage_day} still running ({marker.writer}, {so_far} so far)",
@@ -163,10 +164,3 @@ def _is_coalesced(stored: StoredObject) -> bool:
 
 def _volume(objects: int | None, offsets: int | None) -> str:
     return f"{objects} objects" + (f" with {offsets:,} offsets" if offsets is not None else "")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from cdi_dagster.clock import utc_now
+from cdi_dagster.core.amounts import duration_text
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
@@ -55,8 +56,8 @@ def quiet_listing_status(
         return (
             CoalescerStatus(
                 state=CoalescerState.RUNNING,
-                reason=f"the listing of {storage_day} has been quiet for {_minutes(quiet)} of the "
-                f"{_minutes(quiet_for)} that make it complete ({len(listing)} objects, the youngest from "
+                reason=f"the listing of {storage_day} has been quiet for {duration_text(quiet)} of the "
+                f"{duration_text(quiet_for)} that make it complete ({len(listing)} objects, the youngest from "
                 f"{youngest:%Y-%m-%d %H:%M} UTC)",
             ),
             seen,
@@ -70,10 +71,6 @@ def quiet_listing_status(
         ),
         seen,
     )
-
-
-def _minutes(duration: timedelta) -> str:
-    return f"{max(0, int(duration.total_seconds() // 60))} min"
 
 
 class QuietListingCoalescerStatus:

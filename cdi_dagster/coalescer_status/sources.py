@@ -5,23 +5,16 @@ The only place that does, for the Dagster resource and for `cdi`. No dagster.
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from cdi_dagster.clock import utc_now
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.days import day_ends_at
-from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
+from cdi_dagster.core.gate import CoalescerState, CoalescerStatus, CoalescerStatusSource
 from cdi_dagster.storage.roots import Roots
 
 CoalescerSourceName = Literal["marker", "batch", "quiet"]
-
-
-class CoalescerSource(Protocol):
-    """Returns the coalescer's state; a failure of its own is UNKNOWN, never an exception."""
-
-    def status(self, day: CollectionDay) -> CoalescerStatus:
-        """Return the state with its reason."""
 
 
 def coalescer_source(
@@ -33,7 +26,7 @@ def coalescer_source(
     batch_queues: Sequence[str] = QUEUES,
     batch_cache_seconds: float = 0,
     clock: Callable[[], datetime] = utc_now,
-) -> CoalescerSource:
+) -> CoalescerStatusSource:
     """Return the source of that name; it sends no request before its first use.
 
     Args:
@@ -52,7 +45,7 @@ def coalescer_source(
 class _OnlyDaysThatAreOver:
     """Keeps the gate of a day closed while K2HB still writes to it, whatever has been coalesced so far."""
 
-    def __init__(self, source: CoalescerSource, clock: Callable[[], datetime]) -> None:
+    def __init__(self, source: CoalescerStatusSource, clock: Callable[[], datetime]) -> None:
         self._source = source
         self._clock = clock
 
@@ -75,7 +68,7 @@ def _source(
     batch_queues: Sequence[str],
     batch_cache_seconds: float,
     clock: Callable[[], datetime],
-) -> CoalescerSource:
+) -> CoalescerStatusSource:
     match name:
         case "batch":
             from cdi_dagster.coalescer_status.batch_status import BatchCoalescerStatus

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from cdi_dagster.core.amounts import size_text
 from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_name
 
@@ -143,14 +144,6 @@ def _ratio(value: float) -> str:
 def _figures(day: DayVolume) -> str:
     at_least = "more than " if day.is_cut_off else ""
     return (
-        f"{at_least}{day.objects:,} objects, {_size(day.bytes)}, {day.offsets:,} records by offsets, "
-        f"mean object {_size(day.mean_object_bytes)}"
+        f"{at_least}{day.objects:,} objects, {size_text(day.bytes)}, {day.offsets:,} records by offsets, "
+        f"mean object {size_text(day.mean_object_bytes)}"
     )
-
-
-def _size(number_of_bytes: float) -> str:
-    for unit in ("B", "KB", "MB"):
-        if number_of_bytes < 1000:
-            return f"{number_of_bytes:.0f} {unit}" if unit == "B" else f"{number_of_bytes:.1f} {unit}"
-        number_of_bytes /= 1000
-    return f"{number_of_bytes:.1f} GB"

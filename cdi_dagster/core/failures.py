@@ -30,6 +30,7 @@ class FailureClass(StrEnum):
     DUPLICATE_RUN = "DUPLICATE_RUN"
     STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
     WORKER_LOST = "WORKER_LOST"
+    INTERRUPTED = "INTERRUPTED"
     JOB_FAILED = "JOB_FAILED"
 
 
@@ -209,6 +210,14 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         rerun_helps=True,
         told=Told.USED_UP,
     ),
+    FailureClass.INTERRUPTED: Guidance(
+        meaning="Dagster was stopped while the run was at work: a deployment, or a restart of its machine.",
+        by_itself="The run again as soon as Dagster is back; bounded.",
+        next_step="See why Dagster is stopped again and again, then run the day again.",
+        owner=_ON_CALL,
+        rerun_helps=True,
+        told=Told.USED_UP,
+    ),
     FailureClass.JOB_FAILED: Guidance(
         meaning="The job failed in a way that no other class describes.",
         by_itself="Nothing: it stops.",
@@ -280,6 +289,10 @@ class CdiError(Exception):
         if not (colon and has_next and name in FailureClass.__members__):
             return None
         return cls(FailureClass(name), cause, next_step=next_step)
+
+
+class StepMayGoOnError(CdiError):
+    """A launch failed here, but its step may still be at work: what the step wrote must be left alone."""
 
 
 def _rebuild_error(value: Mapping[str, Any]) -> CdiError:

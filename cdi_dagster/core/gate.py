@@ -7,7 +7,9 @@ and storage day. Only COMPLETE opens the gate; "could not read" is UNKNOWN, and 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Protocol
 
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 
 
@@ -43,6 +45,13 @@ class CoalescerStatus:
     def is_open(self) -> bool:
         """Whether the gate is open."""
         return self.state is CoalescerState.COMPLETE
+
+
+class CoalescerStatusSource(Protocol):
+    """Knows what the coalescer is doing."""
+
+    def status(self, day: CollectionDay) -> CoalescerStatus:
+        """Return the state with a reason. Never raises for a failure of its own: that is UNKNOWN, with the reason."""
 
 
 _CLOSED = {

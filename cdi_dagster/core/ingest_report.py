@@ -86,8 +86,8 @@ class IngestReport:
         fallback_records: records that took the plain algorithm instead of the fast one.
         key_service: calls and cache hits.
         reject_samples: a few places by reason.
-        seconds: wall clock of the job.
-        published_prefix: prefix below the published root, or None where nothing was published.
+        seconds: wall clock of the job, up to where it publishes.
+        published_prefix: prefix below the published root that the run publishes to, or None where it publishes nothing.
         rejects_prefix: prefix of the rejects below the published root, or None where there are none.
     """
 

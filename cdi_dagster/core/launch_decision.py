@@ -15,6 +15,8 @@ from cdi_dagster.core.gate import CoalescerStatus
 MAX_ATTEMPTS = 3
 RETRY_WAIT = timedelta(minutes=10)
 """Wait after the first failed attempt; twice as long after the second, and so on."""
+RUN_AGAIN_AT_ONCE = frozenset({FailureClass.INPUT_CHANGED, FailureClass.INTERRUPTED})
+"""A run that failed so is followed by another without a wait, whoever asked for it and however old its day is."""
 MAX_INPUT_CHANGES = 3
 """Runs of a day whose input changed under them, whatever they were launched for, before a person has to look."""
 MAX_SHUT_OUT = 10
@@ -65,8 +67,8 @@ class PastRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Publication:
-    """What the output says of itself (its `_SUCCESS` mark)."""
+class PublishedFrom:
+    """What the published records were made from, and when: the part of their mark that a decision goes by."""
 
     fingerprint: str
     published_at: datetime | None = None
@@ -79,7 +81,7 @@ class DayFacts:
     Attributes:
         storage_day: the partition.
         coalescer: the gate.
-        publication: what is published, or None.
+        published_from: of what is published, or None.
         runs: of this day, oldest first.
         listing_fingerprint: of the day's listing now. Read only for a published day whose coalescer is complete but
             tells no fingerprint: where both are the same, it ran again and changed nothing.
@@ -88,7 +90,7 @@ class DayFacts:
 
     storage_day: date
     coalescer: CoalescerStatus
-    publication: Publication | None
+    published_from: PublishedFrom | None
     runs: tuple[PastRun, ...]
     listing_fingerprint: str | None = None
     unreadable: str | None = None
@@ -96,7 +98,7 @@ class DayFacts:
     @property
     def is_unpublished(self) -> bool:
         """Whether nothing is published of it, for certain."""
-        return self.publication is None and self.unreadable is None
+        return self.published_from is None and self.unreadable is None
 
     @property
     def waits_for_coalescer(self) -> bool:
@@ -157,7 +159,7 @@ def decide(facts: DayFacts, now: datetime) -> Decision:
     if live:
         return Decision(verdict=Verdict.WAIT, reason=f"run {live.run_id} is at work")
     if not facts.coalescer.is_open:
-        published = "published; since then " if facts.publication else ""
+        published = "published; since then " if facts.published_from else ""
         reason = f"{published}coalescer {facts.coalescer.state}: {facts.coalescer.reason}"
         return Decision(verdict=Verdict.WAIT, reason=reason)
     done = _why_done(facts)
@@ -169,7 +171,7 @@ def decide(facts: DayFacts, now: datetime) -> Decision:
     if held:
         return held
     reason = facts.coalescer.reason
-    if facts.publication:
+    if facts.published_from:
         reason = "again: it was coalesced again after it was published"
     elif runs:
         reason = f"again: run {runs[-1].run_id} failed with {_why_failed(runs[-1])}"
@@ -177,7 +179,7 @@ def decide(facts: DayFacts, now: datetime) -> Decision:
 
 
 def _why_done(facts: DayFacts) -> str | None:
-    published, coalescer = facts.publication, facts.coalescer
+    published, coalescer = facts.published_from, facts.coalescer
     if published is None:
         return None
     if published.fingerprint == coalescer.fingerprint:
@@ -222,7 +224,7 @@ def _why_not_again(runs: Sequence[PastRun], now: datetime) -> Decision | None:
         return _leave(
             f"{len(tried)} runs, the last ({last.run_id}) {named} ({_why_failed(last)}): mend it, then materialise it"
         )
-    if why is FailureClass.INPUT_CHANGED or last.state is RunState.SUCCEEDED:
+    if why in RUN_AGAIN_AT_ONCE or last.state is RunState.SUCCEEDED:
         return None
     return _wait(last, RETRY_WAIT * 2 ** (len(tried) - 1), now)
 

@@ -15,6 +15,11 @@ def daily_records_prefix(day: CollectionDay) -> str:
     return f"{_BASE}/json/daily/{day.export_day}/{day.collection.db}/{day.collection.name}/"
 
 
+def mark_key(day: CollectionDay) -> str:
+    """Key of the mark of the published daily records."""
+    return f"{daily_records_prefix(day)}{SUCCESS_MARK}"
+
+
 def control_prefix(day: CollectionDay) -> str:
     """Prefix of everything we keep about one collection and day: pinned inputs, rejects, reports."""
     return f"{_BASE}/_control/{day.collection.db}/{day.collection.name}/{day.export_day}/"
@@ -40,9 +45,14 @@ def pinned_input_history_key(day: CollectionDay, fingerprint: str) -> str:
     return f"{control_prefix(day)}pinned/{fingerprint}.json"
 
 
+def runs_prefix(day: CollectionDay) -> str:
+    """Prefix of what all runs of the day leave."""
+    return f"{control_prefix(day)}runs/"
+
+
 def run_prefix(day: CollectionDay, correlation_id: str) -> str:
     """Prefix of what one run leaves: its report, its rejects."""
-    return f"{control_prefix(day)}runs/{correlation_id}/"
+    return f"{runs_prefix(day)}{correlation_id}/"
 
 
 def run_report_key(day: CollectionDay, correlation_id: str) -> str:

@@ -1,6 +1,5 @@
-"""Spark steps on EMR: `launcher` is the resource that assets use; the other modules are its parts.
+"""Spark steps on EMR: how a launch is made once, followed, retried, resumed and ended, whatever runs it.
 
-`template` and `request` say what is launched, `ledger` remembers what was, `api` is the only one that asks EMR,
-`messages` and `step_logs` bring the job's words, `attempt` follows one try to its verdict, `step_run` decides over
-all tries.
+`launch` decides over all attempts, `submission` and `attempt` are one of them, `ledger` remembers them. What runs the
+jobs is behind the seam `backend`: `clusters` is the one that there is, and the only one here that knows EMR's API.
 """

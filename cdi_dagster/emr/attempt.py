@@ -1,216 +1,147 @@
-"""One attempt, from a cluster that was asked for to a verdict that can be acted on.
+"""One attempt, from a job that was submitted to an end that can be acted on.
 
-Looks, listens, judges (`core.emr_verdict`), keeps deadlines. What follows from the verdict is not decided here.
+Observes, reads messages, judges (`step_outcome`), keeps deadlines. What follows from the end is not decided here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
-
-from cdi_dagster.core.emr_verdict import (
-    CLUSTER_BEFORE_RUNNING,
-    CLUSTER_ENDING,
-    STEP_ENDED_BADLY,
-    Observation,
-    Progress,
-    Trouble,
-    TroubleKind,
+from cdi_dagster.core.failures import CdiError, FailureClass, StepMayGoOnError
+from cdi_dagster.emr.backend import JobState, JobStatus, LaunchContext, UnreachableError
+from cdi_dagster.emr.ledger import LaunchLedger
+from cdi_dagster.emr.messages import StorageMessageReader
+from cdi_dagster.emr.step_outcome import (
+    AttemptEnd,
+    JobMessages,
     judge,
     over_deadline,
-    stuck_in_bootstrap,
+    stuck_in_preparing,
     stuck_in_starting,
 )
-from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.emr.api import ClusterView, UnreachableError
-from cdi_dagster.emr.ledger import Attempt
-from cdi_dagster.emr.messages import StorageMessageReader
-from cdi_dagster.emr.step_logs import bootstrap_log_keys, step_log_keys, wait_for_tail
-from cdi_dagster.emr.surroundings import Surroundings
 from cdi_dagster.step_messages import StepMessages
-from cdi_dagster.storage import StorageError, open_storage
+from cdi_dagster.storage import StorageError
 
 _POLLS_FOR_REASON = 6
 
 
-class LostSightError(CdiError):
-    """EMR or the storage cannot be asked any more. The cluster may go on: the launch stays open in the ledger."""
+class LostSightError(StepMayGoOnError):
+    """EMR or the storage does not respond any more. What runs may go on: the launch stays open in the ledger."""
 
 
 class AttemptFollower:
-    """Follows one attempt whose cluster is known.
-
-    Attributes:
-        attempt: what is known of it by now.
-        view: the last look at its cluster.
-    """
+    """Follows the ledger's open attempt, whose `compute_id` is known. What it learns of it goes into the ledger."""
 
     def __init__(
-        self,
-        around: Surroundings,
-        attempt: Attempt,
-        *,
-        cluster_id: str,
-        is_own_cluster: bool,
-        begun_at: float,
-        messages: StepMessages,
-        reader: StorageMessageReader,
-        remember: Callable[[Attempt], None],
+        self, context: LaunchContext, ledger: LaunchLedger, messages: StepMessages, reader: StorageMessageReader
     ) -> None:
-        self.attempt = attempt
-        self.view: ClusterView | None = None
-        self._around = around
-        self._cluster_id = cluster_id
-        self._is_own_cluster = is_own_cluster
-        self._begun_at = begun_at
+        self._context = context
+        self._ledger = ledger
         self._messages = messages
         self._reader = reader
-        self._remember = remember
+        self._where = context.backend.describe(ledger.attempt).where
+        self._native_state = ""
         self._blind_since: float | None = None
-        self._cost_money = False
+        self._is_billed = False
 
     @property
     def billed_seconds(self) -> float:
         """Seconds for which its instances are paid, nearly: from the request, if any instance ever came."""
-        came = self._is_own_cluster and (self._cost_money or self.attempt.ready_at is not None)
-        return self._around.clock() - self.attempt.asked_at if came else 0.0
+        return self._context.clock() - self._ledger.attempt.requested_at if self._is_billed else 0.0
 
-    def follow(self) -> Progress | Trouble:
-        """Return SUCCEEDED or what went wrong, with the log's last lines where they help.
+    def follow(self) -> AttemptEnd:
+        """Return how it ended, with the log's last lines where they help.
 
         Raises:
             LostSightError: nothing could be seen for longer than the setting allows.
             CdiError: DUPLICATE_RUN where another process follows the launch now.
         """
         while True:
-            view = self._look()
-            if view is not None:
-                verdict = judge(self._observation(view))
-                if verdict is Progress.SUCCEEDED:
-                    return _reconciled(self._messages.report or {})
-                if isinstance(verdict, Trouble):
-                    return self._settled(view, verdict)
-                late = self._late(view)
-                if late is not None:
+            status = self._look()
+            if status is not None:
+                end = judge(status, self._reported())
+                if end is not None:
+                    return end if end.failure is None else self._settled(status, end)
+                if late := self._late(status):
                     return late
-            self._around.sleep(self._around.timings.poll_interval_seconds)
+            self._context.sleep(self._context.timings.poll_interval_seconds)
 
-    def _look(self) -> ClusterView | None:
+    def _look(self) -> JobStatus | None:
+        attempt = self._ledger.attempt
         try:
-            view = self._around.api.look(self._cluster_id, self.attempt.name)
-            # The state first, then the messages: what the job said before it ended is there when its end is seen.
+            status = self._context.backend.observe(attempt)
+            # The state first, then the messages: what the job reported before it ended is there when its end is seen.
             self._reader.poll()
             self._messages.drain()
-            self._note(view)
+            self._ledger.update_attempt(
+                job_id=status.job_id or attempt.job_id, ready_at=attempt.ready_at or status.ready_at
+            )
         except (UnreachableError, StorageError) as error:
-            self._blind(error)
+            self._unseen(error)
             return None
         self._blind_since = None
-        self._announce(view)
-        self._cost_money |= view.state == "BOOTSTRAPPING"
-        self.view = view
-        return view
+        self._is_billed |= status.is_billed
+        if status.native_state != self._native_state:
+            self._native_state = status.native_state
+            age = self._context.clock() - attempt.requested_at
+            self._context.log(f"{status.where} is {status.native_state} ({age:.0f} s after the request)")
+        return status
 
-    def _note(self, view: ClusterView) -> None:
-        ready_at = self.attempt.ready_at or view.ready_at
-        if ready_at is None and (view.state in ("RUNNING", "WAITING") or view.step_state == "RUNNING"):
-            ready_at = self._around.clock()
-        newer = replace(self.attempt, step_id=view.step_id or self.attempt.step_id, ready_at=ready_at)
-        if newer != self.attempt:
-            self._remember(newer)
-            self.attempt = newer
-
-    def _announce(self, view: ClusterView) -> None:
-        before = self.view
-        if before is None or (before.state, before.step_state) != (view.state, view.step_state):
-            age = self._around.clock() - self.attempt.asked_at
-            step = f", its step {view.step_state}" if view.step_state else ""
-            self._around.say(f"Cluster {view.cluster_id} is {view.state}{step} ({age:.0f} s after the request)")
-
-    def _blind(self, error: Exception) -> None:
-        now = self._around.clock()
+    def _unseen(self, error: Exception) -> None:
+        now = self._context.clock()
         if self._blind_since is None:
             self._blind_since = now
-            self._around.say(f"Cluster {self._cluster_id} cannot be seen just now, asking again: {error}")
-        elif now - self._blind_since > self._around.timings.blind_seconds:
+            self._context.log(f"The state of {self._where} cannot be read just now, retrying: {error}")
+        elif now - self._blind_since > self._context.timings.blind_seconds:
             raise LostSightError(
                 FailureClass.CLUSTER_LOST,
-                f"Cluster {self._cluster_id} could not be seen for {now - self._blind_since:.0f} s: {error}",
-                next_step="Mend what the cause names. Then re-execute this run from failure: it takes the cluster up "
-                "again, or `cdi clusters` shows what is left of it.",
-                detail={"cluster_id": self._cluster_id},
+                f"The state of {self._where} could not be read for {now - self._blind_since:.0f} s: {error}",
+                next_step="Fix what the cause names. Then re-execute this run from failure: it resumes the attempt; "
+                "`cdi clusters` shows what still runs.",
+                detail={"cluster_id": self._ledger.attempt.compute_id},
             ) from error
 
-    def _observation(self, view: ClusterView, log_tail: Sequence[str] = ()) -> Observation:
+    def _reported(self) -> JobMessages:
         failure = self._messages.failure
-        return Observation(
-            cluster_id=view.cluster_id,
-            cluster_state=view.state,
-            reason_code=view.reason_code,
-            reason_message=view.reason_message,
-            step_state=view.step_state,
-            step_reason=view.step_reason,
-            ran=self.attempt.ready_at is not None,
-            report_arrived=self._messages.report is not None,
-            job_failure=CdiError.from_json(failure) if failure is not None else None,
-            log_tail=log_tail,
+        return JobMessages(
+            report=self._messages.report, failure=CdiError.from_json(failure) if failure is not None else None
         )
 
-    def _late(self, view: ClusterView) -> Trouble | None:
-        timings, now = self._around.timings, self._around.clock()
-        if now - self._begun_at > timings.run_deadline_seconds:
-            return over_deadline(view.cluster_id, now - self._begun_at)
-        if view.state in CLUSTER_BEFORE_RUNNING:
-            age = now - self.attempt.asked_at
-            if view.state == "STARTING" and age > timings.start_deadline_seconds:
-                return stuck_in_starting(view.cluster_id, age)
+    def _late(self, status: JobStatus) -> AttemptEnd | None:
+        timings, now = self._context.timings, self._context.clock()
+        since_begun = now - self._ledger.entry.begun_at
+        if since_begun > timings.run_deadline_seconds:
+            return over_deadline(status, since_begun)
+        age = now - self._ledger.attempt.requested_at
+        if status.state is JobState.STARTING and age > timings.start_deadline_seconds:
+            return stuck_in_starting(status, age)
+        if status.state is JobState.PREPARING:
             if age > timings.start_deadline_seconds + timings.bootstrap_deadline_seconds:
-                return stuck_in_bootstrap(view.cluster_id, age)
+                return stuck_in_preparing(status, age)
         return None
 
-    def _settled(self, view: ClusterView, trouble: Trouble) -> Trouble:
-        """Judge again once the cluster says why it ended, and the log is there."""
-        if self._is_own_cluster and view.step_state in STEP_ENDED_BADLY:
-            for _ in range(_POLLS_FOR_REASON):
-                if view.state in CLUSTER_ENDING and view.reason_code:
-                    break
-                self._around.sleep(self._around.timings.poll_interval_seconds)
-                view = self._look() or view
-            trouble = _as_trouble(judge(self._observation(view)), trouble)
-        tail = self._log_tail(view, trouble.kind)
+    def _settled(self, status: JobStatus, end: AttemptEnd) -> AttemptEnd:
+        """Judge again once the backend knows why the job ended, and the log is there."""
+        for _ in range(_POLLS_FOR_REASON):
+            if status.is_settled:
+                break
+            self._context.sleep(self._context.timings.poll_interval_seconds)
+            status = self._look() or status
+        end = judge(status, self._reported()) or end
+        tail = self._log_tail(status)
         if tail:
-            trouble = _as_trouble(judge(self._observation(view, tail)), trouble)
-            trouble.failure.detail.setdefault("last_log_lines", "\n".join(tail[-40:]))
-        return trouble
+            end = judge(status, self._reported(), tail) or end
+            if end.failure is not None:
+                end.failure.detail.setdefault("last_log_lines", "\n".join(tail[-40:]))
+        return end
 
-    def _log_tail(self, view: ClusterView, kind: TroubleKind) -> tuple[str, ...]:
-        if view.log_uri is None:
+    def _log_tail(self, status: JobStatus) -> tuple[str, ...]:
+        if status.log_uri is None:
             return ()
-        logs = open_storage(view.log_uri)
-        # What the job reported itself needs no log, and a cluster that never ran has none.
-        is_needed = kind is TroubleKind.BOOTSTRAP or (view.step_state == "FAILED" and self._messages.failure is None)
-        self._around.say(f"Reading the log of cluster {view.cluster_id}" + (", which may take minutes" * is_needed))
-        step_id = view.step_id or ""
-        return wait_for_tail(
-            logs,
-            (lambda: bootstrap_log_keys(logs, view.cluster_id))
-            if kind is TroubleKind.BOOTSTRAP
-            else (lambda: step_log_keys(view.cluster_id, step_id) if step_id else ()),
-            needed="/stderr.gz",
-            wait_seconds=self._around.timings.log_wait_seconds if is_needed else 0,
-            poll_seconds=self._around.timings.poll_interval_seconds,
-            sleep=self._around.sleep,
-        )
-
-
-def _as_trouble(verdict: Progress | Trouble, otherwise: Trouble) -> Trouble:
-    return verdict if isinstance(verdict, Trouble) else otherwise
-
-
-def _reconciled(report: Mapping[str, Any]) -> Progress | Trouble:
-    """Believe a report only if what it read is what it published and rejected, object by object."""
-    for counts in report.get("objects") or ():
-        if counts["read"] != counts["published"] + sum(counts["rejected"].values()):
-            cause = f"{counts['key']} gave {counts['read']} envelopes, but the report does not account for all of them."
-            failure = CdiError(FailureClass.COUNTS_DO_NOT_RECONCILE, cause, detail={"key": counts["key"]})
-            return Trouble(kind=TroubleKind.JOB, failure=failure)
-    return Progress.SUCCEEDED
+        timings = self._context.timings
+        # What the job reported itself needs no log, and a job that never started has none.
+        is_needed = status.log_is_expected and self._messages.failure is None
+        self._context.log(f"Reading the log of {self._where}" + (", which may take minutes" * is_needed))
+        waited = 0.0
+        while True:
+            tail = self._context.backend.log_tail(self._ledger.attempt, status)
+            if tail.is_complete or not is_needed or waited >= timings.log_wait_seconds:
+                return tail.lines
+            self._context.sleep(timings.poll_interval_seconds)
+            waited += timings.poll_interval_seconds

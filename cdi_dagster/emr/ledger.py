@@ -1,47 +1,53 @@
-"""The launch ledger: what was asked of EMR for a step of a day, in storage, so that a killed process loses nothing.
+"""The launch ledger: what was requested for a step of a day, in storage, so that a killed process loses nothing.
 
-An object for each collection, day and step, replaced by compare-and-swap only. It is written *before* EMR is asked, so
-whatever a process was doing when it died, the next one knows the name to look for, and budgets are counted from it.
+An object for each collection, day and step, replaced by compare-and-swap only. It is written *before* a request is
+sent, so whatever a process was doing when it died, the next one knows the name to look for, and budgets are counted
+from it. In a process it is the one place that knows how far an attempt is.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 from cdi_dagster.core.collections import CollectionDay
-from cdi_dagster.core.emr_verdict import TroubleKind
-from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.launch_plan import FailedAttempt
+from cdi_dagster.core.failures import FailureClass, StepMayGoOnError
 from cdi_dagster.core.storage_keys import control_prefix
+from cdi_dagster.emr.launch_plan import AttemptOutcome, FailedAttempt
 from cdi_dagster.storage.interface import ObjectChangedError, ObjectExistsError, ObjectMissingError, Storage
 
-SUCCEEDED = "SUCCEEDED"
-FAILED = "FAILED"
-CANCELLED = "CANCELLED"
-REPLACED = "REPLACED"
-"""Given up because other work was asked for in the meantime (the day was pinned again)."""
+_STORED_NAMES = {"requested_at": "asked_at", "compute_id": "cluster_id", "job_id": "step_id"}
+"""Keys in storage that differ from the fields: entries stay readable for older and newer versions of this code."""
 
 
-class TakenOverError(CdiError):
-    """Another process follows the launch now; this one must leave its cluster alone."""
+class LaunchOutcome(StrEnum):
+    """How a launch with all its attempts ended. Stored."""
+
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class TakenOverError(StepMayGoOnError):
+    """Another process follows the launch now; this one must leave what runs alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """One try. Times are epoch seconds.
+class AttemptEntry:
+    """One attempt, as the ledger has it. Times are epoch seconds.
 
     Attributes:
         number: from 1, never used twice for a step of a day.
-        name: cluster name, or step name on an existing cluster.
-        profile: of the template; `existing` on an existing cluster.
+        name: unique to this attempt; by it the backend finds the job again.
+        profile: of the ladder.
         run_id: Dagster run that began it.
-        asked_at: when EMR was about to be asked.
-        cluster_id: once known.
-        step_id: once known.
-        ready_at: when the cluster was ready for steps, once known: from then on it was seen to run.
+        requested_at: when the request was about to be sent.
+        compute_id: what the job runs on, by the backend's id (an EMR cluster), once known.
+        job_id: the job itself, by the backend's id (an EMR step), once known.
+        ready_at: when it could run the job, once known: from then on an end is a loss, not a failed start.
         ended_at: when it was over for us.
-        outcome: SUCCEEDED, CANCELLED, REPLACED, or the kind of trouble.
+        outcome: once it is over.
         failure: of a failed one, as `CdiError.to_json` writes it.
         billed_seconds: for the estimate of its cost.
     """
@@ -50,24 +56,19 @@ class Attempt:
     name: str
     profile: str
     run_id: str
-    asked_at: float
-    cluster_id: str | None = None
-    step_id: str | None = None
+    requested_at: float
+    compute_id: str | None = None
+    job_id: str | None = None
     ready_at: float | None = None
     ended_at: float | None = None
-    outcome: str | None = None
+    outcome: AttemptOutcome | None = None
     failure: Mapping[str, Any] | None = None
     billed_seconds: float = 0.0
 
     @property
-    def is_open(self) -> bool:
-        """Whether something may still run for it."""
-        return self.outcome is None
-
-    @property
     def seconds(self) -> float:
-        """From the question to the end."""
-        return max((self.ended_at or self.asked_at) - self.asked_at, 0.0)
+        """From the request to the end."""
+        return max((self.ended_at or self.requested_at) - self.requested_at, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +78,12 @@ class LaunchEntry:
     Attributes:
         launch_id: id of the first of the runs that belong together (a run and its retries) of the present launch.
         step: name of the Spark step.
-        work: digest of what was asked (`request.work_of`).
+        work: digest of what was requested (`resume.work_digest`).
         owner: the process that follows it now.
         begun_at: epoch seconds; the run deadline counts from here.
         counted_from: number of the first attempt that counts against the budgets.
         attempts: all of them, oldest first.
-        outcome: SUCCEEDED, FAILED or CANCELLED once it is over; None while it is not.
+        outcome: once it is over; None while it is not.
     """
 
     launch_id: str
@@ -91,29 +92,29 @@ class LaunchEntry:
     owner: str
     begun_at: float
     counted_from: int = 1
-    attempts: tuple[Attempt, ...] = ()
-    outcome: str | None = None
+    attempts: tuple[AttemptEntry, ...] = ()
+    outcome: LaunchOutcome | None = None
 
     @property
-    def current(self) -> Attempt | None:
+    def current(self) -> AttemptEntry | None:
         """The attempt that may still run."""
-        return self.attempts[-1] if self.attempts and self.attempts[-1].is_open else None
+        return self.attempts[-1] if self.attempts and self.attempts[-1].outcome is None else None
 
     @property
-    def counted(self) -> tuple[Attempt, ...]:
-        """The attempts of this asking; earlier ones are history."""
+    def counted(self) -> tuple[AttemptEntry, ...]:
+        """The attempts of the present launch; earlier ones are history."""
         return tuple(attempt for attempt in self.attempts if attempt.number >= self.counted_from)
 
     @property
     def failed(self) -> tuple[FailedAttempt, ...]:
         """The attempts that count against the budgets."""
         return tuple(
-            FailedAttempt(profile=attempt.profile, kind=TroubleKind(attempt.outcome))
+            FailedAttempt(profile=attempt.profile, outcome=attempt.outcome)
             for attempt in self.counted
-            if attempt.outcome is not None and attempt.outcome in TroubleKind.__members__
+            if attempt.outcome is not None and attempt.outcome.is_failure
         )
 
-    def with_attempt(self, attempt: Attempt) -> "LaunchEntry":
+    def with_attempt(self, attempt: AttemptEntry) -> "LaunchEntry":
         """Return the entry with a new attempt, or with a newer version of one."""
         others = tuple(other for other in self.attempts if other.number != attempt.number)
         return replace(self, attempts=(*others, attempt))
@@ -135,26 +136,39 @@ class LaunchLedger:
         self._storage = storage
         self._key = f"{prefix}.json"
         self._etag: str | None = None
+        self._entry: LaunchEntry | None = None
 
     @property
     def uri(self) -> str:
         """Where the entry lies."""
         return self._storage.uri(self._key)
 
+    @property
+    def entry(self) -> LaunchEntry:
+        """What was written or read last."""
+        assert self._entry is not None, "read or write first"  # noqa: S101 - a defect of ours
+        return self._entry
+
+    @property
+    def attempt(self) -> AttemptEntry:
+        """The attempt that may still run."""
+        assert self.entry.current is not None, "no attempt is open"  # noqa: S101 - a defect of ours
+        return self.entry.current
+
     def read(self) -> LaunchEntry | None:
         """Return the entry, or None; later writes replace exactly what was read here."""
         for _ in range(5):
             found = self._storage.head(self._key)
             if found is None:
-                self._etag = None
+                self._etag = self._entry = None
                 return None
             try:
                 with self._storage.open(self._key, etag=found.etag) as source:
                     value = json.loads(source.read())
             except (ObjectChangedError, ObjectMissingError):
                 continue
-            self._etag = found.etag
-            return _entry(value)
+            self._etag, self._entry = found.etag, _from_json(value)
+            return self._entry
         raise _taken_over(self.uri)
 
     def write(self, entry: LaunchEntry) -> LaunchEntry:
@@ -163,7 +177,7 @@ class LaunchLedger:
         Raises:
             CdiError: DUPLICATE_RUN where another process has written since: it follows this launch now.
         """
-        data = json.dumps(asdict(entry), indent=1).encode()
+        data = json.dumps(_to_json(entry), indent=1).encode()
         try:
             if self._etag is None:
                 stored = self._storage.write(self._key, data, if_absent=True)
@@ -175,20 +189,47 @@ class LaunchLedger:
             if found is None or self._storage.read(self._key) != data:
                 raise _taken_over(self.uri) from error
             stored = found
-        self._etag = stored.etag
+        self._etag, self._entry = stored.etag, entry
         return entry
+
+    def update_attempt(self, **changes: Any) -> AttemptEntry:
+        """Write what is newly known of the open attempt; return it as it is then. Raises as `write`."""
+        newer = replace(self.attempt, **changes)
+        if newer != self.attempt:
+            self.write(self.entry.with_attempt(newer))
+        return newer
 
 
 def launch_prefix(day: CollectionDay, step: str) -> str:
     """Return where everything about the launches of a day's step lies, without an ending.
 
-    One place whoever asks: a run that was made anew, by the sensor or a person, finds the cluster of the one before.
+    The same for every run of the day: a run made by the sensor or a person finds the launch of the one before.
     """
     return f"{control_prefix(day)}launches/{step}"
 
 
-def _entry(value: Mapping[str, Any]) -> LaunchEntry:
-    return LaunchEntry(**{**value, "attempts": tuple(Attempt(**attempt) for attempt in value["attempts"])})
+def _to_json(entry: LaunchEntry) -> dict[str, Any]:
+    value = asdict(entry)
+    value["attempts"] = [{_STORED_NAMES.get(name, name): part for name, part in a.items()} for a in value["attempts"]]
+    return value
+
+
+def _from_json(value: Mapping[str, Any]) -> LaunchEntry:
+    outcome = value.get("outcome")
+    return LaunchEntry(
+        **{
+            **value,
+            "attempts": tuple(_attempt(attempt) for attempt in value["attempts"]),
+            "outcome": LaunchOutcome(outcome) if outcome else None,
+        }
+    )
+
+
+def _attempt(value: Mapping[str, Any]) -> AttemptEntry:
+    fields = {stored: field for field, stored in _STORED_NAMES.items()}
+    attempt = {fields.get(name, name): part for name, part in value.items()}
+    outcome = attempt.get("outcome")
+    return AttemptEntry(**{**attempt, "outcome": AttemptOutcome(outcome) if outcome else None})
 
 
 def _taken_over(uri: str) -> TakenOverError:

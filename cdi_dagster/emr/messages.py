@@ -1,7 +1,7 @@
-"""How the job's words travel: Dagster Pipes over objects under the published root.
+"""How the job's messages travel: Dagster Pipes over objects under the published root.
 
-The places are deterministic and kept, one folder for each attempt: a process that takes over a launch reads the same
-messages from the first chunk on, and a retry never mixes with what the attempt before it said.
+Their keys are deterministic and kept, one folder for each attempt: a process that takes over a launch reads the same
+messages from the first chunk on, and a retry never mixes with the attempt before it.
 """
 
 import json
@@ -28,7 +28,7 @@ class StorageContextInjector(PipesContextInjector):
 
     @contextmanager
     def inject_context(self, context_data: PipesContextData) -> Iterator[PipesParams]:
-        """Write the context and say where it is."""
+        """Write the context; yield where it is."""
         try:
             self._storage.write(self._key, json.dumps(context_data).encode(), if_absent=True)
         except ObjectExistsError:
@@ -37,7 +37,7 @@ class StorageContextInjector(PipesContextInjector):
         yield {"bucket": bucket, "key": key}
 
     def no_messages_debug_text(self) -> str:
-        """Say where the context was."""
+        """Return where the context was."""
         return f"The job was to read its Pipes context from {self._storage.uri(self._key)}."
 
 
@@ -60,7 +60,7 @@ class StorageMessageReader(PipesMessageReader):
 
     @contextmanager
     def read_messages(self, handler: Any) -> Iterator[PipesParams]:
-        """Say where the messages go; what was not polled until the end is polled then."""
+        """Yield where the messages go; what was not polled until the end is polled then."""
         self._handler = handler
         bucket, key = bucket_and_key(self._storage.uri(self._prefix))
         yield {
@@ -89,10 +89,10 @@ class StorageMessageReader(PipesMessageReader):
                 self._handler.handle_message(message)
         except (ValueError, KeyError, TypeError, dg.DagsterError):
             # One damaged message must not end a run whose job goes on; a missing report is noticed at the end.
-            print("A message of the Spark job could not be understood; it was skipped.", file=sys.stderr)
+            print("A message of the Spark job could not be parsed; it was skipped.", file=sys.stderr)
 
     def no_messages_debug_text(self) -> str:
-        """Say where messages were looked for."""
+        """Return where messages were looked for."""
         return f"Its messages were looked for under {self._storage.uri(self._prefix)}/; it may not have started."
 
 

@@ -5,6 +5,7 @@ nobody can tell how many objects K2HB wrote, and only raw days compare with raw 
 """
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date, datetime, timedelta
@@ -14,9 +15,10 @@ from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.days import ONE_DAY, storage_days_between
 from cdi_dagster.core.diagnosis import DayVolume, Diagnosis, day_volume, diagnose
 from cdi_dagster.core.storage_keys import raw_volume_key
-from cdi_dagster.storage.interface import ObjectMissingError, Storage, StorageError
+from cdi_dagster.storage.interface import ObjectMissingError, Storage, StorageError, StorageUnavailableError
 from cdi_dagster.storage.roots import Roots
 
+_log = logging.getLogger(__name__)
 HISTORY_DAYS = 14
 MOST_OBJECTS = 20_000
 """Counted of one day: 20 calls to S3. A day with more is diagnosed by that alone."""
@@ -39,10 +41,10 @@ class DayVolumes:
         self._kept: dict[tuple[str, str, date], tuple[datetime, DayVolume]] = {}
 
     def diagnosis(self, roots: Roots, day: CollectionDay) -> Diagnosis:
-        """Compare a day with those before it.
+        """Compare a day with those before it; one of those that cannot be listed as it is (a bad name) is left out.
 
         Raises:
-            StorageError: something cannot be listed or read.
+            StorageError: the day cannot be listed, or the storage does not respond.
         """
         volume = self._volume(roots.corporate, day, DAY_KEPT_FOR)
         if not volume.is_raw:
@@ -51,7 +53,13 @@ class DayVolumes:
         history = []
         for storage_day in storage_days_between(first, day.storage_day - ONE_DAY):
             earlier = day.collection.on(storage_day)
-            earlier_volume = self._volume(roots.corporate, earlier, EARLIER_DAY_KEPT_FOR)
+            try:
+                earlier_volume = self._volume(roots.corporate, earlier, EARLIER_DAY_KEPT_FOR)
+            except StorageUnavailableError:
+                raise
+            except StorageError as error:
+                _log.warning("%s is left out of the usual: %s", earlier, error)
+                continue
             if volume.is_raw and not earlier_volume.is_raw:
                 earlier_volume = self._raw_volume(roots.published, earlier) or earlier_volume
             history.append(earlier_volume)

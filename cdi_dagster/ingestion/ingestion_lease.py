@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from cdi_dagster.core.collections import CollectionDay
-from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.failures import CdiError, FailureClass, StepMayGoOnError
 from cdi_dagster.core.storage_keys import ingestion_lease_key
-from cdi_dagster.storage.interface import Storage
+from cdi_dagster.published.publish import discard_uploads
+from cdi_dagster.storage.interface import Storage, StorageError
 from cdi_dagster.storage.lease import DEFAULT_LEASE_SECONDS, Lease, LeaseHeldError
 
 _log = logging.getLogger(__name__)
@@ -50,3 +51,22 @@ def ingestion_lease(
                 detail={"correlation_id": error.holder},
             ) from error
         yield lease
+
+
+@contextmanager
+def discard_after_failure(published: Storage, day: CollectionDay) -> Iterator[None]:
+    """Run a Spark step in the block; where it failed, discard the decrypted records that it may have left.
+
+    For the holder of the day's lease. Never before the step: a restarted Dagster process resumes one that is at work.
+    A step that may go on (`StepMayGoOnError`, an interruption) keeps its uploads; the next run discards them.
+    """
+    try:
+        yield
+    except StepMayGoOnError:
+        raise
+    except CdiError:
+        try:
+            discard_uploads(published, day)
+        except StorageError as error:  # raising it would hide why the step failed
+            _log.warning("Some uploads of %s could not be discarded; the next run does: %s", day, error)
+        raise

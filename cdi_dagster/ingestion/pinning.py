@@ -6,7 +6,6 @@ Dagster, for assets and the terminal alike. Whether the gate is open is the call
 
 import json
 from datetime import datetime
-from typing import Any
 
 from cdi_dagster.core.collections import Collection, CollectionDay, find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
@@ -14,7 +13,8 @@ from cdi_dagster.core.listing import StoredObject, listing_fingerprint
 from cdi_dagster.core.lost_offsets import lost_objects
 from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_name
 from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject, pin
-from cdi_dagster.core.storage_keys import SUCCESS_MARK, daily_records_prefix, pinned_input_history_key, pinned_input_key
+from cdi_dagster.core.storage_keys import pinned_input_history_key, pinned_input_key
+from cdi_dagster.published.read import read_published_input
 from cdi_dagster.storage.interface import ObjectMissingError, Storage
 from cdi_dagster.storage.roots import Roots
 
@@ -63,7 +63,7 @@ def pin_storage_day(
 def _require_all_offsets(published: Storage, collection: Collection, pinned: PinnedInput) -> None:
     """Refuse to read less than the last run of the day did, or than what is published was made from."""
     for what, before in (
-        ("published", _published_input(published, collection.on(pinned.storage_day))),
+        ("published", read_published_input(published, collection.on(pinned.storage_day))),
         ("pinned", read_pinned_input(published, collection.on(pinned.storage_day))),
     ):
         lost = lost_objects(before, pinned) if before else ()
@@ -81,14 +81,6 @@ def _require_all_offsets(published: Storage, collection: Collection, pinned: Pin
             )
 
 
-def _published_input(published: Storage, day: CollectionDay) -> PinnedInput | None:
-    """Return what the published records were made from; None where there are none, or it was not kept."""
-    mark = published_mark(published, day) or {}
-    key = pinned_input_history_key(day, str(mark.get("fingerprint")))
-    value = _read_json(published, key, next_step="Run the day with allow_fewer_offsets: that writes it anew.")
-    return None if value is None else PinnedInput.from_json(value)
-
-
 def read_pinned_input(published: Storage, day: CollectionDay) -> PinnedInput | None:
     """Return the present pinned input of a day, or None where it was never pinned.
 
@@ -96,39 +88,21 @@ def read_pinned_input(published: Storage, day: CollectionDay) -> PinnedInput | N
         CdiError: INPUT_INVALID where the manifest cannot be read as one.
     """
     key = pinned_input_key(day)
-    value = _read_json(published, key, next_step="Pin the day again.")
-    return None if value is None else PinnedInput.from_json(value)
-
-
-def published_mark(published: Storage, day: CollectionDay) -> dict[str, Any] | None:
-    """Return what the published records were made from (the content of `_SUCCESS`), or None where there are none.
-
-    Raises:
-        CdiError: INPUT_INVALID where the mark cannot be read.
-    """
-    key = f"{daily_records_prefix(day)}{SUCCESS_MARK}"
-    return _read_json(published, key, next_step="Run the day again: that publishes records and mark anew.")
-
-
-def _read_json(storage: Storage, key: str, *, next_step: str) -> dict[str, Any] | None:
     try:
-        content = storage.read(key)
+        content = published.read(key)
     except ObjectMissingError:
         return None
     try:
         value = json.loads(content)
     except ValueError as error:
-        raise CdiError(
-            FailureClass.INPUT_INVALID, f"{storage.uri(key)} is not JSON.", next_step=next_step, detail={"key": key}
-        ) from error
+        raise _no_manifest(f"{published.uri(key)} is not JSON.", key) from error
     if not isinstance(value, dict):
-        raise CdiError(
-            FailureClass.INPUT_INVALID,
-            f"{storage.uri(key)} is no JSON object.",
-            next_step=next_step,
-            detail={"key": key},
-        )
-    return value
+        raise _no_manifest(f"{published.uri(key)} is no JSON object.", key)
+    return PinnedInput.from_json(value)
+
+
+def _no_manifest(cause: str, key: str) -> CdiError:
+    return CdiError(FailureClass.INPUT_INVALID, cause, next_step="Pin the day again.", detail={"key": key})
 
 
 def require_unchanged(corporate: Storage, pinned: PinnedInput) -> None:

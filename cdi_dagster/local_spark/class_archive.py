@@ -11,10 +11,13 @@ import tempfile
 from pathlib import Path
 
 from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.spark_jobs import SparkJob
 from cdi_dagster.local_spark.jvm_options import archive_making_options, class_archive_path
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.spark_process import run_spark_step, spark_failure
 from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
+
+_LOAD_CLASSES = SparkJob(name="load_classes")
 
 
 def make_class_archive(archive: Path) -> None:
@@ -30,7 +33,7 @@ def make_class_archive(archive: Path) -> None:
         made = folder / archive.name
         conf = local_metastore_conf(folder / "metastore", jvm_options=archive_making_options(made))
         config = SparkProcessConfig(work_folder=folder, master="local[1]", conf=conf)
-        ended = run_spark_step("load_classes", [str(folder)], config=config, correlation_id="class-archive")
+        ended = run_spark_step(_LOAD_CLASSES, [str(folder)], config=config, correlation_id="class-archive")
         failure = spark_failure(ended.exit_code, ended.log_tail, report={}, failure=None)
         if failure:
             raise failure

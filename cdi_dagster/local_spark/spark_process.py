@@ -14,13 +14,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.log_lines import last_lines, scrub
+from cdi_dagster.core.spark_jobs import SparkJob
 from cdi_dagster.local_spark import process_guard
+from cdi_dagster.local_spark.metastore import local_metastore_lock
 from cdi_dagster.local_spark.spark_submit import (
     SparkProcessConfig,
     launch_failed,
@@ -53,7 +56,7 @@ class SparkExit:
 
 
 def run_spark_step(
-    name: str,
+    job: SparkJob,
     arguments: Sequence[str],
     *,
     config: SparkProcessConfig,
@@ -62,12 +65,12 @@ def run_spark_step(
     on_poll: Callable[[], None] = lambda: None,
     poll_seconds: float = 0.5,
 ) -> SparkExit:
-    """Run `cdi_dagster/spark/entry_points/<name>.py` to its end.
+    """Run a job to its end; where it needs the local metastore, once no other process has it.
 
     However this function ends (an exception, an interrupt, a kill of this process), the whole process tree ends.
 
     Args:
-        name: `ingest_daily` or `publish_tables`.
+        job: what to run.
         arguments: its command line.
         config: how Spark runs here.
         correlation_id: of the run; names the log folder.
@@ -78,34 +81,40 @@ def run_spark_step(
     Raises:
         CdiError: LAUNCH_FAILED where Java, pyspark or the job is missing. Nothing was started.
     """
-    command = spark_submit_command(name, arguments, config=config)
+    command = spark_submit_command(job, arguments, config=config)
     environment = spark_environment(require_java())
     folder = config.work_folder / correlation_id
+    metastore = config.metastore_folder if job.needs_metastore else None
+    with local_metastore_lock(metastore) if metastore else nullcontext():
+        scratch = _scratch_folder(folder, job)
+        command[1:1] = ["--conf", f"spark.local.dir={scratch}"]
+        log_path = folder / f"{job.name}.log"
+        started = time.monotonic()
+        try:
+            exit_code, tail = _run_guarded(
+                command,
+                environment,
+                scratch=scratch,
+                log_path=log_path,
+                grace_seconds=config.grace_seconds,
+                on_line=on_line,
+                on_poll=on_poll,
+                poll_seconds=poll_seconds,
+            )
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return SparkExit(exit_code=exit_code, log_tail=tail, log_path=log_path, seconds=time.monotonic() - started)
+
+
+def _scratch_folder(folder: Path, job: SparkJob) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        scratch = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=folder))
+        return Path(tempfile.mkdtemp(prefix=f"{job.name}-", dir=folder))
     except OSError as error:
         raise launch_failed(
             f"The work folder {folder} cannot be written: {error.strerror}.",
             "Free space or give permission there, or set CDI_HOME to another folder.",
         ) from error
-    command[1:1] = ["--conf", f"spark.local.dir={scratch}"]
-    log_path = folder / f"{name}.log"
-    started = time.monotonic()
-    try:
-        exit_code, tail = _run_guarded(
-            command,
-            environment,
-            scratch=scratch,
-            log_path=log_path,
-            grace_seconds=config.grace_seconds,
-            on_line=on_line,
-            on_poll=on_poll,
-            poll_seconds=poll_seconds,
-        )
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return SparkExit(exit_code=exit_code, log_tail=tail, log_path=log_path, seconds=time.monotonic() - started)
 
 
 def spark_failure(

@@ -15,12 +15,15 @@ from pathlib import Path
 
 import cdi_dagster
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.spark_jobs import SparkJob
+from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.s3a_conf import s3a_conf_here
 
 JAVA_VERSIONS = range(17, 22)
 """Java releases that Spark 3.5 and Spark 4 run on; production has 17."""
 DEFAULT_MASTER = "local[*,4]"
 """Every core of this machine, and four attempts a task as on a cluster: with `local[*]` one killed worker fails it."""
+DEFAULT_DRIVER_MEMORY = "2g"
 
 _LOCAL_CONF = {
     "spark.log.level": "WARN",
@@ -38,6 +41,7 @@ class SparkProcessConfig:
 
     Attributes:
         work_folder: logs (kept) and scratch space (removed with the process) are below it.
+        metastore_folder: of the local Hive metastore; None for a job that runs without one.
         master: Spark master URL.
         driver_memory: JVM heap of the one local process, as Spark writes it (`2g`).
         conf: further Spark settings.
@@ -47,38 +51,37 @@ class SparkProcessConfig:
     """
 
     work_folder: Path
+    metastore_folder: Path | None = None
     master: str = DEFAULT_MASTER
-    driver_memory: str = "2g"
+    driver_memory: str = DEFAULT_DRIVER_MEMORY
     conf: Mapping[str, str] = field(default_factory=dict)
     s3a_jars: Path | None = None
     grace_seconds: float = 10.0
 
 
-def spark_submit_command(name: str, arguments: Sequence[str], *, config: SparkProcessConfig) -> list[str]:
+def spark_submit_command(job: SparkJob, arguments: Sequence[str], *, config: SparkProcessConfig) -> list[str]:
     """Return the `spark-submit` command line of one step.
 
     Raises:
         CdiError: LAUNCH_FAILED where pyspark, the job, or what it needs for S3 is not installed.
     """
-    entry_point = Path(cdi_dagster.__file__).parent / "spark" / "entry_points" / f"{name}.py"
+    entry_point = Path(cdi_dagster.__file__).parent / "spark" / "entry_points" / f"{job.name}.py"
     if not entry_point.is_file():
-        raise launch_failed(f"There is no Spark job {name} in this installation.", "Install cdi_dagster again.")
+        raise launch_failed(f"There is no Spark job {job.name} in this installation.", "Install cdi_dagster again.")
     command = [str(pyspark_folder() / "bin" / "spark-submit")]
-    command += ["--master", config.master, "--driver-memory", config.driver_memory, "--name", name]
-    conf = {**_LOCAL_CONF, **config.conf}
-    if _writes_s3_by_spark(name, arguments):
+    command += ["--master", config.master, "--driver-memory", config.driver_memory, "--name", job.name]
+    metastore = local_metastore_conf(config.metastore_folder) if config.metastore_folder else {}
+    conf = {**_LOCAL_CONF, **metastore, **config.conf}
+    if job.needs_s3a and _publishes_to_s3(arguments):
         conf = {**s3a_conf_here(pyspark_folder(), os.environ, folder=config.s3a_jars), **conf}
     for key, value in conf.items():
         command += ["--conf", f"{key}={value}"]
     return [*command, str(entry_point), *arguments]
 
 
-def _writes_s3_by_spark(name: str, arguments: Sequence[str]) -> bool:
-    """Whether a step needs S3A. `ingest_daily` does not: it reads and writes objects by boto3."""
+def _publishes_to_s3(arguments: Sequence[str]) -> bool:
     pairs = zip(arguments, arguments[1:], strict=False)
-    return name == "publish_tables" and any(
-        option == "--published-root" and root.startswith("s3://") for option, root in pairs
-    )
+    return any(option == "--published-root" and root.startswith("s3://") for option, root in pairs)
 
 
 def require_java() -> Path:

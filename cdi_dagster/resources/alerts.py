@@ -6,10 +6,10 @@ from typing import Any
 
 import dagster as dg
 import urllib3
-from pydantic import Field
 
 from cdi_dagster.core.alert import Alert
 from cdi_dagster.interfaces import AlertSink
+from cdi_dagster.settings import knob
 
 _log = logging.getLogger(__name__)
 _SNS = "arn:aws:sns:"
@@ -89,7 +89,7 @@ class SnsAlerts:
 class AlertResource(dg.ConfigurableResource):
     """Tells a person; schedules, sensors and assets see the `AlertSink` interface."""
 
-    target: str = Field(default="", description="Empty: the log; `https://…`: a webhook; `arn:aws:sns:…`: a topic.")
+    target: str = knob("alert_target")
 
     def create_resource(self, context: dg.InitResourceContext) -> AlertSink:
         """Return what the target names."""

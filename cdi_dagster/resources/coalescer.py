@@ -5,9 +5,9 @@ from functools import lru_cache
 import dagster as dg
 from pydantic import Field
 
-from cdi_dagster.coalescer_status.batch_jobs import QUEUES
 from cdi_dagster.coalescer_status.sources import CoalescerSourceName, coalescer_source
 from cdi_dagster.interfaces import CoalescerStatusSource
+from cdi_dagster.settings import knob
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.roots import Roots
 
@@ -18,12 +18,12 @@ SHARED_LOOK_SECONDS = 20
 class CoalescerStatusResource(dg.ConfigurableResource):
     """Knows what the coalescer is doing; assets see the `CoalescerStatusSource` interface."""
 
-    source: CoalescerSourceName = Field(default="marker", description="Who is asked: `marker`, `batch` or `quiet`.")
+    source: CoalescerSourceName = knob("coalescer_source")
     corporate_root: str = Field(description="Root under which the coalescer works and writes its marker.")
     published_root: str = Field(description="Root where a look at a listing is remembered (`quiet`).")
-    lease_seconds: int = Field(default=120, ge=10, description="Age of the heartbeat of a killed coalescer (`marker`).")
-    quiet_seconds: int = Field(default=3600, ge=60, description="How long a listing must not change (`quiet`).")
-    batch_queues: list[str] = Field(default=list(QUEUES), description="Job queues to look into (`batch`).")
+    lease_seconds: int = knob("coalescer_lease_seconds")
+    quiet_seconds: int = knob("coalescer_quiet_seconds")
+    batch_queues: list[str] = knob("coalescer_batch_queues")
 
     def create_resource(self, context: dg.InitResourceContext) -> CoalescerStatusSource:
         """Return the source that the settings choose; in a run it asks anew at every question."""

@@ -3,19 +3,17 @@
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
 
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
-from cdi_dagster.local_spark.metastore import local_metastore_conf, local_metastore_lock
 from cdi_dagster.local_spark.spark_process import SparkExit, run_spark_step, spark_failure
-from cdi_dagster.local_spark.spark_submit import DEFAULT_MASTER, SparkProcessConfig
+from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
+from cdi_dagster.settings import knob
 from cdi_dagster.step_messages import StepMessages
-
-_USES_METASTORE = frozenset({"publish_tables"})
 
 
 class LocalPySparkStepLauncher(dg.ConfigurableResource):
@@ -27,15 +25,33 @@ class LocalPySparkStepLauncher(dg.ConfigurableResource):
 
     work_folder: str = Field(description="Folder for Spark's logs (kept) and scratch space (removed after each step).")
     metastore_folder: str = Field(description="Folder of the local Hive metastore.")
-    master: str = Field(
-        default=DEFAULT_MASTER,
-        description="Spark master: `local[<cores>,<tries>]`. With one try (`local[*]`) a lost worker ends the step.",
-    )
-    driver_memory: str = Field(default="2g", description="Heap of Spark, which is driver and executor in one here.")
-    conf: dict[str, str] = Field(default_factory=dict, description="More Spark configuration for every step.")
-    s3a_jars: str | None = Field(
-        default=None, description="Folder of the jars for tables on S3. Default: where make s3a-jars puts them."
-    )
+    master: str = knob("spark_master")
+    driver_memory: str = knob("spark_driver_memory")
+    conf: dict[str, str] = knob("spark_conf")
+    s3a_jars: str | None = knob("s3a_jars")
+
+    @classmethod
+    def of(cls, config: SparkProcessConfig) -> "LocalPySparkStepLauncher":
+        """Return the launcher that runs Spark as a configuration states, which `cdi` uses too."""
+        return cls(
+            work_folder=str(config.work_folder),
+            metastore_folder=str(config.metastore_folder),
+            master=config.master,
+            driver_memory=config.driver_memory,
+            conf=dict(config.conf),
+            s3a_jars=str(config.s3a_jars) if config.s3a_jars else None,
+        )
+
+    def config(self) -> SparkProcessConfig:
+        """Return how Spark runs here."""
+        return SparkProcessConfig(
+            work_folder=Path(self.work_folder),
+            metastore_folder=Path(self.metastore_folder),
+            master=self.master,
+            driver_memory=self.driver_memory,
+            conf=self.conf,
+            s3a_jars=Path(self.s3a_jars) if self.s3a_jars else None,
+        )
 
     def launch(self, context: dg.AssetExecutionContext | dg.OpExecutionContext, step: SparkStep) -> LaunchEvidence:
         """Run the step to its end and return the proof of its success.
@@ -43,20 +59,13 @@ class LocalPySparkStepLauncher(dg.ConfigurableResource):
         Raises:
             CdiError: with the class that the job reported, or LAUNCH_FAILED, CLUSTER_LOST, OUT_OF_MEMORY, JOB_FAILED.
         """
-        config = SparkProcessConfig(
-            work_folder=Path(self.work_folder),
-            master=self.master,
-            driver_memory=self.driver_memory,
-            conf={**local_metastore_conf(Path(self.metastore_folder)), **self.conf},
-            s3a_jars=Path(self.s3a_jars) if self.s3a_jars else None,
-        )
-        with self._turn(step), _pipes_session(context) as session:
+        with _pipes_session(context) as session:
             messages = StepMessages(context, session)
             pipes = [part for pair in session.get_bootstrap_cli_arguments().items() for part in pair]
             ended = run_spark_step(
-                step.name,
+                step.job,
                 [*step.arguments, *pipes],
-                config=config,
+                config=self.config(),
                 correlation_id=step.correlation_id,
                 on_line=_to_stderr,
                 on_poll=messages.drain,
@@ -73,10 +82,6 @@ class LocalPySparkStepLauncher(dg.ConfigurableResource):
             log_location=str(ended.log_path),
             cluster_id="local",
         )
-
-    def _turn(self, step: SparkStep) -> AbstractContextManager[None]:
-        """Wait for the metastore, which takes one process at a time, where the step uses it."""
-        return local_metastore_lock(Path(self.metastore_folder)) if step.name in _USES_METASTORE else nullcontext()
 
 
 @contextmanager

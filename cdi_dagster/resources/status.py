@@ -8,6 +8,7 @@ from pydantic import Field
 
 from cdi_dagster.interfaces import StatusTable
 from cdi_dagster.resources.status_table import DynamoDbStatusTable, FileStatusTable
+from cdi_dagster.settings import knob
 
 
 class StatusTableResource(dg.ConfigurableResource):
@@ -15,7 +16,7 @@ class StatusTableResource(dg.ConfigurableResource):
 
     kind: Literal["file", "dynamodb"] = Field(description="`file`: a folder on this machine; `dynamodb`: production.")
     folder: str | None = Field(default=None, description="Folder of the rows (`file`).")
-    table_name: str = Field(default="data_pipeline_metadata", description="Name of the table (`dynamodb`).")
+    table_name: str = knob("status_table_name")
 
     def create_resource(self, context: dg.InitResourceContext) -> StatusTable:
         """Return the table; nothing is read or written before an asset does."""

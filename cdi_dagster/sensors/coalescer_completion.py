@@ -17,7 +17,7 @@ from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.run_records import days_with_changed_input, run_request
+from cdi_dagster.run_records import days_to_run_again, run_request
 from cdi_dagster.sensors.lateness import LatenessReporter
 from cdi_dagster.storage.interface import StorageError
 from cdi_dagster.storage.roots import Roots
@@ -53,9 +53,10 @@ def coalescer_completion_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
         description=f"Launches each due storage day of {collection.id} of the last {calendar.look_back_days} that is "
         "not published, or was coalesced again since, as soon as the coalescer is done with it; and again a day whose "
-        f"input changed under a run. The schedule has the first minute from {calendar.due_time:%H:%M} UTC; this has "
-        "everything from two minutes after it. A tick that launches nothing says, for each day, what it waits for, and "
-        f"why the coalescer may be slow. A day that is not published by {calendar.late_time:%H:%M} UTC turns the check "
+        "input changed under a run, or whose run was interrupted. The schedule has the first minute from "
+        f"{calendar.due_time:%H:%M} UTC; this has everything from two minutes after it. A tick that launches nothing "
+        "says, for each day, what it waits for, and why the coalescer may be slow. A day that is not published by "
+        f"{calendar.late_time:%H:%M} UTC turns the check "
         f"{names.ON_TIME_CHECK} red and is told, once.",
         tags={"cdi/collection": collection.id.replace(":", ".")},
     )
@@ -67,13 +68,12 @@ def coalescer_completion_sensor(
         options: IngestOptions,
     ) -> dg.SensorResult:
         now = clock()
-        changed = days_with_changed_input(
-            context.instance, collection, since=now - timedelta(days=calendar.look_back_days)
-        )
+        days = calendar.sensor_days(now)
+        again = days_to_run_again(context.instance, collection, since=now - timedelta(days=calendar.look_back_days))
         facts = read_day_facts(
             context.instance,
             collection,
-            sorted({*calendar.sensor_days(now), *changed}),
+            sorted({*days, *again}),
             coalescer_status=coalescer_status,
             roots=roots,
         )
@@ -91,7 +91,9 @@ def coalescer_completion_sensor(
         if coming:
             _keep_raw_volume(context, volumes, roots, collection.on(coming))
         reporter = LatenessReporter(collection, calendar, alerts, options, size_of, log=context.log.warning)
-        asset_events, cursor = reporter.report(decisions, context.cursor, now)
+        # A day of a backfill long ago is not late while it is run again.
+        dated = [(day, decision) for day, decision in decisions if day.storage_day in days or not day.is_unpublished]
+        asset_events, cursor = reporter.report(dated, context.cursor, now)
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else dg.SkipReason(_what_it_waits_for(decisions, size_of)),

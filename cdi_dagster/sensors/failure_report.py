@@ -11,8 +11,11 @@ from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.alert_decision import Telling, ToldDecision, decide_telling
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of, parse_day
-from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
+from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError
+from cdi_dagster.core.launch_decision import RUN_AGAIN_AT_ONCE
+from cdi_dagster.core.status_rows import data_product_of
 from cdi_dagster.day_facts import read_day_facts
+from cdi_dagster.ingestion.status_rows import TERMINATED
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusRow, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.sensors.run_failure import close_row, read_failure
@@ -48,7 +51,7 @@ class FailureReporter:
     def report(self, run: dg.DagsterRun, collections: Sequence[Collection], now: datetime) -> str:
         """Do what is to be done about a run that failed or was ended by hand, and say it in a line."""
         if run.status is dg.DagsterRunStatus.CANCELED:
-            self._close_rows(run, collections, "The run was terminated.")
+            self._close_rows(run, collections, TERMINATED)
             return self._done(run, "it was ended by hand")
         rows = self._rows(run, collections)
         failure = read_failure(self.instance, run, next((row.failure for row in rows.values() if row.failure), None))
@@ -74,8 +77,7 @@ class FailureReporter:
             coalescer_status=self.coalescer_status,
             roots=self.roots,
         )
-        # A day whose input changed is mended however old it is.
-        automated = storage_day >= self.automated_from or failure.failure_class is FailureClass.INPUT_CHANGED
+        automated = storage_day >= self.automated_from or failure.failure_class in RUN_AGAIN_AT_ONCE
         decision = decide_telling(run.run_id, failure.failure_class, facts, now, automated=automated)
         if decision.telling is Telling.BE_QUIET:
             return self._done(run, f"{failure.failure_class}, nobody is told: {decision.what_happens}")
@@ -90,9 +92,7 @@ class FailureReporter:
     def _rows(self, run: dg.DagsterRun, collections: Sequence[Collection]) -> dict[Collection, StatusRow]:
         """Return the run's status rows, as far as there are any."""
         try:
-            rows = [
-                (collection, self.status_table.get(run.run_id, f"CDI-{collection.id}")) for collection in collections
-            ]
+            rows = [(each, self.status_table.get(run.run_id, data_product_of(each))) for each in collections]
         except CdiError as error:
             self.log(f"Run {run.run_id}: {error.cause}")
             return {}
@@ -101,7 +101,7 @@ class FailureReporter:
     def _close_rows(self, run: dg.DagsterRun, collections: Sequence[Collection], failure: str) -> None:
         try:
             for collection in collections:
-                close_row(self.status_table, run.run_id, f"CDI-{collection.id}", failure)
+                close_row(self.status_table, run.run_id, data_product_of(collection), failure)
         except CdiError as error:
             self.log(
                 f"The status row of run {run.run_id} could not be closed, the next tick tries again: {error.cause}"

@@ -13,6 +13,7 @@ import dagster as dg
 from cdi_dagster import names
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.interfaces import StatusTable
+from cdi_dagster.run_records import interruption
 
 _INTERRUPTED = "DagsterExecutionInterruptedError"
 
@@ -38,7 +39,9 @@ def read_failure(instance: dg.DagsterInstance, run: dg.DagsterRun, row_failure: 
             return CdiError(FailureClass.JOB_FAILED, f"{event.step_key} failed with {kind}; its page says where.")
     for event in _events(instance, run, dg.DagsterEventType.RUN_FAILURE):
         kind = _kind(getattr(event.event_specific_data, "error", None))
-        if kind not in (None, _INTERRUPTED):
+        if kind == _INTERRUPTED:
+            return interruption()
+        if kind is not None:
             return CdiError(FailureClass.JOB_FAILED, f"The run failed with {kind}; its page says where.")
         return CdiError(FailureClass.WORKER_LOST, f"Dagster says: {event.message}")
     return CdiError(FailureClass.WORKER_LOST, "The run ended without a word.")

@@ -2,6 +2,7 @@
 
 The folders' names are the journal, so that a killed publication can be finished or forgotten (docs/adr/0001):
 
+    .cdi-staging/publications/<prefix hash>/prefix       which prefix it is
     .cdi-staging/publications/<prefix hash>/build-<id>   being built, or, after the swap, the previous content
     .cdi-staging/publications/<prefix hash>/ready        decided; only where the file system cannot swap
     .cdi-staging/publications/<prefix hash>/previous     the content that `ready` replaces
@@ -11,16 +12,17 @@ For `files` only.
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from cdi_dagster.core.storage_keys import SUCCESS_MARK
 from cdi_dagster.storage.file_system import exchange, in_folder, make_folders, remove_tree, sync_folder
 
-SUCCESS_MARK = "_SUCCESS"
+_PREFIX_FILE = "prefix"
 
 
-def publish_folder(target: Path, workspace: Path, staged: Mapping[str, Path], mark: bytes) -> None:
+def publish_folder(target: Path, workspace: Path, staged: Mapping[str, Path], mark: bytes, *, prefix: str) -> None:
     """Make `target` hold exactly the staged files and the mark. The caller holds the prefix's lock.
 
     Args:
@@ -28,6 +30,7 @@ def publish_folder(target: Path, workspace: Path, staged: Mapping[str, Path], ma
         workspace: folder of this prefix's publications, on the same file system.
         staged: path below the target -> the staged file, complete and durable.
         mark: bytes of `_SUCCESS`.
+        prefix: what is published, for `begun_publications`.
 
     Raises:
         OSError: the target is as before, except that a `ready` folder, once it is there, is finished by `recover`.
@@ -35,10 +38,18 @@ def publish_folder(target: Path, workspace: Path, staged: Mapping[str, Path], ma
     recover_folder(target, workspace)
     build = workspace / f"build-{uuid.uuid4().hex}"
     make_folders(build)
+    (workspace / _PREFIX_FILE).write_text(prefix)
     _fill(build, staged, mark)
     in_folder(target.parent, lambda: _swap_in(build, target, workspace))
     sync_folder(target.parent)
     forget_builds(workspace)
+
+
+def begun_publications(publications: Path) -> Iterator[str]:
+    """Yield the prefix of every workspace that is there: its publisher is at work, or was killed."""
+    for prefix_file in publications.glob(f"*/{_PREFIX_FILE}"):
+        with suppress(FileNotFoundError):
+            yield prefix_file.read_text()
 
 
 def recover_folder(target: Path, workspace: Path) -> None:
@@ -54,8 +65,10 @@ def recover_folder(target: Path, workspace: Path) -> None:
 def forget_builds(workspace: Path) -> None:
     """Remove everything undecided, or already replaced, and the workspace itself. The caller holds the lock."""
     with suppress(FileNotFoundError):
-        for left in list(workspace.iterdir()):
-            if left.name != "ready":
+        kept = {"ready", _PREFIX_FILE} if (workspace / "ready").exists() else set()
+        # The prefix last: until then `begun_publications` finds the rest.
+        for left in sorted(workspace.iterdir(), key=lambda path: path.name == _PREFIX_FILE):
+            if left.name not in kept:
                 remove_tree(left)
     with suppress(OSError):
         workspace.rmdir()
@@ -86,7 +99,7 @@ def _swap_in(build: Path, target: Path, workspace: Path) -> None:
 
 
 def _swap_in_two_steps(target: Path, workspace: Path) -> None:
-    # Between the two renames readers find no folder at all; a kill there is healed by `recover_folder`.
+    # Between the two renames readers find no folder at all; a kill there is finished by `recover_folder`.
     if os.path.lexists(target):
         remove_tree(workspace / "previous")
         os.rename(target, workspace / "previous")

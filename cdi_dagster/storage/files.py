@@ -20,7 +20,7 @@ from typing import BinaryIO, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from cdi_dagster.core.listing import StoredObject
-from cdi_dagster.storage.file_publication import forget_builds, publish_folder, recover_folder
+from cdi_dagster.storage.file_publication import begun_publications, forget_builds, publish_folder, recover_folder
 from cdi_dagster.storage.file_stream import described, open_file
 from cdi_dagster.storage.file_system import (
     errors_in_words,
@@ -187,7 +187,7 @@ class FileStorage:
             staged = {item.key.removeprefix(prefix): self._staged(prefix, item) for item in prepared}
             if len(staged) != len(prepared):
                 raise StorageError(f"Two prepared objects for {self.uri(prefix)} have the same key: prepare each once.")
-            publish_folder(target, self._workspace(prefix), staged, mark)
+            publish_folder(target, self._workspace(prefix), staged, mark, prefix=prefix)
             for folder in {path.parent for path in staged.values()}:
                 remove_empty_folders(folder, below=self._staging / "uploads")
             remove_empty_folders(uploads, below=self._staging / "uploads")
@@ -207,27 +207,36 @@ class FileStorage:
         return path
 
     def recover(self, prefix: str) -> None:
-        """Finish or forget what a killed publication left."""
-        prefix = checked_publication_prefix(self._root, prefix)
-        workspace, target = self._workspace(prefix), self._folder / prefix
-        if workspace.exists():
-            with errors_in_words("recover", self.uri(prefix), target), self._lock(prefix, "publish"):
-                recover_folder(target, workspace)
+        """Finish or forget what killed publications left."""
+        for begun in self._begun_publications(checked_publication_prefix(self._root, prefix)):
+            target = self._folder / begun
+            with errors_in_words("recover", self.uri(begun), target), self._lock(begun, "publish"):
+                recover_folder(target, self._workspace(begun))
 
-    def discard(self, prefix: str, *, group: str) -> None:
-        """Remove every unpublished upload to the prefix that was begun under the group."""
+    def discard(self, prefix: str, *, group: str | None) -> None:
+        """Remove every unpublished upload to the prefix that was begun under the group, or under any."""
         prefix = checked_prefix(self._root, prefix)
-        uploads = self._uploads(group) / prefix
+        uploads = self._staging / "uploads"
         with errors_in_words("discard uploads to", self.uri(prefix), uploads):
-            remove_tree(uploads)
-            remove_empty_folders(uploads.parent, below=self._staging / "uploads")
-            if prefix and self._workspace(prefix).exists():
-                with self._lock(prefix, "publish"):
-                    forget_builds(self._workspace(prefix))
+            for folder in uploads.glob("=*") if group is None else [self._uploads(group)]:
+                remove_tree(folder / prefix)
+                remove_empty_folders((folder / prefix).parent, below=uploads)
+            for begun in self._begun_publications(prefix):
+                with self._lock(begun, "publish"):
+                    forget_builds(self._workspace(begun))
+
+    def _begun_publications(self, prefix: str) -> set[str]:
+        """Return the prefixes, this one and below, to which a publication has begun and not ended."""
+        begun = {found for found in begun_publications(self._publications) if found.startswith(prefix)}
+        return begun | ({prefix} if prefix and self._workspace(prefix).exists() else set())
 
     @property
     def _staging(self) -> Path:
         return self._folder / STAGING_FOLDER
+
+    @property
+    def _publications(self) -> Path:
+        return self._staging / "publications"
 
     def _path(self, key: str) -> Path:
         return self._folder / checked_key(self._root, key)
@@ -237,7 +246,7 @@ class FileStorage:
         return self._staging / "uploads" / name
 
     def _workspace(self, prefix: str) -> Path:
-        return self._staging / "publications" / hashlib.sha256(prefix.encode()).hexdigest()[:32]
+        return self._publications / hashlib.sha256(prefix.encode()).hexdigest()[:32]
 
     def _lock(self, name: str, kind: str = "write") -> AbstractContextManager[None]:
         number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:2]) % (_LOCKS // 2)

@@ -142,7 +142,11 @@ class Storage(Protocol):
         """
 
     def recover(self, prefix: str) -> None:
-        """Finish the publication to `prefix` that a killed process had decided; otherwise do nothing."""
+        """Finish every publication to `prefix`, or below it, that a killed process had decided."""
 
-    def discard(self, prefix: str, *, group: str) -> None:
-        """Forget every upload to `prefix` begun under `group` that is neither completed nor decided to be published."""
+    def discard(self, prefix: str, *, group: str | None) -> None:
+        """Forget every upload to `prefix` begun under `group` that is neither completed nor decided to be published.
+
+        With `group=None` those of every group: only where nobody else is at work on the prefix. Uploads that were
+        begun under no group are never touched.
+        """

@@ -29,7 +29,15 @@ from cdi_dagster.storage.keys import (
 from cdi_dagster.storage.s3_bucket import S3Bucket, code_of, etag_in, version_in
 from cdi_dagster.storage.s3_publication import S3Publisher
 from cdi_dagster.storage.s3_stream import S3Stream
-from cdi_dagster.storage.s3_upload import S3Upload, abort_upload, described, put_object, registry_prefix
+from cdi_dagster.storage.s3_upload import (
+    UPLOAD_NOTES,
+    S3Upload,
+    abort_upload,
+    described,
+    parse_registry_key,
+    put_object,
+    registry_prefix,
+)
 
 _BUFFER_BYTES = 256 * 1024
 _PAGE_KEYS = 1000  # what S3 lists or deletes in one request at most
@@ -211,22 +219,23 @@ class S3Storage:
         self._publisher.publish(prefix, prepared, mark, group=checked_group(group))
 
     def recover(self, prefix: str) -> None:
-        """Roll the publication forward that a killed process had decided."""
-        self._publisher.recover(checked_publication_prefix(self.root, prefix))
+        """Roll every publication forward that a killed process had decided."""
+        self._publisher.recover_all(checked_publication_prefix(self.root, prefix))
 
     @property
     def _publisher(self) -> S3Publisher:
         return S3Publisher(self._bucket, self.list, self._delete)
 
-    def discard(self, prefix: str, *, group: str) -> None:
-        """Abort every upload to the prefix that was begun under the group, but for those already decided on."""
-        notes = registry_prefix(checked_group(group), "")
+    def discard(self, prefix: str, *, group: str | None) -> None:
+        """Abort every upload to the prefix begun under the group, or any, but for those already decided on."""
+        checked_prefix(self.root, prefix)
+        notes = UPLOAD_NOTES if group is None else registry_prefix(checked_group(group), prefix)
         decided = self._publisher.decided_uploads()
         forgotten = []
-        for row in self._rows(notes + checked_prefix(self.root, prefix)):
+        for row in self._rows(notes):
             note = row["Key"].removeprefix(self._bucket.base)
-            key, _, upload_id = note.removeprefix(notes).rpartition("/")
-            if upload_id not in decided:
+            _, key, upload_id = parse_registry_key(note)
+            if key.startswith(prefix) and upload_id not in decided:
                 abort_upload(self._bucket, key, upload_id)
                 forgotten.append(note)
         self._delete(forgotten)

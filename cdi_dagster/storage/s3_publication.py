@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from cdi_dagster.core.listing import StoredObject
+from cdi_dagster.core.storage_keys import SUCCESS_MARK
 from cdi_dagster.storage.interface import (
     ObjectExistsError,
     ObjectMissingError,
@@ -38,7 +39,6 @@ from cdi_dagster.storage.s3_upload import (
 )
 
 _JOURNALS = f"{PUBLICATIONS_FOLDER}/journals/"
-_SUCCESS_MARK = "_SUCCESS"
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -116,7 +116,7 @@ class S3Publisher:
             group=group,
             prepared=tuple(prepared),
             mark=mark,
-            mark_before=self._read(prefix + _SUCCESS_MARK),
+            mark_before=self._read(prefix + SUCCESS_MARK),
         )
         try:
             put_object(self._bucket, _journal_key(prefix), journal.to_bytes(), if_absent=True)
@@ -126,12 +126,18 @@ class S3Publisher:
             ) from error
         self._roll_forward(journal)
 
-    def recover(self, prefix: str) -> None:
+    def recover_all(self, prefix: str) -> None:
         """As `Storage.recover`."""
+        for journal in list(self._journals(prefix)):
+            self._recover(journal)
+
+    def recover(self, prefix: str) -> None:
+        """Finish the publication to exactly this prefix."""
         data = self._read(_journal_key(prefix))
-        if data is None:
-            return
-        journal = _Journal.from_bytes(data)
+        if data is not None:
+            self._recover(_Journal.from_bytes(data))
+
+    def _recover(self, journal: _Journal) -> None:
         if all(_in_parallel(self._can_appear, journal.prepared)):
             self._roll_forward(journal)
         else:
@@ -139,18 +145,20 @@ class S3Publisher:
 
     def decided_uploads(self) -> set[str]:
         """Return the ids of the uploads that any publication, not finished yet, has decided on."""
-        decided: set[str] = set()
-        for page in self._bucket.pages("list_objects_v2", "list", "", Prefix=self._bucket.full(_JOURNALS)):
+        return {item.token["upload_id"] for journal in self._journals("") for item in journal.prepared}
+
+    def _journals(self, prefix: str) -> Iterator[_Journal]:
+        """Yield the journals of the publications to a prefix, or below it, that are decided and not finished."""
+        for page in self._bucket.pages("list_objects_v2", "list", "", Prefix=self._bucket.full(_JOURNALS + prefix)):
             for row in page.get("Contents", ()):
                 data = self._read(row["Key"].removeprefix(self._bucket.base))
                 if data is not None:
-                    decided |= {item.token["upload_id"] for item in _Journal.from_bytes(data).prepared}
-        return decided
+                    yield _Journal.from_bytes(data)
 
     def _require_uploads(self, prefix: str, prepared: Sequence[PreparedObject]) -> None:
         keys = [item.key for item in prepared]
         if len(set(keys)) != len(keys) or not all(
-            item.key.startswith(prefix) and item.key != prefix + _SUCCESS_MARK and "upload_id" in item.token
+            item.key.startswith(prefix) and item.key != prefix + SUCCESS_MARK and "upload_id" in item.token
             for item in prepared
         ):
             raise StorageError(
@@ -171,7 +179,7 @@ class S3Publisher:
             complete_upload(self._bucket, prepared)
 
     def _roll_forward(self, journal: _Journal) -> None:
-        success = journal.prefix + _SUCCESS_MARK
+        success = journal.prefix + SUCCESS_MARK
         self._delete([success])
         _in_parallel(self._complete, journal.prepared)
         if self._finished_by_another(journal):
@@ -186,7 +194,7 @@ class S3Publisher:
         present = self._read(_journal_key(journal.prefix))
         if present == journal.to_bytes():
             return False
-        if present is None and self._read(journal.prefix + _SUCCESS_MARK) == journal.mark:
+        if present is None and self._read(journal.prefix + SUCCESS_MARK) == journal.mark:
             return True
         raise StorageError(
             f"Another process took over the publication to {self._bucket.uri(journal.prefix)}: "
@@ -195,7 +203,7 @@ class S3Publisher:
 
     def _roll_back(self, journal: _Journal) -> None:
         """Take back a publication whose uploads were aborted by somebody: the one before is still there, whole."""
-        success = journal.prefix + _SUCCESS_MARK
+        success = journal.prefix + SUCCESS_MARK
         self._delete([success])
         self._delete(item.key for item in journal.prepared if self._has_appeared(item))
         if journal.mark_before is not None:

@@ -27,6 +27,7 @@ from cdi_dagster.storage.s3_bucket import S3Bucket, etag_in, version_in, was_ret
 _PART_BYTES = 8 * 1024 * 1024
 _PARTS_PER_SIZE = 2_000
 _WRITE_ID = "cdi-write-id"
+UPLOAD_NOTES = f"{PUBLICATIONS_FOLDER}/uploads/"
 
 
 def put_object(
@@ -94,12 +95,19 @@ def _written(key: str, size_bytes: int, answer: dict[str, Any]) -> StoredObject:
 
 def registry_prefix(group: str, prefix: str) -> str:
     """Return the prefix of the notes about uploads to a prefix that were begun under a group."""
-    return f"{PUBLICATIONS_FOLDER}/uploads/{group}/{prefix}"
+    return f"{UPLOAD_NOTES}{group}/{prefix}"
 
 
 def registry_key(group: str, key: str, upload_id: str) -> str:
     """Return the key of the note that an upload was begun under a group: `discard` finds it by group and prefix."""
     return f"{registry_prefix(group, key)}/{upload_id}"
+
+
+def parse_registry_key(note: str) -> tuple[str, str, str]:
+    """Return group, key and upload id of a note: a group and an upload id hold no `/`."""
+    group, _, rest = note.removeprefix(UPLOAD_NOTES).partition("/")
+    key, _, upload_id = rest.rpartition("/")
+    return group, key, upload_id
 
 
 def complete_upload(bucket: S3Bucket, prepared: PreparedObject, *, if_absent: bool = False) -> StoredObject:

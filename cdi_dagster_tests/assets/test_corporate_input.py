@@ -6,7 +6,8 @@ import pytest
 from cdi_dagster.assets import gate
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.ingestion.pinning import read_pinned_input
-from cdi_dagster_tests.dagster_day import AUDIT, DAY, failure_of, metadata_of
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import DAY, failure_of, metadata_of
 
 INPUT = "corporate_storage/business_audit"
 

@@ -6,7 +6,8 @@ import pytest
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.storage.interface import StorageUnavailableError
-from cdi_dagster_tests.dagster_day import DAY, EQUALITY, argument, failure_of, metadata_of
+from cdi_dagster_tests.collections import EQUALITY
+from cdi_dagster_tests.dagster_day import DAY, ScriptedSpark, argument, failure_of, metadata_of
 
 INPUT = "corporate_storage/business_audit"
 RECORDS = "business_audit/daily_records"
@@ -196,11 +197,32 @@ def test_an_instance_that_refuses_the_tag_does_not_hide_why_the_step_failed(day,
     assert day.rows.writes[-1].failure == "DKS_FORBIDDEN: 403"
 
 
-def test_a_terminated_run_leaves_a_failed_row(day):
+class TerminatedSpark(ScriptedSpark):
+    """Somebody terminates its run."""
+
+    def launch(self, context, step):
+        context.instance.report_run_canceling(context.run)
+        raise dg.DagsterExecutionInterruptedError
+
+
+def test_a_terminated_run_leaves_a_failed_row_and_no_failure_class(day):
+    day.put_object("0_9")
+    day.spark = TerminatedSpark(day.published)
+    day.use()
+    result = day.run()
+    assert not result.success
+    assert (day.rows.writes[-1].status, day.rows.writes[-1].failure) == ("FAILED", "The run was terminated.")
+    assert "cdi/failure_class" not in day.instance.get_run_by_id(result.run_id).tags
+
+
+def test_a_run_whose_process_is_ended_with_dagster_was_interrupted(day):
     day.put_object("0_9")
     day.spark.failure = dg.DagsterExecutionInterruptedError()
-    assert not day.run().success
-    assert (day.rows.writes[-1].status, day.rows.writes[-1].failure) == ("FAILED", "The run was terminated.")
+    result = day.run()
+    assert not result.success
+    row = day.rows.writes[-1]
+    assert (row.status, row.failure) == ("FAILED", "INTERRUPTED: Dagster was stopped while the run was at work.")
+    assert day.instance.get_run_by_id(result.run_id).tags["cdi/failure_class"] == "INTERRUPTED"
 
 
 def test_a_run_of_a_person_is_tagged_with_what_it_was_launched_for(day):

@@ -12,7 +12,7 @@ from cdi_dagster_tests.benchmarks.test_figures import day_of, run_of
 
 
 @pytest.mark.spark
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_chain_job_and_floor_publish_the_same_of_a_day_with_broken_envelopes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,8 @@ from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.spark.ingest.reading import EnvelopeBlock, EnvelopeReader
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.storage import open_storage
-from cdi_dagster_tests.spark.ingest_support import AUDIT, DAY
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.spark.ingest_support import DAY
 from cdi_dagster_tests.spark.records.vectors import ReversedKeys, read_vectors, unwrapped
 
 TOO_DEEP = "too deep"

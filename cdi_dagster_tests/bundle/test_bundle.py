@@ -14,6 +14,7 @@ from cdi_dagster.bundle.build import Bundle, build_bundle
 from cdi_dagster.cli.app import cdi
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 CONSTRAINTS = Path(cdi_dagster.__file__).parents[1] / "constraints.txt"
 BOOTSTRAP = Path(cdi_dagster.__file__).parent / "bundle" / "bootstrap.sh"
@@ -46,7 +47,12 @@ def bootstrap(folder: Path, prefix: Path) -> subprocess.CompletedProcess[str]:
         "PIP_CONFIG_FILE": os.devnull,
     }
     return subprocess.run(
-        ["bash", str(BOOTSTRAP), str(folder)], env=environment, capture_output=True, text=True, check=False, timeout=240
+        ["bash", str(BOOTSTRAP), str(folder)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
     )
 
 
@@ -79,7 +85,12 @@ def test_it_installs_without_an_index_and_the_jobs_import_without_dagster(instal
         (only_pyspark / folder.name).symlink_to(folder)
     python = installed / "venv" / "bin" / "python"
     done = subprocess.run(
-        [python, "-c", program, only_pyspark], capture_output=True, text=True, check=False, cwd=installed, timeout=60
+        [python, "-c", program, only_pyspark],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=installed,
+        timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[False, False]"
@@ -128,7 +139,7 @@ def test_the_installed_job_runs_a_day(installed: Path, tmp_path: Path) -> None:
             text=True,
             check=False,
             cwd=tmp_path,
-            timeout=180,
+            timeout=PATIENCE_SECONDS,
         )
     assert done.returncode == 0, done.stderr[-2000:]
     mark = json.loads(published.read(f"{daily_records_prefix(collection.on(day))}_SUCCESS"))

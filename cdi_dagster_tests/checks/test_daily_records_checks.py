@@ -6,8 +6,9 @@ import dagster as dg
 import pytest
 
 from cdi_dagster.core.storage_keys import SUCCESS_MARK, daily_records_prefix, pinned_input_history_key, run_report_key
-from cdi_dagster.ingestion.pinning import published_mark
-from cdi_dagster_tests.dagster_day import AUDIT, DAY, checks_of
+from cdi_dagster.published.read import read_mark
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import DAY, checks_of
 
 INPUT = "corporate_storage/business_audit"
 RECORDS = "business_audit/daily_records"
@@ -31,15 +32,15 @@ def published_day(day):
 
 
 def _mark(day):
-    return published_mark(day.published, AUDIT.on(DAY))
+    return read_mark(day.published, AUDIT.on(DAY))
 
 
 def _rewrite_mark(day, **changes):
-    day.published.write(PREFIX + SUCCESS_MARK, json.dumps(_mark(day) | changes).encode())
+    day.published.write(PREFIX + SUCCESS_MARK, json.dumps(_mark(day).to_json() | changes).encode())
 
 
 def _rewrite_report(day, change):
-    key = run_report_key(AUDIT.on(DAY), _mark(day)["correlation_id"])
+    key = run_report_key(AUDIT.on(DAY), _mark(day).correlation_id)
     report = json.loads(day.published.read(key))
     change(report)
     day.published.write(key, json.dumps(report).encode())
@@ -57,7 +58,7 @@ def test_a_published_day_passes_every_check(published_day):
 
 
 def _delete_a_part(day):
-    day.published.delete([_mark(day)["parts"][0]["key"]])
+    day.published.delete([_mark(day).parts[0].key])
 
 
 def _add_a_part(day):
@@ -65,7 +66,7 @@ def _add_a_part(day):
 
 
 def _truncate_a_part(day):
-    day.published.write(_mark(day)["parts"][0]["key"], b"x")
+    day.published.write(_mark(day).parts[0].key, b"x")
 
 
 def _lose_the_mark(day):
@@ -144,7 +145,7 @@ def test_fewer_records_than_offsets_is_a_warning_that_names_the_object(published
 
 
 def test_overlapping_objects_are_an_error(published_day):
-    key = pinned_input_history_key(AUDIT.on(DAY), _mark(published_day)["fingerprint"])
+    key = pinned_input_history_key(AUDIT.on(DAY), _mark(published_day).fingerprint)
     manifest = json.loads(published_day.published.read(key))
     manifest["objects"][1]["key"] = manifest["objects"][1]["key"].replace("10_19", "9_18")
     published_day.published.write(key, json.dumps(manifest).encode())

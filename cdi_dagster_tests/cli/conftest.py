@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
@@ -43,7 +45,7 @@ def cdi(home: Path, tmp_path: Path) -> Cdi:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
         return Answer(exit_code=ended.returncode, stdout=ended.stdout, stderr=ended.stderr)

@@ -5,10 +5,12 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import pytest
 
+from cdi_dagster.core.collections import find_collection
 from cdi_dagster_tests.cli.conftest import Answer, Cdi
 
 DAY = ("--collection", "data:businessAudit", "--storage-day", "2023-03-26")
@@ -55,6 +57,20 @@ def test_a_day_of_which_an_object_is_gone_is_not_to_be_overridden(cdi: Cdi, home
     assert answer.stderr.startswith("COALESCER_UNKNOWN: ")
     assert "Next: Restore the objects" in answer.stderr
     assert "override" not in answer.stderr
+
+
+def test_a_bad_file_name_in_an_earlier_day_leaves_the_status_of_a_day_as_it_is(cdi: Cdi, home: Path) -> None:
+    sample(cdi)
+    sample(cdi, DAY_BEFORE)
+    before = home / "corporate" / find_collection(DAY[1]).on(date(2023, 3, 25)).corporate_prefix
+    Path(os.fsdecode(os.fsencode(before) + b"/caf\xe9.gz")).write_bytes(b"x")
+    answer = cdi("status", *DAY, "--json")
+    assert answer.exit_code == 0, answer.stderr
+    assert (answer.json["day"]["objects"], answer.json["verdict"].endswith("only 0 earlier days to compare with")) == (
+        6,
+        True,
+    )
+    assert "is left out of the usual" in answer.stderr
 
 
 def test_a_root_without_corporate_storage_is_named(cdi: Cdi, tmp_path: Path) -> None:
@@ -181,7 +197,7 @@ def test_sigterm_ends_an_ingestion_as_ctrl_c_does_and_its_row_says_so(cdi: Cdi, 
             assert process.stderr.read().splitlines()[-1] == "Stopped; nothing is left running."
     assert process.returncode == 130
     (row,) = status_rows(home)
-    assert (row["Status"], row["Failure"]) == ("FAILED", "It was stopped by hand.")
+    assert (row["Status"], row["Failure"]) == ("FAILED", "The run was terminated.")
     # The lease was given back: the next one need not wait for it to run out.
     (lease,) = (home / "published").rglob("ingestion_lease.json")
     assert json.loads(lease.read_text())["released"] is True

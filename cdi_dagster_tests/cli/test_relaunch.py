@@ -2,17 +2,18 @@
 
 import os
 import sys
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from cdi_dagster.cli.servers import Guarded, free_port
+from cdi_dagster.cli.servers import Guarded
 from cdi_dagster.cli.webserver import Webserver
 from cdi_dagster_tests.cli.conftest import Cdi
+from cdi_dagster_tests.clock import clock_at
+from cdi_dagster_tests.waiting import reserved_port, wait_until
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 DAY_BEFORE = YESTERDAY - timedelta(days=1)
@@ -28,17 +29,21 @@ def dagster_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def webserver_url(dagster_home: Path) -> Iterator[str]:
-    port = free_port()
     settings = {"CDI_HOME": str(dagster_home / "cdi"), "CDI_FIRST_STORAGE_DAY": str(DAY_BEFORE)}
-    command = [sys.executable, "-m", "dagster_webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port)]
-    environment = {**os.environ, **settings, "DAGSTER_HOME": str(dagster_home)}
-    with Guarded(command, environment=environment, log_path=dagster_home / "log") as process:
-        webserver = Webserver(f"http://127.0.0.1:{port}")
-        deadline = time.monotonic() + 120
-        while not webserver.answers() and time.monotonic() < deadline:
-            process.require_running("The webserver")
-            time.sleep(0.2)
-        yield webserver.url
+    command = [sys.executable, "-m", "dagster_webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p"]
+    # The tests' yesterday stays the webserver's, also where midnight has come since these modules were imported.
+    clock = clock_at(datetime.combine(YESTERDAY + timedelta(days=1), time(10), tzinfo=UTC))
+    with clock, reserved_port() as port:
+        environment = {**os.environ, **settings, "DAGSTER_HOME": str(dagster_home)}
+        with Guarded([*command, str(port)], environment=environment, log_path=dagster_home / "log") as process:
+            webserver = Webserver(f"http://127.0.0.1:{port}")
+
+            def answers() -> bool:
+                process.require_running("The webserver")
+                return webserver.answers()
+
+            wait_until(answers, "the webserver answers", seen=process.log)
+            yield webserver.url
 
 
 def test_export_days_become_a_backfill_of_the_storage_days_before_them(
@@ -73,7 +78,8 @@ def test_a_collection_without_assets_is_refused(cdi: Cdi, webserver_url: str) ->
 
 
 def test_a_webserver_that_is_not_there_is_named_with_how_to_start_it(cdi: Cdi) -> None:
-    answer = cdi("relaunch", *AUDIT, "--export-day", str(YESTERDAY), "--url", f"http://127.0.0.1:{free_port()}")
+    with reserved_port() as port:  # nobody listens on it
+        answer = cdi("relaunch", *AUDIT, "--export-day", str(YESTERDAY), "--url", f"http://127.0.0.1:{port}")
     assert answer.exit_code == 1
     assert answer.stderr.startswith("LAUNCH_FAILED: Dagster's webserver at http://127.0.0.1:")
     assert "make dev" in answer.stderr

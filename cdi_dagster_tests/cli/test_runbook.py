@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+import cdi_dagster
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
+from cdi_dagster.emr.launch_plan import AttemptOutcome
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -21,6 +23,19 @@ def test_every_failure_class_has_its_section_with_what_happens_what_to_do_and_wh
     for part in ("- **By itself**: ", "- **You**: "):
         assert part in section
     assert f"- **Owner**: {FAILURE_GUIDE[failure_class].owner}." in section
+
+
+def test_what_the_runbook_quotes_of_a_launch_is_what_the_launcher_writes() -> None:
+    emr = Path(cdi_dagster.__file__).parent / "emr"
+    written = "\n".join(path.read_text() for path in emr.rglob("*.py"))
+    known = {*AttemptOutcome, *FailureClass}
+    rows = re.findall(r"^\| [^|]+ \| ([^|]+) \|", sections()["A launch on EMR"], flags=re.MULTILINE)
+    quoted = [quote for row in rows for quote in re.findall(r"`([^`]+)`", row)]
+    assert len(quoted) > 12
+    for quote in quoted:
+        names = re.findall(r"[A-Z_]{3,}", quote)
+        assert known.issuperset(names), quote
+        assert names or quote.removesuffix(" …") in written, quote
 
 
 def test_links_between_pages_lead_somewhere() -> None:

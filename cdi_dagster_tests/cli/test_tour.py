@@ -8,6 +8,7 @@ import pytest
 
 from cdi_dagster.cli.app import COMMANDS, cdi
 from cdi_dagster_tests.cli.conftest import Cdi
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 
 def test_tour_names_every_command_and_imports_nothing_heavy() -> None:
@@ -16,7 +17,7 @@ def test_tour_names_every_command_and_imports_nothing_heavy() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_SECONDS,
     )
     for entry in COMMANDS:
         assert f"{entry.name} " in answer.stdout
@@ -29,7 +30,7 @@ def test_a_day_by_hand_is_worked_on_without_dagster() -> None:
         "import sys, cdi_dagster.cli.ingest, cdi_dagster.cli.tables, cdi_dagster.resources.status_table;"
         " sys.exit('dagster' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", check], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", check], check=False, timeout=PATIENCE_SECONDS).returncode == 0
 
 
 @pytest.mark.parametrize("name", [entry.name for entry in COMMANDS])

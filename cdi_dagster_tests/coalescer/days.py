@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from typing import Any
 
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.object_names import parse_object_name
 from cdi_dagster.core.pinned_input import pin
 from cdi_dagster.storage.interface import Storage
+from cdi_dagster_tests.collections import AUDIT
 
-AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
 PREFIX = AUDIT.on(DAY).corporate_prefix
 

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from cdi_dagster.coalescer.command import coalesce_command
 from cdi_dagster.coalescer.marker import Claim
 from cdi_dagster.storage.interface import Storage
-from cdi_dagster_tests.coalescer.days import AUDIT, DAY, names, put_raw, put_small_day
+from cdi_dagster_tests.coalescer.days import DAY, names, put_raw, put_small_day
+from cdi_dagster_tests.collections import AUDIT
 
 
 def invoke(storage: Storage, *more: str, **options: Any) -> Result:

@@ -18,17 +18,10 @@ from cdi_dagster.coalescer import coalesce
 from cdi_dagster.coalescer.marker import MarkerState, read_marker
 from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.storage import Storage, open_storage
-from cdi_dagster_tests.coalescer.days import (
-    AUDIT,
-    DAY,
-    PREFIX,
-    ingested,
-    names,
-    put_raw,
-    put_small_day,
-    small_day_records,
-)
+from cdi_dagster_tests.coalescer.days import DAY, PREFIX, ingested, names, put_raw, put_small_day, small_day_records
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.s3_server import REGION, new_s3_storage, s3_endpoint
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.kill
 
@@ -148,41 +141,57 @@ def test_the_program_killed_at_random_moments_loses_and_doubles_nothing(folder: 
     for first in range(0, 1500, 5):
         put_raw(storage, first, first + 4)
     before = ingested(storage)
+    lease = 4  # a program that gets no processor for half of it takes itself for dead, and stops
     command = [sys.executable, "-m", "cdi_dagster.coalescer", "--corporate-root", storage.root]
-    command += ["--collection", AUDIT.id, "--storage-day", str(DAY), "--max-objects", "10", "--lease-seconds", "1"]
+    command += [
+        "--collection",
+        AUDIT.id,
+        "--storage-day",
+        str(DAY),
+        "--max-objects",
+        "10",
+        "--lease-seconds",
+        str(lease),
+    ]
     delays = random.Random(3)
     for _ in range(3):
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while (found := read_marker(storage, MARKER)) is None or not found[0].writer.split("#")[0].endswith(
-            f":{child.pid}"
-        ):
-            assert time.monotonic() < deadline
-            assert child.poll() is None
-            time.sleep(0.005)
+
+        def has_begun(pid: int = child.pid) -> bool:
+            found = read_marker(storage, MARKER)
+            return found is not None and found[0].writer.split("#")[0].endswith(f":{pid}")
+
+        wait_until(has_begun, f"process {child.pid} has begun", seen=child.poll, pause_seconds=0.005)
         time.sleep(delays.uniform(0, 0.4))
         child.kill()
         child.wait()
         assert ingested(storage) == before
-        time.sleep(1.1)
+        time.sleep(lease + 0.1)
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
     assert len(names(storage)) == 30
     assert ingested(storage) == before
+
+
+# The program, with a pause after each batch: it would be at work for a minute.
+_UNHURRIED = """
+import time
+from cdi_dagster.coalescer import command
+coalesce = command.coalesce
+command.coalesce = lambda progress, **options: coalesce(progress=lambda state: time.sleep(0.3), **options)
+command.coalesce_command()
+"""
 
 
 def test_sigterm_writes_failed_at_once(folder: Path) -> None:
     storage = open_storage((folder / "corporate").as_uri())
     for first in range(0, 2000, 5):
         put_raw(storage, first, first + 4)
-    command = [sys.executable, "-m", "cdi_dagster.coalescer", "--corporate-root", storage.root]
+    command = [sys.executable, "-c", _UNHURRIED, "--corporate-root", storage.root]
     command += ["--collection", AUDIT.id, "--storage-day", str(DAY), "--max-objects", "2"]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while read_marker(storage, MARKER) is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until(lambda: read_marker(storage, MARKER), "it has begun", seen=child.poll)
     child.terminate()
-    assert child.wait(30) == 1
+    assert child.wait(PATIENCE_SECONDS) == 1
     found = read_marker(storage, MARKER)
     assert found is not None
     assert found[0].state is MarkerState.FAILED
@@ -193,10 +202,11 @@ _S3_CHILD = """
 import sys
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.storage import open_storage
-from cdi_dagster_tests.coalescer.days import AUDIT, DAY
+from cdi_dagster_tests.coalescer.days import DAY
 from cdi_dagster_tests.coalescer.test_kill import Killer
+from cdi_dagster_tests.collections import AUDIT
 root, endpoint, region, operations = sys.argv[1:]
-coalesce(Killer(open_storage(root, endpoint_url=endpoint, region_name=region), int(operations)), AUDIT, DAY)
+coalesce(Killer(open_storage(root, endpoint_url=endpoint, region_name=region), int(operations)), AUDIT.on(DAY))
 """
 
 

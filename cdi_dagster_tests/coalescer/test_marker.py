@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +11,9 @@ from cdi_dagster.coalescer.marker import Claim, InvalidMarkerError, Marker, Mark
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.storage.interface import Storage, StorageUnavailableError
-from cdi_dagster_tests.coalescer.days import AUDIT, DAY, Meddled
+from cdi_dagster_tests.coalescer.days import DAY, Meddled
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 KEY = coalescer_marker_key(AUDIT.on(DAY))
 
@@ -25,13 +26,6 @@ def marker(storage: Storage) -> Marker:
     found = read_marker(storage, KEY)
     assert found is not None
     return found[0]
-
-
-def wait_until(condition: Any, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_of_two_coalescers_of_a_day_one_fails_and_names_the_other(storage: Storage) -> None:
@@ -55,10 +49,10 @@ def test_of_many_that_start_at_once_exactly_one_works(storage: Storage) -> None:
         try:
             with claim(storage):
                 results.append("works")
-                all_tried.wait(60)
+                all_tried.wait(PATIENCE_SECONDS)
         except CdiError as error:
             results.append(str(error.failure_class))
-            all_tried.wait(60)
+            all_tried.wait(PATIENCE_SECONDS)
 
     threads = [threading.Thread(target=start) for _ in range(6)]
     for thread in threads:
@@ -87,7 +81,7 @@ def test_a_killed_coalescer_is_taken_over_after_its_lease_and_not_before(storage
 def test_the_heartbeat_is_written_while_it_works(file_storage: Storage) -> None:
     with claim(file_storage, lease_seconds=0.6):
         begun = marker(file_storage)
-        wait_until(lambda: marker(file_storage).heartbeat_at > begun.heartbeat_at)
+        wait_until(lambda: marker(file_storage).heartbeat_at > begun.heartbeat_at, "there is another heartbeat")
         assert marker(file_storage).started_at == begun.started_at
 
 
@@ -95,7 +89,7 @@ def test_who_was_taken_over_notices_before_it_deletes(file_storage: Storage) -> 
     now = datetime.now(UTC)
     with claim(file_storage, lease_seconds=3) as first:
         with claim(file_storage, clock=lambda: now + timedelta(hours=1)) as second:
-            wait_until(lambda: first._lost)
+            wait_until(lambda: first._lost, "the first knows that it was taken over")
             second.complete(objects=0, bytes=0, offsets=0, fingerprint="second")
         with pytest.raises(CdiError, match="lost its claim on data:businessAudit of 2023-03-26: another") as caught:
             first.require_held()
@@ -111,12 +105,18 @@ def test_a_heartbeat_that_cannot_be_written_for_half_a_lease_stops_it(file_stora
             raise StorageUnavailableError("Could not write it: 503")
         return real(*arguments, **options)
 
-    with claim(Meddled(file_storage, write=write), lease_seconds=1.2) as held:
+    with claim(Meddled(file_storage, write=write), lease_seconds=4) as held:
         held.require_held()
         down.set()
-        time.sleep(0.8)
-        with pytest.raises(CdiError, match="its last heartbeat is"):
-            held.require_held()
+
+        def stopped() -> CdiError | None:
+            try:
+                held.require_held()
+            except CdiError as error:
+                return error
+            return None
+
+        assert "its last heartbeat is" in str(wait_until(stopped, "half a lease is over"))
     assert marker(file_storage).state is MarkerState.RUNNING  # it ends with its lease
 
 
@@ -128,9 +128,9 @@ def test_a_heartbeat_that_fails_once_is_made_up_for(file_storage: Storage) -> No
             raise StorageUnavailableError("Could not write it: 503")
         return real(*arguments, **options)
 
-    with claim(Meddled(file_storage, write=write), lease_seconds=3) as held:
+    with claim(Meddled(file_storage, write=write), lease_seconds=6) as held:
         begun = marker(file_storage)
-        wait_until(lambda: marker(file_storage).heartbeat_at > begun.heartbeat_at)
+        wait_until(lambda: marker(file_storage).heartbeat_at > begun.heartbeat_at, "there is another heartbeat")
         held.require_held()
 
 
@@ -143,11 +143,11 @@ def test_a_heartbeat_whose_response_was_lost_is_still_its_own(file_storage: Stor
             raise StorageUnavailableError("The reply was lost")
         return written
 
-    with claim(Meddled(file_storage, write=write), lease_seconds=3) as held:
+    with claim(Meddled(file_storage, write=write), lease_seconds=6) as held:
         begun = marker(file_storage)
-        wait_until(lambda: marker(file_storage).heartbeat_at > begun.heartbeat_at)
+        wait_until(lambda: marker(file_storage).heartbeat_at > begun.heartbeat_at, "there is another heartbeat")
         first = marker(file_storage)
-        wait_until(lambda: marker(file_storage).heartbeat_at > first.heartbeat_at)
+        wait_until(lambda: marker(file_storage).heartbeat_at > first.heartbeat_at, "there is a third heartbeat")
         held.complete(objects=0, bytes=0, offsets=0, fingerprint="f")
     assert marker(file_storage).state is MarkerState.COMPLETE
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from cdi_dagster.coalescer.plan import Plan, plan_batches
 from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.core.object_names import parse_object_name
-from cdi_dagster_tests.coalescer.days import AUDIT, PREFIX, key
+from cdi_dagster_tests.coalescer.days import PREFIX, key
+from cdi_dagster_tests.collections import AUDIT
 
 
 def stored(name: str, size_bytes: int = 10) -> StoredObject:

@@ -14,7 +14,6 @@ from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.storage.interface import Storage, StorageError, StorageUnavailableError
 from cdi_dagster_tests.coalescer.days import (
-    AUDIT,
     DAY,
     PREFIX,
     Meddled,
@@ -28,6 +27,7 @@ from cdi_dagster_tests.coalescer.days import (
     record,
     small_day_records,
 )
+from cdi_dagster_tests.collections import AUDIT
 
 MARKER = coalescer_marker_key(AUDIT.on(DAY))
 COALESCED = ["0_0_14.jsonl.gz", "0_20_29.jsonl.gz", "1_100_114.jsonl.gz"]

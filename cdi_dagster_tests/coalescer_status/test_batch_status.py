@@ -15,12 +15,13 @@ from moto.server import ThreadedMotoServer
 
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES
 from cdi_dagster.coalescer_status.batch_status import BatchCoalescerStatus
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.gate import CoalescerState
+from cdi_dagster_tests.clock import clock_at
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.waiting import reserved_port
 
 REGION = "eu-west-2"
 ACCOUNT = "123456789012"
-AUDIT = find_collection("data:businessAudit")
 CLIENT = {"region_name": REGION, "aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
 
 
@@ -86,6 +87,13 @@ def batch() -> Iterator[Batch]:
     server.stop()
 
 
+@pytest.fixture(autouse=True)
+def mid_morning() -> Iterator[None]:
+    """Whatever the hour is: midnight must not come between a job and the question."""
+    with clock_at(datetime.now(UTC).replace(hour=10, minute=0)):
+        yield
+
+
 def yesterday() -> Any:
     return datetime.now(UTC).date() - timedelta(days=1)
 
@@ -140,10 +148,12 @@ def test_a_missing_queue_is_unknown_with_what_to_check(batch: Batch) -> None:
 
 
 def test_an_unreachable_batch_is_unknown() -> None:
-    def make_client() -> Any:
-        config = Config(retries={"total_max_attempts": 1}, connect_timeout=1)
-        return boto3.client("batch", endpoint_url="http://127.0.0.1:9", config=config, **CLIENT)
+    with reserved_port() as port:  # nobody listens on it
 
-    status = BatchCoalescerStatus(make_client).status(AUDIT.on(yesterday()))
+        def make_client() -> Any:
+            config = Config(retries={"total_max_attempts": 1}, connect_timeout=1)
+            return boto3.client("batch", endpoint_url=f"http://127.0.0.1:{port}", config=config, **CLIENT)
+
+        status = BatchCoalescerStatus(make_client).status(AUDIT.on(yesterday()))
     assert status.state is CoalescerState.UNKNOWN
     assert "Check the batch:ListJobs" in status.reason

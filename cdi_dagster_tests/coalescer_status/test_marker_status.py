@@ -1,4 +1,5 @@
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -9,13 +10,12 @@ import pytest
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.coalescer.marker import Claim, Marker, MarkerState
 from cdi_dagster.coalescer_status.marker_status import MarkerCoalescerStatus
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.storage import Storage, StorageUnavailableError, open_storage
+from cdi_dagster_tests.collections import AUDIT
 
-AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
 PREFIX = AUDIT.on(DAY).corporate_prefix
 KEY = coalescer_marker_key(AUDIT.on(DAY))
@@ -109,9 +109,16 @@ def test_a_complete_one_opens_the_gate_with_its_fingerprint(corporate: Storage) 
     assert (result.fingerprint, result.completed_at) == (fingerprint, STARTED)
 
 
+def just_now() -> datetime:
+    """A moment that what is written next is younger than: the kernel's clock for files goes by steps of some ms."""
+    moment = datetime.now(UTC)
+    time.sleep(0.3)
+    return moment
+
+
 def test_objects_that_arrived_after_completion_close_the_gate_and_are_counted(corporate: Storage) -> None:
     put_raw(corporate)
-    mark_complete(corporate, datetime.now(UTC))
+    mark_complete(corporate, just_now())
     put_raw(corporate, "5-9")
     put_raw(corporate, "10-14")
     result = status(corporate)
@@ -122,7 +129,7 @@ def test_objects_that_arrived_after_completion_close_the_gate_and_are_counted(co
 def test_objects_that_vanished_after_completion_close_the_gate(corporate: Storage) -> None:
     put_raw(corporate)
     put_raw(corporate, "5-9")
-    mark_complete(corporate, datetime.now(UTC))
+    mark_complete(corporate, just_now())
     corporate.delete([f"{PREFIX}data.businessAudit_0_5-9.jsonl.gz"])
     result = status(corporate)
     assert result.state is CoalescerState.UNKNOWN
@@ -135,7 +142,7 @@ def test_objects_that_vanished_after_completion_close_the_gate(corporate: Storag
 def test_a_coalesced_object_that_was_written_again_after_completion_has_not_arrived(corporate: Storage) -> None:
     key = f"{PREFIX}data.businessAudit_0_0_4.jsonl.gz"
     corporate.write(key, b"whole")
-    mark_complete(corporate, datetime.now(UTC))
+    mark_complete(corporate, just_now())
     corporate.write(key, b"cut")
     put_raw(corporate, "5-9")
     result = status(corporate)

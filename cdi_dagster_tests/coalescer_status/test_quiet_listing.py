@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from cdi_dagster.coalescer_status.quiet_listing import QuietListingCoalescerStatus
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster_tests.collections import AUDIT
 
-AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
 KEY = f"{AUDIT.on(DAY).corporate_prefix}data.businessAudit_0_0-9.jsonl.gz"
 START = datetime(2023, 3, 27, 6, 0, tzinfo=UTC)

@@ -7,13 +7,12 @@ import pytest
 
 from cdi_dagster.coalescer.run import coalesce
 from cdi_dagster.coalescer_status.sources import coalescer_source
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus, require_open
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster_tests.collections import AUDIT
 
-AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
 MIDNIGHT = datetime(2023, 3, 27, tzinfo=UTC)
 

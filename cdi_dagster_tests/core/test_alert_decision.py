@@ -7,7 +7,7 @@ import pytest
 from cdi_dagster.core.alert_decision import Telling, decide_telling
 from cdi_dagster.core.failures import FailureClass
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
-from cdi_dagster.core.launch_decision import DayFacts, PastRun, Publication, RunState, launch_of
+from cdi_dagster.core.launch_decision import DayFacts, PastRun, PublishedFrom, RunState, launch_of
 
 DAY = date(2023, 3, 26)
 NOW = datetime(2023, 3, 27, 12, tzinfo=UTC)
@@ -31,6 +31,7 @@ TOLD_OF_RUN = {
     "DUPLICATE_RUN": set(),
     "STORAGE_UNAVAILABLE": {3},
     "WORKER_LOST": {3},
+    "INTERRUPTED": {3},
     "JOB_FAILED": {1, 2, 3},
 }
 
@@ -46,8 +47,10 @@ def failed(number, failure, *, by_person=False, state=RunState.FAILED):
     )
 
 
-def decided(run_id, failure, *runs, automated=True, publication=None, coalescer=OPEN, unreadable=None):
-    facts = DayFacts(storage_day=DAY, coalescer=coalescer, publication=publication, runs=runs, unreadable=unreadable)
+def decided(run_id, failure, *runs, automated=True, published_from=None, coalescer=OPEN, unreadable=None):
+    facts = DayFacts(
+        storage_day=DAY, coalescer=coalescer, published_from=published_from, runs=runs, unreadable=unreadable
+    )
     return decide_telling(run_id, FailureClass(failure), facts, NOW, automated=automated)
 
 
@@ -75,16 +78,16 @@ def test_where_automation_does_not_look_the_first_failure_is_told():
 
 
 def test_tables_that_fail_after_their_records_are_published_are_told_for_nothing_runs_them_again():
-    publication = Publication(fingerprint="f1")
+    published_from = PublishedFrom(fingerprint="f1")
     for runs in ((failed(1, "CLUSTER_LOST"),), ()):
-        decision = decided("r1", "CLUSTER_LOST", *runs, publication=publication)
+        decision = decided("r1", "CLUSTER_LOST", *runs, published_from=published_from)
         assert (decision.telling, decision.what_happens) == (Telling.TELL, "nothing: published")
 
 
 @pytest.mark.parametrize("failure", FailureClass)
 def test_nobody_is_told_of_a_day_that_has_succeeded_since(failure):
     runs = (failed(1, failure), failed(2, None, state=RunState.SUCCEEDED))
-    assert decided("r1", failure, *runs, publication=Publication(fingerprint="f1")).telling is Telling.BE_QUIET
+    assert decided("r1", failure, *runs, published_from=PublishedFrom(fingerprint="f1")).telling is Telling.BE_QUIET
 
 
 def test_a_failure_that_waits_for_the_coalescer_is_left_to_automation():

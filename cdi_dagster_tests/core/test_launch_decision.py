@@ -9,7 +9,7 @@ from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.launch_decision import (
     DayFacts,
     PastRun,
-    Publication,
+    PublishedFrom,
     RunState,
     Verdict,
     decide,
@@ -20,8 +20,8 @@ DAY = date(2023, 3, 26)
 NOW = datetime(2023, 3, 27, 12, tzinfo=UTC)
 COMPLETE = CoalescerStatus(state=CoalescerState.COMPLETE, reason="completed at 08:11 UTC", fingerprint="f1")
 LAUNCH = launch_of(DAY, COMPLETE)
-PUBLISHED = Publication(fingerprint="f1")
-OLDER = Publication(fingerprint="f0")
+PUBLISHED = PublishedFrom(fingerprint="f1")
+OLDER = PublishedFrom(fingerprint="f0")
 
 
 def _run(state, failure_class=None, *, launch=LAUNCH, minutes_ago=60.0):
@@ -37,11 +37,12 @@ def _run(state, failure_class=None, *, launch=LAUNCH, minutes_ago=60.0):
 LIVE = _run(RunState.LIVE)
 SUCCEEDED = _run(RunState.SUCCEEDED)
 LOST = _run(RunState.FAILED)
+INTERRUPTED = _run(RunState.FAILED, FailureClass.INTERRUPTED, minutes_ago=0)
 DKS_DOWN = _run(RunState.FAILED, FailureClass.DKS_UNAVAILABLE)
 
 
 @pytest.mark.parametrize(
-    ("coalescer", "publication", "runs", "verdict", "says"),
+    ("coalescer", "published_from", "runs", "verdict", "says"),
     [
         (COMPLETE, None, (), Verdict.LAUNCH, "completed at 08:11"),
         (COMPLETE, PUBLISHED, (), Verdict.DONE, "published"),
@@ -55,6 +56,9 @@ DKS_DOWN = _run(RunState.FAILED, FailureClass.DKS_UNAVAILABLE)
         (COMPLETE, None, (LOST,), Verdict.LAUNCH, ""),
         (COMPLETE, None, (DKS_DOWN,), Verdict.LAUNCH, ""),
         (COMPLETE, None, (_run(RunState.FAILED, minutes_ago=1),), Verdict.WAIT, "next attempt from 12:09 UTC"),
+        (COMPLETE, None, (INTERRUPTED, INTERRUPTED), Verdict.LAUNCH, "again: run r1 failed with INTERRUPTED"),
+        (COMPLETE, None, (INTERRUPTED, LOST, INTERRUPTED), Verdict.LEAVE, "3 runs, the last (r1) failed (INTERRUPTED)"),
+        (COMPLETE, PUBLISHED, (INTERRUPTED,), Verdict.DONE, "published"),
         (COMPLETE, None, (LOST, LOST, LOST), Verdict.LEAVE, "3 runs, the last (r1) failed (a lost worker)"),
         (COMPLETE, None, (_run(RunState.FAILED, FailureClass.RECORDS_REJECTED),), Verdict.LEAVE, "does not mend"),
         (COMPLETE, None, (_run(RunState.FAILED, FailureClass.COALESCER_RUNNING),), Verdict.LAUNCH, ""),
@@ -62,24 +66,24 @@ DKS_DOWN = _run(RunState.FAILED, FailureClass.DKS_UNAVAILABLE)
         (COMPLETE, None, (_run(RunState.FAILED, FailureClass.JOB_FAILED, launch="other"),), Verdict.LAUNCH, ""),
     ],
 )
-def test_an_open_day_is_launched_once_for_what_the_coalescer_left(coalescer, publication, runs, verdict, says):
-    decision = decide(DayFacts(storage_day=DAY, coalescer=coalescer, publication=publication, runs=runs), NOW)
+def test_an_open_day_is_launched_once_for_what_the_coalescer_left(coalescer, published_from, runs, verdict, says):
+    decision = decide(DayFacts(storage_day=DAY, coalescer=coalescer, published_from=published_from, runs=runs), NOW)
     assert decision.verdict == verdict
     assert says in decision.reason
 
 
 @pytest.mark.parametrize("state", [state for state in CoalescerState if state is not CoalescerState.COMPLETE])
-@pytest.mark.parametrize("publication", [None, OLDER, PUBLISHED])
+@pytest.mark.parametrize("published_from", [None, OLDER, PUBLISHED])
 @pytest.mark.parametrize("runs", [(), (LOST,), (SUCCEEDED,)])
-def test_a_closed_gate_waits_whatever_else_is_so_and_says_why(state, publication, runs):
+def test_a_closed_gate_waits_whatever_else_is_so_and_says_why(state, published_from, runs):
     closed = CoalescerStatus(state=state, reason="job abc, 42 min")
-    decision = decide(DayFacts(storage_day=DAY, coalescer=closed, publication=publication, runs=runs), NOW)
+    decision = decide(DayFacts(storage_day=DAY, coalescer=closed, published_from=published_from, runs=runs), NOW)
     assert decision.verdict == Verdict.WAIT
     assert "job abc, 42 min" in decision.reason
 
 
 def test_a_day_that_could_not_be_read_waits():
-    facts = DayFacts(storage_day=DAY, coalescer=COMPLETE, publication=None, runs=(), unreadable="no permission")
+    facts = DayFacts(storage_day=DAY, coalescer=COMPLETE, published_from=None, runs=(), unreadable="no permission")
     assert decide(facts, NOW).verdict == Verdict.WAIT
 
 
@@ -94,14 +98,14 @@ def test_a_day_that_could_not_be_read_waits():
 )
 def test_a_source_without_fingerprints_goes_by_times(completed_at, published_at, verdict):
     coalescer = CoalescerStatus(state=CoalescerState.COMPLETE, reason="done", completed_at=completed_at)
-    published = Publication(fingerprint="f1", published_at=published_at)
-    facts = DayFacts(storage_day=DAY, coalescer=coalescer, publication=published, runs=())
+    published = PublishedFrom(fingerprint="f1", published_at=published_at)
+    facts = DayFacts(storage_day=DAY, coalescer=coalescer, published_from=published, runs=())
     assert decide(facts, NOW).verdict == verdict
 
 
 def test_every_attempt_has_a_run_key_of_its_own():
     keys = [
-        decide(DayFacts(storage_day=DAY, coalescer=COMPLETE, publication=None, runs=(LOST,) * n), NOW).run_key
+        decide(DayFacts(storage_day=DAY, coalescer=COMPLETE, published_from=None, runs=(LOST,) * n), NOW).run_key
         for n in range(3)
     ]
     assert keys == [f"{DAY}|f1|1", f"{DAY}|f1|2", f"{DAY}|f1|3"]

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
 from cdi_dagster.core.object_names import parse_object_name
 from cdi_dagster.core.pinned_input import OffsetGap, PinnedInput, pin
+from cdi_dagster_tests.collections import AUDIT
 
-AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
 ROOT = "file:///corporate"
 

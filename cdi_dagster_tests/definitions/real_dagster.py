@@ -5,21 +5,20 @@ import os
 import shutil
 import socket
 import threading
-import time
 import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-from cdi_dagster.cli.servers import REPOSITORY, dagster_dev, free_port
+from cdi_dagster.cli.servers import REPOSITORY, dagster_dev
 from cdi_dagster.cli.webserver import Webserver
 from cdi_dagster.coalescer import coalesce
-from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import open_storage
+from cdi_dagster_tests.collections import EQUALITY
+from cdi_dagster_tests.waiting import last_lines_of, reserved_port, wait_until
 
-EQUALITY = REGISTRY[1]
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 
 
@@ -82,14 +81,17 @@ class RealDagster:
     def launch(self, storage_day):
         return self.webserver.launch_run(self.webserver.assets_of(EQUALITY), str(storage_day), tags={})
 
-    def wait(self, run_id, until, seconds=180):
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            status = self.webserver.run(run_id, None)["status"]
-            if status in until:
-                return status
-            time.sleep(0.3)
-        raise AssertionError(f"run {run_id} is still {status}")
+    def wait(self, run_id, until):
+        def status():
+            found = self.webserver.run(run_id, None)["status"]
+            return found if found in until else None
+
+        return wait_until(status, f"run {run_id} is one of {until}", seen=lambda: self._seen(run_id), pause_seconds=0.3)
+
+    def _seen(self, run_id):
+        run = self.webserver.run(run_id, None)
+        said = [event.get("message", "") for event in run["eventConnection"]["events"]][-20:]
+        return "\n".join([run["status"], *said, last_lines_of(self.home / "dagster.log")])
 
     def spark_processes(self):
         """Return the pids of everything that Spark started for this home: guard, JVM, driver, Python workers."""
@@ -107,18 +109,13 @@ class RealDagster:
         return found
 
     def wait_for_hanging_workers(self):
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            if any("worker_daemon" in command for command in self.spark_processes().values()):
-                return
-            time.sleep(0.2)
-        raise AssertionError(f"no Spark worker came up: {self.spark_processes()}")
+        def has_come():
+            return any("worker_daemon" in command for command in self.spark_processes().values())
 
-    def wait_for_no_spark(self, seconds=30):
-        deadline = time.monotonic() + seconds
-        while self.spark_processes() and time.monotonic() < deadline:
-            time.sleep(0.2)
-        assert self.spark_processes() == {}
+        wait_until(has_come, "a Spark worker has come up", seen=self.spark_processes)
+
+    def wait_for_no_spark(self):
+        wait_until(lambda: not self.spark_processes(), "all of Spark has ended", seen=self.spark_processes)
 
     def terminate(self, run_id):
         query = "mutation($id: String!) { terminateRun(runId: $id) { __typename } }"
@@ -148,13 +145,14 @@ def real_dagster(home):
             "DAGSTER_HOME": str(settings.dagster_home),
             "SPARK_SUBMIT_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         }
-        port = free_port()
-        with dagster_dev(environment, port=port, log_path=home / "dagster.log") as dagster:
+        log = home / "dagster.log"
+        with reserved_port() as port, dagster_dev(environment, port=port, log_path=log) as dagster:
             webserver = Webserver(f"http://127.0.0.1:{port}")
-            deadline = time.monotonic() + 120
-            while not (webserver.answers() and webserver.locations()):
+
+            def answers():
                 dagster.require_running("Dagster")
-                assert time.monotonic() < deadline, dagster.log()[-2000:]
-                time.sleep(0.3)
+                return webserver.answers() and webserver.locations()
+
+            wait_until(answers, "Dagster answers", seen=lambda: last_lines_of(log))
             assert [error for _, error in webserver.locations()] == [None]
             yield RealDagster(home, webserver, keys, settings)

@@ -10,20 +10,21 @@ from playwright.sync_api import TimeoutError as NotOnThePage
 from playwright.sync_api import expect, sync_playwright
 
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
-from cdi_dagster.ingestion.pinning import published_mark
-from cdi_dagster_tests.definitions.real_dagster import EQUALITY
+from cdi_dagster.published.read import read_mark
+from cdi_dagster_tests.collections import EQUALITY
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
+    pytest.mark.browser,
     pytest.mark.daemon,
     pytest.mark.spark,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium (Debian: apt-get install chromium)"),
 ]
 # The dialog offers the days of the last 90.
 DAY_NOT_COALESCED = datetime.now(UTC).date() - timedelta(days=2)
 GOOD_DAY = DAY_NOT_COALESCED - timedelta(days=1)
-LOOKS = 40  # of three seconds each: a run of Spark on a busy machine
 
 
 @contextmanager
@@ -33,8 +34,8 @@ def browser_page(url, picture_of_failure):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
             page = browser.new_page(base_url=url, viewport={"width": 1500, "height": 1000})
-            page.set_default_timeout(30_000)
-            expect.set_options(timeout=30_000)
+            page.set_default_timeout(PATIENCE_SECONDS * 1000)
+            expect.set_options(timeout=PATIENCE_SECONDS * 1000)
             yield page
         except BaseException:
             page.screenshot(path=picture_of_failure)
@@ -52,8 +53,8 @@ def test_a_person_finds_the_assets_materialises_two_days_and_reads_why_one_faile
         reads_what_was_published(page, GOOD_DAY)
         reads_why_it_failed(page, DAY_NOT_COALESCED)
         finds_schedule_and_sensor(page)
-    assert published_mark(dagster.published, EQUALITY.on(GOOD_DAY))["published"] == 200
-    assert published_mark(dagster.published, EQUALITY.on(DAY_NOT_COALESCED)) is None
+    assert read_mark(dagster.published, EQUALITY.on(GOOD_DAY)).published == 200
+    assert read_mark(dagster.published, EQUALITY.on(DAY_NOT_COALESCED)) is None
 
 
 def opens_the_code_location(page):
@@ -85,13 +86,17 @@ def materialises(page, first_day, last_day):
 
 def opens_the_partition(page, day, *, that_says):
     """Open it, and again while its run is at work: this page of Dagster's stays as it was opened."""
-    for _ in range(LOOKS):
+
+    def is_there():
         page.goto(f"/assets/equality/daily_records?view=partitions&partition={day}")
         page.get_by_text("Latest materialization").wait_for()
         with suppress(NotOnThePage):
             page.get_by_text(that_says).first.wait_for(timeout=3_000)
-            return
-    raise AssertionError(f"{that_says!r} is not on the page of {day}")
+            return True
+        return False
+
+    what = f"{that_says!r} is on the page of {day}"
+    wait_until(is_there, what, seen=lambda: page.locator("body").inner_text()[-2000:])
 
 
 def reads_what_was_published(page, day):

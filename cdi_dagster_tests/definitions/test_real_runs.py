@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from cdi_dagster.core.storage_keys import run_report_key
-from cdi_dagster.ingestion.pinning import published_mark
-from cdi_dagster_tests.definitions.real_dagster import ENDED, EQUALITY
+from cdi_dagster.published.read import read_mark
+from cdi_dagster_tests.collections import EQUALITY
+from cdi_dagster_tests.definitions.real_dagster import ENDED
 
-pytestmark = [pytest.mark.daemon, pytest.mark.spark, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.daemon, pytest.mark.spark, pytest.mark.timeout(1800)]
 DAY = date(2023, 3, 26)
 
 
@@ -20,7 +21,7 @@ def test_a_day_materialised_in_the_ui_is_published_checked_and_completed(dagster
     dagster.write_day(DAY)
     run_id = dagster.launch(DAY)
     assert dagster.wait(run_id, ENDED) == "SUCCESS"
-    assert published_mark(dagster.published, EQUALITY.on(DAY))["published"] == 200
+    assert read_mark(dagster.published, EQUALITY.on(DAY)).published == 200
     assert dagster.row(run_id)["Status"] == "COMPLETED"
     events = dagster.webserver.run(run_id, None)["eventConnection"]["events"]
     checks = [e["evaluation"] for e in events if e["__typename"] == "AssetCheckEvaluationEvent"]
@@ -37,9 +38,10 @@ def test_a_day_materialised_in_the_ui_is_published_checked_and_completed(dagster
 
 def test_a_day_whose_coalescer_has_not_run_fails_within_seconds_of_its_start(dagster):
     run_id = dagster.launch(DAY + timedelta(days=20))
-    assert dagster.wait(run_id, ENDED, seconds=60) == "FAILURE"
+    assert dagster.wait(run_id, ENDED) == "FAILURE"
     run = dagster.webserver.run(run_id, None)
-    assert run["endTime"] - run["startTime"] < 20
+    assert run["endTime"] - run["startTime"] < 60  # seconds, on a busy machine too: it waits for nobody
+    assert dagster.spark_processes() == {}
     assert dagster.row(run_id)["Failure"].startswith("COALESCER_NOT_STARTED")
 
 
@@ -60,10 +62,10 @@ def hanging_run(dagster):
 def test_terminating_a_run_ends_everything_that_spark_started(dagster, hanging_run):
     run_id, day = hanging_run
     dagster.terminate(run_id)
-    assert dagster.wait(run_id, ENDED, seconds=60) == "CANCELED"
+    assert dagster.wait(run_id, ENDED) == "CANCELED"
     dagster.wait_for_no_spark()
     assert dagster.row(run_id)["Status"] == "FAILED"
-    assert published_mark(dagster.published, EQUALITY.on(day)) is None
+    assert read_mark(dagster.published, EQUALITY.on(day)) is None
 
 
 @pytest.mark.kill
@@ -74,5 +76,5 @@ def test_killing_the_run_worker_with_sigkill_ends_everything_that_spark_started(
     os.kill(worker, signal.SIGKILL)
     dagster.wait_for_no_spark()
     # Run monitoring notices the lost worker.
-    assert dagster.wait(run_id, ENDED, seconds=120) == "FAILURE"
-    assert published_mark(dagster.published, EQUALITY.on(day)) is None
+    assert dagster.wait(run_id, ENDED) == "FAILURE"
+    assert read_mark(dagster.published, EQUALITY.on(day)) is None

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import dagster as dg
@@ -14,6 +13,7 @@ import pytest
 from cdi_dagster.cli.demo import coalesce_days
 from cdi_dagster.cli.demo_home import DemoHome
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 
 def demo_command(home: Path) -> list[str]:
@@ -41,13 +41,13 @@ def processes_of(home: Path) -> set[int]:
 
 @pytest.mark.spark
 @pytest.mark.daemon
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_demo_publishes_the_good_day_and_nothing_of_the_bad_one_through_real_runs(tmp_path: Path) -> None:
     home = tmp_path / "demo"
     # Settings of a real installation in the environment must not be used: they would put invented data there.
     aside = {"CDI_CORPORATE_ROOT": "s3://production", "CDI_DEPLOYMENT": "emr", "CDI_MAX_REJECTED": "100%"}
     ended = subprocess.run(
-        demo_command(home), env={**environment(), **aside}, capture_output=True, text=True, timeout=580, check=False
+        demo_command(home), env={**environment(), **aside}, capture_output=True, text=True, timeout=1500, check=False
     )
     assert ended.returncode == 0, ended.stderr
     good, bad = json.loads(ended.stdout)["days"]
@@ -90,12 +90,9 @@ def test_demo_that_is_stopped_leaves_nothing_running(tmp_path: Path, how: signal
     assert said
     assert processes_of(home)
     process.send_signal(how)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == exit_code
-    deadline = time.monotonic() + 60
-    while processes_of(home) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert processes_of(home) == set()
+    wait_until(lambda: not processes_of(home), "nothing of it is running", seen=lambda: processes_of(home))
 
 
 def test_a_day_that_was_half_written_is_written_again_and_its_offsets_go_on(

@@ -14,6 +14,7 @@ import urllib3
 from click.testing import CliRunner
 
 from cdi_dagster.demo.key_service import DevelopmentKeyService, dks_command, is_loopback, unwrap_data_key, wrap_data_key
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, reserved_port
 
 DATA_KEY = bytes(range(16))
 WRAPPED = "Dw4NDAsKCQgHBgUEAwIBAA=="
@@ -96,7 +97,11 @@ def test_a_body_without_a_sane_length_is_refused(service: DevelopmentKeyService)
 
 
 def test_closing_ends_the_kept_connections_and_frees_the_port() -> None:
-    with DevelopmentKeyService() as service, urllib3.HTTPConnectionPool("127.0.0.1", service.port) as pool:
+    with (
+        reserved_port() as port,  # so that nobody else gets it between the two
+        DevelopmentKeyService(port) as service,
+        urllib3.HTTPConnectionPool("127.0.0.1", service.port) as pool,
+    ):
         pool.request("GET", "/healthcheck", retries=False)
         service.close()
         with pytest.raises(urllib3.exceptions.HTTPError):
@@ -135,7 +140,7 @@ def test_the_command_prints_one_line_serves_and_ends_gracefully(number: signal.S
         lost = urllib3.request("POST", f"{url}/datakey/actions/decrypt?keyId=lost", body=WRAPPED, retries=False)
         assert lost.status == 400
         os.kill(process.pid, number)
-        rest, errors = process.communicate(timeout=10)
+        rest, errors = process.communicate(timeout=PATIENCE_SECONDS)
         assert (process.returncode, rest, errors) == (0, "", "")
 
 
@@ -144,7 +149,7 @@ def test_the_command_warns_where_other_machines_can_reach_it() -> None:
         assert process.stdout is not None
         assert "http://0.0.0.0:" in process.stdout.readline()
         process.terminate()
-        assert "other machines" in process.communicate(timeout=10)[1]
+        assert "other machines" in process.communicate(timeout=PATIENCE_SECONDS)[1]
 
 
 def test_a_taken_port_is_a_clear_failure() -> None:

@@ -19,9 +19,9 @@ from cdi_dagster.demo.sample_records import damages_for
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.spark.records.keys import KeyRef
 from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster_tests.collections import AUDIT
 
 DAY = date(2023, 3, 26)
-AUDIT = find_collection("data:businessAudit")
 
 
 @pytest.fixture

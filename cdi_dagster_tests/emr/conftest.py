@@ -23,5 +23,5 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
         made = Bench(emr=emr, folder=tmp_path, bucket=f"cdi-{tmp_path.parent.name}-{abs(hash(str(tmp_path)))}"[:60])
         made.prepare()
         yield made
-        # Whatever a scenario is about, nothing that it started is left at work and paid for.
+        # Whatever a scenario is about, nothing that it started is left running and paid for.
         assert emr.live() == []

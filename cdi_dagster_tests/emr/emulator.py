@@ -7,7 +7,6 @@ faults that a test asks for. For tests only. moto alone will not do: its steps n
 
 import json
 import socket
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -22,6 +21,7 @@ from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
 from cdi_dagster_tests.emr.cluster import Cluster, ClusterFaults
+from cdi_dagster_tests.waiting import wait_until
 
 REGION = "eu-west-2"
 _TARGET = "ElasticMapReduce."
@@ -123,12 +123,13 @@ class EmrEmulator:
         """Return the clusters that cost money now."""
         return [cluster for cluster in self.clusters.values() if not cluster.has_ended]
 
-    def wait(self, until: Callable[[], bool], seconds: float = 30) -> None:
-        """Wait until something is so, or fail the test."""
-        deadline = time.monotonic() + seconds
-        while not until():
-            assert time.monotonic() < deadline, "the emulator waited in vain"
-            time.sleep(0.05)
+    def wait(self, until: Callable[[], bool], what: str = "the clusters are as the test wants them") -> None:
+        """Wait until something is so; in vain, report the clusters."""
+        wait_until(until, what, seen=self._seen, pause_seconds=0.05)
+
+    def _seen(self) -> str:
+        clusters = [f"{c.cluster_id} {c.state} {[step.state for step in c.steps]}" for c in self.clusters.values()]
+        return f"{clusters}, calls {dict(self.calls)}"
 
     # --- HTTP -------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -15,16 +15,17 @@ from typing import Any
 import dagster as dg
 
 import cdi_dagster
-from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.core.failures import CdiError
-from cdi_dagster.emr.launcher import EmrPySparkStepLauncher
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
+from cdi_dagster.emr.clusters.launcher import EmrPySparkStepLauncher
 from cdi_dagster.interfaces import LaunchEvidence, SparkStep
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr import played_step
 from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator
 
 DAY = date(2023, 3, 26)
 WAITS: list[float] = []
-"""What launchers of this process were told to wait."""
+"""How long launchers of this process waited, in seconds."""
 Play = Sequence[str]
 
 
@@ -36,12 +37,28 @@ class QuickLauncher(EmrPySparkStepLauncher):
         time.sleep(min(seconds, 0.15))
 
 
+def in_a_run(work: Callable[[dg.OpExecutionContext], Any]) -> list[str]:
+    """Do something in a Dagster run; return the lines of its page."""
+
+    @dg.op
+    def only(context: dg.OpExecutionContext) -> None:
+        work(context)
+
+    @dg.job(executor_def=dg.in_process_executor)
+    def job() -> None:
+        only()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.execute_in_process(instance=instance)
+        return [entry.user_message for entry in instance.all_logs(result.run_id)]
+
+
 @dataclass
 class Launched:
     """What came of one launch, as an operator sees it."""
 
     run_id: str
-    said: list[str] = field(default_factory=list)
+    logged: list[str] = field(default_factory=list)
     evidence: LaunchEvidence | None = None
     failure: CdiError | None = None
 
@@ -56,7 +73,7 @@ class Launched:
     @property
     def text(self) -> str:
         """The whole run page."""
-        return "\n".join(self.said)
+        return "\n".join(self.logged)
 
 
 @dataclass
@@ -168,13 +185,13 @@ class Bench:
     def step(self, *plays: Play, correlation_id: str, input_bytes: int = 10, **arguments: str) -> SparkStep:
         named = [part for name, value in arguments.items() for part in (f"--{name.replace('_', '-')}", value)]
         return SparkStep(
-            name="ingest_daily",
+            job=INGEST_DAILY,
             arguments=(
                 *("--plays", json.dumps(plays)),
                 *("--correlation-id", correlation_id),
                 *named,
             ),
-            collection=REGISTRY[0],
+            collection=AUDIT,
             storage_day=DAY,
             correlation_id=correlation_id,
             input_bytes=input_bytes,
@@ -202,9 +219,9 @@ class Bench:
                 instance=instance,
                 raise_on_error=False,
             )
-            said = [entry.user_message for entry in instance.all_logs(result.run_id)]
-        print("\n".join(said), file=sys.stderr)
-        return Launched(run_id=result.run_id, said=said, **launched)
+            logged = [entry.user_message for entry in instance.all_logs(result.run_id)]
+        print("\n".join(logged), file=sys.stderr)
+        return Launched(run_id=result.run_id, logged=logged, **launched)
 
     def waits(self) -> list[float]:
         """The waits that were not for a poll."""

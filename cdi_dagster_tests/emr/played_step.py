@@ -32,7 +32,7 @@ def play(word: str, reporter: Reporter) -> int | None:
     elif name == "stderr":
         print(value, file=sys.stderr)
     elif name == "wait":
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 600
         while not Path(value).exists() and time.monotonic() < deadline:
             _really_sleep(0.02)
     elif name == "exit":

@@ -10,23 +10,24 @@ from typing import Any
 import dagster as dg
 from dagster._utils.interrupts import setup_interrupt_handlers
 
-from cdi_dagster.core.collections import REGISTRY
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.interfaces import SparkStep
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr.launches import QuickLauncher
 
 
-class AskedStep(dg.Config):
+class RequestedStep(dg.Config):
     arguments: list[str]
 
 
 @dg.op
-def launch_step(context: dg.OpExecutionContext, config: AskedStep, step_launcher: QuickLauncher) -> None:
+def launch_step(context: dg.OpExecutionContext, config: RequestedStep, step_launcher: QuickLauncher) -> None:
     evidence = step_launcher.launch(
         context,
         SparkStep(
-            name="ingest_daily",
+            job=INGEST_DAILY,
             arguments=(*config.arguments, "--correlation-id", context.run.run_id),
-            collection=REGISTRY[0],
+            collection=AUDIT,
             storage_day=date(2023, 3, 26),
             correlation_id=context.run.run_id,
             input_bytes=10,
@@ -49,13 +50,13 @@ def run_config(launcher: dict[str, Any], arguments: list[str]) -> dict[str, Any]
 
 def main(config: str, parent: str | None = None) -> int:
     setup_interrupt_handlers()
-    asked = json.loads(config)
+    requested = json.loads(config)
     with dg.DagsterInstance.get() as instance:
         options = dg.ReexecutionOptions(parent_run_id=parent) if parent else None
         result = dg.execute_job(
             dg.reconstructable(step_job),
             instance=instance,
-            run_config=run_config(asked["launcher"], asked["arguments"]) if options is None else None,
+            run_config=run_config(requested["launcher"], requested["arguments"]) if options is None else None,
             reexecution_options=options,
             raise_on_error=False,
         )

@@ -63,7 +63,7 @@ def test_only_clusters_whose_run_and_retries_have_ended_are_orphans(bench: Bench
     cluster_of(bench, ended, product="another")
 
     young = clusters("--json")
-    assert standings(young)[orphan] == "too young to say"
+    assert standings(young)[orphan] == "too young"
     listed = clusters("--json", "--min-age-minutes", "0", "--terminate-orphans", "--yes")
     assert standings(listed) == {followed: "followed", orphan: "orphan", taken_up: "followed", foreign: "unknown"}
     assert json.loads(listed.stdout)["terminated"] == [orphan]
@@ -80,7 +80,7 @@ def test_nothing_is_ended_without_a_yes(bench: Bench, instance: dg.DagsterInstan
     end_all(bench)
 
 
-def test_without_dagster_nobody_can_say_what_is_an_orphan(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_dagster_no_cluster_is_known_to_be_an_orphan(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     cluster_id = cluster_of(bench, "4711")
     assert standings(clusters("--json")) == {cluster_id: "unknown"}
@@ -90,8 +90,8 @@ def test_without_dagster_nobody_can_say_what_is_an_orphan(bench: Bench, monkeypa
     end_all(bench)
 
 
-def test_no_cluster_is_said_plainly(bench: Bench) -> None:
-    assert "No cluster of ours is at work." in clusters().output
+def test_no_cluster_is_reported_plainly(bench: Bench) -> None:
+    assert "No cluster of ours is running." in clusters().output
 
 
 def end_all(bench: Bench) -> None:

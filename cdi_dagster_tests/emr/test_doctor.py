@@ -132,7 +132,7 @@ def test_a_template_or_log_bucket_that_cannot_be_used_is_named(installation: Ins
     installation.change_template(LogUri="s3://no-such-bucket-of-ours/emr")
     assert "no-such-bucket-of-ours" in installation.finding("emr-logs")["text"]
     installation.change_template(ServiceRole="CHANGE-ME")
-    assert "cluster.ServiceRole still says CHANGE-ME" in installation.finding("emr-template")["text"]
+    assert "cluster.ServiceRole still has CHANGE-ME" in installation.finding("emr-template")["text"]
     assert installation.doctor("emr-roles")[1]["emr-roles"]["verdict"] == "note"
 
 

@@ -1,4 +1,4 @@
-"""The first of the known failures, on EMR: the coalescer comes back under a cluster, and the day heals itself.
+"""The first of the known failures, on EMR: the coalescer comes back under a cluster, and the day recovers by itself.
 
 Real: coalescer, gate, pin, sensor, launcher, the Spark job, publication, checks. Emulated: EMR, S3 and DynamoDB.
 """
@@ -17,16 +17,18 @@ from cdi_dagster.definitions import build_definitions
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.emr.ledger import LaunchLedger, launch_prefix
-from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.resources.status_table import DynamoDbStatusTable
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import Storage, open_storage
-from cdi_dagster_tests.dagster_day import AUDIT, checks_of, failure_of, metadata_of
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import checks_of, failure_of, metadata_of
 from cdi_dagster_tests.emr.emulator import create_status_table
 from cdi_dagster_tests.emr.launches import Bench, QuickLauncher
 from cdi_dagster_tests.gate.instigators import RECORDS, SENSOR
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.spark
 STORAGE_DAY = (datetime.now(UTC) - timedelta(days=3)).date()
 """Due for certain, by the wall clock that the sensor goes by."""
 ENTRY_POINT = Path(cdi_dagster.__file__).parent / "spark" / "entry_points" / "ingest_daily.py"
@@ -46,7 +48,7 @@ class Coalescing(threading.Thread):
     def _pause(self, progress: CoalesceProgress) -> None:
         if progress.batches_done == 1:
             self.has_deleted.set()
-            self.may_go_on.wait(timeout=120)
+            self.may_go_on.wait(PATIENCE_SECONDS)
 
 
 class Day:
@@ -72,7 +74,7 @@ class Day:
         return requests, data.skip_message or ""
 
     def run_as(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
-        """Run what the sensor asked for, up to the published records."""
+        """Run what the sensor requested, up to the published records."""
         return self.definitions.resolve_job_def(f"{AUDIT.asset_name}_daily").execute_in_process(
             partition_key=request.partition_key,
             instance=self.instance,
@@ -105,10 +107,10 @@ def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_
     bench.hold_clusters()
 
     def late_data_and_the_coalescer() -> None:
-        bench.emr.wait(lambda: bool(bench.emr.live()), seconds=60)
+        bench.emr.wait(lambda: bool(bench.emr.live()), "a cluster is live")
         write_sample(day.corporate, AUDIT.on(STORAGE_DAY), **shape, seed=2, first_offsets=early.next_offsets)
         coalescing.start()
-        coalescing.has_deleted.wait(timeout=60)
+        coalescing.has_deleted.wait(PATIENCE_SECONDS)
         bench.let_clusters_go()
 
     meanwhile = threading.Thread(target=late_data_and_the_coalescer, daemon=True)
@@ -119,7 +121,7 @@ def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_
     failure = failure_of(first)
     assert failure["failure_class"] == "INPUT_CHANGED"
     assert [key for key in pinned if key in failure["cause"]], failure["cause"]
-    assert published_mark(day.published, AUDIT.on(STORAGE_DAY)) is None
+    assert read_mark(day.published, AUDIT.on(STORAGE_DAY)) is None
     [ended] = bench.emr.clusters.values()
     assert ended.has_ended
     assert failure["attempts"].startswith(f"1. [large, cluster {ended.cluster_id}](https://")
@@ -136,9 +138,9 @@ def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_
     second = day.run_as(second_request)
     assert second.success
     assert all(check.passed for check in checks_of(second).values())
-    mark = published_mark(day.published, AUDIT.on(STORAGE_DAY))
+    mark = read_mark(day.published, AUDIT.on(STORAGE_DAY))
     assert mark is not None
-    assert (mark["published"], mark["correlation_id"]) == (120, second.run_id)
+    assert (mark.published, mark.correlation_id) == (120, second.run_id)
     shown = metadata_of(second, RECORDS[1])["attempts"]
     assert f"cluster {list(bench.emr.clusters)[-1]}](https://" in shown
     assert "SUCCEEDED after" in shown

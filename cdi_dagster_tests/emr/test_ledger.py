@@ -1,22 +1,25 @@
-"""The ledger: who may write, what is taken up, and what counts; on S3, where compare-and-swap has to hold."""
+"""The ledger: who may write, what is resumed, and what counts; on S3, where compare-and-swap has to hold."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
-from cdi_dagster.core.emr_verdict import TroubleKind
-from cdi_dagster.emr.ledger import FAILED, SUCCEEDED, Attempt, LaunchEntry, LaunchLedger, TakenOverError
-from cdi_dagster.emr.taking_up import Asker, taken_up
+from cdi_dagster.emr.launch_plan import AttemptOutcome
+from cdi_dagster.emr.ledger import AttemptEntry, LaunchEntry, LaunchLedger, LaunchOutcome, TakenOverError
+from cdi_dagster.emr.resume import Requester, resume
 from cdi_dagster.storage.interface import ObjectChangedError, Storage
 from cdi_dagster_tests.s3_server import new_s3_storage
 
 FRESH = LaunchEntry(launch_id="r1", step="ingest_daily", work="w1", owner="me", begun_at=100.0)
-DEAD = Attempt(number=1, name="n-a1", profile="small", run_id="r1", asked_at=1.0, outcome="INTERNAL")
-OPEN = Attempt(number=2, name="n-a2", profile="small", run_id="r1", asked_at=2.0, cluster_id="j-2")
+DEAD = AttemptEntry(
+    number=1, name="n-a1", profile="small", run_id="r1", requested_at=1.0, outcome=AttemptOutcome.INTERNAL
+)
+OPEN = AttemptEntry(number=2, name="n-a2", profile="small", run_id="r1", requested_at=2.0, compute_id="j-2")
 FOUND = replace(FRESH, owner="other", begun_at=1.0, attempts=(DEAD, OPEN))
-SAME_RUN = Asker(run_id="r1", launch_id="r1", owner="me", is_continuation=True)
-PERSON = Asker(run_id="r2", launch_id="r1", owner="me", is_continuation=False)
-NEW_RUN = Asker(run_id="r3", launch_id="r3", owner="me", is_continuation=True)
+SAME_RUN = Requester(run_id="r1", launch_id="r1", owner="me", is_continuation=True)
+PERSON = Requester(run_id="r2", launch_id="r1", owner="me", is_continuation=False)
+NEW_RUN = Requester(run_id="r3", launch_id="r3", owner="me", is_continuation=True)
 
 
 @pytest.fixture
@@ -30,7 +33,43 @@ def test_what_one_process_writes_the_next_reads(storage: Storage) -> None:
     assert LaunchLedger(storage, "launches/r2").read() is None
 
 
-def test_of_two_processes_that_both_begin_one_is_told_to_leave_it(storage: Storage) -> None:
+def test_the_stored_form_is_the_one_that_every_version_reads(storage: Storage) -> None:
+    """As the first version wrote it: a deploy, forward or back, finds the launches that run."""
+    attempt = {
+        "number": 1,
+        "name": "n-a1",
+        "profile": "small",
+        "run_id": "r1",
+        "asked_at": 1.0,
+        "cluster_id": "j-1",
+        "step_id": "s-1",
+        "ready_at": 2.0,
+        "ended_at": 3.0,
+        "outcome": "INTERNAL",
+        "failure": {"failure_class": "LAUNCH_FAILED", "cause": "c"},
+        "billed_seconds": 2.0,
+    }
+    stored = {
+        "launch_id": "r1",
+        "step": "ingest_daily",
+        "work": "w1",
+        "owner": "other",
+        "begun_at": 1.0,
+        "counted_from": 1,
+        "attempts": [attempt],
+        "outcome": "FAILED",
+    }
+    storage.write("old.json", json.dumps(stored, indent=1).encode())
+    entry = LaunchLedger(storage, "old").read()
+    assert entry is not None
+    [read] = entry.attempts
+    assert (read.requested_at, read.compute_id, read.job_id, read.seconds) == (1.0, "j-1", "s-1", 2.0)
+    assert (read.outcome, entry.outcome) == (AttemptOutcome.INTERNAL, LaunchOutcome.FAILED)
+    LaunchLedger(storage, "new").write(entry)
+    assert storage.read("new.json") == storage.read("old.json")
+
+
+def test_of_two_processes_that_both_begin_one_has_to_leave_it(storage: Storage) -> None:
     one, other = LaunchLedger(storage, "l"), LaunchLedger(storage, "l")
     assert one.read() is None
     assert other.read() is None
@@ -64,35 +103,35 @@ def test_an_own_write_whose_answer_was_lost_is_not_taken_for_anothers(storage: S
     assert ledger.write(FOUND) == FOUND
 
 
-def test_the_run_that_began_goes_on_with_its_attempt_and_its_budgets() -> None:
-    mine = taken_up(FOUND, FRESH, SAME_RUN)
+def test_the_run_that_began_continues_with_its_attempt_and_its_budgets() -> None:
+    mine = resume(FOUND, FRESH, SAME_RUN)
     assert (mine.owner, mine.current, mine.begun_at) == ("me", OPEN, 1.0)
-    assert [attempt.kind for attempt in mine.failed] == [TroubleKind.INTERNAL]
+    assert [attempt.outcome for attempt in mine.failed] == [AttemptOutcome.INTERNAL]
 
 
-@pytest.mark.parametrize("asker", [PERSON, NEW_RUN])
-def test_who_asks_again_gets_what_is_at_work_and_new_budgets(asker: Asker) -> None:
-    fresh = replace(FRESH, launch_id=asker.launch_id)
-    mine = taken_up(FOUND, fresh, asker)
-    assert (mine.current, mine.begun_at, mine.failed, mine.launch_id) == (OPEN, 100.0, (), asker.launch_id)
+@pytest.mark.parametrize("requester", [PERSON, NEW_RUN])
+def test_who_requests_it_again_gets_what_runs_and_new_budgets(requester: Requester) -> None:
+    fresh = replace(FRESH, launch_id=requester.launch_id)
+    mine = resume(FOUND, fresh, requester)
+    assert (mine.current, mine.begun_at, mine.failed, mine.launch_id) == (OPEN, 100.0, (), requester.launch_id)
 
 
-@pytest.mark.parametrize("asker", [PERSON, NEW_RUN])
-def test_who_asks_again_for_what_is_over_gets_new_attempts_under_new_names(asker: Asker) -> None:
-    for outcome in (SUCCEEDED, FAILED):
+@pytest.mark.parametrize("requester", [PERSON, NEW_RUN])
+def test_who_requests_again_what_is_over_gets_new_attempts_under_new_names(requester: Requester) -> None:
+    for outcome in (LaunchOutcome.SUCCEEDED, LaunchOutcome.FAILED):
         over = replace(FOUND, attempts=(DEAD,), outcome=outcome)
-        mine = taken_up(over, replace(FRESH, launch_id=asker.launch_id), asker)
+        mine = resume(over, replace(FRESH, launch_id=requester.launch_id), requester)
         assert (mine.outcome, mine.current, mine.failed, mine.attempts) == (None, None, (), (DEAD,))
 
 
 def test_success_is_believed_and_failure_is_judged_again_by_the_run_that_began() -> None:
     over = replace(FOUND, attempts=(DEAD,))
-    assert taken_up(replace(over, outcome=SUCCEEDED), FRESH, SAME_RUN).outcome == SUCCEEDED
-    again = taken_up(replace(over, outcome=FAILED), FRESH, SAME_RUN)
+    assert resume(replace(over, outcome=LaunchOutcome.SUCCEEDED), FRESH, SAME_RUN).outcome is LaunchOutcome.SUCCEEDED
+    again = resume(replace(over, outcome=LaunchOutcome.FAILED), FRESH, SAME_RUN)
     assert again.outcome is None
-    assert [attempt.kind for attempt in again.failed] == [TroubleKind.INTERNAL]
+    assert [attempt.outcome for attempt in again.failed] == [AttemptOutcome.INTERNAL]
 
 
 def test_an_attempt_at_other_work_is_history_that_is_still_to_be_ended() -> None:
-    mine = taken_up(FOUND, replace(FRESH, work="w2"), SAME_RUN)
+    mine = resume(FOUND, replace(FRESH, work="w2"), SAME_RUN)
     assert (mine.work, mine.current, mine.failed, mine.counted) == ("w2", OPEN, (), ())

@@ -1,36 +1,18 @@
 """What a launch leaves when it ends in an unusual way, and what the next one makes of it."""
 
-from collections.abc import Callable
-from typing import Any
-
 import dagster as dg
 import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.emr.api import EmrApi, UnreachableError
+from cdi_dagster.emr.backend import UnreachableError
+from cdi_dagster.emr.clusters.api import EmrApi
 from cdi_dagster.emr.messages import StorageMessageReader
 from cdi_dagster_tests.emr.cluster import ClusterFaults
-from cdi_dagster_tests.emr.launches import Bench, QuickLauncher
+from cdi_dagster_tests.emr.launches import Bench, QuickLauncher, in_a_run
 from cdi_dagster_tests.s3_server import new_s3_storage
 
 HELD = ("progress:at work", "wait:/nowhere")
 OK = ("report",)
-
-
-def in_a_run(work: Callable[[dg.OpExecutionContext], Any]) -> list[str]:
-    """Do something in a Dagster run; return the lines of its page."""
-
-    @dg.op
-    def only(context: dg.OpExecutionContext) -> None:
-        work(context)
-
-    @dg.job(executor_def=dg.in_process_executor)
-    def job() -> None:
-        only()
-
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = job.execute_in_process(instance=instance)
-        return [entry.user_message for entry in instance.all_logs(result.run_id)]
 
 
 class Stopped(QuickLauncher):
@@ -66,12 +48,12 @@ def test_a_cluster_at_work_on_an_input_that_was_pinned_anew_is_ended_first(bench
         evidence = QuickLauncher(**bench.config()).launch(context, after)
         assert [attempt.detail["kind"] for attempt in evidence.attempts] == ["SUCCEEDED"]
 
-    said = in_a_run(stopped_then_pinned_anew)
+    logged = in_a_run(stopped_then_pinned_anew)
     old, new = bench.emr.clusters.values()
     assert old.reason_code == "USER_REQUEST"
     assert old.ended_at is not None
     assert old.ended_at < new.created_at
-    assert any("works on an input that is not asked for any more" in line for line in said)
+    assert any("works on an input that is no longer requested" in line for line in logged)
 
 
 def test_a_restart_does_not_give_a_launch_its_budgets_back(bench: Bench) -> None:
@@ -96,9 +78,9 @@ def test_a_launch_that_succeeded_is_not_made_again_in_its_own_run(bench: Bench) 
         first, second = (QuickLauncher(**bench.config()).launch(context, step) for _ in range(2))
         assert first == second
 
-    said = in_a_run(twice)
+    logged = in_a_run(twice)
     assert len(bench.emr.clusters) == 1
-    assert any("had succeeded already" in line for line in said)
+    assert any("had succeeded already" in line for line in logged)
 
 
 def test_a_defect_of_our_own_still_ends_the_cluster(bench: Bench) -> None:
@@ -110,27 +92,27 @@ def test_a_defect_of_our_own_still_ends_the_cluster(bench: Bench) -> None:
     bench.emr.wait(lambda: bench.emr.live() == [])
 
 
-def test_an_emr_that_cannot_be_asked_fails_the_run_and_leaves_the_cluster_to_the_next(
+def test_an_emr_that_does_not_respond_fails_the_run_and_leaves_the_cluster_to_the_next(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def blind_then_seeing(context: dg.OpExecutionContext) -> None:
         step = bench.step(("progress:at work", "report"), correlation_id=context.run.run_id)
-        look = EmrApi.look
-        monkeypatch.setattr(EmrApi, "look", _nobody_answers)
-        with pytest.raises(CdiError, match="could not be seen") as caught:
+        observe = EmrApi.observe
+        monkeypatch.setattr(EmrApi, "observe", _no_response)
+        with pytest.raises(CdiError, match="could not be read") as caught:
             QuickLauncher(**bench.config(blind_seconds=0.3)).launch(context, step)
-        monkeypatch.setattr(EmrApi, "look", look)
+        monkeypatch.setattr(EmrApi, "observe", observe)
         assert caught.value.failure_class is FailureClass.CLUSTER_LOST
         assert "re-execute" in caught.value.next_step.lower()
         QuickLauncher(**bench.config()).launch(context, step)
 
-    said = in_a_run(blind_then_seeing)
+    logged = in_a_run(blind_then_seeing)
     assert len(bench.emr.clusters) == 1
-    assert "at work" in said
+    assert "at work" in logged
 
 
-def _nobody_answers(*_: object) -> None:
-    raise UnreachableError("no answer")
+def _no_response(*_: object) -> None:
+    raise UnreachableError("no response")
 
 
 def test_every_waiting_chunk_is_read_at_once_and_damage_costs_one_message_only() -> None:

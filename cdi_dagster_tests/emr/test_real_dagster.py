@@ -13,20 +13,20 @@ import dagster as dg
 import pytest
 
 import cdi_dagster
-from cdi_dagster.cli.servers import REPOSITORY, dagster_dev, free_port
+from cdi_dagster.cli.servers import REPOSITORY, dagster_dev
 from cdi_dagster.cli.webserver import Webserver
 from cdi_dagster.coalescer import coalesce
-from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.core.storage_keys import ingestion_lease_key
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
-from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.storage import open_storage
+from cdi_dagster_tests.collections import EQUALITY
 from cdi_dagster_tests.emr.emulator import create_status_table
 from cdi_dagster_tests.emr.launches import DAY, Bench
+from cdi_dagster_tests.waiting import reserved_port, wait_until
 
-pytestmark = [pytest.mark.daemon, pytest.mark.kill, pytest.mark.spark, pytest.mark.timeout(300)]
-EQUALITY = REGISTRY[1]
+pytestmark = [pytest.mark.daemon, pytest.mark.kill, pytest.mark.spark, pytest.mark.timeout(1800)]
 ENTRY_POINT = Path(cdi_dagster.__file__).parent / "spark" / "entry_points" / "ingest_daily.py"
 
 
@@ -44,23 +44,27 @@ class Operator:
     def terminate(self, run_id: str) -> None:
         query = "mutation($id: String!) { terminateRun(runId: $id) { __typename } }"
         body = json.dumps({"query": query, "variables": {"id": run_id}}).encode()
-        asked = urllib.request.Request(
+        requested = urllib.request.Request(
             f"{self._webserver.url}/graphql", data=body, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(asked, timeout=30) as answer:
+        with urllib.request.urlopen(requested, timeout=30) as answer:
             assert json.load(answer)["data"]["terminateRun"]["__typename"] == "TerminateRunSuccess"
 
     def kill_worker(self, run_id: str) -> None:
         [pid] = [
-            int(found[1]) for line in self.said(run_id) if (found := re.search(r"in process \(pid: (\d+)\)", line))
+            int(found[1]) for line in self.logged(run_id) if (found := re.search(r"in process \(pid: (\d+)\)", line))
         ][:1]
         os.kill(pid, signal.SIGKILL)
 
-    def said(self, run_id: str) -> list[str]:
+    def logged(self, run_id: str) -> list[str]:
         return [entry.user_message for entry in self._instance.all_logs(run_id)]
 
-    def wait_for_word(self, run_id: str, word: str) -> None:
-        self.bench.emr.wait(lambda: any(word in line for line in self.said(run_id)), seconds=90)
+    def wait_for_line(self, run_id: str, word: str) -> None:
+        wait_until(
+            lambda: any(word in line for line in self.logged(run_id)),
+            f"run {run_id} logs {word!r}",
+            seen=lambda: "\n".join(self.logged(run_id)[-30:]),
+        )
 
     def wait_for_end(self, run_id: str) -> str:
         def run() -> dg.DagsterRun:
@@ -68,7 +72,8 @@ class Operator:
             assert found is not None
             return found
 
-        self.bench.emr.wait(lambda: run().is_finished, seconds=120)
+        seen = lambda: "\n".join([run().status.value, *self.logged(run_id)[-30:]])  # noqa: E731
+        wait_until(lambda: run().is_finished, f"run {run_id} has ended", seen=seen)
         return run().status.value
 
 
@@ -86,8 +91,7 @@ def operator(bench: Bench) -> Iterator[Operator]:
     # A lost worker is noticed, and its slot free, in seconds for the test's sake; the rest is as production has it.
     quick = shipped.replace("poll_interval_seconds: 20", "poll_interval_seconds: 2")
     (home / "dagster.yaml").write_text(quick.replace("run_end_seconds: 60", "run_end_seconds: 1"))
-    port = free_port()
-    with DevelopmentKeyService() as keys:
+    with reserved_port() as port, DevelopmentKeyService() as keys:
         environment = os.environ | bench.settings(dks_url=keys.url, first_storage_day=DAY) | {"DAGSTER_HOME": str(home)}
         with dagster_dev(environment, port=port, log_path=bench.folder / "dagster.log") as dagster:
             webserver = Webserver(f"http://127.0.0.1:{port}")
@@ -96,7 +100,7 @@ def operator(bench: Bench) -> Iterator[Operator]:
                 dagster.require_running("Dagster")
                 return webserver.answers() and bool(webserver.locations())
 
-            bench.emr.wait(is_up, seconds=120)
+            wait_until(is_up, "Dagster answers", seen=dagster.log)
             assert [error for _, error in webserver.locations()] == [None]
             # Only now: two processes that make the same home at once are in each other's way.
             with dg.DagsterInstance.from_config(str(home)) as instance:
@@ -107,7 +111,7 @@ def test_terminating_a_run_ends_its_cluster_and_a_killed_worker_leaves_it_to_the
     emr = operator.bench.emr
     operator.bench.hold_clusters()
     ended = operator.click(DAY)
-    operator.wait_for_word(ended, "is BOOTSTRAPPING")
+    operator.wait_for_line(ended, "is BOOTSTRAPPING")
     operator.terminate(ended)
     assert operator.wait_for_end(ended) == "CANCELED"
     [cluster] = emr.clusters.values()
@@ -116,7 +120,7 @@ def test_terminating_a_run_ends_its_cluster_and_a_killed_worker_leaves_it_to_the
 
     next_day = DAY + timedelta(days=1)
     lost = operator.click(next_day)
-    operator.wait_for_word(lost, "is BOOTSTRAPPING")
+    operator.wait_for_line(lost, "is BOOTSTRAPPING")
     operator.kill_worker(lost)
     # Run monitoring notices it; until then the day has a live run, and another would stop as its duplicate.
     assert operator.wait_for_end(lost) == "FAILURE"
@@ -124,11 +128,11 @@ def test_terminating_a_run_ends_its_cluster_and_a_killed_worker_leaves_it_to_the
     # Its lease of the day runs out in a minute, which the test does not wait for.
     operator.published.delete([ingestion_lease_key(EQUALITY.on(next_day))])
     after = operator.click(next_day)
-    operator.wait_for_word(after, "taking up its attempt 1")
+    operator.wait_for_line(after, "resuming its attempt 1")
     operator.bench.let_clusters_go()
     assert operator.wait_for_end(after) == "SUCCESS"
-    mark = published_mark(operator.published, EQUALITY.on(next_day))
+    mark = read_mark(operator.published, EQUALITY.on(next_day))
     assert mark is not None
-    assert mark["published"] == 50
+    assert mark.published == 50
     assert list(emr.clusters)[1:] == [cluster.cluster_id]
-    assert published_mark(operator.published, EQUALITY.on(DAY)) is None
+    assert read_mark(operator.published, EQUALITY.on(DAY)) is None

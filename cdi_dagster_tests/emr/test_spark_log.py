@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from cdi_dagster.emr.template import JAVA_OPTIONS
+from cdi_dagster.emr.clusters.template import JAVA_OPTIONS
 from cdi_dagster_tests.emr import quoting_step
 from cdi_dagster_tests.emr.launches import Bench
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.spark
 
 
 def test_a_row_that_fails_on_the_cluster_is_in_no_log(bench: Bench) -> None:

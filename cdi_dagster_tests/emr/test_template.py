@@ -1,4 +1,4 @@
-"""The cluster template: what is shipped can be used, and what cannot be used says how to mend it."""
+"""The cluster template: what is shipped can be used, and what cannot be used comes with its fix."""
 
 from datetime import date
 from pathlib import Path
@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 import cdi_dagster
-from cdi_dagster.core.collections import REGISTRY
-from cdi_dagster.emr.check import template_problems
-from cdi_dagster.emr.request import estimated_cost, instances_by_type, step_request
-from cdi_dagster.emr.template import JAVA_OPTIONS, TemplateError, load_template
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
+from cdi_dagster.emr.clusters.request import estimated_cost, instances_by_type, step_request, template_problems
+from cdi_dagster.emr.clusters.template import JAVA_OPTIONS, TemplateError, load_template
 from cdi_dagster.interfaces import SparkStep
+from cdi_dagster_tests.collections import AUDIT
 
 SHIPPED = Path(cdi_dagster.__file__).parents[1] / "deploy" / "emr" / "cluster.yaml"
 TESTED = Path(__file__).with_name("template.yaml")
@@ -85,7 +85,7 @@ def test_an_environment_that_is_not_there_is_named_with_those_that_are(tmp_path:
         ({"profiles": []}, "profiles: list should have at least 1 item"),
     ],
 )
-def test_what_cannot_be_used_says_how_to_mend_it(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
+def test_what_cannot_be_used_comes_with_its_fix(tmp_path: Path, changes: dict[str, Any], expected: str) -> None:
     assert expected in problems_of(write(tmp_path, **changes))
 
 
@@ -141,9 +141,9 @@ def test_in_cluster_mode_driver_and_executors_get_what_they_need_by_configuratio
     """No environment variable of the client reaches a driver that runs on another node."""
     template = load_template(write(tmp_path, step={"deploy_mode": "cluster", "spark_conf": {JAVA_OPTIONS[0]: "-Dx=1"}}))
     step = SparkStep(
-        name="ingest_daily",
+        job=INGEST_DAILY,
         arguments=("--pinned-input", "s3://b/pinned.json"),
-        collection=REGISTRY[0],
+        collection=AUDIT,
         storage_day=date(2023, 3, 26),
         correlation_id="c",
         input_bytes=0,

@@ -1,12 +1,12 @@
 """One storage day on a real Dagster instance, for most tests here."""
 
-import dagster as dg
 import pytest
 
 from cdi_dagster_tests.dagster_day import DagsterDay
+from cdi_dagster_tests.instance import instance_on_disk
 
 
 @pytest.fixture
 def day(tmp_path):
-    with dg.instance_for_test() as instance:
+    with instance_on_disk() as instance:
         yield DagsterDay(tmp_path, instance)

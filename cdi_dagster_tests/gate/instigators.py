@@ -1,14 +1,14 @@
 """Ticks of schedule and sensor at a chosen moment, on a real instance, and the runs that they ask for."""
 
-import json
 from datetime import UTC, date, datetime
 
 import dagster as dg
 from freezegun import freeze_time
 
 from cdi_dagster.core.listing import listing_fingerprint
-from cdi_dagster.core.storage_keys import daily_records_prefix
-from cdi_dagster_tests.dagster_day import AUDIT
+from cdi_dagster.core.storage_keys import mark_key
+from cdi_dagster.published.mark import Mark
+from cdi_dagster_tests.collections import AUDIT
 
 RECORDS = ("corporate_storage/business_audit", "business_audit/daily_records")
 SENSOR = "business_audit_coalescer_completion_sensor"
@@ -55,5 +55,16 @@ def publish_mark(day, storage_day, *, fingerprint=None, at=datetime(2023, 3, 27,
     """Leave the mark of a publication from the objects that are there now, without a run."""
     if fingerprint is None:
         fingerprint = listing_fingerprint(day.corporate.list(AUDIT.on(storage_day).corporate_prefix))
-    mark = {"fingerprint": fingerprint, "published_at": at.isoformat()}
-    day.published.write(f"{daily_records_prefix(AUDIT.on(storage_day))}_SUCCESS", json.dumps(mark).encode())
+    mark = Mark(
+        fingerprint=fingerprint,
+        correlation_id="a-run",
+        collection_id=AUDIT.id,
+        storage_day=storage_day,
+        published=0,
+        rejected=0,
+        record_bytes=0,
+        published_bytes=0,
+        parts=(),
+        published_at=at,
+    )
+    day.published.write(mark_key(AUDIT.on(storage_day)), mark.to_bytes())

@@ -1,7 +1,7 @@
 """The ingestion without Spark: reads what was pinned, with the real reader and record engine, and publishes it.
 
-What it leaves on storage is what the Spark job leaves, so that asset, checks, marks and gate around it are real. Every
-launch is one line of a file, so that a test can count them across processes.
+It publishes as the Spark job does, by `published.publish`, so that asset, checks, marks and gate around it are real.
+Every launch is one line of a file, so that a test can count them across processes.
 """
 
 import base64
@@ -11,7 +11,7 @@ import os
 import time
 from collections import Counter
 from contextlib import closing
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from cdi_dagster.core.collections import Collection, find_collection
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, reconcile
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.storage_keys import daily_records_prefix, run_report_key
+from cdi_dagster.core.storage_keys import daily_records_prefix
 from cdi_dagster.core.table_sets import TABLE_SETS
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
-from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
+from cdi_dagster.published.publish import IngestOutcome, WrittenPart, publish_day
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.spark.ingest.read_ahead import opened
 from cdi_dagster.spark.ingest.reading import EnvelopeReader
 from cdi_dagster.spark.records.engine import RecordEngine
@@ -73,52 +74,37 @@ def _publish(
     counted: tuple[ObjectCounts, ...],
     correlation_id: str,
 ) -> IngestReport:
-    prefix = daily_records_prefix(collection.on(pinned.storage_day))
-    with published.upload(f"{prefix}part-00000-{correlation_id}.jsonl.gz", group=correlation_id) as upload:
+    day = collection.on(pinned.storage_day)
+    with published.upload(
+        f"{daily_records_prefix(day)}part-00000-{correlation_id}.jsonl.gz", group=correlation_id
+    ) as upload:
         upload.write(gzip.compress(records))
-        part = upload.prepare()
-    count = records.count(b"\n")
+        part = WrittenPart(prepared=upload.prepare(), lines=records.count(b"\n"), text_bytes=len(records))
     report = IngestReport(
         fingerprint=pinned.fingerprint,
         objects=counted,
         record_bytes=len(records),
-        published_bytes=part.size_bytes,
+        published_bytes=part.prepared.size_bytes,
         parts=1,
         fallback_records=0,
         key_service=KeyServiceCounts(),
         reject_samples=(),
-        seconds=0.1,
-        published_prefix=prefix,
+        seconds=0.0,
+        published_prefix=None,
         rejects_prefix=None,
     )
-    mark = {
-        "fingerprint": pinned.fingerprint,
-        "correlation_id": correlation_id,
-        "collection": collection.id,
-        "storage_day": pinned.storage_day.isoformat(),
-        "export_day": export_day_of(pinned.storage_day).isoformat(),
-        "published": count,
-        "rejected": 0,
-        "record_bytes": len(records),
-        "published_bytes": part.size_bytes,
-        "parts": [{"key": part.key, "size_bytes": part.size_bytes, "records": count}],
-        "published_at": datetime.now(UTC).isoformat(),
-    }
-    # As the job does: the report first, so that whoever sees the mark finds it.
-    key = run_report_key(collection.on(pinned.storage_day), correlation_id)
-    published.write(key, json.dumps(report.to_json()).encode())
-    published.publish(prefix, [part], json.dumps(mark).encode(), group=correlation_id)
-    return report
+    outcome = IngestOutcome(report=report, parts=(part,), rejects=())
+    return publish_day(published, day, outcome, correlation_id=correlation_id, seconds=0.1)
 
 
 def published_records(published: Storage, collection: Collection, storage_day: date) -> "Counter[bytes] | None":
     """Return the published records as a multiset, or None where nothing is published."""
-    mark = published_mark(published, collection.on(storage_day))
+    mark = read_mark(published, collection.on(storage_day))
     if mark is None:
         return None
     lines: Counter[bytes] = Counter()
-    for part in mark["parts"]:
-        lines.update(gzip.decompress(published.read(part["key"])).splitlines())
+    for part in mark.parts:
+        lines.update(gzip.decompress(published.read(part.key)).splitlines())
     return lines
 
 

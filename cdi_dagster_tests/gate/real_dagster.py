@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-import time
 import urllib.error
 import urllib.request
 from contextlib import ExitStack, contextmanager
@@ -16,16 +15,17 @@ from pathlib import Path
 
 import dagster as dg
 
-from cdi_dagster.cli.servers import REPOSITORY, Guarded, free_port
+from cdi_dagster.cli.servers import REPOSITORY, Guarded
 from cdi_dagster.cli.webserver import Webserver
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.demo.sample import write_sample
-from cdi_dagster.ingestion.pinning import published_mark
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.resources.status_table import FileStatusTable
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.gate.hearing import hearing
+from cdi_dagster_tests.waiting import last_lines_of, reserved_port, wait_until
 
 RECORDS = 30
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
@@ -42,6 +42,7 @@ _START = {
 _LAUNCH = """mutation($p: ExecutionParams!) { launchRun(executionParams: $p) { __typename
   ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
   ... on RunConfigValidationInvalid { errors { message } } } }"""
+_TERMINATE = """mutation($id: String!) { terminateRun(runId: $id) { __typename } }"""
 _EVALUATE = """mutation($s: SensorSelector!) { sensorDryRun(selectorData: $s, cursor: null) {
   ... on PythonError { message }
   ... on DryRunInstigationTick { evaluationResult {
@@ -123,12 +124,16 @@ class Place:
         assert answer["__typename"] == "LaunchBackfillSuccess", answer
 
     def is_published(self, collection, day):
-        mark = published_mark(self.published, collection.on(day))
-        return mark is not None and mark["published"]
+        mark = read_mark(self.published, collection.on(day))
+        return mark is not None and mark.published
 
     def launches(self, day):
         """Return the fingerprints for which an ingestion of the day was launched."""
         return [fingerprint for fingerprint, *_ in self._ingestions(day)]
+
+    def at_work(self, day):
+        """Return the runs whose ingestion of the day was launched."""
+        return [run for _, run, _ in self._ingestions(day)]
 
     def worker_of(self, run_id, day):
         """Return the process id of the run worker whose ingestion is at work, or None."""
@@ -156,11 +161,47 @@ def _assets(collection: Collection):
 
 
 class GateDagster:
-    """The running Dagster."""
+    """The running Dagster; `stop` and `start` as a deployment does."""
 
-    def __init__(self, home, url, instance, heard):
-        self.home, self.url, self.instance, self.heard = home, url, instance, heard
+    def __init__(self, home, port, heard):
+        self.home, self.url, self.heard = home, f"http://127.0.0.1:{port}", heard
         self.on_time, self.later, self.rapid = (Place(self, name, home) for name in ("on_time", "later", "rapid"))
+        command = [sys.executable, "-m", "dagster", "dev", "-w", str(home / "workspace.yaml"), "-h", "127.0.0.1"]
+        self._command = [*command, "-p", str(port)]
+        self._starts, self._processes = 0, ExitStack()
+        self._logs = []
+
+    def start(self):
+        """Start webserver, daemon and code servers, and wait until they answer."""
+        self._starts += 1
+        self._logs.append(self.home / f"dagster-{self._starts}.log")
+        process = Guarded(self._command, environment=_environment(self.home), log_path=self._logs[-1])
+        self._processes.enter_context(process)
+        webserver = Webserver(self.url)
+
+        def answers():
+            process.require_running("Dagster")
+            return webserver.answers() and len(webserver.locations()) == 3
+
+        wait_until(answers, "Dagster's three code locations are loaded", seen=lambda: last_lines_of(*self._logs))
+        assert [error for _, error in webserver.locations()] == [None, None, None]
+
+    def stop(self):
+        """Stop all of it; runs are processes of its code servers."""
+        self._processes.close()
+
+    def wait(self, condition, what):
+        """Wait for something in this Dagster and return it; in vain, report its runs and what it logged."""
+        return wait_until(condition, what, seen=self._seen, pause_seconds=0.3)
+
+    def _seen(self):
+        runs = [record.dagster_run for record in self.instance.get_run_records(limit=40)]
+        states = [
+            f"{run.run_id} {run.job_name} {run.tags.get('dagster/partition')} {run.status.value} "
+            f"{run.tags.get('cdi/failure_class', '')}"
+            for run in runs
+        ]
+        return "\n".join([f"{len(runs)} runs, youngest first:", *states, last_lines_of(*self._logs)])
 
     def ask(self, query, **variables):
         body = json.dumps({"query": query, "variables": variables}).encode()
@@ -176,23 +217,35 @@ class GateDagster:
         filters = dg.RunsFilter(tags={"dagster/partition": str(day)})
         return self.instance.get_run_records(filters, ascending=True)
 
+    def terminate(self, run_id):
+        answer = self.ask(_TERMINATE, id=run_id)["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess", answer
+
     def failure_class(self, run_id):
         return self.instance.get_run_by_id(run_id).tags.get("cdi/failure_class")
 
-    def wait_run(self, run_id, seconds=120):
-        return until(lambda: self._ended(run_id), seconds, f"run {run_id} ends")
+    def wait_run(self, run_id):
+        return self.wait(lambda: self._ended(run_id), f"run {run_id} has ended")
 
     def _ended(self, run_id):
         (record,) = self.instance.get_run_records(dg.RunsFilter(run_ids=[run_id]))
         return record if record.dagster_run.status.value in ENDED else None
 
-    def checks(self, asset, name):
-        """Return whether the evaluations of a check passed, youngest first."""
+    def checks_by_sensor(self, asset, name):
+        """Return whether a check passed each time that a sensor reported it, youngest first.
+
+        Runs report it too, of their own day, and whenever they end.
+        """
         key = dg.AssetCheckKey(dg.AssetKey.from_user_string(asset), name)
         records = self.instance.event_log_storage.get_asset_check_execution_history(key, limit=50)
         found = [record.event.dagster_event for record in records if record.event]
         kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
-        return [event.asset_check_evaluation_data.passed for event in found if event.event_type is kind]
+        evaluations = [event.asset_check_evaluation_data for event in found if event.event_type is kind]
+        return [evaluation.passed for evaluation in evaluations if "storage_day" in evaluation.metadata]
+
+    def asked_for_at(self, run_id):
+        """Return when a run was put into the queue, by the clock of the process that did it."""
+        return datetime.fromtimestamp(self.instance.all_logs(run_id)[0].timestamp, tz=UTC)
 
     @contextmanager
     def second_daemon(self):
@@ -209,20 +262,9 @@ class GateDagster:
         ]
 
 
-def until(found, seconds, what):
-    """Wait for something to be true and return it."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        value = found()
-        if value:
-            return value
-        time.sleep(0.3)
-    raise AssertionError(f"{what}: not within {seconds} s")
-
-
 def next_due_time():
-    """Return a minute that Dagster will be up before: the next but one, or the one after it."""
-    return (datetime.now(UTC) + timedelta(seconds=110)).replace(second=0, microsecond=0)
+    """Return a minute that Dagster will be up before, on a slow machine too: three or four from now."""
+    return (datetime.now(UTC) + timedelta(seconds=230)).replace(second=0, microsecond=0)
 
 
 @contextmanager
@@ -232,25 +274,16 @@ def gate_dagster(home: Path, due_at: datetime):
     dagster_home.mkdir(parents=True)
     shutil.copyfile(REPOSITORY / "deploy" / "dagster.yaml", dagster_home / "dagster.yaml")
     (home / "workspace.yaml").write_text(_WORKSPACE)
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(home / "workspace.yaml"), "-h", "127.0.0.1"]
-    with ExitStack() as stack:
-        heard = stack.enter_context(hearing())
-        variables = {"TEST_DUE_TIME_ON_TIME": f"{due_at:%H:%M}", "ALERT_TARGET": heard.url, "DAGSTER_URL": url}
+    with hearing() as heard, reserved_port() as port:
+        dagster = GateDagster(home, port, heard)
+        variables = {"TEST_DUE_TIME_ON_TIME": f"{due_at:%H:%M}", "ALERT_TARGET": heard.url, "DAGSTER_URL": dagster.url}
         (home / "environment.json").write_text(json.dumps({f"CDI_{name}": value for name, value in variables.items()}))
-        dagster = stack.enter_context(
-            Guarded([*command, "-p", str(port)], environment=_environment(home), log_path=home / "dagster.log")
-        )
-        webserver = Webserver(url)
-        deadline = time.monotonic() + 180
-        while not (webserver.answers() and len(webserver.locations()) == 3):
-            dagster.require_running("Dagster")
-            assert time.monotonic() < deadline, dagster.log()[-2000:]
-            time.sleep(0.3)
-        assert [error for _, error in webserver.locations()] == [None, None, None]
-        instance = stack.enter_context(dg.DagsterInstance.from_config(str(dagster_home)))
-        yield GateDagster(home, url, instance, heard)
+        try:
+            dagster.start()
+            with dg.DagsterInstance.from_config(str(dagster_home)) as dagster.instance:
+                yield dagster
+        finally:
+            dagster.stop()
 
 
 def _environment(home: Path):

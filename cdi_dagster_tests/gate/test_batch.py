@@ -13,18 +13,21 @@ from cdi_dagster.resources.coalescer import CoalescerStatusResource
 from cdi_dagster.settings import SettingsError, load_settings
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster_tests.clock import clock_at
 from cdi_dagster_tests.coalescer_status.test_batch_status import REGION, batch  # noqa: F401
-from cdi_dagster_tests.dagster_day import AUDIT, DAY, DagsterDay
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import DAY, DagsterDay
 from cdi_dagster_tests.gate.instigators import launched, publish_mark, run_as, sensor_tick
 
 
 @pytest.fixture
 def world(day: DagsterDay, batch):  # noqa: F811
     """Yesterday, whose coalescer jobs Batch knows."""
-    day.batch = batch
-    day.yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    day.status = BatchCoalescerStatus(batch.client, cache_seconds=0)
-    return day
+    with clock_at(datetime.now(UTC).replace(hour=10, minute=0)):  # midnight must not come in the middle
+        day.batch = batch
+        day.yesterday = datetime.now(UTC).date() - timedelta(days=1)
+        day.status = BatchCoalescerStatus(batch.client, cache_seconds=0)
+        yield day
 
 
 def _tick(world):

@@ -13,7 +13,7 @@ from cdi_dagster.core.launch_decision import (
     MAX_SHUT_OUT,
     DayFacts,
     PastRun,
-    Publication,
+    PublishedFrom,
     RunState,
     Verdict,
     decide,
@@ -38,9 +38,9 @@ def run(failure=None, *, state=RunState.FAILED, launch=LAUNCH, by_person=False, 
     )
 
 
-def decided(*runs, publication=None, coalescer=OPEN, listing=None):
+def decided(*runs, published_from=None, coalescer=OPEN, listing=None):
     facts = DayFacts(
-        storage_day=DAY, coalescer=coalescer, publication=publication, runs=runs, listing_fingerprint=listing
+        storage_day=DAY, coalescer=coalescer, published_from=published_from, runs=runs, listing_fingerprint=listing
     )
     return decide(facts, NOW)
 
@@ -100,7 +100,7 @@ def test_runs_that_end_well_and_publish_nothing_do_not_go_on_for_ever():
 def test_a_day_that_comes_back_to_what_it_was_has_a_run_key_of_its_own():
     first = decided()
     runs = [run(state=RunState.SUCCEEDED), run(state=RunState.SUCCEEDED, launch=f"{DAY}|f2")]
-    back = decided(*runs[:1], runs[1], publication=None)
+    back = decided(*runs[:1], runs[1], published_from=None)
     assert back.launch == first.launch
     assert back.run_key != first.run_key
 
@@ -118,18 +118,18 @@ BATCH = CoalescerStatus(state=CoalescerState.COMPLETE, reason="2 jobs", complete
     ],
 )
 def test_a_source_without_fingerprints_goes_by_the_listing(published_hours_ago, listing, verdict):
-    publication = Publication(fingerprint="f1", published_at=NOW - timedelta(hours=published_hours_ago))
-    assert decided(publication=publication, coalescer=BATCH, listing=listing).verdict is verdict
+    published_from = PublishedFrom(fingerprint="f1", published_at=NOW - timedelta(hours=published_hours_ago))
+    assert decided(published_from=published_from, coalescer=BATCH, listing=listing).verdict is verdict
 
 
 def test_a_run_that_succeeded_for_this_completion_settles_it_whatever_the_listing_says():
-    publication = Publication(fingerprint="f1", published_at=NOW)
+    published_from = PublishedFrom(fingerprint="f1", published_at=NOW)
     done = run(state=RunState.SUCCEEDED, launch=launch_of(DAY, BATCH))
-    assert decided(done, publication=publication, coalescer=BATCH, listing="late object").verdict is Verdict.DONE
+    assert decided(done, published_from=published_from, coalescer=BATCH, listing="late object").verdict is Verdict.DONE
 
 
 @pytest.mark.parametrize("state", [state for state in CoalescerState if state is not CoalescerState.COMPLETE])
 def test_a_published_day_whose_gate_is_shut_again_says_that_it_is_published(state):
     shut = CoalescerStatus(state=state, reason="why")
-    decision = decided(publication=Publication(fingerprint="f1"), coalescer=shut)
+    decision = decided(published_from=PublishedFrom(fingerprint="f1"), coalescer=shut)
     assert (decision.verdict, decision.reason) == (Verdict.WAIT, f"published; since then coalescer {state}: why")

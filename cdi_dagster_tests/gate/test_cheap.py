@@ -13,7 +13,8 @@ from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.ingestion.day_volumes import HISTORY_DAYS
 from cdi_dagster.storage.interface import Storage
-from cdi_dagster_tests.dagster_day import AUDIT, DagsterDay
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import DagsterDay
 from cdi_dagster_tests.gate.instigators import publish_mark, sensor_tick
 
 YESTERDAY = datetime(2025, 9, 27, tzinfo=UTC).date()
@@ -80,7 +81,7 @@ def test_a_quiet_tick_takes_well_under_a_second_and_a_handful_of_calls_a_day(his
 
 def test_a_shut_gate_costs_one_comparison_with_the_days_before_and_then_none(history):
     history.published.delete([f"corporate_data_ingestion/json/daily/{TICK.date()}/data/businessAudit/_SUCCESS"])
-    history.marker.status = lambda collection, day: MarkerCoalescerStatus.status(history.marker, collection, day)
+    history.marker.status = lambda day: MarkerCoalescerStatus.status(history.marker, day)
     shut = history.marker.status
 
     def status(day):

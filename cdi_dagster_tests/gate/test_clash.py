@@ -8,14 +8,13 @@ import threading
 import time
 from collections import Counter
 from datetime import date
+from itertools import count
 from random import Random
 
-import dagster as dg
 import pytest
 
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.coalescer_status.marker_status import MarkerCoalescerStatus
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import require_open
 from cdi_dagster.demo.sample import write_sample
@@ -24,11 +23,13 @@ from cdi_dagster.ingestion.pinning import pin_storage_day, require_unchanged
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.interface import StorageError
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster_tests.collections import EQUALITY
 from cdi_dagster_tests.dagster_day import DagsterDay
 from cdi_dagster_tests.gate.quick_ingestion import QuickLauncher, ingest_pinned, published_records
+from cdi_dagster_tests.instance import instance_on_disk
 from cdi_dagster_tests.s3_server import new_s3_storage
+from cdi_dagster_tests.waiting import wait_until
 
-EQUALITY = find_collection("data:equality")
 DAY = date(2023, 3, 26)
 RECORDS = 40
 EXPECTED_FAILURES = {
@@ -89,7 +90,7 @@ class Day:
             self.attempts += 1
             correlation_id = f"ask-{self.attempts}"
         try:
-            with ingestion_lease(self.published, EQUALITY.on(DAY), holder=correlation_id, lease_seconds=3):
+            with ingestion_lease(self.published, EQUALITY.on(DAY), holder=correlation_id, lease_seconds=6):
                 if not override:
                     require_open(MarkerCoalescerStatus(self.corporate, lease_seconds=120).status(EQUALITY.on(DAY)))
                 pinned = pin_storage_day(Roots(corporate=self.corporate, published=self.published), EQUALITY.on(DAY))
@@ -166,19 +167,24 @@ def _clash(day):
 @pytest.mark.parametrize(("kind", "worlds"), [("folder", 25), ("s3", 6), ("versioned", 4)])
 def test_no_timing_loses_or_doubles_a_record_or_shows_a_raw_404(kind, worlds, tmp_path):
     outcomes = Counter()
-    for seed in range(worlds):
+    wanted = {"COALESCER_RUNNING", *(["INPUT_CHANGED"] if kind != "versioned" else [])}
+    seeds = count()
+
+    def all_of_it_happened():
+        seed = next(seeds)
         day = Day(*_storages(kind, tmp_path / str(seed)), seed)
         _clash(day)
-        outcomes += day.outcomes
-    # The worlds were worth their name: all of it happened.
-    assert outcomes["published"] >= worlds
-    assert outcomes["COALESCER_RUNNING"] > 0, outcomes
-    assert kind == "versioned" or outcomes["INPUT_CHANGED"] > 0, outcomes
+        outcomes.update(day.outcomes)
+        assert outcomes["published"] > seed
+        return seed + 1 >= worlds and wanted <= outcomes.keys()
+
+    # On some machines one of the two is too quick for a clash in the first worlds.
+    wait_until(all_of_it_happened, f"{wanted} have happened", seen=lambda: outcomes, pause_seconds=0)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_runs_of_dagster_beside_the_coalescer_publish_all_of_the_day_or_nothing(seed, tmp_path):
-    with dg.instance_for_test() as instance:
+    with instance_on_disk() as instance:
         world = DagsterDay(tmp_path, instance)
         day = Day(world.corporate, world.published, seed)
         status = MarkerCoalescerStatus(world.corporate, lease_seconds=120)

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.events import JobFailureData, RunFailureReason
+from dagster._utils.error import SerializableErrorInfo
 from freezegun import freeze_time
 
 from cdi_dagster.core.failures import CdiError, FailureClass
@@ -14,7 +16,8 @@ from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.core.storage_keys import ingestion_lease_key
 from cdi_dagster.resources.status_table import FileStatusTable
 from cdi_dagster.storage import TransientStorageError
-from cdi_dagster_tests.dagster_day import AUDIT, DAY, EQUALITY, ScriptedSpark
+from cdi_dagster_tests.collections import AUDIT, EQUALITY
+from cdi_dagster_tests.dagster_day import DAY, ScriptedSpark
 from cdi_dagster_tests.gate.instigators import RECORDS, launched, sensor_tick
 
 INPUT, DAILY_RECORDS = RECORDS
@@ -158,6 +161,7 @@ def killed(open_day, tmp_path):
     return open_day, run
 
 
+@pytest.mark.kill
 def test_the_row_of_a_killed_worker_is_closed_and_the_day_is_run_again_by_itself(killed):
     day, run = killed
     assert day.rows.get(run.run_id, DATA_PRODUCT).status == "IN_PROGRESS"
@@ -178,6 +182,7 @@ def test_the_row_of_a_killed_worker_is_closed_and_the_day_is_run_again_by_itself
     assert _told(day) == []
 
 
+@pytest.mark.kill
 def test_a_lost_run_that_dagster_itself_runs_again_is_told_to_nobody_and_its_row_is_closed(killed):
     day, run = killed
     day.instance.add_run_tags(run.run_id, {"dagster/max_retries": "1"})
@@ -189,6 +194,7 @@ def test_a_lost_run_that_dagster_itself_runs_again_is_told_to_nobody_and_its_row
     assert _told(day) == []
 
 
+@pytest.mark.kill
 def test_a_row_that_cannot_be_closed_delays_no_alert_and_is_closed_later(killed, monkeypatch):
     day, run = killed
     day.status.by_day.clear()
@@ -216,6 +222,19 @@ def test_a_row_that_cannot_be_closed_delays_no_alert_and_is_closed_later(killed,
     assert len(_told(day)) == 2
 
 
+@pytest.mark.kill
+def test_a_run_that_dagster_ended_between_its_steps_was_interrupted(killed):
+    day, run = killed
+    error = SerializableErrorInfo("", [], "DagsterExecutionInterruptedError")
+    data = JobFailureData(error, RunFailureReason.UNEXPECTED_TERMINATION)
+    with freeze_time(NOW):
+        day.instance.report_run_failed(run, "Execution was interrupted unexpectedly.", data)
+    assert "INTERRUPTED, nobody is told: the day is run again now" in _tick(day)
+    row = day.rows.get(run.run_id, DATA_PRODUCT)
+    assert row.failure == "INTERRUPTED: Dagster was stopped while the run was at work."
+
+
+@pytest.mark.kill
 def test_a_run_that_a_person_ended_is_told_to_nobody_and_its_row_is_closed(killed):
     day, run = killed
     with freeze_time(NOW):

@@ -2,13 +2,15 @@
 
 from datetime import UTC, datetime, timedelta
 
+import dagster as dg
 import pytest
 from freezegun import freeze_time
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
-from cdi_dagster_tests.dagster_day import AUDIT, DAY, failure_of, metadata_of
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import DAY, failure_of, metadata_of
 from cdi_dagster_tests.gate.instigators import RECORDS, launched, publish_mark, run_as, sensor_tick
 
 INPUT, DAILY_RECORDS = RECORDS
@@ -68,6 +70,22 @@ def test_a_backfilled_day_long_ago_is_mended_too(day):
     with freeze_time(NOON):
         assert not day.run(*RECORDS, storage_day=long_ago).success
     assert launched(sensor_tick(day, NOON)) == [str(long_ago)]
+
+
+def test_an_interrupted_run_is_followed_by_another_at_once_however_old_its_day_is_and_nobody_is_alerted(day):
+    long_ago = DAY - timedelta(days=60)
+    day.put_object("0_9", storage_day=long_ago)
+    day.status.state = CoalescerState.NOT_STARTED
+    day.status.by_day[long_ago] = CoalescerState.COMPLETE
+    day.spark.failure = dg.DagsterExecutionInterruptedError()
+    with freeze_time(NOON):
+        assert not day.run(*RECORDS, storage_day=long_ago).success
+    assert "INTERRUPTED, nobody is told: " in sensor_tick(day, NOON, name="failed_runs_sensor").skip_message
+    (request,) = sensor_tick(day, NOON).run_requests
+    day.spark.failure = None
+    assert run_as(day, request).success
+    assert not sensor_tick(day, NOON).run_requests
+    assert long_ago not in [alert.storage_day for alert in day.alerts.sent]  # the look-back's own days are late
 
 
 def test_the_budget_is_in_the_run_records_and_a_fresh_sensor_finds_it_used_up(yesterday_only):

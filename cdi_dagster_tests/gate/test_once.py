@@ -9,10 +9,11 @@ import pytest
 
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.core.local_time import on_the_wall
-from cdi_dagster_tests.dagster_day import AUDIT, DAY, ScriptedSpark
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import DAY, ScriptedSpark
 from cdi_dagster_tests.gate.instigators import RECORDS, launched, publish_mark, run_as, schedule_tick, sensor_tick
 from cdi_dagster_tests.gate.quick_ingestion import published_records
-from cdi_dagster_tests.gate.real_dagster import until
+from cdi_dagster_tests.waiting import wait_until
 
 DUE = datetime(2023, 3, 27, 9, 30, tzinfo=UTC)
 
@@ -33,7 +34,7 @@ class PatientSpark(ScriptedSpark):
     def launch(self, context, step):
         ended = (dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE)
         filters = dg.RunsFilter(tags={"dagster/partition": str(step.storage_day)}, statuses=list(ended))
-        until(lambda: context.instance.get_runs_count(filters) >= self.others, 90, "the other runs end")
+        wait_until(lambda: context.instance.get_runs_count(filters) >= self.others, "the other runs have ended")
         return super().launch(context, step)
 
 

@@ -1,19 +1,20 @@
 import json
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
 
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_history_key, pinned_input_key
-from cdi_dagster.ingestion.pinning import pin_storage_day, published_mark, read_pinned_input, require_unchanged
+from cdi_dagster.core.storage_keys import mark_key, pinned_input_history_key, pinned_input_key
+from cdi_dagster.ingestion.pinning import pin_storage_day, read_pinned_input, require_unchanged
+from cdi_dagster.published.mark import Mark
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.s3_server import new_s3_storage
 
-AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
 PREFIX = AUDIT.on(DAY).corporate_prefix
 
@@ -66,7 +67,7 @@ def test_every_pinned_input_is_kept_under_its_fingerprint(corporate: Storage, pu
 
 def test_a_day_that_was_never_pinned_has_no_pinned_input_and_no_mark(published: Storage) -> None:
     assert read_pinned_input(published, AUDIT.on(DAY)) is None
-    assert published_mark(published, AUDIT.on(DAY)) is None
+    assert read_mark(published, AUDIT.on(DAY)) is None
 
 
 def test_a_day_without_objects_is_refused_unless_it_is_allowed(published: Storage, tmp_path: Path) -> None:
@@ -112,8 +113,19 @@ def test_a_day_that_lacks_offsets_which_it_had_is_refused_unless_that_is_allowed
 
 def test_a_day_is_not_published_from_less_than_what_is_published(corporate: Storage, published: Storage) -> None:
     before = pinned(corporate, published)
-    mark = json.dumps({"fingerprint": before.fingerprint}).encode()
-    published.write(f"{daily_records_prefix(AUDIT.on(DAY))}_SUCCESS", mark)
+    mark = Mark(
+        fingerprint=before.fingerprint,
+        correlation_id="run-1",
+        collection_id=AUDIT.id,
+        storage_day=DAY,
+        published=30,
+        rejected=0,
+        record_bytes=300,
+        published_bytes=0,
+        parts=(),
+        published_at=datetime.now(UTC),
+    )
+    published.write(mark_key(AUDIT.on(DAY)), mark.to_bytes())
     corporate.delete([key("30-39")])
     pin_storage_day(Roots(corporate=corporate, published=published), AUDIT.on(DAY), allow_fewer_offsets=True)
 
@@ -188,8 +200,3 @@ def test_a_damaged_manifest_says_to_pin_again(published: Storage, content: bytes
         read_pinned_input(published, AUDIT.on(DAY))
     assert caught.value.failure_class is FailureClass.INPUT_INVALID
     assert caught.value.next_step == "Pin the day again."
-
-
-def test_the_mark_of_published_records_is_read(published: Storage) -> None:
-    published.write(f"{daily_records_prefix(AUDIT.on(DAY))}_SUCCESS", b'{"fingerprint": "abc"}')
-    assert published_mark(published, AUDIT.on(DAY)) == {"fingerprint": "abc"}

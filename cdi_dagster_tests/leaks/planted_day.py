@@ -15,13 +15,12 @@ from typing import Any
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from cdi_dagster.coalescer import coalesce
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.object_names import ObjectName
 from cdi_dagster.demo.key_service import wrap_data_key
 from cdi_dagster.storage import Storage
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.leaks.leak_search import Secrets
 
-AUDIT = find_collection("data:businessAudit")
 VALUE = "Wolpertinger of Ixtlan"
 NESTED = "Quetzal above Llareggub"
 KEY = "harbourOfTheQuokka"

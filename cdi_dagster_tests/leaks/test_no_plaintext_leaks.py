@@ -4,7 +4,6 @@ import base64
 import gzip
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ from cdi_dagster.definitions import build_definitions
 from cdi_dagster.names import table_keys
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import open_storage
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.leaks.leak_search import Secrets, Watcher, leaks
 from cdi_dagster_tests.leaks.planted_day import (
-    AUDIT,
     BAD_KEY,
     BAD_VALUE,
     DATA_KEYS,
@@ -36,6 +35,7 @@ from cdi_dagster_tests.leaks.planted_day import (
     write_day,
 )
 from cdi_dagster_tests.spark.scripted_key_service import ScriptedHandler, ScriptedKeyService, slow, status
+from cdi_dagster_tests.waiting import wait_until
 
 DAY = date(2023, 3, 26)
 INPUT = "corporate_storage/business_audit"
@@ -299,6 +299,6 @@ def test_the_search_finds_every_form_of_a_secret_wherever_it_lies(tmp_path: Path
 def test_the_watcher_sees_what_is_there_for_a_moment(tmp_path: Path) -> None:
     with Watcher([tmp_path], SECRETS) as watcher:
         (tmp_path / "spill").write_bytes(b"x" + NESTED.encode())
-        time.sleep(0.3)
+        wait_until(lambda: watcher.found, "it is seen")
         (tmp_path / "spill").unlink()
     assert watcher.found == {str(tmp_path / "spill"): {"nested value"}}

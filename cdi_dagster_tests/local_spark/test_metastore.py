@@ -11,6 +11,7 @@ import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.local_spark.metastore import local_metastore_conf, local_metastore_lock
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 _HOLDER = """
 import sys, time
@@ -18,7 +19,7 @@ from pathlib import Path
 from cdi_dagster.local_spark.metastore import local_metastore_lock
 with local_metastore_lock(Path(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
@@ -43,7 +44,7 @@ def test_a_second_one_waits_its_turn(tmp_path: Path) -> None:
     order: list[str] = []
 
     def second() -> None:
-        with local_metastore_lock(tmp_path, wait_seconds=20, poll_seconds=0.01):
+        with local_metastore_lock(tmp_path, wait_seconds=PATIENCE_SECONDS, poll_seconds=0.01):
             order.append("second")
 
     with local_metastore_lock(tmp_path):
@@ -51,7 +52,7 @@ def test_a_second_one_waits_its_turn(tmp_path: Path) -> None:
         waiting.start()
         time.sleep(0.2)
         order.append("first")
-    waiting.join(timeout=20)
+    waiting.join(PATIENCE_SECONDS)
     assert order == ["first", "second"]
 
 
@@ -68,5 +69,5 @@ def test_a_holder_that_takes_too_long_is_named_and_a_killed_one_lets_go(tmp_path
             holder.send_signal(signal.SIGKILL)
     assert refused.value.failure_class is FailureClass.LAUNCH_FAILED
     assert f"pid {holder.pid}" in refused.value.cause
-    with local_metastore_lock(tmp_path, wait_seconds=5):
+    with local_metastore_lock(tmp_path, wait_seconds=PATIENCE_SECONDS):
         pass

@@ -4,14 +4,15 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.local_spark import spark_process, spark_submit
 from cdi_dagster.local_spark.spark_process import SparkProcessConfig, run_spark_step, spark_failure
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 REPORT = {"published": 1}
 FAILURE = CdiError(FailureClass.DKS_FORBIDDEN, "The key service refused our certificate.").to_json()
@@ -69,7 +70,7 @@ def fake_spark_submit(tmp_path, monkeypatch):
         script = tmp_path / "spark-submit"
         script.write_text(f"#!{sys.executable}\n{program}")
         script.chmod(0o755)
-        monkeypatch.setattr(spark_process, "spark_submit_command", lambda name, arguments, *, config: [str(script)])
+        monkeypatch.setattr(spark_process, "spark_submit_command", lambda job, arguments, *, config: [str(script)])
 
     return install
 
@@ -88,7 +89,7 @@ time.sleep({seconds})
 def _is_running(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 
@@ -96,18 +97,34 @@ def _pids(line):
     return [int(pid) for pid in line.split()[1:]]
 
 
-def test_log_lines_arrive_while_it_runs_and_are_kept(config, fake_spark_submit):
-    fake_spark_submit("import time\nprint('first', flush=True)\ntime.sleep(1)\nprint('second')\nraise SystemExit(3)")
-    seen = []
+# Says its second line once somebody has seen the first.
+TWO_LINES = """
+import pathlib, sys, time
+print("first", flush=True)
+deadline = time.monotonic() + {patience}
+while not pathlib.Path({seen!r}).exists() and time.monotonic() < deadline:
+    time.sleep(0.05)
+print("second" if pathlib.Path({seen!r}).exists() else "nobody saw the first")
+raise SystemExit(3)
+"""
+
+
+def test_log_lines_arrive_while_it_runs_and_are_kept(config, fake_spark_submit, tmp_path):
+    fake_spark_submit(TWO_LINES.format(seen=str(tmp_path / "seen"), patience=PATIENCE_SECONDS))
+    lines = []
+
+    def on_line(line):
+        lines.append(line)
+        (tmp_path / "seen").touch()
+
     ended = run_spark_step(
-        "ingest_daily",
+        INGEST_DAILY,
         [],
         config=config,
         correlation_id="c1",
-        on_line=lambda line: seen.append((line, time.monotonic())),
+        on_line=on_line,
     )
-    assert [line for line, _ in seen] == ["first", "second"]
-    assert seen[1][1] - seen[0][1] > 0.5
+    assert lines == ["first", "second"]
     assert ended.exit_code == 3
     assert ended.log_tail == ("first", "second")
     assert ended.log_path.read_text() == "first\nsecond\n"
@@ -115,7 +132,7 @@ def test_log_lines_arrive_while_it_runs_and_are_kept(config, fake_spark_submit):
 
 def test_what_the_process_left_running_ends_with_it_and_its_scratch_space_goes(config, fake_spark_submit):
     fake_spark_submit(STUBBORN.format(seconds=0))
-    ended = run_spark_step("ingest_daily", [], config=config, correlation_id="c1")
+    ended = run_spark_step(INGEST_DAILY, [], config=config, correlation_id="c1")
     assert ended.exit_code == 0
     assert not any(_is_running(pid) for pid in _pids(ended.log_tail[0]))
     assert [path.name for path in (config.work_folder / "c1").iterdir()] == ["ingest_daily.log"]
@@ -132,7 +149,7 @@ def test_an_interrupt_ends_the_whole_process_tree(config, fake_spark_submit):
 
     with pytest.raises(KeyboardInterrupt):
         run_spark_step(
-            "ingest_daily", [], config=config, correlation_id="c1", on_line=lines.append, on_poll=interrupt_once_started
+            INGEST_DAILY, [], config=config, correlation_id="c1", on_line=lines.append, on_poll=interrupt_once_started
         )
     assert not any(_is_running(pid) for pid in _pids(lines[0]))
 
@@ -144,26 +161,24 @@ def test_killing_us_with_sigkill_ends_the_whole_process_tree(config, tmp_path):
     script.chmod(0o755)
     program = f"""
 from pathlib import Path
-from cdi_dagster.local_spark import spark_process, spark_submit
-spark_process.spark_submit_command = lambda name, arguments, *, config: [{str(script)!r}]
-spark_process.run_spark_step("ingest_daily", [], correlation_id="c1", on_line=lambda line: print(line, flush=True),
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
+from cdi_dagster.local_spark import spark_process
+spark_process.spark_submit_command = lambda job, arguments, *, config: [{str(script)!r}]
+spark_process.run_spark_step(INGEST_DAILY, [], correlation_id="c1", on_line=lambda line: print(line, flush=True),
     config=spark_process.SparkProcessConfig(work_folder=Path({str(config.work_folder)!r}), grace_seconds=1))
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as us:
         pids = _pids(us.stdout.readline())
         assert all(_is_running(pid) for pid in pids)
         us.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while any(_is_running(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(_is_running(pid) for pid in pids)
+    wait_until(lambda: not any(_is_running(pid) for pid in pids), "all of them have ended")
 
 
 def test_on_poll_is_called_in_our_own_thread_and_once_after_the_end(config, fake_spark_submit):
     fake_spark_submit("print('done')")
     lines, calls = [], []
     run_spark_step(
-        "ingest_daily",
+        INGEST_DAILY,
         [],
         config=config,
         correlation_id="c1",
@@ -203,7 +218,7 @@ def test_missing_or_wrong_java_fails_before_anything_starts_and_says_the_mend(
     fake_spark_submit("")
     only_java(answer)
     with pytest.raises(CdiError) as raised:
-        run_spark_step("ingest_daily", [], config=config, correlation_id="c1")
+        run_spark_step(INGEST_DAILY, [], config=config, correlation_id="c1")
     assert raised.value.failure_class == FailureClass.LAUNCH_FAILED
     assert message in raised.value.cause
     assert "Java 17" in raised.value.next_step
@@ -226,4 +241,4 @@ def test_an_unwritable_work_folder_is_a_launch_failure_with_its_mend(fake_spark_
     (tmp_path / "file").write_text("")
     config = SparkProcessConfig(work_folder=tmp_path / "file")
     with pytest.raises(CdiError, match="CDI_HOME"):
-        run_spark_step("ingest_daily", [], config=config, correlation_id="c1")
+        run_spark_step(INGEST_DAILY, [], config=config, correlation_id="c1")

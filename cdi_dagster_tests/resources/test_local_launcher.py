@@ -2,18 +2,19 @@
 
 import json
 import sys
-import time
 from datetime import date
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.interfaces import SparkStep
 from cdi_dagster.local_spark import spark_process
 from cdi_dagster.resources.local_launcher import LocalPySparkStepLauncher
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 # A program in the place of spark-submit that speaks as the Spark jobs speak.
 JOB = f"""#!{sys.executable}
@@ -34,7 +35,7 @@ class Launched:
 
 @pytest.fixture
 def launch(tmp_path, monkeypatch):
-    def run(body, name="ingest_daily"):
+    def run(body):
         script = tmp_path / "spark-submit"
         script.write_text(JOB.format(body=body))
         script.chmod(0o755)
@@ -52,9 +53,9 @@ def launch(tmp_path, monkeypatch):
         @dg.asset
         def records(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
             step = SparkStep(
-                name=name,
+                job=INGEST_DAILY,
                 arguments=("--flag",),
-                collection=REGISTRY[0],
+                collection=AUDIT,
                 storage_day=date(2023, 3, 26),
                 correlation_id=context.run.run_id,
                 input_bytes=1,
@@ -90,10 +91,20 @@ def test_a_step_succeeds_with_the_jobs_own_report_as_proof(launch, tmp_path):
     assert Path(launched.evidence.log_location).is_relative_to(tmp_path / "work" / launched.result.run_id)
 
 
-def test_progress_is_on_the_run_page_while_the_job_runs(launch):
-    launched = launch(f'reporter.progress("1 of 2 objects"); time.sleep(2); {REPORT}; time.sleep(0.1)')
-    (at,) = [when for when, message in launched.messages if message == "1 of 2 objects"]
-    assert at < time.time() - 1.5
+def test_progress_is_on_the_run_page_while_the_job_runs(launch, monkeypatch, tmp_path):
+    noted = tmp_path / "noted"
+    log = dg.DagsterLogManager.info
+
+    def info(self, message, *arguments, **options):
+        log(self, message, *arguments, **options)
+        if message == "1 of 2 objects":
+            noted.touch()
+
+    monkeypatch.setattr(dg.DagsterLogManager, "info", info)
+    waits = f"[time.sleep(0.05) for _ in range({int(PATIENCE_SECONDS)} * 20) if not os.path.exists({str(noted)!r})]"
+    launched = launch(f'reporter.progress("1 of 2 objects"); {waits}; assert os.path.exists({str(noted)!r}); {REPORT}')
+    assert launched.result.success
+    assert [message for _, message in launched.messages].count("1 of 2 objects") == 1
 
 
 def test_the_failure_that_the_job_reports_is_the_one_that_is_raised(launch):
@@ -136,9 +147,9 @@ def test_missing_java_is_told_before_anything_starts(tmp_path, monkeypatch):
     @dg.asset
     def records(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         step = SparkStep(
-            name="ingest_daily",
+            job=INGEST_DAILY,
             arguments=(),
-            collection=REGISTRY[0],
+            collection=AUDIT,
             storage_day=date(2023, 3, 26),
             correlation_id="c1",
             input_bytes=1,

@@ -5,7 +5,6 @@ from datetime import date
 import dagster as dg
 import pytest
 
-from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.core.failures import FailureClass
 from cdi_dagster.interfaces import CoalescerStatusSource, StatusTable
 from cdi_dagster.resources.coalescer import CoalescerStatusResource
@@ -14,6 +13,7 @@ from cdi_dagster.resources.roots import RootsResource
 from cdi_dagster.resources.status import StatusTableResource
 from cdi_dagster.resources.status_table import DynamoDbStatusTable, FileStatusTable
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster_tests.collections import AUDIT
 
 
 def _given_to_an_asset(tmp_path, **resources):
@@ -46,16 +46,16 @@ def test_assets_get_the_plain_objects_behind_the_resources_and_nothing_is_made(t
     assert given["storage"].root == root
     assert not (tmp_path / "corporate").exists()
     given["storage"].write("corporate_storage/of_another_day", b"x")
-    assert given["coalescer"].status(REGISTRY[0].on(date(2023, 3, 26))).state == "NOT_STARTED"
+    assert given["coalescer"].status(AUDIT.on(date(2023, 3, 26))).state == "NOT_STARTED"
     assert isinstance(given["table"], expected)
     assert not (tmp_path / "status").exists()
 
 
 def test_key_service_arguments_name_only_what_is_set():
     plain = IngestOptions(dks_url="http://127.0.0.1:1")
-    assert plain.key_service_arguments() == ("--dks-url", "http://127.0.0.1:1", "--dks-retry-budget-seconds", "120")
+    assert plain.key_service.arguments() == ("--dks-url", "http://127.0.0.1:1", "--dks-retry-budget-seconds", "120")
     mutual = IngestOptions(dks_url="https://dks", dks_ca="/ca", dks_certificate="/cert", dks_private_key="/key")
-    assert mutual.key_service_arguments()[2:8] == (
+    assert mutual.key_service.arguments()[2:8] == (
         *("--dks-ca", "/ca"),
         *("--dks-certificate", "/cert"),
         *("--dks-private-key", "/key"),

@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 import pytest
 
+from cdi_dagster.core.spark_jobs import SparkJob
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.spark_submit import (
     SparkProcessConfig,
@@ -22,6 +23,7 @@ from cdi_dagster.local_spark.spark_submit import (
 from cdi_dagster.storage import Storage
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 from cdi_dagster_tests.storage.faulty_s3 import Proxy
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 Chosen = Callable[[str, str], bool]
 """Says of a method and a path whether it is the request that is meant."""
@@ -69,25 +71,25 @@ def spark_config(folder: Path) -> SparkProcessConfig:
     return SparkProcessConfig(work_folder=folder / "work", master="local[2,4]", driver_memory="1g", conf=conf)
 
 
-def killed_at(chosen: Chosen, name: str, arguments: Sequence[str], *, config: SparkProcessConfig) -> None:
+def killed_at(chosen: Chosen, job: SparkJob, arguments: Sequence[str], *, config: SparkProcessConfig) -> None:
     """Run a job as the local launcher does, and kill it whole the moment S3 has carried out the chosen request."""
     kill = Once(chosen)
     with Proxy(s3_endpoint(), kill) as proxy:
         log = config.work_folder / "killed.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output, s3_at(proxy.url):
-            job = subprocess.Popen(
-                spark_submit_command(name, arguments, config=config),
+            process = subprocess.Popen(
+                spark_submit_command(job, arguments, config=config),
                 env=spark_environment(require_java()),
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
-            kill.session = job.pid
+            kill.session = process.pid
             try:
-                job.wait(timeout=280)
+                process.wait(2 * PATIENCE_SECONDS)
             finally:
-                kill_session(job.pid)
+                kill_session(process.pid)
         assert kill.happened, f"the job ended before it could be killed:\n{log.read_text()[-3000:]}"
 
 

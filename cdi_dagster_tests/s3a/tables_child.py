@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.s3a_conf import s3a_conf_here
-from cdi_dagster.spark.tables import publication
+from cdi_dagster.spark.tables import publish
 from cdi_dagster.spark.tables.job import main
 from cdi_dagster.spark.tables.partition import Attempt
 from cdi_dagster_tests.s3a.conftest import pyspark_folder
@@ -38,7 +38,7 @@ def start_spark(folder: Path) -> SparkSession:
 
 
 def stop_before_managed() -> None:
-    publish_attempt = publication.publish_attempt
+    publish_attempt = publish.publish_attempt
 
     def publish_or_stop(spark: SparkSession, attempt: Attempt, folder: str) -> None:
         if attempt.table == MANAGED:
@@ -46,7 +46,7 @@ def stop_before_managed() -> None:
             sys.stdin.read()
         publish_attempt(spark, attempt, folder)
 
-    publication.publish_attempt = publish_or_stop  # type: ignore[assignment]
+    publish.publish_attempt = publish_or_stop  # type: ignore[assignment]
 
 
 def tables(spark: SparkSession) -> dict[str, list[str]]:

@@ -25,27 +25,26 @@ from cdi_dagster import names
 from cdi_dagster.bundle.build import build_bundle
 from cdi_dagster.bundle.upload import upload_bundle
 from cdi_dagster.coalescer import coalesce
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.storage_keys import tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.definitions import build_definitions
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
-from cdi_dagster.ingestion.pinning import published_mark
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.s3a_conf import s3a_conf
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator, create_status_table
 from cdi_dagster_tests.s3a import aws_shim
 
 pytestmark = [
     pytest.mark.spark,
-    pytest.mark.timeout(900),  # a bundle, two virtual environments, two JVMs: two minutes alone
+    pytest.mark.timeout(1800),  # a bundle, two virtual environments, two JVMs: two minutes alone
     pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the bundle's wheels are for Python 3.11"),
 ]
 
-AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
 REPOSITORY = Path(cdi_dagster.__file__).parents[1]
 RECORDS = 400
@@ -130,10 +129,10 @@ def test_a_day_goes_from_raw_objects_to_checked_tables_through_dagster_on_emr(
         "nothing_rejected": True,
         names.ON_TIME_CHECK: True,
     }
-    mark = published_mark(account.published, AUDIT.on(DAY))
+    mark = read_mark(account.published, AUDIT.on(DAY))
     assert mark is not None
-    assert mark["published"] == RECORDS
-    records = sorted(line for part in mark["parts"] for line in lines_of(account.published, part["key"]))
+    assert mark.published == RECORDS
+    records = sorted(line for part in mark.parts for line in lines_of(account.published, part.key))
     report = TablesReport.from_json(json.loads(account.published.read(tables_report_key(AUDIT.on(DAY), result.run_id))))
     assert [(table.kind, table.rows) for table in report.tables] == [
         (kind, RECORDS) for kind in ("raw", "managed", "secured", "redacted")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.ingestion.pinning import read_pinned_input
 from cdi_dagster.local_spark.spark_process import run_spark_step
 from cdi_dagster_tests.s3_server import new_s3_storage, s3_endpoint
@@ -68,9 +69,7 @@ def test_connections_cut_in_the_middle_cost_nothing(s3_day: SampleDay, tmp_path:
         return written(method, path, count) if at_byte is None else at_byte
 
     with Proxy(s3_endpoint(), cut) as proxy, s3_at(proxy.url):
-        ended = run_spark_step(
-            "ingest_daily", s3_day.arguments(), config=spark_config(tmp_path), correlation_id="run-1"
-        )
+        ended = run_spark_step(INGEST_DAILY, s3_day.arguments(), config=spark_config(tmp_path), correlation_id="run-1")
 
     assert ended.exit_code == 0, ended.log_tail
     assert (read.happened, written.happened) == (True, True)
@@ -82,7 +81,7 @@ def test_connections_cut_in_the_middle_cost_nothing(s3_day: SampleDay, tmp_path:
 
 
 @pytest.mark.kill
-@pytest.mark.timeout(600)  # four JVMs, one after the other
+@pytest.mark.timeout(1800)  # four JVMs, one after the other
 def test_a_job_killed_while_it_publishes_again_is_never_seen_half(
     s3_day: SampleDay, spark: SparkSession, tmp_path: Path
 ) -> None:
@@ -92,13 +91,13 @@ def test_a_job_killed_while_it_publishes_again_is_never_seen_half(
 
     # While records are written nothing has changed, and nothing is left to do.
     another_input(s3_day, seed=2)
-    killed_at(a_part_is_uploaded, "ingest_daily", s3_day.arguments(correlation_id="again"), config=config)
+    killed_at(a_part_is_uploaded, INGEST_DAILY, s3_day.arguments(correlation_id="again"), config=config)
     assert as_a_reader_sees(s3_day) == before
     s3_day.published.recover(s3_day.records_prefix)
     assert s3_day.records() == before
 
     # Once it is decided, whoever recovers finishes it.
-    killed_at(it_is_decided, "ingest_daily", s3_day.arguments(correlation_id="again"), config=config)
+    killed_at(it_is_decided, INGEST_DAILY, s3_day.arguments(correlation_id="again"), config=config)
     assert as_a_reader_sees(s3_day) == before
     s3_day.published.recover(s3_day.records_prefix)
     after = s3_day.records()
@@ -107,7 +106,7 @@ def test_a_job_killed_while_it_publishes_again_is_never_seen_half(
 
     # Between the first new part and `_SUCCESS` there is no day; the next run makes it whole.
     another_input(s3_day, seed=3)
-    killed_at(a_part_has_appeared, "ingest_daily", s3_day.arguments(correlation_id="third"), config=config)
+    killed_at(a_part_has_appeared, INGEST_DAILY, s3_day.arguments(correlation_id="third"), config=config)
     assert as_a_reader_sees(s3_day) is None
     s3_day.ingest(spark.sparkContext, correlation_id="third")
     third = s3_day.records()

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.local_spark.spark_process import run_spark_step
 from cdi_dagster.spark.tables.locations import partition_prefix
 from cdi_dagster.storage import Storage
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.s3_server import new_s3_storage, s3_endpoint
 from cdi_dagster_tests.s3a.spark_job import Once, keep_versions, kill_session, killed_at, s3_at, spark_config
-from cdi_dagster_tests.spark.tables.daily_records import AUDIT, DAY, EXPORT_DAY, MANAGED, RAW, publish_records, record
+from cdi_dagster_tests.spark.tables.daily_records import DAY, EXPORT_DAY, MANAGED, RAW, publish_records, record
 from cdi_dagster_tests.storage.faulty_s3 import Proxy
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
-pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("s3a_jars"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("s3a_jars"), pytest.mark.timeout(1800)]
 
 PART = "part-00001-f1.jsonl.gz"
 Tables = dict[str, list[str]]
@@ -65,7 +68,7 @@ def day(tmp_path_factory: pytest.TempPathFactory, s3a_jars: tuple[Path, ...]) ->
     cut = Once(lambda method, path: method == "GET" and path.endswith(PART), body_bytes=60)
     with Proxy(s3_endpoint(), cut) as proxy, s3_at(proxy.url):
         ended = run_spark_step(
-            "publish_tables", ask(published, "c1"), config=spark_config(folder), correlation_id="c1", on_line=print
+            PUBLISH_TABLES, ask(published, "c1"), config=spark_config(folder), correlation_id="c1", on_line=print
         )
     assert ended.exit_code == 0, ended.log_tail
     return PublishedDay(published, folder, proxy.requests, cut.happened)
@@ -121,7 +124,7 @@ def test_a_job_killed_while_a_table_is_committed_and_one_between_tables_leave_ea
     day: PublishedDay,
 ) -> None:
     write_daily_records(day.storage, 2)
-    killed_at(a_file_of_managed_has_appeared, "publish_tables", ask(day.storage, "c2"), config=spark_config(day.folder))
+    killed_at(a_file_of_managed_has_appeared, PUBLISH_TABLES, ask(day.storage, "c2"), config=spark_config(day.folder))
     assert len(attempts(day.storage, RAW)) == len(attempts(day.storage, MANAGED)) == 2
 
     found = kill_between_tables(day, "c3")
@@ -164,7 +167,7 @@ def kill_between_tables(day: PublishedDay, correlation_id: str) -> Tables:
 def look_and_publish(day: PublishedDay, correlation_id: str) -> tuple[Tables, Tables]:
     """Return what a reader finds, and finds once the tables are published again."""
     with s3_at(s3_endpoint()), start_child(day, "go on", correlation_id) as child:
-        said, _ = child.communicate(timeout=600)
+        said, _ = child.communicate(timeout=2 * PATIENCE_SECONDS)
     assert child.returncode == 0
     found, then = map(json.loads, said.splitlines())
     return found, then

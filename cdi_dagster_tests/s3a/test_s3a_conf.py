@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.spark_jobs import INGEST_DAILY, PUBLISH_TABLES, SparkJob
 from cdi_dagster.local_spark import spark_submit
 from cdi_dagster.local_spark.s3a_conf import find_s3a_jars, s3a_conf, s3a_conf_here
 from cdi_dagster.local_spark.spark_submit import SparkProcessConfig, spark_submit_command
@@ -84,7 +85,7 @@ def test_tables_on_s3_are_not_begun_without_the_jars(
     monkeypatch.setattr(spark_submit, "pyspark_folder", lambda: pyspark)
     config = SparkProcessConfig(work_folder=tmp_path, s3a_jars=tmp_path / "none")
     with pytest.raises(CdiError, match="make s3a-jars"):
-        spark_submit_command("publish_tables", ["--published-root", "s3://bucket"], config=config)
+        spark_submit_command(PUBLISH_TABLES, ["--published-root", "s3://bucket"], config=config)
 
 
 def test_what_somebody_set_comes_before_our_settings(
@@ -93,12 +94,12 @@ def test_what_somebody_set_comes_before_our_settings(
     monkeypatch.setattr(spark_submit, "pyspark_folder", lambda: pyspark)
     conf = {"spark.hadoop.fs.s3a.committer.name": "theirs"}
     config = SparkProcessConfig(work_folder=tmp_path, s3a_jars=folder_with(tmp_path / "jars", *JARS), conf=conf)
-    command = spark_submit_command("publish_tables", ["--published-root", "s3://bucket"], config=config)
+    command = spark_submit_command(PUBLISH_TABLES, ["--published-root", "s3://bucket"], config=config)
     assert "spark.hadoop.fs.s3a.committer.name=theirs" in command
     assert "spark.hadoop.fs.s3a.committer.name=magic" not in command
 
 
-@pytest.mark.parametrize(("step", "root"), [("publish_tables", "file:///folder"), ("ingest_daily", "s3://bucket")])
-def test_other_steps_and_folders_need_no_jars(tmp_path: Path, step: str, root: str) -> None:
+@pytest.mark.parametrize(("job", "root"), [(PUBLISH_TABLES, "file:///folder"), (INGEST_DAILY, "s3://bucket")])
+def test_other_steps_and_folders_need_no_jars(tmp_path: Path, job: SparkJob, root: str) -> None:
     config = SparkProcessConfig(work_folder=tmp_path, s3a_jars=tmp_path / "none")
-    assert not [part for part in spark_submit_command(step, ["--published-root", root], config=config) if "s3a" in part]
+    assert not [part for part in spark_submit_command(job, ["--published-root", root], config=config) if "s3a" in part]

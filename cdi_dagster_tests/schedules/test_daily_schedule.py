@@ -8,11 +8,12 @@ from freezegun import freeze_time
 
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster_tests.dagster_day import DagsterDay
+from cdi_dagster_tests.instance import instance_on_disk
 
 
 @pytest.fixture
 def day(tmp_path):
-    with dg.instance_for_test() as instance:
+    with instance_on_disk() as instance:
         yield DagsterDay(tmp_path, instance)
 
 

@@ -8,7 +8,9 @@ from freezegun import freeze_time
 
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.storage.interface import StorageUnavailableError
-from cdi_dagster_tests.dagster_day import AUDIT, DAY, DagsterDay
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import DAY, DagsterDay
+from cdi_dagster_tests.instance import instance_on_disk
 
 SENSOR = "business_audit_coalescer_completion_sensor"
 RECORDS = ("corporate_storage/business_audit", "business_audit/daily_records")
@@ -17,7 +19,7 @@ NOON = datetime(2023, 3, 27, 12, tzinfo=UTC)
 
 @pytest.fixture
 def day(tmp_path):
-    with dg.instance_for_test() as instance:
+    with instance_on_disk() as instance:
         found = DagsterDay(tmp_path, instance)
         found.status.state = CoalescerState.NOT_STARTED
         yield found
@@ -99,7 +101,7 @@ def test_a_published_day_is_left_alone_even_on_a_fresh_dagster(day, tmp_path):
     day.put_object("0_9")
     _complete(day, DAY)
     assert _run_as(day, _tick(day).run_requests[0]).success
-    with dg.instance_for_test() as fresh:
+    with instance_on_disk() as fresh:
         day.instance = fresh
         assert not _tick(day).run_requests
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyspark import SparkContext
 
-from cdi_dagster.core.collections import Collection, find_collection
+from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.ingest_report import IngestReport
 from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_key, rejects_prefix, run_prefix
@@ -20,8 +20,8 @@ from cdi_dagster.spark.ingest.job import IngestDaily
 from cdi_dagster.spark.reporting import Reporter
 from cdi_dagster.storage import Storage
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster_tests.collections import AUDIT
 
-AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
 
 

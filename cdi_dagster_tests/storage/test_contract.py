@@ -326,6 +326,28 @@ def test_discard_forgets_the_uploads_of_one_group_under_one_prefix(storage: Stor
     assert storage.read("out/day2/part-0") == b"2"
 
 
+def test_discard_of_every_group_forgets_all_uploads_under_one_prefix_and_only_those(storage: Storage) -> None:
+    storage.publish("out/day/", [prepare(storage, "out/day/there", b"there", group="run-0")], b"mark", group="run-0")
+    gone = [
+        prepare(storage, key, b"x", group=group)
+        for key, group in (("out/day/part-0", "run-1"), ("out/day/part-1", "run-2"), ("out/day/below/part", "run-2"))
+    ]
+    other_prefix = prepare(storage, "out/day2/part-0", b"2", group="run-1")
+    with storage.upload("out/day/of-no-group") as of_no_group:
+        of_no_group.write(b"3")
+
+        storage.discard("out/day/", group=None)
+
+        of_no_group.complete()
+    for lost in gone:
+        with pytest.raises(ObjectMissingError, match="run again"):
+            storage.publish("out/day/", [lost], b"", group="run-1")
+    storage.publish("out/day2/", [other_prefix], b"", group="run-1")
+    assert keys(storage) == [
+        "out/day/_SUCCESS", "out/day/of-no-group", "out/day/there", "out/day2/_SUCCESS", "out/day2/part-0",
+    ]  # fmt: skip
+
+
 def test_a_publication_that_lacks_an_upload_changes_nothing(storage: Storage) -> None:
     storage.publish("out/", [prepare(storage, "out/old", b"old")], b"old mark", group="run-1")
     good = prepare(storage, "out/new", b"new", group="run-2")

@@ -22,6 +22,7 @@ from cdi_dagster.storage import (
 )
 from cdi_dagster.storage.file_system import storage_error
 from cdi_dagster_tests.storage.killed_publisher import PREFIX, publish_version, version
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 MEGABYTE = 1_000_000
 
@@ -210,8 +211,8 @@ def test_a_file_that_may_not_grow_leaves_nothing_and_says_why(storage: Storage, 
     results = context.Queue()
     child = context.Process(target=_write_with_a_limit, args=(storage.root, results))
     child.start()
-    assert "ulimit -f" in results.get(timeout=30)
-    child.join(30)
+    assert "ulimit -f" in results.get(timeout=PATIENCE_SECONDS)
+    child.join(PATIENCE_SECONDS)
     assert list(storage.list("")) == []
     assert staged_files(folder) == []
 

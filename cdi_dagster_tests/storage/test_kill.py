@@ -10,6 +10,7 @@ import pytest
 
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.storage.killed_publisher import PREFIX, publish_version, whole
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.kill
 
@@ -23,7 +24,7 @@ def kill_at_every_step(
         [sys.executable, "-m", "cdi_dagster_tests.storage.killed_publisher", template, *map(str, numbers), swap],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -55,11 +56,11 @@ def test_a_folder_is_whole_or_as_before_wherever_its_publisher_is_killed(tmp_pat
         seen = content(storage)
         # Without the swap there is a moment between two renames; `recover` ends it.
         assert seen in (whole(1), whole(2)) or (swap == "no-swap" and seen == {}), f"killed before step {step}"
-        storage.recover(PREFIX)
+        storage.recover("out/" if step % 3 else PREFIX)
         outcome = content(storage)
         assert outcome in (whole(1), whole(2)), f"killed before step {step}, recovered"
         outcomes.append(outcome == whole(2))
-        storage.discard(PREFIX, group="run-2")
+        storage.discard("out/" if step % 2 else PREFIX, group=None if step % 3 else "run-2")
         assert left_in_staging(storage.root) == [], f"killed before step {step}"
         publish_version(storage, 3)
         assert content(storage) == whole(3)
@@ -89,12 +90,12 @@ def test_readers_who_respect_success_see_a_whole_prefix_wherever_its_s3_publishe
         if f"{PREFIX}_SUCCESS" in seen:
             assert seen in (whole(1), whole(2)), f"killed before step {step}"
         if step % 2:  # must spare what the publication has decided on
-            storage.discard(PREFIX, group="run-2")
-        storage.recover(PREFIX)
+            storage.discard(PREFIX, group=None if step % 3 else "run-2")
+        storage.recover("out/" if step % 3 else PREFIX)
         outcome = content(storage)
         assert outcome in (whole(1), whole(2)), f"killed before step {step}, recovered"
         outcomes.append(outcome == whole(2))
-        storage.discard(PREFIX, group="run-2")
+        storage.discard("out/" if step % 2 else PREFIX, group=None if step % 3 else "run-2")
         own = client.list_objects_v2(Bucket=bucket, Prefix=f"{step}/_publications/").get("Contents", [])
         assert own == [], f"killed before step {step}"
     require_once_decided_always_decided(outcomes)

@@ -18,16 +18,16 @@ from cdi_dagster.core.collections import find_collection, require_append_only
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport, reconcile
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix, run_prefix, run_report_key
-from cdi_dagster.spark.ingest.arguments import IngestArguments, parse_arguments, storage_and_key
-from cdi_dagster.spark.ingest.outcome import (
+from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix, run_prefix
+from cdi_dagster.published.publish import (
     IngestOutcome,
-    combine,
-    rejects_mark,
-    require_all_written,
-    require_few_rejects,
-    success_mark,
+    begin_ingestion,
+    discard_uploads,
+    publish_day,
+    withhold_day,
 )
+from cdi_dagster.spark.ingest.arguments import IngestArguments, parse_arguments, storage_and_key
+from cdi_dagster.spark.ingest.outcome import combine, require_all_written, require_few_rejects
 from cdi_dagster.spark.ingest.planning import plan_tasks
 from cdi_dagster.spark.ingest.progress import ProgressBoard
 from cdi_dagster.spark.ingest.task import TaskSettings
@@ -72,11 +72,10 @@ class IngestDaily:
         self._pinned = _read_pinned_input(arguments.pinned_input)
         self._collection = find_collection(self._pinned.collection_id)
         require_append_only(self._collection)
-        day, correlation_id = self._pinned.storage_day, arguments.correlation_id
-        self._records_prefix = daily_records_prefix(self._collection.on(day))
-        self._rejects_prefix = rejects_prefix(self._collection.on(day), correlation_id)
-        self._report_key = run_report_key(self._collection.on(day), correlation_id)
-        self._failure_key = f"{run_prefix(self._collection.on(day), correlation_id)}failure.json"
+        self._day, correlation_id = self._collection.on(self._pinned.storage_day), arguments.correlation_id
+        self._records_prefix = daily_records_prefix(self._day)
+        self._rejects_prefix = rejects_prefix(self._day, correlation_id)
+        self._failure_key = f"{run_prefix(self._day, correlation_id)}failure.json"
 
     @property
     def name(self) -> str:
@@ -90,14 +89,13 @@ class IngestDaily:
             CdiError: what went wrong, with its class; nothing was published then, and `failure.json` says it too.
         """
         try:
-            self._forget_earlier_attempt()
+            self._forget_earlier_attempts()
             self._require_objects()
             try:
                 outcome = self._read_everything(spark)
                 self._require_reconciled(outcome)
-                rejects_prefix = self._keep_rejects(outcome)
-                self._require_few_rejects(outcome, rejects_prefix)
-                return self._publish(outcome, rejects_prefix)
+                self._require_few_rejects(outcome)
+                return self._publish(outcome)
             finally:
                 self._discard_uploads_if_possible()
         except CdiError as failed:
@@ -108,11 +106,10 @@ class IngestDaily:
             self._write_failure(failure)
             raise failure from error
 
-    def _forget_earlier_attempt(self) -> None:
-        """Remove what a killed attempt of this same run left; the published partition stays."""
-        self._discard_uploads()
-        self._published.delete([self._failure_key, self._report_key])
-        self._published.recover(self._records_prefix)
+    def _forget_earlier_attempts(self) -> None:
+        """Settle what killed runs of the day left; the published partition stays, or becomes what they had decided."""
+        begin_ingestion(self._published, self._day, self._arguments.correlation_id)
+        self._published.delete([self._failure_key])
 
     def _require_objects(self) -> None:
         if not self._pinned.objects and not self._arguments.allow_empty:
@@ -156,53 +153,35 @@ class IngestDaily:
             reconcile(self._pinned, outcome.report.objects, allow_sparse_offsets=self._arguments.allow_sparse_offsets)
             require_all_written(outcome)
         except CdiError:
-            self._write_report(outcome.finished(seconds=self._seconds))
+            self._withhold(outcome, keep_rejects=False)
             raise
 
-    def _keep_rejects(self, outcome: IngestOutcome) -> str | None:
-        """Keep the rejects, whether the day is published or not; before it is, so that it never lacks them."""
-        if not outcome.rejects:
-            self._published.delete([stored.key for stored in self._published.list(self._rejects_prefix)])
-            return None
-        self._published.publish(
-            self._rejects_prefix,
-            [part.prepared for part in outcome.rejects],
-            rejects_mark(self._arguments.correlation_id, outcome),
-            group=self._arguments.correlation_id,
-        )
-        return self._rejects_prefix
-
-    def _require_few_rejects(self, outcome: IngestOutcome, rejects_prefix: str | None) -> None:
-        report = outcome.finished(seconds=self._seconds, rejects_prefix=rejects_prefix)
+    def _require_few_rejects(self, outcome: IngestOutcome) -> None:
+        uri = self._published.uri(self._rejects_prefix)
         try:
-            require_few_rejects(
-                report, self._arguments.max_rejected, rejects_uri=self._published.uri(self._rejects_prefix)
-            )
+            require_few_rejects(outcome.report, self._arguments.max_rejected, rejects_uri=uri)
         except CdiError:
-            self._write_report(report)
+            self._withhold(outcome)
             raise
 
-    def _publish(self, outcome: IngestOutcome, rejects_prefix: str | None) -> IngestReport:
-        correlation_id = self._arguments.correlation_id
+    def _withhold(self, outcome: IngestOutcome, *, keep_rejects: bool = True) -> None:
+        withhold_day(
+            self._published,
+            self._day,
+            outcome,
+            correlation_id=self._arguments.correlation_id,
+            seconds=self._seconds,
+            keep_rejects=keep_rejects,
+        )
+
+    def _publish(self, outcome: IngestOutcome) -> IngestReport:
         self._reporter.progress(f"Publishing {outcome.report.published} records in {len(outcome.parts)} parts")
-        self._published.publish(
-            self._records_prefix,
-            [part.prepared for part in outcome.parts],
-            success_mark(self._collection, self._pinned, correlation_id, outcome),
-            group=correlation_id,
-        )
-        report = outcome.finished(
-            seconds=self._seconds, published_prefix=self._records_prefix, rejects_prefix=rejects_prefix
-        )
-        self._write_report(report)
-        return report
+        correlation_id = self._arguments.correlation_id
+        return publish_day(self._published, self._day, outcome, correlation_id=correlation_id, seconds=self._seconds)
 
     @property
     def _seconds(self) -> float:
         return time.monotonic() - self._started
-
-    def _write_report(self, report: IngestReport) -> None:
-        self._published.write(self._report_key, json.dumps(report.to_json(), indent=1).encode())
 
     def _write_failure(self, failure: CdiError) -> None:
         """Leave the failure where `cdi ingest` finds it; the reporter says it in any case."""
@@ -212,15 +191,11 @@ class IngestDaily:
             _LOG.warning("The failure could not be written to %s: %s", self._failure_key, error)
 
     def _discard_uploads_if_possible(self) -> None:
-        """At the end: what made the run fail may forbid this too, and is the failure to tell."""
+        """At the end: what made the run fail may forbid this too, and is the failure to report."""
         try:
-            self._discard_uploads()
+            discard_uploads(self._published, self._day)
         except StorageError as error:
-            _LOG.warning("Some uploads of this run could not be discarded; nobody reads them: %s", error)
-
-    def _discard_uploads(self) -> None:
-        for prefix in (self._records_prefix, self._rejects_prefix):
-            self._published.discard(prefix, group=self._arguments.correlation_id)
+            _LOG.warning("Some uploads of this day could not be discarded; nobody reads them: %s", error)
 
 
 def _read_pinned_input(uri: str) -> PinnedInput:

@@ -1,47 +1,19 @@
-"""What the tasks of an ingestion amount to: the closing report, the parts to publish, the verdict on them.
+"""What the tasks of an ingestion amount to: the closing report, the parts to publish, and whether they may be.
 
 Pure: from task results to values. Reading and publishing are `ingest_daily`.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from typing import Any
+from dataclasses import asdict
 
-from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, RejectSample
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.reject_limit import RejectLimit
+from cdi_dagster.published.publish import IngestOutcome, WrittenPart
 from cdi_dagster.spark.ingest.objects import SAMPLES_PER_REASON
 from cdi_dagster.spark.ingest.task import TaskResult
-from cdi_dagster.spark.ingest.writing import WrittenPart
-
-
-@dataclass(frozen=True, kw_only=True)
-class IngestOutcome:
-    """All that the tasks made.
-
-    Attributes:
-        report: counts; says nothing published yet.
-        parts: of records, in order of their keys.
-        rejects: parts of rejects, in order of their keys.
-    """
-
-    report: IngestReport
-    parts: tuple[WrittenPart, ...]
-    rejects: tuple[WrittenPart, ...]
-
-    def finished(
-        self, *, seconds: float, published_prefix: str | None = None, rejects_prefix: str | None = None
-    ) -> IngestReport:
-        """Return the report with what became of it."""
-        return replace(
-            self.report, seconds=round(seconds, 3), published_prefix=published_prefix, rejects_prefix=rejects_prefix
-        )
 
 
 def combine(pinned: PinnedInput, results: Sequence[TaskResult]) -> IngestOutcome:
@@ -117,43 +89,6 @@ def require_few_rejects(report: IngestReport, limit: RejectLimit, *, rejects_uri
     )
 
 
-def success_mark(collection: Collection, pinned: PinnedInput, correlation_id: str, outcome: IngestOutcome) -> bytes:
-    """Return the content of `_SUCCESS`: what the published records were made from, and what they are."""
-    mark: dict[str, Any] = {
-        "fingerprint": pinned.fingerprint,
-        "correlation_id": correlation_id,
-        "collection": collection.id,
-        "storage_day": pinned.storage_day.isoformat(),
-        "export_day": export_day_of(pinned.storage_day).isoformat(),
-        "published": outcome.report.published,
-        "rejected": outcome.report.rejected,
-        "record_bytes": outcome.report.record_bytes,
-        "published_bytes": outcome.report.published_bytes,
-        "parts": _parts(outcome.parts, "records"),
-        "published_at": _now(),
-    }
-    return json.dumps(mark, indent=1).encode()
-
-
-def rejects_mark(correlation_id: str, outcome: IngestOutcome) -> bytes:
-    """Return the content of the `_SUCCESS` beside the rejects."""
-    mark: dict[str, Any] = {
-        "fingerprint": outcome.report.fingerprint,
-        "correlation_id": correlation_id,
-        "rejected": outcome.report.rejected,
-        "rejected_by_reason": outcome.report.totals["rejected_by_reason"],
-        "parts": _parts(outcome.rejects, "rejects"),
-        "written_at": _now(),
-    }
-    return json.dumps(mark, indent=1).encode()
-
-
-def _parts(parts: Iterable[WrittenPart], lines_name: str) -> list[dict[str, Any]]:
-    return [
-        {"key": part.prepared.key, "size_bytes": part.prepared.size_bytes, lines_name: part.lines} for part in parts
-    ]
-
-
 def _in_key_order(parts: Iterable[WrittenPart]) -> tuple[WrittenPart, ...]:
     return tuple(sorted(parts, key=lambda part: part.prepared.key))
 
@@ -168,7 +103,3 @@ def _samples(results: Sequence[TaskResult]) -> tuple[RejectSample, ...]:
         if taken[sample.reason] <= SAMPLES_PER_REASON:
             samples.append(sample)
     return tuple(samples)
-
-
-def _now() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

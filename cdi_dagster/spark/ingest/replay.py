@@ -1,22 +1,20 @@
-"""Ingests the rejects of a published day again, once their cause is mended: say, a key that was restored.
+"""Ingests the rejects of a published day again, once their cause is fixed: for example, a key that was restored.
 
 What becomes a record now is published beside the records that were there, in one publication: whole or as before.
 What is rejected again is kept again. Rejects are few by nature, so this runs in one process, without Spark.
 """
 
-import json
 import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
-from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import parse_day
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import (
     IngestReport,
@@ -26,16 +24,12 @@ from cdi_dagster.core.ingest_report import (
     RejectSample,
     reconcile,
 )
-from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.storage_keys import (
-    daily_records_prefix,
-    pinned_input_history_key,
-    rejects_prefix,
-    run_report_key,
-)
-from cdi_dagster.spark.ingest.outcome import IngestOutcome, rejects_mark, require_all_written, success_mark
+from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix
+from cdi_dagster.published.publish import IngestOutcome, WrittenPart, begin_ingestion, discard_uploads, publish_day
+from cdi_dagster.published.read import Publication, read_publication
+from cdi_dagster.spark.ingest.outcome import require_all_written
 from cdi_dagster.spark.ingest.rejects import StoredReject, stored_rejects
-from cdi_dagster.spark.ingest.writing import PartsWriter, WrittenPart
+from cdi_dagster.spark.ingest.writing import PartsWriter
 from cdi_dagster.spark.key_service.client import KeyServiceClient, KeyServiceConfig
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.storage import Storage
@@ -43,16 +37,6 @@ from cdi_dagster.storage import Storage
 _BLOCK: Final = 256
 _COPY_BYTES: Final = 1024 * 1024
 _SAMPLES: Final = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class PublishedDay:
-    """A published day: its mark, and the report and pinned input that the mark names."""
-
-    collection: Collection
-    mark: Mapping[str, Any]
-    report: IngestReport
-    pinned: PinnedInput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +56,25 @@ class ReplaySummary:
     report: IngestReport
 
 
-def replay_rejects(day: PublishedDay, published: Storage, key_service: KeyServiceConfig) -> ReplaySummary:
-    """Try every reject of the published day again and publish what became a record.
+def begin_replay(published: Storage, day: CollectionDay, correlation_id: str) -> Publication:
+    """Settle what killed runs of the day left, and return what is published. The caller holds the day's lease.
+
+    Raises:
+        CdiError: INPUT_INVALID where nothing is published, or what the mark names cannot be read.
+    """
+    begin_ingestion(published, day, correlation_id)
+    publication = read_publication(published, day)
+    if publication is None:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"{day} is not published, so there is nothing to add its rejects to.",
+            next_step="Fix the cause, then run the day again: everything is then read again.",
+        )
+    return publication
+
+
+def replay_rejects(publication: Publication, published: Storage, key_service: KeyServiceConfig) -> ReplaySummary:
+    """Try every reject of a publication again and publish what became a record.
 
     `key_service.correlation_id` is the id of this replay: its report, its remaining rejects and the publication's
     mark carry it. Where nothing could be recovered the publication stays as it is.
@@ -82,32 +83,31 @@ def replay_rejects(day: PublishedDay, published: Storage, key_service: KeyServic
         CdiError: DKS_UNAVAILABLE or DKS_FORBIDDEN from the key service; COUNTS_DO_NOT_RECONCILE where the result does
             not add up. Nothing was published then.
     """
-    replay = _Replay(day, published, key_service)
+    replay = _Replay(publication, published, key_service)
     try:
         return replay.run()
     finally:
-        replay.discard()
+        discard_uploads(published, publication.day)
 
 
 class _Replay:
-    def __init__(self, day: PublishedDay, published: Storage, key_service: KeyServiceConfig) -> None:
+    def __init__(self, publication: Publication, published: Storage, key_service: KeyServiceConfig) -> None:
         self._started = time.monotonic()
-        self._day = day
+        self._before = publication
+        self._day = publication.day
         self._published = published
         self._config = key_service
         self._group = key_service.correlation_id
         self._publication_id = uuid.uuid4().hex[:12]
-        collection, storage_day = day.collection, day.pinned.storage_day
-        self._records_prefix = daily_records_prefix(collection.on(storage_day))
-        self._rejects_prefix = rejects_prefix(collection.on(storage_day), self._group)
-        self._report_key = run_report_key(collection.on(storage_day), self._group)
+        self._records_prefix = daily_records_prefix(self._day)
+        self._rejects_prefix = rejects_prefix(self._day, self._group)
         self._recovered: Counter[str] = Counter()
         self._rejected: dict[str, Counter[str]] = defaultdict(Counter)
         self._samples: list[RejectSample] = []
         self._fallbacks = 0
 
     def run(self) -> ReplaySummary:
-        old_rejects = stored_rejects(self._published, self._day.report.rejects_prefix)
+        old_rejects = stored_rejects(self._published, self._before.report.rejects_prefix)
         client = KeyServiceClient(self._config)
         try:
             records, rejects = self._try_again(old_rejects, client)
@@ -116,18 +116,22 @@ class _Replay:
             client.close()
         recovered = sum(self._recovered.values())
         if not recovered:
-            return self._summary(self._day.report)
+            return self._summary(self._before.report)
         copied = self._copy_published_parts(first_number=len(records))
         outcome = IngestOutcome(
             report=self._new_report(records, copied, key_service), parts=(*records, *copied), rejects=rejects
         )
-        reconcile(self._day.pinned, outcome.report.objects, allow_sparse_offsets=True)
+        reconcile(self._before.pinned, outcome.report.objects, allow_sparse_offsets=True)
         require_all_written(outcome)
-        return self._summary(self._publish(outcome))
-
-    def discard(self) -> None:
-        for prefix in (self._records_prefix, self._rejects_prefix):
-            self._published.discard(prefix, group=self._group)
+        report = publish_day(
+            self._published,
+            self._day,
+            outcome,
+            correlation_id=self._group,
+            seconds=time.monotonic() - self._started,
+            replayed_from=self._before.mark.correlation_id,
+        )
+        return self._summary(report)
 
     def _try_again(
         self, old_rejects: Iterator[StoredReject], client: KeyServiceClient
@@ -172,18 +176,18 @@ class _Replay:
     def _copy_published_parts(self, *, first_number: int) -> tuple[WrittenPart, ...]:
         """Prepare the published parts again, byte for byte: a publication replaces the whole prefix."""
         copied = []
-        for number, part in enumerate(self._day.mark["parts"], start=first_number):
+        for number, part in enumerate(self._before.mark.parts, start=first_number):
             key = f"{self._records_prefix}part-{number:05d}-{self._publication_id}.jsonl.gz"
-            with self._published.open(part["key"]) as source, self._published.upload(key, group=self._group) as copy:
+            with self._published.open(part.key) as source, self._published.upload(key, group=self._group) as copy:
                 while chunk := source.read(_COPY_BYTES):
                     copy.write(chunk)
-                copied.append(WrittenPart(prepared=copy.prepare(), lines=int(part["records"]), text_bytes=0))
+                copied.append(WrittenPart(prepared=copy.prepare(), lines=part.records, text_bytes=0))
         return tuple(copied)
 
     def _new_report(
         self, records: tuple[WrittenPart, ...], copied: tuple[WrittenPart, ...], key_service: KeyServiceCounts
     ) -> IngestReport:
-        old = self._day.report
+        old = self._before.report
         return replace(
             old,
             objects=tuple(self._new_counts(counts) for counts in old.objects),
@@ -193,8 +197,6 @@ class _Replay:
             fallback_records=old.fallback_records + self._fallbacks,
             key_service=key_service,
             reject_samples=tuple(self._samples),
-            seconds=round(time.monotonic() - self._started, 3),
-            rejects_prefix=self._rejects_prefix if self._rejected else None,
         )
 
     def _new_counts(self, counts: ObjectCounts) -> ObjectCounts:
@@ -203,26 +205,6 @@ class _Replay:
             published=counts.published + self._recovered[counts.key],
             rejected=dict(sorted(self._rejected.get(counts.key, Counter()).items())),
         )
-
-    def _publish(self, outcome: IngestOutcome) -> IngestReport:
-        """Publish rejects and report before the records, so that the mark never names what is not there."""
-        if outcome.rejects:
-            self._published.publish(
-                self._rejects_prefix,
-                [part.prepared for part in outcome.rejects],
-                rejects_mark(self._group, outcome),
-                group=self._group,
-            )
-        self._published.write(self._report_key, json.dumps(outcome.report.to_json(), indent=1).encode())
-        mark = json.loads(success_mark(self._day.collection, self._day.pinned, self._group, outcome))
-        mark["replayed_from"] = self._day.mark["correlation_id"]
-        self._published.publish(
-            self._records_prefix,
-            [part.prepared for part in outcome.parts],
-            json.dumps(mark, indent=1).encode(),
-            group=self._group,
-        )
-        return outcome.report
 
     def _summary(self, report: IngestReport) -> ReplaySummary:
         still: Counter[str] = Counter()
@@ -235,31 +217,3 @@ class _Replay:
             still_rejected=dict(sorted(still.items())),
             report=report,
         )
-
-
-def read_published_day(published: Storage, collection: Collection, mark: Mapping[str, Any]) -> PublishedDay:
-    """Read what a publication's mark names.
-
-    Raises:
-        CdiError: INPUT_INVALID where the report or the pinned input is gone.
-    """
-    day = parse_day(mark["storage_day"])
-    values = []
-    for key in (
-        run_report_key(collection.on(day), mark["correlation_id"]),
-        pinned_input_history_key(collection.on(day), mark["fingerprint"]),
-    ):
-        if published.head(key) is None:
-            raise CdiError(
-                FailureClass.INPUT_INVALID,
-                f"{published.uri(key)}, which the publication names, is not there.",
-                next_step="Run the day again; its rejects are then ingested with it.",
-            )
-        values.append(json.loads(published.read(key)))
-    report, pinned = values
-    return PublishedDay(
-        collection=collection,
-        mark=mark,
-        report=IngestReport.from_json(report),
-        pinned=PinnedInput.from_json(pinned),
-    )

@@ -16,11 +16,12 @@ from pyspark import Accumulator
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import KeyServiceCounts, ObjectCounts, RejectSample
+from cdi_dagster.published.publish import WrittenPart
 from cdi_dagster.spark.ingest.objects import ObjectsIngestion
 from cdi_dagster.spark.ingest.planning import ReadTask
 from cdi_dagster.spark.ingest.progress import ProgressAddress, ProgressSender
 from cdi_dagster.spark.ingest.read_ahead import opened
-from cdi_dagster.spark.ingest.writing import PartsWriter, WrittenPart
+from cdi_dagster.spark.ingest.writing import PartsWriter
 from cdi_dagster.spark.key_service.client import KeyServiceConfig, shared_client
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.storage import Storage, StorageError, open_storage, storage_failure

@@ -6,7 +6,6 @@ prepared is discarded with the run's upload group. Runs in Spark's Python worker
 
 import base64
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -14,8 +13,9 @@ import orjson
 from isal import isal_zlib
 
 from cdi_dagster.core.ingest_report import RejectReason
+from cdi_dagster.published.publish import WrittenPart
 from cdi_dagster.spark.ingest.reading import OverlongEnvelope
-from cdi_dagster.storage import PreparedObject, Storage, Upload
+from cdi_dagster.storage import Storage, Upload
 
 MOST_PART_BYTES: Final = 256 * 1024 * 1024
 """Compressed; then another part begins: a gzip part cannot be divided among those who read it next."""
@@ -24,21 +24,6 @@ _COMPRESSION_LEVEL: Final = 1
 """ISA-L level 1: about a fifth larger than zlib's 6 on sample records, at a tenth of the CPU (docs/performance.md)."""
 
 _GZIP_CONTAINER: Final = 31
-
-
-@dataclass(frozen=True, kw_only=True)
-class WrittenPart:
-    """One part, durable and invisible.
-
-    Attributes:
-        prepared: what publishes it.
-        lines: records, or rejects, in it.
-        text_bytes: bytes of its lines before compression, newlines included.
-    """
-
-    prepared: PreparedObject
-    lines: int
-    text_bytes: int
 
 
 class PartsWriter:

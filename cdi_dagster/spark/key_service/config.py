@@ -4,11 +4,12 @@ Values and arguments only; nothing connects here. `key_service` re-exports all o
 """
 
 import argparse
-import ipaddress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.key_service_access import DEFAULT_RETRY_BUDGET_SECONDS
+from cdi_dagster.core.loopback import is_loopback
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +41,7 @@ class KeyServiceConfig:
     ca: str | None = None
     connect_timeout_seconds: float = 5.0
     read_timeout_seconds: float = 15.0
-    retry_budget_seconds: float = 120.0
+    retry_budget_seconds: float = DEFAULT_RETRY_BUDGET_SECONDS
     cache_size: int = 10_000
     max_concurrency: int = 16
 
@@ -48,7 +49,7 @@ class KeyServiceConfig:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or "@" in parts.netloc:
             raise ValueError("the key service's address is not usable: write it as https://host[:port][/base]")
-        if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
             raise ValueError(
                 f"http://{parts.netloc} is another machine: data keys would cross the network in the clear; use https"
             )
@@ -73,7 +74,7 @@ def add_key_service_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dks-retry-budget-seconds",
         type=float,
-        default=KeyServiceConfig.__dataclass_fields__["retry_budget_seconds"].default,
+        default=DEFAULT_RETRY_BUDGET_SECONDS,
         help="how long one data key is asked for before the job stops as DKS_UNAVAILABLE (default: %(default)s)",
     )
 
@@ -99,10 +100,3 @@ def key_service_config(arguments: argparse.Namespace) -> KeyServiceConfig:
             f"The key service arguments cannot be used: {error}.",
             next_step="Correct the --dks-… arguments (settings CDI_DKS_URL, CDI_DKS_…) and run again.",
         ) from error
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

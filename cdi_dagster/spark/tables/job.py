@@ -21,11 +21,11 @@ from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import run_prefix, tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
+from cdi_dagster.published.read import require_published_parts
 from cdi_dagster.spark.job_failures import failure_of
 from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
-from cdi_dagster.spark.tables.daily_records import require_daily_records
 from cdi_dagster.spark.tables.definition import TableKind, TableSet, parse_table_set, shipped_table_set
-from cdi_dagster.spark.tables.publication import Request, publish
+from cdi_dagster.spark.tables.publish import Request, publish
 from cdi_dagster.storage import ObjectMissingError, Storage, StorageError, open_storage
 
 STEP = "publish_tables"
@@ -67,8 +67,8 @@ def run(request: Request, published: Storage, reporter: Reporter) -> TablesRepor
     try:
         published.delete([report_key, _failure_key(request)])  # of an earlier try of this same run
         table_set = _table_set(request)
-        records = require_daily_records(published, request.collection.on(request.storage_day))
-        reporter.progress(f"Starting Spark for the tables of {records.records} records", records=records.records)
+        records = require_published_parts(published, request.collection.on(request.storage_day))
+        reporter.progress(f"Starting Spark for the tables of {records.published} records", records=records.published)
         with _session(f"cdi {STEP} {request.collection.id} {request.storage_day}") as spark:
             report = publish(spark, request, table_set, records, published, reporter)
         published.write(report_key, json.dumps(report.to_json(), indent=1).encode())

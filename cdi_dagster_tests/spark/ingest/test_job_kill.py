@@ -12,15 +12,20 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.spark_jobs import INGEST_DAILY
+from cdi_dagster.ingestion.ingestion_lease import discard_after_failure
 from cdi_dagster.local_spark.spark_submit import (
     SparkProcessConfig,
     require_java,
     spark_environment,
     spark_submit_command,
 )
+from cdi_dagster_tests.processes import processes
 from cdi_dagster_tests.spark.ingest_support import SampleDay
 from cdi_dagster_tests.spark.scripted_key_service import ScriptedKeyService, slow
-from cdi_dagster_tests.spark.worker_processes import processes, python_workers, staged_files
+from cdi_dagster_tests.spark.worker_processes import python_workers, staged_files
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 QUICK_JVM = {"SPARK_SUBMIT_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"}  # it lives for seconds
 
@@ -35,8 +40,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_doubled(file_day: SampleDay,
         file_day.dks_url = service.url
 
         def kill_one_that_has_written() -> None:
-            while len(service.asked) < 16:
-                time.sleep(0.05)
+            wait_until(lambda: len(service.asked) >= 16, "somebody has written")
             for pid in python_workers()[:1]:
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
@@ -44,7 +48,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_doubled(file_day: SampleDay,
         killer = threading.Thread(target=kill_one_that_has_written)
         killer.start()
         report = file_day.ingest(spark.sparkContext)
-        killer.join(timeout=30)
+        killer.join(PATIENCE_SECONDS)
     assert killed
     assert report.published == summary.records
     assert file_day.records().total() == summary.records
@@ -77,10 +81,29 @@ def test_a_job_killed_while_it_publishes_again_leaves_the_day_whole_or_as_before
     assert staged_files(file_day) == []
 
 
+def test_what_a_killed_driver_wrote_does_not_stay(file_day: SampleDay, spark: SparkSession, tmp_path: Path) -> None:
+    """Not after the step in the hands of whoever holds the day's lease, and else not after the next run."""
+    file_day.write(records=400, objects=8, seed=1)
+    file_day.pin()
+    day = file_day.collection.on(file_day.storage_day)
+
+    kill_at("Publishing", 0, file_day, tmp_path)
+    left = staged_files(file_day)
+    with pytest.raises(CdiError), discard_after_failure(file_day.published, day):
+        raise CdiError(FailureClass.CLUSTER_LOST, "SIGKILL ended the Spark process from outside.")
+    assert left
+    assert staged_files(file_day) == []
+
+    kill_at("Publishing", 0, file_day, tmp_path)
+    assert staged_files(file_day)
+    file_day.ingest(spark.sparkContext, correlation_id="another")
+    assert staged_files(file_day) == []
+
+
 def kill_at(moment: str, pause_seconds: float, day: SampleDay, folder: Path) -> None:
     """Run the job as spark-submit does, and kill all its processes a moment after it says a word."""
     command = spark_submit_command(
-        "ingest_daily",
+        INGEST_DAILY,
         day.arguments(correlation_id="again"),
         config=SparkProcessConfig(work_folder=folder, master="local[2]"),
     )
@@ -98,8 +121,8 @@ def kill_at(moment: str, pause_seconds: float, day: SampleDay, folder: Path) -> 
         assert said is not None, "the job ended before it could be killed"
         time.sleep(pause_seconds)
     finally:
-        for pid, _, session, _ in processes():
-            if session == job.pid:
-                os.kill(pid, signal.SIGKILL)
-        job.wait(timeout=30)
+        for process in processes():
+            if process.session == job.pid:
+                os.kill(process.pid, signal.SIGKILL)
+        job.wait(PATIENCE_SECONDS)
         job.stdout.close()

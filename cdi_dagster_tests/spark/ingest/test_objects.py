@@ -11,22 +11,23 @@ from typing import Any, BinaryIO, TypeAlias
 
 import pytest
 
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import ObjectCounts
 from cdi_dagster.core.pinned_input import PinnedObject
+from cdi_dagster.published.publish import WrittenPart
 from cdi_dagster.spark.ingest import objects as ingest_objects
 from cdi_dagster.spark.ingest import reading
 from cdi_dagster.spark.ingest.objects import ObjectsIngestion
 from cdi_dagster.spark.ingest.progress import ProgressSender
-from cdi_dagster.spark.ingest.writing import PartsWriter, WrittenPart
+from cdi_dagster.spark.ingest.writing import PartsWriter
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.spark.records.keys import KeyRef
 from cdi_dagster.storage.files import FileStorage
+from cdi_dagster_tests.collections import CLAIMANT
 from cdi_dagster_tests.spark.records.envelopes import envelope_for, envelope_line, message_for
 from cdi_dagster_tests.spark.records.vectors import ReversedKeys
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
-CLAIMANT = find_collection("core:claimant")
 _Lines: TypeAlias = list[dict[str, Any]]
 
 
@@ -154,7 +155,7 @@ def test_a_refusal_ends_the_task_at_once_whichever_block_it_is_about(tmp_path: P
         def data_keys(self, refs: Iterable[KeyRef]) -> Mapping[KeyRef, bytes | None]:
             if encrypted_key in {ref.encrypted_data_key for ref in refs}:
                 raise CdiError(FailureClass.DKS_FORBIDDEN, "Our certificate is refused.")
-            assert never.wait(timeout=20), "the other key was waited for"
+            assert never.wait(PATIENCE_SECONDS), "the other key was waited for"
             return super().data_keys(refs)
 
     with pytest.raises(CdiError) as failed:

@@ -1,18 +1,15 @@
 """Rejects are tried again: what is mended joins the publication, whole or not at all; the rest is kept again."""
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.ingest_report import IngestReport
-from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.published_counts import count_mismatches
-from cdi_dagster.core.storage_keys import pinned_input_key
 from cdi_dagster.demo.key_service import DevelopmentKeyService
-from cdi_dagster.spark.ingest.replay import ReplaySummary, read_published_day, replay_rejects
+from cdi_dagster.published.counts import count_mismatches
+from cdi_dagster.published.read import read_publication
+from cdi_dagster.spark.ingest.replay import ReplaySummary, begin_replay, replay_rejects
 from cdi_dagster.spark.key_service.client import KeyServiceConfig
 from cdi_dagster_tests.spark.ingest_support import SampleDay
 
@@ -23,9 +20,9 @@ pytestmark = pytest.mark.spark
 
 
 def replay(day: SampleDay, correlation_id: str, *, dks_url: str | None = None) -> ReplaySummary:
-    published = read_published_day(day.published, day.collection, day.mark() or {})
+    publication = begin_replay(day.published, day.collection.on(day.storage_day), correlation_id)
     config = KeyServiceConfig(url=dks_url or day.dks_url, correlation_id=correlation_id, retry_budget_seconds=1)
-    return replay_rejects(published, day.published, config)
+    return replay_rejects(publication, day.published, config)
 
 
 KEY_ID = "cloudhsm:1,2"
@@ -33,17 +30,10 @@ KEY_ID = "cloudhsm:1,2"
 
 
 def adds_up(day: SampleDay, correlation_id: str) -> list[str]:
-    mark = day.mark()
-    report = day.left_by_run("ingest_report.json", correlation_id)
-    pinned = json.loads(day.published.read(pinned_input_key(day)))
-    assert mark is not None
-    assert report is not None
-    return count_mismatches(
-        mark,
-        IngestReport.from_json(report),
-        PinnedInput.from_json(pinned),
-        day.published.list(day.records_prefix),
-    )
+    publication = read_publication(day.published, day.collection.on(day.storage_day))
+    assert publication is not None
+    assert publication.mark.correlation_id == correlation_id
+    return count_mismatches(publication, day.published.list(day.records_prefix))
 
 
 def test_a_restored_key_brings_its_records_back(day: SampleDay, spark: "SparkSession") -> None:

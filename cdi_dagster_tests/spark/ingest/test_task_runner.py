@@ -1,5 +1,6 @@
 """What Spark's own errors mean, what an error in a task may say, and that one failed task ends all."""
 
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ from cdi_dagster.spark.ingest.task_runner import failure_of_spark, planned_cores
 from cdi_dagster.storage import StorageUnavailableError
 from cdi_dagster.storage.files import FileStorage
 from cdi_dagster_tests.spark.ingest_support import SampleDay
-from cdi_dagster_tests.spark.scripted_key_service import ScriptedHandler, ScriptedKeyService, slow, status
+from cdi_dagster_tests.spark.scripted_key_service import ScriptedHandler, ScriptedKeyService, status
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize(
@@ -112,14 +114,20 @@ def test_a_failed_task_ends_the_others_at_once(file_day: SampleDay, spark: Spark
     file_day.write(records=60, objects=12)
     file_day.pin()
 
+    the_end = threading.Event()
+
     def refuse_one_task(handler: ScriptedHandler) -> None:
         time.sleep(0.5)
         status(403)(handler)
 
-    with ScriptedKeyService(refuse_one_task, afterwards=slow(30)) as service:
+    def never_answer(handler: ScriptedHandler) -> None:
+        the_end.wait(PATIENCE_SECONDS)
+
+    with ScriptedKeyService(refuse_one_task, afterwards=never_answer) as service:
         file_day.dks_url = service.url
         started = time.monotonic()
         with pytest.raises(CdiError) as raised:
-            file_day.ingest(spark.sparkContext, "--dks-retry-budget-seconds", "60")
-        assert time.monotonic() - started < 25
+            file_day.ingest(spark.sparkContext, "--dks-retry-budget-seconds", "200")
+        assert time.monotonic() - started < 150  # the others would ask for their keys for 200 seconds
+        the_end.set()
     assert raised.value.failure_class is FailureClass.DKS_FORBIDDEN

@@ -6,17 +6,15 @@ from typing import Any
 
 import pytest
 
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.spark.records.decrypt import DecryptorCache
 from cdi_dagster.spark.records.engine import BlockResult, RecordEngine
 from cdi_dagster.spark.records.keys import KeyRef
+from cdi_dagster_tests.collections import CLAIMANT
 from cdi_dagster_tests.spark.records.envelopes import DATA_KEY, envelope_for, envelope_line, message_for, wrapped
 from cdi_dagster_tests.spark.records.vectors import ReversedKeys
 
-AUDIT = find_collection("data:businessAudit")
-CLAIMANT = find_collection("core:claimant")
 STANDARD = b'"_lastModifiedDateTime":{"d_date":"1980-01-01T00:00:00.000Z"}'
 
 

@@ -3,14 +3,14 @@
 import gzip
 import json
 from collections.abc import Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.storage_keys import daily_records_prefix
+from cdi_dagster.published.mark import Mark
 from cdi_dagster.storage import Storage
+from cdi_dagster_tests.collections import AUDIT
 
-AUDIT = find_collection("data:businessAudit")
 DAY = date(2023, 3, 26)
 EXPORT_DAY = "2023-03-27"
 RAW = "uc_dw_auditlog.auditlog_raw"
@@ -45,10 +45,16 @@ def publish_records(
         stored = storage.write(key, gzip.compress("".join(f"{line}\n" for line in lines).encode()))
         written.append({"key": key, "size_bytes": stored.size_bytes, "records": len(lines)})
     records = [line for lines in parts for line in lines]
-    values = {
-        "fingerprint": fingerprint,
-        "published": len(records),
-        "record_bytes": sum(len(line.encode()) + 1 for line in records),
-        "parts": written,
-    }
+    values = Mark(
+        fingerprint=fingerprint,
+        correlation_id="records",
+        collection_id=AUDIT.id,
+        storage_day=day,
+        published=len(records),
+        rejected=0,
+        record_bytes=sum(len(line.encode()) + 1 for line in records),
+        published_bytes=sum(part["size_bytes"] for part in written),
+        parts=(),
+        published_at=datetime(2023, 3, 27, 9, 40, tzinfo=UTC),
+    ).to_json() | {"parts": written}
     storage.write(f"{prefix}_SUCCESS", json.dumps({**values, **mark}).encode())

@@ -14,18 +14,19 @@ from urllib.parse import unquote
 import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import daily_records_prefix, run_prefix, tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.spark_process import run_spark_step
 from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
-from cdi_dagster.spark.tables import publication
+from cdi_dagster.spark.tables import publish
 from cdi_dagster.spark.tables.definition import TableKind
 from cdi_dagster.spark.tables.job import main
 from cdi_dagster.spark.tables.locations import partition_prefix
 from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.spark.tables.daily_records import (
-    AUDIT,
     DAY,
     EXPORT_DAY,
     MANAGED,
@@ -35,6 +36,7 @@ from cdi_dagster_tests.spark.tables.daily_records import (
     publish_records,
     record,
 )
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -249,7 +251,7 @@ def test_an_attempt_that_another_run_removed_does_not_stay_published(
     publish_records(published, [record(1)])
     assert run(published, "--tables", "raw") == 0
     publish_records(published, [record(2)], fingerprint="f2")
-    write = publication._Publication.write
+    write = publish._DayTables.write
 
     def write_and_lose(self: Any, kind: TableKind) -> Any:
         attempt, seconds = write(self, kind)
@@ -257,7 +259,7 @@ def test_an_attempt_that_another_run_removed_does_not_stay_published(
         published.delete([stored.key for stored in published.list(prefix)])
         return attempt, seconds
 
-    monkeypatch.setattr(publication._Publication, "write", write_and_lose)
+    monkeypatch.setattr(publish._DayTables, "write", write_and_lose)
     assert run(published, "--tables", "raw", correlation_id="c2") == 1
     assert failure_of(published, "c2").failure_class is FailureClass.DUPLICATE_RUN
     assert raw_values(metastore) == [record(1)]
@@ -324,7 +326,7 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.spark.tables.job import main
-from cdi_dagster.spark.tables import publication
+from cdi_dagster.spark.tables import publish as tables_publish
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.spark.tables.daily_records import RAW, MANAGED, publish_records, record
 from cdi_dagster_tests.spark.tables.test_job import arguments
@@ -352,13 +354,13 @@ def tables():
 
 if role == "victim":
     publish(1)
-    publish_attempt = publication.publish_attempt
+    publish_attempt = tables_publish.publish_attempt
     def publish_then_wait(spark, attempt, folder):
         if attempt.table == MANAGED:
             say(state="raw is published, managed is written and not published")
             sys.stdin.read()
         publish_attempt(spark, attempt, folder)
-    publication.publish_attempt = publish_then_wait
+    tables_publish.publish_attempt = publish_then_wait
     publish(2)
 else:
     found = tables()
@@ -368,7 +370,7 @@ else:
 
 
 @pytest.mark.kill
-@pytest.mark.timeout(600)  # three JVMs and a new metastore: 175 s seen at load 14
+@pytest.mark.timeout(1800)  # three JVMs and a new metastore: 175 s seen at load 14
 def test_a_kill_between_tables_leaves_each_whole_and_the_metastore_is_for_one_at_a_time(tmp_path: Path) -> None:
     published = open_storage((tmp_path / "published").as_uri())
     metastore = tmp_path / "metastore"
@@ -384,7 +386,7 @@ def test_a_kill_between_tables_leaves_each_whole_and_the_metastore_is_for_one_at
                 work_folder=tmp_path / "work", master="local[1]", conf=local_metastore_conf(metastore)
             )
             second = arguments(published, "--tables", "raw", correlation_id="second")
-            ended = run_spark_step("publish_tables", second, config=settings, correlation_id="second")
+            ended = run_spark_step(PUBLISH_TABLES, second, config=settings, correlation_id="second")
         finally:
             os.killpg(victim.pid, signal.SIGKILL)
     refused = failure_of(published, "second")
@@ -393,7 +395,7 @@ def test_a_kill_between_tables_leaves_each_whole_and_the_metastore_is_for_one_at
     half_written = f"{partition_prefix(RAW, date.fromisoformat(EXPORT_DAY))}killed/_temporary/0/part-00000.orc"
     published.write(half_written, b"ORC")
 
-    after = subprocess.run([*command, "next"], stdout=subprocess.PIPE, text=True, check=True, timeout=200)
+    after = subprocess.run([*command, "next"], stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE_SECONDS)
     answer = json.loads(after.stdout.splitlines()[-1])
     assert answer["found"] == {"raw": [record(2)] * 2, "managed": ["id-1"] * 2}
     assert answer["then"] == {"raw": [record(2)] * 2, "managed": ["id-2"] * 2}

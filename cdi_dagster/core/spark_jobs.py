@@ -1,0 +1,53 @@
+"""The Spark jobs as values: what each needs of the machine it runs on, and one run of it. Standard library only."""
+
+from dataclasses import dataclass
+from datetime import date
+
+from cdi_dagster.core.collections import Collection
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparkJob:
+    """One program of `cdi_dagster.spark`, by its entry point.
+
+    Attributes:
+        name: of the module in `cdi_dagster/spark/entry_points`, of the EMR step, and of `CurrentStep` in status rows.
+        needs_metastore: whether it writes Hive tables; the local metastore takes one process at a time.
+        needs_s3a: whether Spark itself writes what it publishes, so that an `s3://` root needs S3A.
+    """
+
+    name: str
+    needs_metastore: bool = False
+    needs_s3a: bool = False
+
+
+INGEST_DAILY = SparkJob(name="ingest_daily")
+"""Reads and writes objects by boto3: it needs neither."""
+PUBLISH_TABLES = SparkJob(name="publish_tables", needs_metastore=True, needs_s3a=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparkStep:
+    """One run of a Spark job: the same program with the same arguments, locally and on EMR.
+
+    Attributes:
+        job: what runs.
+        arguments: its command line, without the Pipes arguments that the launcher adds. Everything the job needs is
+            here or in objects it names: environment variables do not reach every EMR deploy mode.
+        collection: what it works on.
+        storage_day: the partition.
+        correlation_id: of the run.
+        input_bytes: compressed bytes it will read; EMR sizes the cluster by it.
+    """
+
+    job: SparkJob
+    arguments: tuple[str, ...]
+    collection: Collection
+    storage_day: date
+    correlation_id: str
+    input_bytes: int
+
+    @property
+    def name(self) -> str:
+        """Of the job."""
+        return self.job.name

@@ -1,0 +1,120 @@
+"""The Spark steps of a day, built from the same values for Dagster's assets and `cdi`, and what they must report.
+
+No dagster: who launches a step, and where, is the caller's choice.
+"""
+
+from collections.abc import Collection as Several
+from collections.abc import Mapping
+from typing import Any
+
+from cdi_dagster.core.collections import CollectionDay
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.key_service_access import KeyServiceAccess
+from cdi_dagster.core.pinned_input import PinnedInput
+from cdi_dagster.core.spark_jobs import INGEST_DAILY, PUBLISH_TABLES, SparkStep
+from cdi_dagster.core.storage_keys import pinned_input_history_key
+from cdi_dagster.core.table_sets import TABLE_SETS
+from cdi_dagster.core.tables_report import TablesReport
+from cdi_dagster.published.read import read_mark
+from cdi_dagster.storage.interface import Storage
+
+
+def ingest_step(
+    day: CollectionDay,
+    pinned: PinnedInput,
+    published: Storage,
+    *,
+    correlation_id: str,
+    key_service: KeyServiceAccess,
+    max_rejected: str,
+    allow_sparse_offsets: bool = False,
+) -> SparkStep:
+    """Return the step that publishes the daily records of a pinned day.
+
+    Args:
+        day: what is ingested.
+        pinned: the objects that the job reads.
+        published: where it publishes.
+        correlation_id: of the run.
+        key_service: where the data keys are.
+        max_rejected: most rejects with which the day is published: a number or a share.
+        allow_sparse_offsets: accept objects with fewer records than their names state offsets.
+    """
+    # The kept copy of the manifest, not the present one: nothing can put another in its place under a running job.
+    manifest = published.uri(pinned_input_history_key(day, pinned.fingerprint))
+    arguments = [
+        *("--pinned-input", manifest),
+        *("--published-root", published.root),
+        *("--correlation-id", correlation_id),
+        *("--max-rejected", max_rejected),
+        *key_service.arguments(),
+    ]
+    if allow_sparse_offsets:
+        arguments.append("--allow-sparse-offsets")
+    if not pinned.objects:
+        # Whoever pinned an empty day allowed it there.
+        arguments.append("--allow-empty")
+    return SparkStep(
+        job=INGEST_DAILY,
+        arguments=tuple(arguments),
+        collection=day.collection,
+        storage_day=day.storage_day,
+        correlation_id=correlation_id,
+        input_bytes=pinned.input_bytes,
+    )
+
+
+def tables_step(
+    day: CollectionDay, published: Storage, *, correlation_id: str, kinds: Several[str] | None = None
+) -> SparkStep:
+    """Return the step that publishes tables of a day from its daily records.
+
+    Args:
+        day: whose tables.
+        published: where the records are.
+        correlation_id: of the run.
+        kinds: of the tables to publish; every one of the collection by default.
+
+    Raises:
+        CdiError: INPUT_INVALID where the day's records are not published.
+    """
+    mark = read_mark(published, day)
+    if mark is None:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"There are no daily records of {day.collection.id} for storage day {day.storage_day}.",
+            next_step=f"Materialise {day.collection.asset_name}/daily_records for the day first, or run cdi ingest.",
+        )
+    if kinds is None:
+        kinds = [member.kind for member in TABLE_SETS[day.collection.tables or ""]]
+    return SparkStep(
+        job=PUBLISH_TABLES,
+        arguments=(
+            *("--published-root", published.root),
+            *("--collection", day.collection.id),
+            *("--storage-day", day.storage_day.isoformat()),
+            *("--correlation-id", correlation_id),
+            *("--tables", ",".join(kinds)),
+        ),
+        collection=day.collection,
+        storage_day=day.storage_day,
+        correlation_id=correlation_id,
+        input_bytes=mark.published_bytes,
+    )
+
+
+def tables_of(step: SparkStep, report: Mapping[str, Any]) -> TablesReport:
+    """Read the closing report of a step of `publish_tables`.
+
+    Raises:
+        CdiError: COUNTS_DO_NOT_RECONCILE where it does not name every table that was to be published.
+    """
+    tables = TablesReport.from_json(report)
+    wanted = step.arguments[step.arguments.index("--tables") + 1].split(",")
+    missing = sorted(set(wanted) - {table.kind for table in tables.tables})
+    if missing:
+        raise CdiError(
+            FailureClass.COUNTS_DO_NOT_RECONCILE,
+            f"The job ended well but its report does not name these tables: {', '.join(missing)}.",
+        )
+    return tables

@@ -1,0 +1,136 @@
+"""Reading a publication: its mark, and the report, the pinned input and the parts that the mark names."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from cdi_dagster.core.collections import CollectionDay
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.ingest_report import IngestReport
+from cdi_dagster.core.pinned_input import PinnedInput
+from cdi_dagster.core.storage_keys import (
+    SUCCESS_MARK,
+    daily_records_prefix,
+    mark_key,
+    pinned_input_history_key,
+    run_report_key,
+)
+from cdi_dagster.published.mark import Mark
+from cdi_dagster.storage import ObjectMissingError, Storage
+
+_Value = TypeVar("_Value")
+# Without it the pin would read the same mark, and refuse.
+_WRITE_ANEW = "Run the day again with allow_fewer_offsets: that publishes records and mark anew."
+_NAMED_ANEW = "Run the day again: that writes records, mark and report anew; rejects are then ingested with it."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Publication:
+    """What is published of one day, and what it was made from.
+
+    Attributes:
+        day: of which collection and storage day.
+        mark: its `_SUCCESS`.
+        report: closing report of the run that the mark names.
+        pinned: the pinned input whose fingerprint the mark names.
+    """
+
+    day: CollectionDay
+    mark: Mark
+    report: IngestReport
+    pinned: PinnedInput
+
+
+def read_mark(published: Storage, day: CollectionDay) -> Mark | None:
+    """Return the mark of the published records, or None where there are none.
+
+    Raises:
+        CdiError: INPUT_INVALID where the mark cannot be read.
+        StorageError: the storage does not answer.
+    """
+    return _read(published, mark_key(day), Mark.from_json, next_step=_WRITE_ANEW)
+
+
+def read_publication(published: Storage, day: CollectionDay) -> Publication | None:
+    """Return the publication of a day, or None where there is none.
+
+    Raises:
+        CdiError: INPUT_INVALID where the mark, or what it names, cannot be read or is gone.
+        StorageError: the storage does not answer.
+    """
+    mark = read_mark(published, day)
+    if mark is None:
+        return None
+    report_key = run_report_key(day, mark.correlation_id)
+    report = _read(published, report_key, IngestReport.from_json, next_step=_NAMED_ANEW)
+    pinned = _read_pinned(published, day, mark, next_step=_NAMED_ANEW)
+    if report is None or pinned is None:
+        missing = report_key if report is None else pinned_input_history_key(day, mark.fingerprint)
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"{published.uri(missing)}, which the mark of the published records names, is not there.",
+            next_step=_NAMED_ANEW,
+        )
+    return Publication(day=day, mark=mark, report=report, pinned=pinned)
+
+
+def read_published_input(published: Storage, day: CollectionDay) -> PinnedInput | None:
+    """Return what the published records were made from; None where there are none, or it was not kept.
+
+    Raises:
+        CdiError: INPUT_INVALID where the mark, or the pinned input that it names, cannot be read.
+    """
+    mark = read_mark(published, day)
+    next_step = "Run the day with allow_fewer_offsets: that writes it anew."
+    return None if mark is None else _read_pinned(published, day, mark, next_step=next_step)
+
+
+def require_published_parts(published: Storage, day: CollectionDay) -> Mark:
+    """Return the mark where the day is published and every part that the mark names is there.
+
+    Raises:
+        CdiError: INPUT_INVALID where it is not published, or a part is not as marked.
+        StorageError: the storage does not answer.
+    """
+    prefix = daily_records_prefix(day)
+    mark = read_mark(published, day)
+    if mark is None:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"The daily records of {day.collection.id} for storage day {day.storage_day} are not published: "
+            f"there is no {SUCCESS_MARK} in {published.uri(prefix)}.",
+            next_step="Publish the records of the day first, then its tables.",
+        )
+    present = {stored.key: stored.size_bytes for stored in published.list(prefix)}
+    for part in mark.parts:
+        if present.get(part.key) != part.size_bytes:
+            found = f"it has {present[part.key]}" if part.key in present else "it is gone"
+            raise CdiError(
+                FailureClass.INPUT_INVALID,
+                f"{published.uri(part.key)} is marked as a part of {part.size_bytes} bytes, but {found}.",
+                next_step="Run the day again, then its tables.",
+            )
+    return mark
+
+
+def _read_pinned(published: Storage, day: CollectionDay, mark: Mark, *, next_step: str) -> PinnedInput | None:
+    return _read(published, pinned_input_history_key(day, mark.fingerprint), PinnedInput.from_json, next_step=next_step)
+
+
+def _read(
+    published: Storage, key: str, parse: Callable[[Mapping[str, Any]], _Value], *, next_step: str
+) -> _Value | None:
+    try:
+        content = published.read(key)
+    except ObjectMissingError:
+        return None
+    try:
+        return parse(json.loads(content))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"{published.uri(key)} cannot be read: {type(error).__name__} at {error}.",
+            next_step=next_step,
+            detail={"key": key},
+        ) from error

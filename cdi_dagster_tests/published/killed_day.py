@@ -1,0 +1,103 @@
+"""Publishes a day and kills itself (SIGKILL) before its n-th step on the storage: what `test_kill` starts.
+
+    python -m cdi_dagster_tests.published.killed_day <root with {step}> <first step> <end>
+
+As `storage.killed_publisher`, but the whole day: rejects, report, records with their mark. Prints the step after the
+last one.
+"""
+
+import gzip
+import json
+import os
+import signal
+import sys
+from datetime import date
+
+from cdi_dagster.core.collections import find_collection
+from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts
+from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject
+from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_history_key, rejects_prefix
+from cdi_dagster.published.publish import IngestOutcome, WrittenPart, begin_ingestion, publish_day
+from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster.storage.s3_bucket import _shared_loader
+from cdi_dagster_tests.storage.killed_publisher import kill_before
+
+AUDIT = find_collection("data:businessAudit")
+DAY = AUDIT.on(date(2023, 3, 26))
+
+
+def pinned(number: int) -> PinnedInput:
+    """The input of run `number`: one object of 10 + number records, of which one is rejected."""
+    key = f"{DAY.corporate_prefix}{AUDIT.topic}_0_0_{9 + number}.jsonl.gz"
+    entry = PinnedObject(key=key, size_bytes=100, etag="e", version_id=None)
+    return PinnedInput(
+        collection_id=AUDIT.id,
+        storage_day=DAY.storage_day,
+        corporate_root="file:///corporate",
+        fingerprint=f"{number}" * 64,
+        objects=(entry,),
+        left_out=(),
+        gaps=(),
+    )
+
+
+def publish_run(storage: Storage, number: int) -> None:
+    """Do what the job of run `number` does on the storage, from its start."""
+    run, count = f"run-{number}", 9 + number
+    manifest = pinned(number)
+    storage.write(pinned_input_history_key(DAY, manifest.fingerprint), json.dumps(manifest.to_json()).encode())
+    begin_ingestion(storage, DAY, run)
+    records = _part(storage, daily_records_prefix(DAY), run, count)
+    rejects = _part(storage, rejects_prefix(DAY, run), run, 1)
+    counts = ObjectCounts(
+        key=manifest.objects[0].key,
+        read=count + 1,
+        published=count,
+        rejected={"date": 1},
+        blank_lines=0,
+        compressed_bytes=100,
+    )
+    report = IngestReport(
+        fingerprint=manifest.fingerprint,
+        objects=(counts,),
+        record_bytes=records.text_bytes,
+        published_bytes=records.prepared.size_bytes,
+        parts=1,
+        fallback_records=0,
+        key_service=KeyServiceCounts(),
+        reject_samples=(),
+        seconds=0.0,
+        published_prefix=None,
+        rejects_prefix=None,
+    )
+    outcome = IngestOutcome(report=report, parts=(records,), rejects=(rejects,))
+    publish_day(storage, DAY, outcome, correlation_id=run, seconds=1.0)
+
+
+def _part(storage: Storage, prefix: str, run: str, lines: int) -> WrittenPart:
+    text = b'{"a":1}\n' * lines
+    with storage.upload(f"{prefix}part-00000-{run}.jsonl.gz", group=run) as upload:
+        upload.write(gzip.compress(text))
+        return WrittenPart(prepared=upload.prepare(), lines=lines, text_bytes=len(text))
+
+
+def main(template: str, first_step: int, end: int) -> None:
+    _shared_loader().load_service_model("s3", "service-2")  # once, not in each child
+    for step in range(first_step, end):
+        child = os.fork()
+        if child == 0:
+            storage = open_storage(template.format(step=step))
+            publish_run(storage, 1)
+            kill_before(step)
+            publish_run(storage, 2)
+            os._exit(0)
+        exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if exit_code not in (0, -signal.SIGKILL):
+            raise SystemExit(f"step {step}: exit {exit_code}")
+        if exit_code == 0:
+            break
+    print(step + 1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
