@@ -43,7 +43,7 @@ def ingestion_lease(
     key = ingestion_lease_key(day)
     with ExitStack() as stack:
         try:
-            lease = stack.enter_context(Lease(published, key, holder, lease_seconds=lease_seconds, say=say))
+            lease = stack.enter_context(Lease(published, key, holder, lease_seconds=lease_seconds, log=say))
         except LeaseHeldError as error:
             raise CdiError(
                 FailureClass.DUPLICATE_RUN,

@@ -193,7 +193,7 @@ def test_a_delete_that_fails_for_one_key_is_finished_by_the_next_run(storage: St
 
 def test_an_existence_check_that_fails_overwrites_nothing(storage: Storage) -> None:
     put_small_day(storage)
-    error = StorageUnavailableError("Could not look at it: 503")
+    error = StorageUnavailableError("Could not check it: 503")
     summary = run(Meddled(storage, head=fails_once(lambda name: name == key("0_14"), error)))
     assert summary.failures == (str(error),)
     assert "0_0-4.jsonl.gz" in names(storage)
