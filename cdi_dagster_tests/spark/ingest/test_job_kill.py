@@ -40,7 +40,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_doubled(file_day: SampleDay,
         file_day.dks_url = service.url
 
         def kill_one_that_has_written() -> None:
-            wait_until(lambda: len(service.asked) >= 16, "somebody has written")
+            wait_until(lambda: len(service.requests) >= 16, "somebody has written")
             for pid in python_workers()[:1]:
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
