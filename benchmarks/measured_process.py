@@ -102,7 +102,7 @@ def _meter(result: Path, command: Sequence[str]) -> int:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # end everything when the benchmark is killed
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     started = time.monotonic()
-    child = subprocess.Popen(  # noqa: S603 - what we were asked to run
+    child = subprocess.Popen(  # noqa: S603 - the measured command
         command, preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     )
     uncollected = _Uncollected(child.pid)

@@ -1,6 +1,6 @@
 """Makes the coalescer status source of the gate: our own coalescer's marker, AWS Batch, or a quiet listing.
 
-The only place that does, for the Dagster resource and for `cdi`. No dagster.
+The only module that does, for the Dagster resource and for `cdi`. No dagster.
 """
 
 from collections.abc import Callable, Sequence

@@ -83,7 +83,7 @@ class KeyServiceHandler(BaseHTTPRequestHandler):
             return
         address = urlsplit(self.path)
         if address.path != "/datakey/actions/decrypt":
-            self.answer(404, {"error": f"No such place. {NOTICE}"})
+            self.answer(404, {"error": f"No such path. {NOTICE}"})
             return
         query = parse_qs(address.query, keep_blank_values=True)
         self.decrypt(query.get("keyId", [""])[0], query.get("correlationId", ["NOT_SET"])[0], body)
@@ -129,7 +129,7 @@ class KeyServiceHandler(BaseHTTPRequestHandler):
         elif path == "/":
             self.answer(200, {"notice": NOTICE})
         else:
-            self.answer(404, {"error": f"No such place. {NOTICE}"})
+            self.answer(404, {"error": f"No such path. {NOTICE}"})
 
     def answer(self, status: int, value: Any) -> None:
         """Send one JSON answer."""

@@ -1,4 +1,4 @@
-"""Opens the storage of a root URI: the only place that knows both kinds.
+"""Opens the storage of a root URI: the only module that knows both kinds.
 
 Imported from the package, by everybody.
 """

@@ -1,7 +1,7 @@
 """Writes S3 objects: small ones in one request, others as a multipart upload that may be left unfinished on purpose.
 
-Every object has a write id in its metadata. S3 does not tell after a lost response and a retry whether we wrote the
-object that is there now; the write id does. For `s3` and `s3_publication` only.
+Every object has a write id in its metadata. After a lost response and a retry it shows whether we
+wrote the object that is there now, which S3 does not. For `s3` and `s3_publication` only.
 """
 
 import uuid

@@ -177,20 +177,20 @@ def _wrap_dates(text: bytes, sign: bytes) -> bytes | None:
     """Wrap every date whose milliseconds are followed by this sign; None where `plain` has to decide."""
     pieces: list[bytes] = []
     done = 0
-    for place in _positions(sign, text):
-        start = place - _TO_SIGN
+    for position in _positions(sign, text):
+        start = position - _TO_SIGN
         if match := _USUAL_DATE.match(text, start):
-            pieces += (text[done:start], b'{"d_date":', text[start:place], _WRAPPED)
+            pieces += (text[done:start], b'{"d_date":', text[start:position], _WRAPPED)
             done = match.end()
-        elif match := _END_OF_DATE.match(text, place):
-            start = text.rfind(b'"', 0, place)
+        elif match := _END_OF_DATE.match(text, position):
+            start = text.rfind(b'"', 0, position)
             date = _unusual_date(text, start)
             if date is None:
                 return None
             if date:
                 pieces += (text[done:start], b'{"d_date":"', date, _WRAPPED)
                 done = match.end()
-        elif _POSITIVE_EXPONENT.match(text, place):
+        elif _POSITIVE_EXPONENT.match(text, position):
             return None
     if not done:
         return text
@@ -204,13 +204,13 @@ class _CrowdedError(Exception):
 
 def _positions(part: bytes, text: bytes) -> Iterator[int]:
     most = 100 + len(text) // _LEAST_APART
-    place = text.find(part)
-    while place >= 0:
+    position = text.find(part)
+    while position >= 0:
         if not most:
             raise _CrowdedError
         most -= 1
-        yield place
-        place = text.find(part, place + 1)
+        yield position
+        position = text.find(part, position + 1)
 
 
 def _unusual_date(text: bytes, start: int) -> bytes | None:
@@ -249,4 +249,4 @@ def _rename_dollars(text: bytes) -> bytes | None:
 
 
 def _has_dollar_key(text: bytes) -> bool:
-    return any(_DOLLAR_IN_KEY.match(text, place) for place in _positions(b"$", text))
+    return any(_DOLLAR_IN_KEY.match(text, position) for position in _positions(b"$", text))
