@@ -3,7 +3,8 @@
 `defs` is what Dagster loads; tests call `build_definitions` with fakes. Loading reads settings and opens nothing.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -27,13 +28,17 @@ from cdi_dagster.settings import Settings, SettingsError, load_settings
 
 
 def build_definitions(
-    *, settings: Settings | None = None, resource_overrides: Mapping[str, Any] | None = None
+    *,
+    settings: Settings | None = None,
+    resource_overrides: Mapping[str, Any] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> dg.Definitions:
     """Return the code location.
 
     Args:
         settings: of the installation; read from the environment by default.
         resource_overrides: resources by name that take the place of the installation's own.
+        sleep: how a run waits for a closed gate, where it is told to.
 
     Raises:
         dagster.DagsterInvalidDefinitionError: the settings cannot be used; one line for each problem, with its mend.
@@ -52,7 +57,7 @@ def build_definitions(
         look_back_days=settings.look_back_days,
     )
     return dg.Definitions(
-        assets=build_assets(collections, partitions),
+        assets=build_assets(collections, partitions, sleep=sleep),
         asset_checks=build_checks(
             collections,
             calendar=calendar,

@@ -204,7 +204,10 @@ class DagsterDay:
         self.rows = RememberedRows()
         self.alerts = RememberedAlerts()
         self.spark = ScriptedSpark(self.published)
-        self.definitions = build_definitions(settings=self.settings, resource_overrides=self.resources)
+        self.slept: list[float] = []  # instead of waiting for a closed gate
+        self.definitions = build_definitions(
+            settings=self.settings, resource_overrides=self.resources, sleep=self.slept.append
+        )
 
     @property
     def resources(self) -> dict[str, Any]:
@@ -217,7 +220,9 @@ class DagsterDay:
 
     def use(self, **resources: Any) -> None:
         """Put other resources in the place of the scripted ones."""
-        self.definitions = build_definitions(settings=self.settings, resource_overrides=self.resources | resources)
+        self.definitions = build_definitions(
+            settings=self.settings, resource_overrides=self.resources | resources, sleep=self.slept.append
+        )
 
     @property
     def instigator_resources(self) -> dict[str, Any]:

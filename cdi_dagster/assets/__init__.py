@@ -3,7 +3,8 @@
 `build_assets` makes those of every append-only collection in the registry; adding a collection is one entry there.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 import dagster as dg
 
@@ -15,12 +16,24 @@ from cdi_dagster.core.collections import Collection
 
 
 def build_assets(
-    collections: Iterable[Collection], partitions: dg.DailyPartitionsDefinition
+    collections: Iterable[Collection],
+    partitions: dg.DailyPartitionsDefinition,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> list[dg.AssetsDefinition]:
-    """Return input, daily records and, where there are any, tables of each collection."""
+    """Return input, daily records and, where there are any, tables of each collection.
+
+    Args:
+        collections: whose assets.
+        partitions: the storage days.
+        sleep: waits so many seconds for a closed gate, where a run is told to wait.
+    """
     assets = []
     for collection in collections:
-        assets += [corporate_input_asset(collection, partitions), daily_records_asset(collection, partitions)]
+        assets += [
+            corporate_input_asset(collection, partitions, sleep=sleep),
+            daily_records_asset(collection, partitions),
+        ]
         if names.table_members(collection):
             assets.append(tables_asset(collection, partitions))
     return assets

@@ -1,6 +1,6 @@
 """`corporate_storage/<collection>`: the pinned input of one storage day. No cluster: ask the gate, list, write."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import dagster as dg
 from pydantic import Field
@@ -47,8 +47,10 @@ class InputConfig(dg.Config):
     )
 
 
-def corporate_input_asset(collection: Collection, partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
-    """Return the input asset of a collection."""
+def corporate_input_asset(
+    collection: Collection, partitions: dg.DailyPartitionsDefinition, *, sleep: Callable[[float], None]
+) -> dg.AssetsDefinition:
+    """Return the input asset of a collection; `sleep` waits so many seconds for a closed gate."""
 
     @dg.asset(
         key=names.input_key(collection),
@@ -82,7 +84,13 @@ def corporate_input_asset(collection: Collection, partitions: dg.DailyPartitions
             followed_by=(names.daily_records_key(collection),),
         ) as step:
             try:
-                status = pass_gate(context, coalescer_status, step.day, wait_minutes=config.wait_for_coalescer_minutes)
+                status = pass_gate(
+                    context,
+                    coalescer_status,
+                    step.day,
+                    wait_minutes=config.wait_for_coalescer_minutes,
+                    sleep=sleep,
+                )
             except CdiError as error:
                 error.detail["size"] = DayVolumes().in_words(roots, step.day)
                 raise

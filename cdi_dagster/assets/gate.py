@@ -13,7 +13,7 @@ from cdi_dagster.core.launch_decision import launch_of
 from cdi_dagster.interfaces import CoalescerStatusSource
 from cdi_dagster.run_records import assets_of_run
 
-_LOOK_EVERY_SECONDS = 15.0
+_POLL_SECONDS = 15.0
 
 
 def pass_gate(
@@ -37,11 +37,11 @@ def pass_gate(
         CdiError: COALESCER_RUNNING, _NOT_STARTED, _FAILED or _UNKNOWN.
     """
     status = source.status(day)
-    for _ in range(round(wait_minutes * 60 / _LOOK_EVERY_SECONDS)):
+    for _ in range(round(wait_minutes * 60 / _POLL_SECONDS)):
         if status.is_open or gate_is_overridden(context, day.collection):
             break
         context.log.info(f"Waiting for the coalescer, {status.state}: {status.reason}")
-        sleep(_LOOK_EVERY_SECONDS)
+        sleep(_POLL_SECONDS)
         status = source.status(day)
     if status.is_open:
         _tag_launch(context, day, status)

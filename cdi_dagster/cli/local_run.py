@@ -19,7 +19,7 @@ from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.spark_jobs import SparkStep
 from cdi_dagster.core.status_rows import StatusTable
-from cdi_dagster.core.storage_keys import run_prefix
+from cdi_dagster.core.storage_keys import run_failure_key
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import ObjectMissingError, Roots, open_roots
 
@@ -128,7 +128,7 @@ def run_step(
         )
     report = _read(run, report_key)
     # The file has its detail too; where it could not be written (a full disk), the log has class, cause and next step.
-    left = _read(run, f"{run_prefix(run.day, run.correlation_id)}failure.json")
+    left = _read(run, run_failure_key(run.day, run.correlation_id))
     failure = left or (failures[-1].to_json() if failures else None)
     error = spark_failure(ended.exit_code, ended.log_tail, report, failure if ended.exit_code else None)
     if error:

@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from cdi_dagster.core.amounts import duration_text
 from cdi_dagster.core.collections import StorageGroup
-from cdi_dagster.core.days import ONE_DAY
+from cdi_dagster.core.days import storage_day_of
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 
 QUEUES = ("batch_corporate_storage_coalescer", "batch_corporate_storage_coalescer_long_running")
@@ -85,7 +85,7 @@ def storage_day_of_job(job: BatchJob) -> date | None:
     ran_on = (job.started_at or job.created_at).astimezone(UTC).date()
     match job.parameters.get("date-to-add", "NOT_SET"):
         case "yesterday":
-            return ran_on - ONE_DAY
+            return storage_day_of(ran_on)
         case "today":
             return ran_on
         case text:

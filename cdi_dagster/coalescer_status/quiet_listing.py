@@ -15,7 +15,7 @@ from cdi_dagster.core.amounts import duration_text
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
-from cdi_dagster.core.storage_keys import control_prefix
+from cdi_dagster.core.storage_keys import quiet_listing_key
 from cdi_dagster.storage import ObjectMissingError, StorageError
 from cdi_dagster.storage.roots import Roots
 
@@ -96,7 +96,7 @@ class QuietListingCoalescerStatus:
 
     def status(self, day: CollectionDay) -> CoalescerStatus:
         """Return the state of a storage day; a storage error is UNKNOWN, with the reason."""
-        key = f"{control_prefix(day)}quiet_listing.json"
+        key = quiet_listing_key(day)
         try:
             listing = list(self._corporate.list(day.corporate_prefix))
             earlier = self._earlier(key)

@@ -12,6 +12,9 @@ from enum import StrEnum
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
 
+CORPORATE_STORAGE = "corporate_storage/"
+"""Below it, under the corporate root, K2HB writes."""
+
 _COLLECTION_ID = re.compile(r"(?P<db>[A-Za-z0-9][A-Za-z0-9_-]*):(?P<name>[A-Za-z0-9][A-Za-z0-9_-]*)")
 
 
@@ -90,7 +93,7 @@ class CollectionDay:
     def corporate_prefix(self) -> str:
         """The prefix under the corporate root that holds the day's objects."""
         collection = self.collection
-        return f"corporate_storage/{collection.group}/{self.storage_day:%Y/%m/%d}/{collection.db}/{collection.name}/"
+        return f"{CORPORATE_STORAGE}{collection.group}/{self.storage_day:%Y/%m/%d}/{collection.db}/{collection.name}/"
 
     def __str__(self) -> str:
         return f"{self.collection.id}, storage day {self.storage_day} (export day {self.export_day})"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
-from cdi_dagster.core.days import ONE_DAY, due_at, latest_due_storage_day, storage_day_of, storage_days_between
+from cdi_dagster.core.days import days_before, due_at, latest_due_storage_day, storage_day_of, storage_days_between
 
 SCHEDULE_OWNS = timedelta(seconds=60)
 """The schedule launches only within this time from the due moment; later it leaves the day to the sensor."""
@@ -26,6 +26,11 @@ class DayCalendar:
     due_time: time
     late_time: time
     look_back_days: int
+
+    @property
+    def look_back(self) -> timedelta:
+        """How far automation looks back."""
+        return timedelta(days=self.look_back_days)
 
     def first_due_day(self, now: datetime) -> date:
         """Return the oldest storage day that automation launches by itself."""
@@ -64,4 +69,4 @@ class DayCalendar:
         return now >= due_at(storage_day, self.due_time) + SENSOR_OWNS_FROM
 
     def _look_back_from(self, last: date) -> date:
-        return max(self.first_storage_day, last - ONE_DAY * (self.look_back_days - 1))
+        return max(self.first_storage_day, days_before(last, self.look_back_days - 1))

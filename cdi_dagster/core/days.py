@@ -57,6 +57,11 @@ def latest_due_storage_day(now: datetime, due_time: time = time(9, 30)) -> date:
     return yesterday if now_utc.time() >= due_time else yesterday - ONE_DAY
 
 
+def days_before(day: date, count: int) -> date:
+    """Return the day so many days earlier."""
+    return day - count * ONE_DAY
+
+
 def storage_days_between(first: date, last: date) -> list[date]:
     """Return every storage day from `first` to `last`, both included; empty where `last` is before `first`."""
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]

@@ -8,6 +8,8 @@ from cdi_dagster.core.collections import CollectionDay
 
 _BASE = "corporate_data_ingestion"
 SUCCESS_MARK = "_SUCCESS"
+REJECTS_FOLDER = "rejects/"
+"""Below a run's prefix."""
 
 
 def daily_records_prefix(day: CollectionDay) -> str:
@@ -50,6 +52,19 @@ def runs_prefix(day: CollectionDay) -> str:
     return f"{control_prefix(day)}runs/"
 
 
+def quiet_listing_key(day: CollectionDay) -> str:
+    """Key of what was seen of the day's listing, where a quiet listing counts as complete."""
+    return f"{control_prefix(day)}quiet_listing.json"
+
+
+def launch_prefix(day: CollectionDay, step: str) -> str:
+    """Return where everything about the launches of a day's step lies, without an ending.
+
+    The same for every run of the day: a run made by the sensor or a person finds the launch of the one before.
+    """
+    return f"{control_prefix(day)}launches/{step}"
+
+
 def run_prefix(day: CollectionDay, correlation_id: str) -> str:
     """Prefix of what one run leaves: its report, its rejects."""
     return f"{runs_prefix(day)}{correlation_id}/"
@@ -62,7 +77,12 @@ def run_report_key(day: CollectionDay, correlation_id: str) -> str:
 
 def rejects_prefix(day: CollectionDay, correlation_id: str) -> str:
     """Prefix of a run's rejects: gzipped JSON lines, still encrypted."""
-    return f"{run_prefix(day, correlation_id)}rejects/"
+    return f"{run_prefix(day, correlation_id)}{REJECTS_FOLDER}"
+
+
+def run_failure_key(day: CollectionDay, correlation_id: str) -> str:
+    """Key of why a run failed, where it did."""
+    return f"{run_prefix(day, correlation_id)}failure.json"
 
 
 def tables_report_key(day: CollectionDay, correlation_id: str) -> str:
@@ -80,3 +100,8 @@ def coalescer_marker_key(day: CollectionDay) -> str:
     return (
         f"_coalescer/{day.collection.group}/{day.storage_day:%Y/%m/%d}/{day.collection.db}/{day.collection.name}.json"
     )
+
+
+def doctor_key(name: str) -> str:
+    """Key of what `cdi doctor` writes and deletes again, to see whether it may."""
+    return f"{_BASE}/_control/doctor/{name}"

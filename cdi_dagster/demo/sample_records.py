@@ -62,7 +62,7 @@ def plain_record(collection: Collection, record_id: str, moment: datetime, rando
     record = {
         "_id": message_id(collection, record_id),
         "_version": random.randrange(1, 9),
-        "createdDateTime": timestamp(moment - timedelta(days=random.randrange(400))),
+        "createdDateTime": timestamp(moment - timedelta(hours=24 * random.randrange(400))),
         "_lastModifiedDateTime": timestamp(moment),
         "claimant": _person(random),
         "amounts": [random.randrange(1, 90_000) / 100 for _ in range(random.randrange(1, 6))],

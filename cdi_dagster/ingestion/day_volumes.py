@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import CollectionDay
-from cdi_dagster.core.days import ONE_DAY, storage_days_between
+from cdi_dagster.core.days import days_before, storage_days_between
 from cdi_dagster.core.diagnosis import DayVolume, Diagnosis, day_volume, diagnose
 from cdi_dagster.core.storage_keys import raw_volume_key
 from cdi_dagster.storage.interface import ObjectMissingError, Storage, StorageError, StorageUnavailableError
@@ -49,9 +49,10 @@ class DayVolumes:
         volume = self._volume(roots.corporate, day, DAY_KEPT_FOR)
         if not volume.is_raw:
             volume = self._raw_volume(roots.published, day) or volume
-        first = day.storage_day - ONE_DAY * self._history_days
         history = []
-        for storage_day in storage_days_between(first, day.storage_day - ONE_DAY):
+        for storage_day in storage_days_between(
+            days_before(day.storage_day, self._history_days), days_before(day.storage_day, 1)
+        ):
             earlier = day.collection.on(storage_day)
             try:
                 earlier_volume = self._volume(roots.corporate, earlier, EARLIER_DAY_KEPT_FOR)

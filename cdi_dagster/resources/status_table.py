@@ -30,6 +30,7 @@ def item_of(row: StatusRow, *, now: datetime, days_to_exist: int) -> dict[str, A
     Run_Id is text, as ours are not numbers; TimeToExist is a number of epoch *seconds*, which is what DynamoDB expires
     by. Failure, Detail (JSON text) and Updated_At are ours.
     """
+    kept_for = timedelta(days=days_to_exist)
     item = {
         "Correlation_Id": row.correlation_id,
         "DataProduct": row.data_product,
@@ -38,7 +39,7 @@ def item_of(row: StatusRow, *, now: datetime, days_to_exist: int) -> dict[str, A
         "Cluster_Id": row.cluster_id,
         "Date": row.export_day.isoformat(),
         "CurrentStep": row.current_step,
-        "TimeToExist": int((now + timedelta(days=days_to_exist)).timestamp()),
+        "TimeToExist": int((now + kept_for).timestamp()),
         "S3_Prefix_CDI_Export": row.s3_prefix,
         "Failure": row.failure,
         "Detail": json.dumps(dict(row.detail), sort_keys=True, default=str) if row.detail else None,

@@ -4,7 +4,7 @@ Late, missed, failed and re-coalesced days. Fetch (`day_facts`), decide (`core.l
 """
 
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 import dagster as dg
 
@@ -69,7 +69,7 @@ def coalescer_completion_sensor(
     ) -> dg.SensorResult:
         now = clock()
         days = calendar.sensor_days(now)
-        again = days_to_run_again(context.instance, collection, since=now - timedelta(days=calendar.look_back_days))
+        again = days_to_run_again(context.instance, collection, since=now - calendar.look_back)
         facts = read_day_facts(
             context.instance,
             collection,

@@ -22,7 +22,7 @@ from cdi_dagster.storage.roots import Roots
 INTERVAL_SECONDS = 30
 MOST_PER_TICK = 20
 """A month that was backfilled and failed is told over a few ticks; Dagster gives a tick a minute."""
-LOOKS_BACK = timedelta(days=1)
+LOOKS_BACK = timedelta(hours=24)
 """At runs that changed within this time: a run that was at work when the daemon went down fails when it is back."""
 
 

@@ -3,7 +3,6 @@
 import dagster as dg
 import pytest
 
-from cdi_dagster.assets import gate
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.ingestion.pinning import read_pinned_input
 from cdi_dagster_tests.collections import AUDIT
@@ -64,8 +63,7 @@ def test_override_gate_goes_on_and_is_written_into_materialisation_and_status_ro
     assert day.rows.writes[-1].detail["gate_overridden"] is True
 
 
-def test_a_run_that_may_wait_goes_on_when_the_gate_opens(day, monkeypatch):
-    monkeypatch.setattr(gate, "_LOOK_EVERY_SECONDS", 0.01)
+def test_a_run_that_may_wait_goes_on_when_the_gate_opens(day):
     day.put_object("0_9")
     day.status.state = CoalescerState.RUNNING
 
@@ -76,15 +74,15 @@ def test_a_run_that_may_wait_goes_on_when_the_gate_opens(day, monkeypatch):
     day.status.on_asked = complete_at_the_third_look
     assert day.run(INPUT, config={INPUT: {"wait_for_coalescer_minutes": 1}}).success
     assert len(day.status.asked) == 3
+    assert day.slept == [15.0, 15.0]
 
 
-def test_a_run_that_may_wait_gives_up_in_the_end(day, monkeypatch):
-    monkeypatch.setattr(gate, "_LOOK_EVERY_SECONDS", 20.0)
-    monkeypatch.setattr(gate.pass_gate, "__kwdefaults__", {"wait_minutes": 0, "sleep": lambda seconds: None})
+def test_a_run_that_may_wait_gives_up_in_the_end(day):
     day.status.state = CoalescerState.RUNNING
     result = day.run(INPUT, config={INPUT: {"wait_for_coalescer_minutes": 1}})
     assert failure_of(result)["failure_class"] == "COALESCER_RUNNING"
-    assert len(day.status.asked) == 4
+    assert len(day.status.asked) == 5
+    assert sum(day.slept) == 60
 
 
 def test_an_empty_day_is_refused_and_says_how_to_accept_it(day):

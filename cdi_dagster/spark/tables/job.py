@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.storage_keys import run_prefix, tables_report_key
+from cdi_dagster.core.storage_keys import run_failure_key, tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.published.read import require_published_parts
 from cdi_dagster.spark.job_failures import failure_of
@@ -154,7 +154,7 @@ def _open(root: str) -> Storage:
 
 
 def _failure_key(request: Request) -> str:
-    return f"{run_prefix(request.collection.on(request.storage_day), request.correlation_id)}failure.json"
+    return run_failure_key(request.collection.on(request.storage_day), request.correlation_id)
 
 
 def _write_failure(published: Storage, request: Request, failure: CdiError) -> None:
