@@ -81,7 +81,8 @@ def coalesce_command(as_json: bool, **options: Any) -> None:
     previous = signal.signal(signal.SIGTERM, _stop)
     try:
         _require_corporate_storage(options["storage"])
-        summary = coalesce(progress=_progress_printer(), **options)
+        day = options.pop("collection").on(options.pop("storage_day"))
+        summary = coalesce(day=day, progress=_progress_printer(), **options)
     except (CdiError, StorageError) as error:
         _fail(error if isinstance(error, CdiError) else _as_failure(str(error)), as_json=as_json)
     finally:
