@@ -13,7 +13,7 @@ from cdi_dagster import names
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.launch_decision import RUN_AGAIN_AT_ONCE, Decision, PastRun, RunState
+from cdi_dagster.core.launch_decision import RUN_AGAIN_AT_ONCE, LaunchDecision, PastRun, RunState
 
 LIVE_RUN_STATUSES = (
     dg.DagsterRunStatus.QUEUED,
@@ -136,7 +136,7 @@ def _is_by_person(run: dg.DagsterRun) -> bool:
     return names.LAUNCHED_BY_TAG not in run.tags or run.parent_run_id is not None
 
 
-def run_request(storage_day: date, decision: Decision, *, launched_by: str) -> dg.RunRequest:
+def run_request(storage_day: date, decision: LaunchDecision, *, launched_by: str) -> dg.RunRequest:
     """Return the request that a LAUNCH decision stands for."""
     return dg.RunRequest(
         run_key=decision.run_key,

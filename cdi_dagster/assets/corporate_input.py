@@ -143,7 +143,7 @@ def _against_the_usual(roots: Roots, day: CollectionDay) -> dict[str, str | int]
         diagnosis = DayVolumes().diagnosis(roots, day)
     except StorageError as error:
         return {"size_against_the_usual": f"not compared: {error}"}
-    figures: dict[str, str | int] = {"size_against_the_usual": diagnosis.verdict}
+    figures: dict[str, str | int] = {"size_against_the_usual": diagnosis.summary}
     if diagnosis.usual:
         figures |= {"usual_bytes": diagnosis.usual.bytes, "usual_offsets": diagnosis.usual.offsets}
         if diagnosis.objects_compare:

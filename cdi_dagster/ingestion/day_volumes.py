@@ -66,9 +66,9 @@ class DayVolumes:
         return diagnose(volume, history)
 
     def in_words(self, roots: Roots, day: CollectionDay) -> str:
-        """Return the verdict, or why there is none: for a message that must come in any case."""
+        """Return the summary, or why there is none: for a message that must come in any case."""
         try:
-            return self.diagnosis(roots, day).verdict
+            return self.diagnosis(roots, day).summary
         except StorageError as error:
             return f"its size could not be compared: {error}"
 

@@ -10,7 +10,7 @@ from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.days import storage_day_of
-from cdi_dagster.core.launch_decision import Verdict, decide
+from cdi_dagster.core.launch_decision import LaunchAction, decide
 from cdi_dagster.core.local_time import on_the_wall
 from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.ingestion.day_volumes import DayVolumes
@@ -71,9 +71,9 @@ def daily_schedule(
             roots=roots,
         )
         decision = decide(facts[0], now)
-        if decision.verdict is Verdict.LAUNCH:
+        if decision.action is LaunchAction.LAUNCH:
             return run_request(storage_day, decision, launched_by="schedule")
-        if decision.verdict is Verdict.DONE:
+        if decision.action is LaunchAction.DONE:
             return dg.SkipReason(f"{storage_day}: {decision.reason}")
         size = ""
         if facts[0].waits_for_coalescer:

@@ -12,7 +12,7 @@ from cdi_dagster import names
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.day_calendar import DayCalendar
-from cdi_dagster.core.launch_decision import DayFacts, Decision, Verdict, decide
+from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, LaunchDecision, decide
 from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource
@@ -81,7 +81,7 @@ def coalescer_completion_sensor(
         requests = [
             run_request(day.storage_day, decision, launched_by="sensor")
             for day, decision in decisions
-            if decision.verdict is Verdict.LAUNCH
+            if decision.action is LaunchAction.LAUNCH
         ][:LAUNCHES_PER_TICK]
 
         def size_of(storage_day: date) -> str:
@@ -114,7 +114,7 @@ def _keep_raw_volume(
         context.log.warning(f"The size of {day} could not be kept: {error}")
 
 
-def _what_it_waits_for(decisions: Sequence[tuple[DayFacts, Decision]], size_of: Callable[[date], str]) -> str:
+def _what_it_waits_for(decisions: Sequence[tuple[DayFacts, LaunchDecision]], size_of: Callable[[date], str]) -> str:
     """Say it day by day; the youngest that waits for the coalescer with its size, which may be why."""
     if not decisions:
         return "No storage day is due yet."
@@ -123,7 +123,7 @@ def _what_it_waits_for(decisions: Sequence[tuple[DayFacts, Decision]], size_of: 
         f"{day.storage_day}: {decision.reason}"
         + (f" ({size_of(day.storage_day)})" if day.storage_day in waiting[-1:] else "")
         for day, decision in decisions
-        if decision.verdict is not Verdict.DONE
+        if decision.action is not LaunchAction.DONE
     ]
     if open_questions:
         return "\n".join(open_questions)

@@ -85,12 +85,12 @@ def _ended_badly(
     left = [
         (run, found)
         for run in runs
-        if not {names.TOLD_TAG, names.ROW_CLOSED_TAG} <= run.tags.keys() and _is_of_this_location(context, run)
+        if not {names.ALERT_TAG, names.ROW_CLOSED_TAG} <= run.tags.keys() and _is_of_this_location(context, run)
         # Of runs of other things in this code location nothing is known.
         if (found := [collection for collection in collections if touches(run, collection)])
     ]
     # Those first of which nobody was told: rows that cannot be closed must not stand in their way.
-    return sorted(left, key=lambda each: names.TOLD_TAG in each[0].tags)[:MOST_PER_TICK]
+    return sorted(left, key=lambda each: names.ALERT_TAG in each[0].tags)[:MOST_PER_TICK]
 
 
 def _is_of_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:

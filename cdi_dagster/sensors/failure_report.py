@@ -8,7 +8,7 @@ import dagster as dg
 
 from cdi_dagster import names
 from cdi_dagster.core.alert import Alert
-from cdi_dagster.core.alert_decision import Telling, ToldDecision, decide_telling
+from cdi_dagster.core.alert_decision import AlertAction, AlertDecision, decide_alert
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of, parse_day
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError
@@ -58,7 +58,7 @@ class FailureReporter:
         if names.FAILURE_CLASS_TAG not in run.tags:
             self.instance.add_run_tags(run.run_id, {names.FAILURE_CLASS_TAG: str(failure.failure_class)})
         self._close_rows(run, collections, f"{failure.failure_class}: {failure.cause}")
-        if names.TOLD_TAG in run.tags:
+        if names.ALERT_TAG in run.tags:
             return f"Run {run.run_id}: its status row is still to be closed."
         if run.tags.get(names.WILL_RETRY_TAG) == "true":
             return self._done(run, "Dagster runs it again")
@@ -78,15 +78,17 @@ class FailureReporter:
             roots=self.roots,
         )
         automated = storage_day >= self.automated_from or failure.failure_class in RUN_AGAIN_AT_ONCE
-        decision = decide_telling(run.run_id, failure.failure_class, facts, now, automated=automated)
-        if decision.telling is Telling.BE_QUIET:
+        decision = decide_alert(run.run_id, failure.failure_class, facts, now, automated=automated)
+        if decision.action is AlertAction.STAY_QUIET:
             return self._done(run, f"{failure.failure_class}, nobody is told: {decision.what_happens}")
-        if decision.telling is Telling.ASK_AGAIN or not self._sent(self._alert(run, collection, failure, decision)):
+        if decision.action is AlertAction.RETRY_LATER or not self._sent(
+            self._alert(run, collection, failure, decision)
+        ):
             return f"Run {run.run_id}: {failure.failure_class}, asked again at the next tick."
         return self._done(run, f"{failure.failure_class}, told. By itself: {decision.what_happens}")
 
     def _done(self, run: dg.DagsterRun, what: str) -> str:
-        self.instance.add_run_tags(run.run_id, {names.TOLD_TAG: what[:200]})
+        self.instance.add_run_tags(run.run_id, {names.ALERT_TAG: what[:200]})
         return f"Run {run.run_id}: {what}"
 
     def _rows(self, run: dg.DagsterRun, collections: Sequence[Collection]) -> dict[Collection, StatusRow]:
@@ -119,7 +121,7 @@ class FailureReporter:
             self.out_of_reach = True
         return not self.out_of_reach
 
-    def _alert(self, run: dg.DagsterRun, collection: Collection, failure: CdiError, decision: ToldDecision) -> Alert:
+    def _alert(self, run: dg.DagsterRun, collection: Collection, failure: CdiError, decision: AlertDecision) -> Alert:
         storage_day = parse_day(run.tags[names.PARTITION_TAG])
         day = f"storage day {storage_day} (export day {export_day_of(storage_day)})"
         return Alert(

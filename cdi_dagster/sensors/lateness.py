@@ -1,4 +1,4 @@
-"""Telling that a day is late, once: the check turns red, the asset gets an observation, a person gets an alert.
+"""AlertAction that a day is late, once: the check turns red, the asset gets an observation, a person gets an alert.
 
 Which days were told is kept in the sensor's cursor. A cursor that is lost tells once more; an alert that could not be
 sent is sent at the next tick.
@@ -16,7 +16,7 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.core.gate import class_of
-from cdi_dagster.core.launch_decision import DayFacts, Decision
+from cdi_dagster.core.launch_decision import DayFacts, LaunchDecision
 from cdi_dagster.interfaces import AlertSink
 from cdi_dagster.resources.ingest_options import IngestOptions
 
@@ -53,7 +53,7 @@ class LatenessReporter:
         self._log = log
 
     def report(
-        self, decisions: Sequence[tuple[DayFacts, Decision]], cursor: str | None, now: datetime
+        self, decisions: Sequence[tuple[DayFacts, LaunchDecision]], cursor: str | None, now: datetime
     ) -> tuple[list[AssetEvent], str]:
         """Return what the tick reports, and the cursor that remembers what was told."""
         told = set(_read(cursor))
@@ -85,7 +85,7 @@ class LatenessReporter:
             return False
         return True
 
-    def _alert(self, day: DayFacts, decision: Decision, kind: str) -> Alert:
+    def _alert(self, day: DayFacts, decision: LaunchDecision, kind: str) -> Alert:
         what = str(self._collection.on(day.storage_day))
         if kind == "LATE":
             title = f"LATE: {what} is not published at {self._calendar.late_time:%H:%M} UTC"
@@ -105,7 +105,7 @@ class LatenessReporter:
             next_step=day.coalescer.next_step or FAILURE_GUIDE[failure_class].next_step if failure_class else None,
         )
 
-    def _observation(self, day: DayFacts, decision: Decision) -> dg.AssetObservation:
+    def _observation(self, day: DayFacts, decision: LaunchDecision) -> dg.AssetObservation:
         return dg.AssetObservation(
             asset_key=names.daily_records_key(self._collection),
             partition=day.storage_day.isoformat(),
@@ -119,7 +119,7 @@ class LatenessReporter:
             },
         )
 
-    def _check(self, still_late: set[str], day: DayFacts, decision: Decision) -> dg.AssetCheckEvaluation:
+    def _check(self, still_late: set[str], day: DayFacts, decision: LaunchDecision) -> dg.AssetCheckEvaluation:
         late = f"Late: {', '.join(sorted(still_late))}. {day.storage_day}: {decision.reason}"
         return dg.AssetCheckEvaluation(
             asset_key=names.daily_records_key(self._collection),
