@@ -48,7 +48,7 @@ def decide_alert(
         return _quiet(f"run {succeeded.run_id} of the day has succeeded since")
     timing = FAILURE_GUIDE[failure_class].alert_timing
     if timing is AlertTiming.DAY_LATE:
-        return _quiet("its day is alerted if it is late")
+        return _quiet("its day is reported if it is late")
     if facts.unreadable and timing is not AlertTiming.AT_ONCE:
         return AlertDecision(action=AlertAction.RETRY_LATER, what_happens=facts.unreadable)
     decision = decide(facts, now)

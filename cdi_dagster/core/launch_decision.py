@@ -146,7 +146,7 @@ class LaunchDecision:
 
 
 def launch_of(storage_day: date, coalescer: CoalescerStatus) -> str:
-    """Return what a run of an open day is launched for: the day, and what distinguishes this coalescing from another."""
+    """Return what a run of an open day is launched for: the day, and which coalescing of it."""
     completed = coalescer.completed_at.isoformat() if coalescer.completed_at else "complete"
     return f"{storage_day}|{coalescer.fingerprint or completed}"
 
@@ -222,7 +222,8 @@ def _why_not_again(runs: Sequence[PastRun], now: datetime) -> LaunchDecision | N
     if len(attempts) >= MAX_ATTEMPTS:
         outcome = "succeeded but published nothing" if last.state is RunState.SUCCEEDED else "failed"
         return _leave(
-            f"{len(attempts)} runs, the last ({last.run_id}) {outcome} ({_why_failed(last)}): fix it, then materialise it"
+            f"{len(attempts)} runs, the last ({last.run_id}) {outcome} ({_why_failed(last)}): "
+            "fix it, then materialise it"
         )
     if why in RUN_AGAIN_AT_ONCE or last.state is RunState.SUCCEEDED:
         return None

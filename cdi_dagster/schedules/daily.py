@@ -33,9 +33,9 @@ def daily_schedule(
     Args:
         collection: what it launches.
         calendar: when a storage day is due.
-        local_time_zone: in whose clocks the due time is shown beside UTC.
+        local_time_zone: in which the due time is shown beside UTC.
         running: whether it is on by default.
-        volumes: what is remembered of the days' sizes.
+        volumes: the days' sizes, cached.
         clock: aware, UTC.
     """
 
@@ -62,7 +62,9 @@ def daily_schedule(
         if storage_day < calendar.first_storage_day:
             return dg.SkipReason(f"{storage_day} is before the first storage day, {calendar.first_storage_day}.")
         if not calendar.schedule_owns(storage_day, now):
-            return dg.SkipReason(f"{storage_day}: this tick of {tick:%H:%M} UTC is evaluated late; the sensor has it.")
+            return dg.SkipReason(
+                f"{storage_day}: this tick of {tick:%H:%M} UTC is evaluated late; the sensor launches the day."
+            )
         facts = read_day_facts(
             context.instance,
             collection,

@@ -1,4 +1,4 @@
-"""Who is told of a failed run, and when: the table of the failure classes, run by run."""
+"""When an alert is sent for a failed run: the table of the failure classes, run by run."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -55,7 +55,7 @@ def decided(run_id, failure, *runs, automated=True, published_from=None, coalesc
 
 
 @pytest.mark.parametrize("failure", FailureClass)
-def test_each_class_is_told_when_the_table_says(failure):
+def test_each_class_is_alerted_when_the_table_says(failure):
     runs = [failed(number, failure) for number in (1, 2, 3)]
     alerted = {n for n in (1, 2, 3) if decided(f"r{n}", failure, *runs[:n]).action is AlertAction.ALERT}
     assert alerted == ALERTED_RUNS[failure]
@@ -70,11 +70,11 @@ def test_what_is_tried_again_says_when_and_what_is_not_says_why():
     assert third.what_happens.startswith("nothing: 3 runs, the last (r3) failed (CLUSTER_LOST)")
 
 
-def test_where_automation_does_not_look_the_first_failure_is_told():
+def test_where_automation_does_not_look_the_first_failure_is_alerted():
     decision = decided("r1", "CLUSTER_LOST", failed(1, "CLUSTER_LOST"), automated=False)
     assert (decision.action, decision.what_happens) == (AlertAction.ALERT, "nothing")
-    shut = decided("r1", "COALESCER_RUNNING", failed(1, "COALESCER_RUNNING"), automated=False)
-    assert shut.action is AlertAction.STAY_QUIET
+    closed = decided("r1", "COALESCER_RUNNING", failed(1, "COALESCER_RUNNING"), automated=False)
+    assert closed.action is AlertAction.STAY_QUIET
 
 
 def test_tables_that_fail_after_their_records_are_published_are_told_for_nothing_runs_them_again():
@@ -93,8 +93,8 @@ def test_nobody_is_told_of_a_day_that_has_succeeded_since(failure):
 
 
 def test_a_failure_that_waits_for_the_coalescer_is_left_to_automation():
-    shut = CoalescerStatus(state=CoalescerState.RUNNING, reason="job abc")
-    decision = decided("r1", "INPUT_CHANGED", failed(1, "INPUT_CHANGED"), coalescer=shut)
+    closed = CoalescerStatus(state=CoalescerState.RUNNING, reason="job abc")
+    decision = decided("r1", "INPUT_CHANGED", failed(1, "INPUT_CHANGED"), coalescer=closed)
     assert (decision.action, decision.what_happens) == (AlertAction.STAY_QUIET, "coalescer RUNNING: job abc")
 
 

@@ -51,8 +51,8 @@ DKS_DOWN = _run(RunState.FAILED, FailureClass.DKS_UNAVAILABLE)
         # The run pinned more than the coalescer left (late data): its fingerprint is another, and it is done.
         (COMPLETE, OLDER, (SUCCEEDED,), LaunchAction.DONE, "published by run r1"),
         (COMPLETE, None, (SUCCEEDED,), LaunchAction.LAUNCH, ""),
-        (COMPLETE, None, (LIVE,), LaunchAction.WAIT, "run r1 is at work"),
-        (COMPLETE, OLDER, (LIVE,), LaunchAction.WAIT, "run r1 is at work"),
+        (COMPLETE, None, (LIVE,), LaunchAction.WAIT, "run r1 is running"),
+        (COMPLETE, OLDER, (LIVE,), LaunchAction.WAIT, "run r1 is running"),
         (COMPLETE, None, (LOST,), LaunchAction.LAUNCH, ""),
         (COMPLETE, None, (DKS_DOWN,), LaunchAction.LAUNCH, ""),
         (COMPLETE, None, (_run(RunState.FAILED, minutes_ago=1),), LaunchAction.WAIT, "next attempt from 12:09 UTC"),
@@ -66,9 +66,9 @@ DKS_DOWN = _run(RunState.FAILED, FailureClass.DKS_UNAVAILABLE)
         ),
         (COMPLETE, PUBLISHED, (INTERRUPTED,), LaunchAction.DONE, "published"),
         (COMPLETE, None, (LOST, LOST, LOST), LaunchAction.LEAVE, "3 runs, the last (r1) failed (a lost worker)"),
-        (COMPLETE, None, (_run(RunState.FAILED, FailureClass.RECORDS_REJECTED),), LaunchAction.LEAVE, "does not mend"),
+        (COMPLETE, None, (_run(RunState.FAILED, FailureClass.RECORDS_REJECTED),), LaunchAction.LEAVE, "does not fix"),
         (COMPLETE, None, (_run(RunState.FAILED, FailureClass.COALESCER_RUNNING),), LaunchAction.LAUNCH, ""),
-        (COMPLETE, None, (_run(RunState.CANCELED),), LaunchAction.LEAVE, "ended by hand"),
+        (COMPLETE, None, (_run(RunState.CANCELED),), LaunchAction.LEAVE, "was terminated"),
         (COMPLETE, None, (_run(RunState.FAILED, FailureClass.JOB_FAILED, launch="other"),), LaunchAction.LAUNCH, ""),
     ],
 )

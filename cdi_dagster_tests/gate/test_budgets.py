@@ -24,7 +24,7 @@ DAY = date(2023, 3, 26)
 NOW = datetime(2023, 3, 27, 12, tzinfo=UTC)
 OPEN = CoalescerStatus(state=CoalescerState.COMPLETE, reason="done", fingerprint="f1")
 LAUNCH = launch_of(DAY, OPEN)
-SHUT = ("COALESCER_RUNNING", "COALESCER_NOT_STARTED", "COALESCER_FAILED", "COALESCER_UNKNOWN", "DUPLICATE_RUN")
+GATE_CLOSED = ("COALESCER_RUNNING", "COALESCER_NOT_STARTED", "COALESCER_FAILED", "COALESCER_UNKNOWN", "DUPLICATE_RUN")
 
 
 def run(failure=None, *, state=RunState.FAILED, launch=LAUNCH, by_person=False, minutes_ago=600.0):
@@ -47,7 +47,7 @@ def decided(*runs, published_from=None, coalescer=OPEN, listing=None):
 
 @pytest.mark.parametrize("failure", list(FailureClass))
 def test_one_failure_of_any_class_is_tried_again_exactly_where_that_can_help(failure):
-    helps = FAILURE_GUIDE[failure].rerun_helps or failure in SHUT
+    helps = FAILURE_GUIDE[failure].rerun_helps or failure in GATE_CLOSED
     assert decided(run(failure)).action == (LaunchAction.LAUNCH if helps else LaunchAction.LEAVE)
 
 
@@ -57,11 +57,11 @@ def test_no_class_is_tried_for_ever_and_no_attempt_repeats_a_run_key():
         decision = decided(*runs)
         if decision.action is LaunchAction.LAUNCH:
             assert decision.attempt == count + 1
-            assert count < (MAX_GATE_CLOSED_RUNS if failure in SHUT else max(MAX_ATTEMPTS, MAX_INPUT_CHANGES))
+            assert count < (MAX_GATE_CLOSED_RUNS if failure in GATE_CLOSED else max(MAX_ATTEMPTS, MAX_INPUT_CHANGES))
 
 
-@pytest.mark.parametrize("failure", SHUT)
-def test_a_run_that_found_the_gate_shut_costs_no_attempt_and_no_wait(failure):
+@pytest.mark.parametrize("failure", GATE_CLOSED)
+def test_a_run_that_found_the_gate_closed_costs_no_attempt_and_no_wait(failure):
     assert decided(run(failure, minutes_ago=0)).action is LaunchAction.LAUNCH
     lost = run("CLUSTER_LOST")
     assert decided(lost, lost, run(failure, minutes_ago=0)).action is LaunchAction.LAUNCH
@@ -131,7 +131,7 @@ def test_a_run_that_succeeded_for_this_completion_settles_it_whatever_the_listin
 
 
 @pytest.mark.parametrize("state", [state for state in CoalescerState if state is not CoalescerState.COMPLETE])
-def test_a_published_day_whose_gate_is_shut_again_says_that_it_is_published(state):
-    shut = CoalescerStatus(state=state, reason="why")
-    decision = decided(published_from=PublishedFrom(fingerprint="f1"), coalescer=shut)
+def test_a_published_day_whose_gate_is_closed_again_says_that_it_is_published(state):
+    closed = CoalescerStatus(state=state, reason="why")
+    decision = decided(published_from=PublishedFrom(fingerprint="f1"), coalescer=closed)
     assert (decision.action, decision.reason) == (LaunchAction.WAIT, f"published; since then coalescer {state}: why")
