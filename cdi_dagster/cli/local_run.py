@@ -66,7 +66,7 @@ def only_this_run(run: LocalRun) -> AbstractContextManager[Any]:
         run.day,
         # With its process: two that were given the same correlation id are two.
         holder=f"{run.correlation_id} ({socket.gethostname()}:{os.getpid()})",
-        say=lambda text: console.print(escape(text)),
+        log=lambda text: console.print(escape(text)),
     )
 
 

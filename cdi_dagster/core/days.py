@@ -23,7 +23,7 @@ def parse_day(text: str) -> date:
     """Read a day written as YYYY-MM-DD, the form of a partition key.
 
     Raises:
-        ValueError: the text is not a calendar day in exactly that form; the message says how to write it.
+        ValueError: the text is not a calendar day in exactly that form; the message shows the form.
     """
     try:
         day = date.fromisoformat(text)

@@ -1,7 +1,7 @@
-"""Where things are: every key under the corporate root and the published root, in one module.
+"""Every key under the corporate root and the published root, in one module.
 
 All functions return keys or prefixes relative to a root; prefixes end with `/`. The names are contracts with
-downstream readers (`json/daily/<export day>/...`); what lies under `_control` is ours.
+downstream readers (`json/daily/<export day>/...`); what is under `_control` is ours.
 """
 
 from cdi_dagster.core.collections import CollectionDay
@@ -13,7 +13,7 @@ REJECTS_FOLDER = "rejects/"
 
 
 def daily_records_prefix(day: CollectionDay) -> str:
-    """Prefix of the published daily records: gzipped JSON lines, and `_SUCCESS` once they are whole."""
+    """Prefix of the published daily records: gzipped JSON lines, and `_SUCCESS` once they are complete."""
     return f"{_BASE}/json/daily/{day.export_day}/{day.collection.db}/{day.collection.name}/"
 
 
@@ -28,12 +28,12 @@ def control_prefix(day: CollectionDay) -> str:
 
 
 def raw_volume_key(day: CollectionDay) -> str:
-    """Key of what the day held before it was coalesced: afterwards nobody can tell how many objects K2HB wrote."""
+    """Key of what the day held before it was coalesced: afterwards it is not known how many objects K2HB wrote."""
     return f"{control_prefix(day)}raw_volume.json"
 
 
 def ingestion_lease_key(day: CollectionDay) -> str:
-    """Key of the lease that whoever ingests the day holds."""
+    """Key of the lease that the run which ingests the day holds."""
     return f"{control_prefix(day)}ingestion_lease.json"
 
 
@@ -43,12 +43,12 @@ def pinned_input_key(day: CollectionDay) -> str:
 
 
 def pinned_input_history_key(day: CollectionDay, fingerprint: str) -> str:
-    """Key under which one pinned input is kept for good."""
+    """Key under which one pinned input is kept permanently."""
     return f"{control_prefix(day)}pinned/{fingerprint}.json"
 
 
 def runs_prefix(day: CollectionDay) -> str:
-    """Prefix of what all runs of the day leave."""
+    """Prefix of what all runs of the day write about themselves."""
     return f"{control_prefix(day)}runs/"
 
 
@@ -66,7 +66,7 @@ def launch_prefix(day: CollectionDay, step: str) -> str:
 
 
 def run_prefix(day: CollectionDay, correlation_id: str) -> str:
-    """Prefix of what one run leaves: its report, its rejects."""
+    """Prefix of what one run writes about itself: its report, its rejects."""
     return f"{runs_prefix(day)}{correlation_id}/"
 
 

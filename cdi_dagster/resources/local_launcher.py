@@ -1,4 +1,4 @@
-"""The step launcher of one machine: Spark as a child process of the run, its words live on the run page."""
+"""The step launcher of one machine: Spark as a child process of the run, its log live on the run page."""
 
 import sys
 import tempfile
@@ -19,8 +19,8 @@ from cdi_dagster.step_messages import StepMessages
 class LocalPySparkStepLauncher(dg.ConfigurableResource):
     """Runs a Spark step with `spark-submit` on this machine (see `PySparkStepLauncher`).
 
-    The step's log goes to the run's stderr, so it is live in the run page, and whole to a file. Terminating the run,
-    or killing its worker, ends Spark with everything it started.
+    The step's log goes to the run's stderr, so it is live on the run page, and to a file. Terminating the run, or
+    killing its worker, ends Spark and everything it started.
     """
 
     work_folder: str = Field(description="Folder for Spark's logs (kept) and scratch space (removed after each step).")
