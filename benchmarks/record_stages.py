@@ -21,14 +21,13 @@ from typing import Any
 import orjson
 from isal import isal_zlib
 
-from cdi_dagster.core.collections import find_collection
+from cdi_dagster.core.collections import find_collection, record_rules
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.spark.records import fast
 from cdi_dagster.spark.records.decrypt import DecryptorCache, decode_base64
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.spark.records.envelope import parse_envelope
 from cdi_dagster.spark.records.keys import KeyRef
-from cdi_dagster.spark.records.rules import rules_for
 from cdi_dagster.storage.files import FileStorage
 
 BLOCK_LINES = 200
@@ -116,7 +115,7 @@ class _Best:
 
 def _stages(blocks: Sequence[Sequence[bytes]], best: _Best) -> dict[str, float]:
     """Take the engine apart: each stage by itself over all blocks."""
-    rules = rules_for(_COLLECTION.db, _COLLECTION.name)
+    rules = record_rules(_COLLECTION.db, _COLLECTION.name)
     envelopes = [[parse_envelope(line, rules) for line in block] for block in blocks]
     decryptors = DecryptorCache(_ReversedKeys()).decryptors({e.key for block in envelopes for e in block}, None)
     encrypted = [

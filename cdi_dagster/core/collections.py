@@ -124,6 +124,34 @@ REGISTRY: tuple[Collection, ...] = (
     ),
 )
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordRules:
+    """What is special about the records of one collection (`cdi_dagster.spark.records` applies it).
+
+    Attributes:
+        audit: the record is the `context` of the payload, stamped with the envelope's last modified date.
+        drops_line_breaks: the escapes of line breaks are dropped from the text, as the exporter before this one did.
+    """
+
+    audit: bool = False
+    drops_line_breaks: bool = False
+
+
+ORDINARY_RECORDS = RecordRules()
+_RECORD_RULES = {
+    ("data", "businessAudit"): RecordRules(audit=True),
+    ("penalties-and-deductions", "sanction"): RecordRules(drops_line_breaks=True),
+    ("core", "healthAndDisabilityDeclaration"): RecordRules(drops_line_breaks=True),
+    ("accepted-data", "healthAndDisabilityCircumstances"): RecordRules(drops_line_breaks=True),
+}
+
+
+def record_rules(db: object, name: object) -> RecordRules:
+    """Return the rules for a db and collection as an envelope may state them (any JSON value)."""
+    return _RECORD_RULES.get((db, name), ORDINARY_RECORDS) if type(db) is type(name) is str else ORDINARY_RECORDS
+
+
 _BY_ID = {collection.id: collection for collection in REGISTRY}
 
 

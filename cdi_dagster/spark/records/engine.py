@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import Collection, RecordRules, record_rules
 from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.spark.records import fast
 from cdi_dagster.spark.records.decrypt import DecryptorCache, decrypt
@@ -17,7 +17,6 @@ from cdi_dagster.spark.records.key_prefetch import KeyRequest
 from cdi_dagster.spark.records.keys import KeyRef, KeyResolver
 from cdi_dagster.spark.records.plain import make_record
 from cdi_dagster.spark.records.rejection import RejectedError
-from cdi_dagster.spark.records.rules import Rules, rules_for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +66,7 @@ class BegunBlock:
         return self.key_request is None or self.key_request.done()
 
 
-_Decrypted: TypeAlias = tuple[int, bytes, str, Rules]
+_Decrypted: TypeAlias = tuple[int, bytes, str, RecordRules]
 """Index in the block, plaintext, last modified date of the envelope, rules."""
 
 
@@ -80,7 +79,7 @@ class RecordEngine:
     """
 
     def __init__(self, collection: Collection, keys: KeyResolver) -> None:
-        self._rules = rules_for(collection.db, collection.name)
+        self._rules = record_rules(collection.db, collection.name)
         self._decryptors = DecryptorCache(keys)
 
     def process(self, envelopes: Sequence[bytes]) -> BlockResult:

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, NoReturn
 import msgspec
 import orjson
 
+from cdi_dagster.core.collections import RecordRules, record_rules
 from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.spark.records import json_text
 from cdi_dagster.spark.records.keys import KeyRef
 from cdi_dagster.spark.records.nesting import with_room_for_nesting
 from cdi_dagster.spark.records.rejection import reject
-from cdi_dagster.spark.records.rules import Rules, rules_for
 
 
 class Envelope(NamedTuple):
@@ -32,7 +32,7 @@ class Envelope(NamedTuple):
     ciphertext: str
     key: KeyRef
     initialisation_vector: str
-    rules: Rules
+    rules: RecordRules
     modified: str
 
 
@@ -60,7 +60,7 @@ class _Line(msgspec.Struct, gc=False):
 _read = msgspec.json.Decoder(_Line).decode
 
 
-def parse_envelope(line: bytes, default_rules: Rules) -> Envelope:
+def parse_envelope(line: bytes, default_rules: RecordRules) -> Envelope:
     """Parse one line.
 
     Args:
@@ -73,7 +73,7 @@ def parse_envelope(line: bytes, default_rules: Rules) -> Envelope:
     return _ordinary(line, default_rules) or _any(line, default_rules)
 
 
-def _ordinary(line: bytes, default_rules: Rules) -> Envelope | None:
+def _ordinary(line: bytes, default_rules: RecordRules) -> Envelope | None:
     """Parse a line whose fields are all valid; None for any other."""
     if not line.isascii():  # msgspec checks skipped values too, but not that they are UTF-8
         return None
@@ -93,13 +93,13 @@ def _ordinary(line: bytes, default_rules: Rules) -> Envelope | None:
         ciphertext,
         _new(KeyRef, (key_id, encrypted_key)),
         initialisation_vector,
-        rules_for(db, name) if db and name else default_rules,
+        record_rules(db, name) if db and name else default_rules,
         message.modified or "",
     )
     return _new(Envelope, fields)
 
 
-def _any(line: bytes, default_rules: Rules) -> Envelope:
+def _any(line: bytes, default_rules: RecordRules) -> Envelope:
     try:
         return _envelope(orjson.loads(line), default_rules, exact=False)
     except (orjson.JSONDecodeError, _NotExactError):
@@ -119,7 +119,7 @@ def _parse_exactly(line: bytes) -> Any:
         reject(RejectReason.ENVELOPE, f"envelope is {error}")
 
 
-def _envelope(outer: Any, default_rules: Rules, *, exact: bool) -> Envelope:
+def _envelope(outer: Any, default_rules: RecordRules, *, exact: bool) -> Envelope:
     message = outer.get("message") if type(outer) is dict else None
     if type(message) is not dict:
         reject(RejectReason.ENVELOPE, "envelope has no message object")
@@ -147,7 +147,7 @@ def _envelope(outer: Any, default_rules: Rules, *, exact: bool) -> Envelope:
         ciphertext,
         _new(KeyRef, (key_encryption_key_id, encrypted_data_key)),
         initialisation_vector,
-        rules_for(db, name) if db and name else default_rules,
+        record_rules(db, name) if db and name else default_rules,
         modified,
     )
     return _new(Envelope, fields)

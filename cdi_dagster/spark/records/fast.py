@@ -23,8 +23,8 @@ from typing import Any, Final
 
 import orjson
 
+from cdi_dagster.core.collections import RecordRules
 from cdi_dagster.spark.records.dates import EPOCH, is_date_shaped
-from cdi_dagster.spark.records.rules import Rules
 
 _CLOCK = rb"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{3}"
 # Days that exist in every year; 29 February is left to `_unusual_date`.
@@ -72,7 +72,7 @@ _dumps = orjson.dumps
 _fragment = orjson.Fragment
 
 
-def write(plaintext: bytes, modified: str, rules: Rules) -> bytes | None:
+def write(plaintext: bytes, modified: str, rules: RecordRules) -> bytes | None:
     """Return the text of one payload's record, to be finished; None where `plain` must decide (also for a reject).
 
     Args:
@@ -132,7 +132,7 @@ def _wrap_id(record: dict[str, Any]) -> bool:
     return True
 
 
-def finish(text: bytes, rules: Rules) -> bytes | None:
+def finish(text: bytes, rules: RecordRules) -> bytes | None:
     """Wrap dates and sanitise; return None where `plain` has to make one of the records.
 
     Args:
@@ -145,7 +145,7 @@ def finish(text: bytes, rules: Rules) -> bytes | None:
         return None
 
 
-def _finished(text: bytes, rules: Rules) -> bytes | None:
+def _finished(text: bytes, rules: RecordRules) -> bytes | None:
     if _NEGATIVE_EXPONENT.search(text) or _TINY_FLOAT.search(text):
         return None
     for sign in (b"+", b"Z"):

@@ -7,12 +7,12 @@ Internal to `records`.
 import re
 from typing import Any
 
+from cdi_dagster.core.collections import RecordRules
 from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.spark.records import json_text
 from cdi_dagster.spark.records.dates import EPOCH, is_date_shaped, to_utc_text
 from cdi_dagster.spark.records.nesting import with_room_for_nesting
 from cdi_dagster.spark.records.rejection import reject
-from cdi_dagster.spark.records.rules import Rules
 
 _LAST_MODIFIED = "_lastModifiedDateTime"
 _REMOVED = "_removedDateTime"
@@ -20,7 +20,7 @@ _ARCHIVED = "_archivedDateTime"
 _LINE_BREAK_ESCAPE = re.compile(r"(?<!\\)\\[r|n]")
 
 
-def make_record(plaintext: bytes, modified: str, rules: Rules) -> bytes:
+def make_record(plaintext: bytes, modified: str, rules: RecordRules) -> bytes:
     """Return the canonical record of one decrypted payload.
 
     Args:
@@ -34,7 +34,7 @@ def make_record(plaintext: bytes, modified: str, rules: Rules) -> bytes:
     return with_room_for_nesting(_make_record, plaintext, modified, rules)
 
 
-def _make_record(plaintext: bytes, modified: str, rules: Rules) -> bytes:
+def _make_record(plaintext: bytes, modified: str, rules: RecordRules) -> bytes:
     record = _parse_payload(plaintext)
     if rules.audit:
         record = _audit_context(record, modified)
@@ -113,7 +113,7 @@ def _is_date_object(value: Any) -> bool:
     return bool(date) and not isinstance(date, dict | list)
 
 
-def _sanitise(text: str, rules: Rules) -> str:
+def _sanitise(text: str, rules: RecordRules) -> str:
     """Replace what downstream cannot read, in the ASCII-escaped text, in keys and escapes alike."""
     if rules.drops_line_breaks:
         text = _LINE_BREAK_ESCAPE.sub("", text)
