@@ -2,7 +2,7 @@
 
     python benchmarks/record_stages.py --records 20000 [--seed 1] [--rounds 5] [--json]
 
-Invents audit records (about 1.4 KB of plaintext each, the same for the same seed), encrypts them into gzipped raw
+Invents audit records (about 1.4 kB of plaintext each, the same for the same seed), encrypts them into gzipped raw
 objects below a temporary folder, and takes the CPU time of every stage over blocks as the job reads them: the best of
 some rounds, as other processes only ever add to it. `engine` is `RecordEngine.process`, which does envelope to dates
 itself; `total` is gunzip, engine and compress as one loop.

@@ -67,7 +67,7 @@ def _title(case: Case) -> str:
     day, size = case.day, case.day.size
     return (
         f"**{size.records:,} records in {size.objects:,} objects** "
-        f"({day.stored_bytes / _MB:,.0f} MB gzip, {day.plaintext_bytes / size.records / 1000:.2f} KB of plaintext each)"
+        f"({day.stored_bytes / _MB:,.0f} MB gzip, {day.plaintext_bytes / size.records / 1000:.2f} kB of plaintext each)"
     )
 
 
