@@ -1,4 +1,4 @@
-"""`cdi relaunch`: what the old relaunch job did, as a Dagster backfill: seen in the UI, gated, retried like any run."""
+"""`cdi relaunch`: ingest export days again, as a Dagster backfill: seen in the UI, gated, retried like any run."""
 
 from datetime import date
 
@@ -28,7 +28,7 @@ def relaunch_command(
     require_append_only(collection)
     last = last_export_day or export_day
     if last < export_day:
-        raise click.UsageError(f"--to {last} is before --export-day {export_day}: exchange them")
+        raise click.UsageError(f"--to {last} is before --export-day {export_day}: swap them")
     storage_days = [str(day) for day in storage_days_between(storage_day_of(export_day), storage_day_of(last))]
     webserver = Webserver(url)
     assets = webserver.assets_of(collection)
