@@ -34,7 +34,7 @@ _START = "Start here"
 _DAILY = "Daily work"
 _BY_HAND = "By hand, without Dagster"
 _CLUSTERS = "Clusters (AWS EMR)"
-_DEVELOPMENT = "Development (invented data, keys without secrecy)"
+_DEVELOPMENT = "Development (invented data, keys that are not secret)"
 
 COMMANDS: tuple[Entry, ...] = (
     Entry(
@@ -71,7 +71,7 @@ COMMANDS: tuple[Entry, ...] = (
         section=_DAILY,
         name="clusters",
         target="cdi_dagster.cli.clusters:clusters_command",
-        summary="List our clusters on EMR; end those without a run.",
+        summary="List our clusters on EMR; terminate those without a run.",
     ),
     Entry(
         section=_DAILY,

@@ -36,8 +36,8 @@ RunLivenessOf = Callable[[str], "RunLiveness"]
 def clusters_command(terminate_orphans: bool, yes: bool, min_age_minutes: int, as_json: bool) -> None:
     """List the clusters that we started and that have not ended, with the run each belongs to.
 
-    The runs are looked up in the Dagster of DAGSTER_HOME. A cluster is an orphan only where that Dagster knows its run,
-    and neither it nor any retry of it is live: others are never terminated from here.
+    The runs are looked up in the Dagster of DAGSTER_HOME. A cluster is an orphan only if that Dagster knows its run,
+    and neither the run nor any retry of it is live: others are never terminated from here.
     """
     from cdi_dagster.emr.backend import UnreachableError
     from cdi_dagster.emr.clusters.api import EmrApi

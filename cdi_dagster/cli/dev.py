@@ -15,7 +15,7 @@ _DAYS = 4
 @click.command("dev")
 @home_option()
 @click.option(
-    "--port", type=click.IntRange(1024, 65535), default=3000, show_default=True, help="Of the UI, on loopback."
+    "--port", type=click.IntRange(1024, 65535), default=3000, show_default=True, help="Port of the UI, on loopback."
 )
 @json_option
 def dev_command(home: Path, port: int, as_json: bool) -> None:

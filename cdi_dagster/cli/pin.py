@@ -57,7 +57,7 @@ def pin_command(
     override_gate: bool,
     as_json: bool,
 ) -> None:
-    """Decide which objects a run of the day reads, and write that down.
+    """Decide which objects a run of the day reads, and write the manifest of them.
 
     The manifest goes where the next run reads it, below the published root. Refuses, with the reason, while the
     coalescer is not done, where there are no objects, where a name is wrong, and where offsets overlap.

@@ -34,7 +34,7 @@ def rejects_group() -> None:
 @published_root_option()
 @collection_option()
 @storage_day_option()
-@correlation_id_option("Of the run. Default: the last run of the day that kept rejects.")
+@correlation_id_option("Id of the run. Default: the last run of the day that kept rejects.")
 @click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Rejects to list.")
 @json_option
 def show_command(

@@ -22,7 +22,7 @@ def relaunch_command(
 ) -> None:
     """Ingest export days again, as a Dagster backfill.
 
-    An export day is the day after its storage day, which is the partition. The gate holds for these runs as for any:
+    An export day is the day after its storage day, which is the partition. The gate applies to these runs as to any:
     days whose coalescer is not done do not start.
     """
     require_append_only(collection)

@@ -33,7 +33,7 @@ from cdi_dagster.storage.interface import Storage
     type=click.IntRange(0, 60),
     default=HISTORY_DAYS,
     show_default=True,
-    help="Days before it, whose median is the usual.",
+    help="How many earlier days the usual is the median of.",
 )
 @json_option
 def status_command(
@@ -44,9 +44,9 @@ def status_command(
     usual_days: int,
     as_json: bool,
 ) -> None:
-    """Show the coalescer's state for a storage day and why, and its objects, bytes and offsets against the usual.
+    """Show the coalescer's state for a storage day and why, and its objects, bytes and offsets beside the usual.
 
-    Very many small objects, or far more bytes than usual, are why a coalescer is late.
+    A coalescer is usually late because of very many small objects, or far more bytes than usual.
     """
     from cdi_dagster.cli.gate import coalescer_status
     from cdi_dagster.settings import load_settings

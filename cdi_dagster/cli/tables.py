@@ -25,7 +25,7 @@ from cdi_dagster.core.tables_report import TablesReport
 @published_root_option()
 @collection_option()
 @storage_day_option()
-@correlation_id_option("Of this run. Default: a new one.")
+@correlation_id_option("Id of this run. Default: a new one.")
 @verbose_option()
 @json_option
 def tables_command(
@@ -36,7 +36,7 @@ def tables_command(
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Publish the tables of a day from its published records: after a replay of rejects, or a lost metastore.
+    """Publish the tables of a day from its published records: after a replay of rejects, or the loss of a metastore.
 
     Replaces exactly the day's partition of each table, however often it is run. For tables of this machine; those of
     the clusters are materialised in Dagster.

@@ -95,7 +95,7 @@ def test_home_given_as_argument_wins_over_the_environment(monkeypatch: pytest.Mo
         ("CDI_COPORATE_ROOT", "s3://bucket", "CDI_COPORATE_ROOT is not a setting: did you mean CDI_CORPORATE_ROOT?"),
     ],
 )
-def test_a_wrong_value_is_answered_with_its_mend(variable: str, value: str, fix: str) -> None:
+def test_a_wrong_value_is_answered_with_its_fix(variable: str, value: str, fix: str) -> None:
     assert any(fix in problem for problem in problems_of(**{variable: value}))
 
 
