@@ -1,5 +1,5 @@
-"""The benchmark of the Spark job `ingest_daily`: how fast it is beside a plain chain of steps, and beside no Spark.
+"""The benchmark of the Spark job `ingest_daily`: its speed compared with a plain chain of steps and with no Spark.
 
 `make bench` runs it (`python -m benchmarks`); docs/performance.md explains it and holds its figures. A development
-tool: nothing of the package imports it, and it ships with nothing.
+tool: the package does not import it, and it is not shipped.
 """

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: makes the days, runs every contender in turn, compares outputs, prints what it took."""
+"""`python -m benchmarks`: makes the days, runs every contender in turn, compares outputs, prints the figures."""
 
 import argparse
 import json
@@ -22,25 +22,25 @@ from benchmarks.report import as_markdown, write_into
 from cdi_dagster.core.failures import CdiError
 
 _DESCRIPTION = """\
-Measure the Spark job ingest_daily beside the plain chain (the same records, by a function per step) and the floor (one
-process, no Spark), over the same invented days. Takes both cores: run it on an otherwise quiet machine. The defaults
-take about 6 minutes; --records 20000 --rounds 1 shows in one that it works."""
+Compare the Spark job ingest_daily with the plain chain (the same records, one function per step) and with the floor
+(one process, no Spark), over the same invented days. Uses both cores: run it on an idle machine. The defaults take
+about 6 minutes; --records 20000 --rounds 1 takes one and shows that it works."""
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 class OutputsDifferError(Exception):
-    """Two contenders did not publish the same records or rejects: nothing that was measured counts."""
+    """Two contenders did not publish the same records or rejects, so the figures are void."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the benchmark: 0 done, 1 failed (outputs differ, a contender failed), 2 used wrongly."""
+    """Run the benchmark: 0 done, 1 failed (outputs differ, a contender failed), 2 wrong usage."""
     arguments = _parsed(sys.argv[1:] if argv is None else argv)
-    say = _speaker(quiet=arguments.json)
-    # By way of all that is cleaned up.
+    log = _progress_log(quiet=arguments.json)
+    # By SystemExit, so that everything is cleaned up.
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        _run(arguments, say)
+        _run(arguments, log)
     except (MeasuredProcessError, OutputsDifferError, CdiError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -49,17 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(arguments: argparse.Namespace, say: Say) -> None:
+def _run(arguments: argparse.Namespace, log: Log) -> None:
     with (
         _folders(arguments.folder, keep=arguments.keep) as (data_folder, work_folder),
         _setting(arguments, work_folder) as setting,
     ):
         cases = [
-            _measured_case(sample_day(data_folder, size, say), arguments, setting, say) for size in _sizes(arguments)
+            _measured_case(sample_day(data_folder, size, log), arguments, setting, log) for size in _sizes(arguments)
         ]
     stages = None
     if arguments.stage_records:
-        say("measuring stage by stage")
+        log("measuring stage by stage")
         stages = record_stages.measure(arguments.stage_records, arguments.seed, rounds=5).microseconds
     if arguments.json:
         print(json.dumps({"cases": [for_machines(case) for case in cases], "stages_microseconds": stages}, indent=1))
@@ -75,18 +75,18 @@ def _run(arguments: argparse.Namespace, say: Say) -> None:
         write_into(arguments.write, text)
 
 
-def _measured_case(day: SampleDay, arguments: argparse.Namespace, setting: Setting, say: Say) -> Case:
-    """Run every contender in every round, each round in the other order, so that no place in it is an advantage."""
+def _measured_case(day: SampleDay, arguments: argparse.Namespace, setting: Setting, log: Log) -> Case:
+    """Run every contender in every round, alternating the order, so that no position is an advantage."""
     contenders = _contenders(arguments)
     for path in day.folder.rglob("*.gz"):
-        path.read_bytes()  # so that none of them finds the disk cold
+        path.read_bytes()  # warm the disk cache for all of them
     rounds = []
     for number in range(arguments.rounds):
         order = contenders if number % 2 == 0 else contenders[::-1]
         runs: dict[Contender, Run] = {}
         for contender in order:
             run = run_once(contender, day, setting)
-            say(
+            log(
                 f"{day.size.records:,} records in {day.size.objects:,} objects, round {number + 1} of "
                 f"{arguments.rounds}: {contender} {run.measured.wall_seconds:.1f} s, "
                 f"CPU {run.measured.cpu_seconds:.1f} s"
@@ -121,7 +121,7 @@ def _require_equal(day: SampleDay, runs: Mapping[Contender, Run]) -> None:
 
 @contextmanager
 def _folders(folder: Path, *, keep: bool) -> Iterator[tuple[Path, Path]]:
-    """Yield where days are kept and where runs work; of the latter nothing stays, of the former only what was asked."""
+    """Yield the folder of days (kept only with `keep`) and the work folder of runs (always removed)."""
     folder.mkdir(parents=True, exist_ok=True)
     work_folder = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
     try:
@@ -162,22 +162,22 @@ def _sizes(arguments: argparse.Namespace) -> list[SampleSize]:
     return sizes
 
 
-def _speaker(*, quiet: bool) -> Say:
-    """Return what says progress, on standard error, with the time since the start."""
+def _progress_log(*, quiet: bool) -> Log:
+    """Return a logger of progress: to standard error, with the time since the start."""
     started = time.monotonic()
 
-    def say(text: str) -> None:
+    def log(text: str) -> None:
         print(f"[{time.monotonic() - started:6.1f} s] {text}", file=sys.stderr, flush=True)
 
-    return (lambda text: None) if quiet else say
+    return (lambda text: None) if quiet else log
 
 
 def _without_write(argv: Sequence[str]) -> list[str]:
-    words = list(argv)
-    if "--write" in words:
-        place = words.index("--write")
-        del words[place : place + 2]
-    return words
+    arguments = list(argv)
+    if "--write" in arguments:
+        index = arguments.index("--write")
+        del arguments[index : index + 2]
+    return arguments
 
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
@@ -188,34 +188,34 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
     )
     day.add_argument("--objects", type=_count, default=16, help="raw objects of each (16)")
     day.add_argument(
-        "--small-objects", type=int, default=0, help="a further day: the first --records in so many objects (none)"
+        "--small-objects", type=int, default=0, help="a further day: the first --records in this many objects (none)"
     )
     day.add_argument("--bad-envelopes", type=int, default=0, help="broken envelopes in each object (0)")
     day.add_argument("--keys-per-object", type=_count, default=2, help="distinct data keys in each object (2)")
     day.add_argument("--seed", type=int, default=1)
     day.add_argument("--keep", action="store_true", help="keep the days below --folder for the next time")
-    day.add_argument("--folder", type=_folder, default=_folder(".cdi/bench"), help="where all of it lies (.cdi/bench)")
+    day.add_argument("--folder", type=_folder, default=_folder(".cdi/bench"), help="working folder (.cdi/bench)")
     run = parser.add_argument_group("the runs")
-    run.add_argument("--rounds", type=_count, default=3, help="every figure is the median of so many (3)")
+    run.add_argument("--rounds", type=_count, default=3, help="every figure is the median of this many rounds (3)")
     run.add_argument(
         "--dks-latency-milliseconds",
         type=float,
         default=0.0,
-        help="measure the job with a key service this slow as well (0: no)",
+        help="also measure the job with a key service this slow (0: no)",
     )
     run.add_argument("--without-chain", action="store_true", help="leave out the plain chain, which takes longest")
     run.add_argument(
-        "--tuned-chain", action="store_true", help="measure the plain chain with the job's Spark settings as well"
+        "--tuned-chain", action="store_true", help="also measure the plain chain with the job's Spark settings"
     )
     run.add_argument(
-        "--stage-records", type=int, default=20_000, help="records to measure stage by stage; 0: do not (20000)"
+        "--stage-records", type=int, default=20_000, help="records to measure stage by stage; 0: none (20000)"
     )
     run.add_argument("--master", default="local[2]", help="Spark master (local[2])")
     run.add_argument("--driver-memory", default="2g", help="heap of the JVM (2g)")
     run.add_argument(
         "--spark-conf", type=_pair, action="append", default=[], metavar="KEY=VALUE", help="for chain and job alike"
     )
-    output = parser.add_argument_group("what comes out")
+    output = parser.add_argument_group("output")
     output.add_argument("--json", action="store_true", help="print JSON, and no progress")
     output.add_argument("--write", type=Path, metavar="FILE", help="also put the tables into this document")
     return parser.parse_args(list(argv), argparse.Namespace(argv=list(argv)))

@@ -1,11 +1,11 @@
 """Who is measured, and one measured run of each: the plain chain, the job, the job with a slow key service, the floor.
 
-The plain chain is started as one starts a Spark program: by spark-submit as it comes, its modules zipped and sent
-along. `TUNED_CHAIN` is the same program with what this project found out about Spark: the settings of the job, and
-modules unpacked.
+The plain chain is started as a Spark program usually is: by plain spark-submit, its modules sent along in a zip.
+`TUNED_CHAIN` is the same program with what this project learned about Spark: the settings of the job, and modules
+unpacked.
 
-Every run is a process of its own, over the same pinned input, into an output of its own that is read back, compared
-by its caller and removed.
+Every run is a separate process over the same pinned input. Its own output is read back, compared by the caller and
+removed.
 """
 
 import json
@@ -57,7 +57,7 @@ CHAINS: Final = (Contender.CHAIN, Contender.TUNED_CHAIN)
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What all runs share.
+    """Settings of all runs.
 
     Attributes:
         work_folder: for outputs, scratch space and logs.
@@ -79,8 +79,8 @@ class Run:
     """One measured run.
 
     Attributes:
-        measured: what the process took.
-        reading_seconds: from when it began to read, Spark being up, to its end.
+        measured: time and CPU of the process.
+        reading_seconds: from the start of reading, with Spark running, to its end.
         records: the lines it published.
         rejected: envelopes it rejected, by reason.
     """
@@ -139,12 +139,12 @@ def _command(contender: Contender, day: SampleDay, setting: Setting, folder: Pat
     if contender is Contender.FLOOR:
         return [sys.executable, floor.__file__, *job], unpacked
     if contender is Contender.CHAIN:
-        return [*_spark_submit_as_it_comes(setting, folder), *chain], {**environment, "PYTHONPATH": ""}
+        return [*_plain_spark_submit(setting, folder), *chain], {**environment, "PYTHONPATH": ""}
     config = SparkProcessConfig(
         work_folder=folder,
         master=setting.master,
         driver_memory=setting.driver_memory,
-        # As every local step is started (cdi ingest, the demo).
+        # As cdi ingest and the demo start every local step.
         conf={
             **local_metastore_conf(folder / "metastore"),
             "spark.local.dir": str(folder / "scratch"),
@@ -157,7 +157,7 @@ def _command(contender: Contender, day: SampleDay, setting: Setting, folder: Pat
     return [*spark_submit, *chain], unpacked
 
 
-def _spark_submit_as_it_comes(setting: Setting, folder: Path) -> list[str]:
+def _plain_spark_submit(setting: Setting, folder: Path) -> list[str]:
     conf = {
         "spark.log.level": "WARN",
         "spark.ui.enabled": "false",
@@ -173,7 +173,7 @@ def _spark_submit_as_it_comes(setting: Setting, folder: Path) -> list[str]:
 
 
 def _zipped_modules(folder: Path) -> Path:
-    """Zip what the plain chain imports, as one sends it along with a Spark program."""
+    """Zip the imports of the plain chain, as is usual for a Spark program."""
     path = folder / "modules.zip"
     with ZipFile(path, "w", ZIP_DEFLATED) as archive:
         for package in ("benchmarks", "cdi_dagster"):
@@ -188,4 +188,4 @@ def _rejected(measured: Measured) -> Mapping[str, int]:
             return dict(json.loads(line.partition(_JOB_IS_DONE)[2])["rejected_by_reason"])
         if line.startswith(plain_chain.REJECTED):
             return dict(json.loads(line.removeprefix(plain_chain.REJECTED)))
-    raise MeasuredProcessError("The program never said what it rejected.")
+    raise MeasuredProcessError("The program did not log what it rejected.")

@@ -1,6 +1,6 @@
 """The storage day that the benchmark reads: written once from a seed, by as many processes as there are cores.
 
-The records are the sample writer's. Kept below one folder, beside a stamp that says it is whole.
+The records are the sample writer's. Kept below one folder, with a stamp file once it is complete.
 """
 
 import json
@@ -27,7 +27,7 @@ COLLECTION: Final = find_collection("data:businessAudit")
 STORAGE_DAY: Final = date(2023, 3, 26)
 _STAMP: Final = "whole.json"
 _WORTH_PROCESSES: Final = 5_000
-"""Records; fewer are written sooner than further processes are started."""
+"""Records; fewer are written faster in one process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class SampleSize:
         objects: raw objects in all, of uneven size.
         bad_envelopes: how many envelopes of each object are broken.
         keys_per_object: distinct data keys in each object.
-        seed: makes another day of the same shape.
+        seed: another seed makes another day of the same shape.
     """
 
     records: int
@@ -50,18 +50,18 @@ class SampleSize:
 
     @property
     def name(self) -> str:
-        """A folder name that states all of it."""
+        """A folder name with all of these."""
         parts = (self.records, self.objects, self.bad_envelopes, self.keys_per_object, self.seed)
         return "day-" + "-".join(str(part) for part in parts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleDay:
-    """A day that is there.
+    """A written day.
 
     Attributes:
         folder: its corporate root.
-        size: what was asked for.
+        size: the requested size.
         stored_bytes: compressed bytes of its objects.
         plaintext_bytes: bytes of its records before encryption.
         bad_envelopes: broken envelopes in all.
@@ -74,14 +74,14 @@ class SampleDay:
     bad_envelopes: int
 
 
-def sample_day(folder: Path, size: SampleSize, say: Callable[[str], None]) -> SampleDay:
-    """Return the day of this size below `folder`, written now unless it is there already."""
+def sample_day(folder: Path, size: SampleSize, log: Callable[[str], None]) -> SampleDay:
+    """Return the day of this size below `folder`, written now unless it exists."""
     day_folder = folder / size.name
     stamp = day_folder / _STAMP
     if not stamp.exists():
-        say(f"writing {size.records:,} records in {size.objects:,} objects")
+        log(f"writing {size.records:,} records in {size.objects:,} objects")
         stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(json.dumps(_write(day_folder, size, say)))
+        stamp.write_text(json.dumps(_write(day_folder, size, log)))
     stored_bytes, plaintext_bytes, bad_envelopes = json.loads(stamp.read_text())
     return SampleDay(
         folder=day_folder,
@@ -99,7 +99,7 @@ class _ObjectPlan:
     records: int
 
 
-def _write(folder: Path, size: SampleSize, say: Callable[[str], None]) -> tuple[int, ...]:
+def _write(folder: Path, size: SampleSize, log: Callable[[str], None]) -> tuple[int, ...]:
     """Write every object; return stored bytes, plaintext bytes and broken envelopes of all."""
     plans = _plan(size)
     totals: tuple[int, ...] = (0, 0, 0)
@@ -107,7 +107,7 @@ def _write(folder: Path, size: SampleSize, say: Callable[[str], None]) -> tuple[
         for done, counts in enumerate(_each_written(folder, size, plans, stack), start=1):
             totals = tuple(map(add, totals, counts))
             if done * 10 // len(plans) > (done - 1) * 10 // len(plans):
-                say(f"written {done:,} of {len(plans):,} objects")
+                log(f"written {done:,} of {len(plans):,} objects")
     return totals
 
 
@@ -119,7 +119,7 @@ def _each_written(
     if workers == 1 or size.records < _WORTH_PROCESSES:
         return map(write, plans)
     pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn")))
-    # In chunks: many small objects would cost a round trip each.
+    # In chunks: otherwise each small object would cost a round trip.
     return pool.map(write, plans, chunksize=math.ceil(len(plans) / (8 * workers)))
 
 

@@ -1,4 +1,4 @@
-"""What the measured runs amount to: medians, ratios, goals. Pure; `report` puts it into words."""
+"""The figures of the measured runs: medians, ratios, goals. Pure; `report` formats them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class Case:
     """All runs over one day.
 
     Attributes:
-        day: what was read.
+        day: the input.
         rounds: the runs of each round; each has the same contenders.
     """
 
@@ -30,7 +30,7 @@ class Case:
         return median(of(runs[contender]) for runs in self.rounds)
 
     def ratio(self, one: Contender, other: Contender, of: Callable[[Run], float]) -> float:
-        """Return the median of a round's ratio: runs beside each other in time are compared, and no others."""
+        """Return the median of a round's ratio: only runs of the same round are compared."""
         return median(of(runs[one]) / of(runs[other]) for runs in self.rounds)
 
 
@@ -40,7 +40,7 @@ def wall_seconds(run: Run) -> float:
 
 
 def reading_seconds(run: Run) -> float:
-    """From when it began to read, Spark being up, to the end of the process."""
+    """From the start of reading, with Spark running, to the end of the process."""
     return run.reading_seconds
 
 
@@ -50,17 +50,17 @@ def cpu_seconds(run: Run) -> float:
 
 
 def jvm_cpu_seconds(run: Run) -> float:
-    """The JVM's part of it (of the floor: all)."""
+    """The JVM's part of the CPU (for the floor: all)."""
     return run.measured.own_cpu_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """One promise and whether these runs keep it.
+    """One goal and whether these runs meet it.
 
     Attributes:
-        name: the promise.
-        value: what was measured.
+        name: the goal.
+        value: the measured value.
         at_least: bound below, or None.
         at_most: bound above, or None.
     """
@@ -72,18 +72,18 @@ class Goal:
 
     @property
     def met(self) -> bool:
-        """Whether it is kept."""
+        """Whether the goal is met."""
         return (self.at_least is None or self.value >= self.at_least) and (
             self.at_most is None or self.value <= self.at_most
         )
 
 
 _SMALL_OBJECT_RECORDS: Final = 1_000
-"""A day of objects with fewer records than that is one on which K2HB did not batch."""
+"""Objects with fewer records than this are of a day on which K2HB did not batch."""
 
 
 def goals(case: Case) -> list[Goal]:
-    """Return the goals that hold at this size: for days of at least 320,000 records, as fixed costs rule small ones."""
+    """Return the goals for this size: for days of at least 320,000 records (fixed costs dominate smaller ones)."""
     size = case.day.size
     records = size.records - case.day.bad_envelopes
     if records < 320_000:
@@ -107,7 +107,7 @@ def goals(case: Case) -> list[Goal]:
 
 
 def for_machines(case: Case) -> dict[str, Any]:
-    """Return every run and what the runs amount to, as plain JSON values."""
+    """Return every run and the figures, as plain JSON values."""
     others = [contender for contender in Contender if contender is not Contender.JOB and case.has(contender)]
     return {
         "day": describe(case.day),

@@ -1,7 +1,7 @@
 """The floor: the job's own reading, record engine and writing over the same objects, in one process without Spark.
 
-What Spark adds to this (JVM, worker processes, tasks) is what is left to win without touching the records. It is run
-by `contenders`; pyspark is imported only for a name in a type, and never started.
+What Spark adds to this (JVM, worker processes, tasks) is the most that can be saved outside the record engine.
+`contenders` runs it; pyspark is imported for a type only and never started.
 """
 
 import json
@@ -22,10 +22,10 @@ from cdi_dagster.storage import open_storage
 
 
 class _Failures:
-    """Takes what the tasks report as failed, in the place of Spark's accumulator."""
+    """Takes the failures of the tasks, in place of Spark's accumulator."""
 
     def add(self, failures: list[dict[str, Any]]) -> None:
-        """End here: there are no other tasks."""
+        """Raise the failure: there are no other tasks."""
         raise CdiError.from_json(failures[0])
 
 

@@ -17,7 +17,7 @@ class KeyServices:
     Attributes:
         url: of the quick one.
         slow_url: of the slow one.
-        tls: the arguments of a program for its side of TLS with either.
+        tls: a program's TLS arguments for either.
     """
 
     url: str
@@ -27,11 +27,11 @@ class KeyServices:
 
 @contextmanager
 def key_services(folder: Path, *, latency_seconds: float) -> Iterator[KeyServices]:
-    """Run both while the block lasts; their certificates, made for it, lie in the folder.
+    """Run both during the block, with new certificates in the folder.
 
     Args:
         folder: for PEM files; made here.
-        latency_seconds: what the slow one adds to every decryption.
+        latency_seconds: latency that the slow one adds to every decryption.
     """
     folder.mkdir(parents=True)
     authority = trustme.CA()

@@ -1,4 +1,4 @@
-"""Whether two outputs hold the same lines, each as often, in whatever order and however divided into files."""
+"""Compares two outputs as multisets of lines, whatever their order and their division into files."""
 
 import hashlib
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ class LineDigest:
 
 
 def digest_lines(gzip_files: Iterable[Path]) -> LineDigest:
-    """Read every line of some gzip files, in memory that does not depend on their size."""
+    """Read every line of some gzip files, in memory that does not grow with their size."""
     lines = text_bytes = digest_sum = 0
     for path in gzip_files:
         with igzip.open(path, "rb") as file:

@@ -1,7 +1,7 @@
-"""Runs one command and measures all of it: seconds on the clock, and CPU of every process it ever had.
+"""Runs one command and measures wall-clock time, and the CPU time of all its processes.
 
-Run as a script it is the meter: it adopts what its command leaves behind, waits for the last of it, and writes what all
-of them took. Standard library and Linux only. `run_measured` is for the other modules of the benchmark.
+Run as a script it is the meter: it adopts the processes that its command leaves behind, waits for them, and writes the
+times of all. Standard library and Linux only. `run_measured` is for the other modules of the benchmark.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _STRAGGLER_SECONDS = 30.0
-_LOOK_INTERVAL_SECONDS = 0.1
+_SAMPLE_INTERVAL_SECONDS = 0.1
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
@@ -31,13 +31,13 @@ class MeasuredProcessError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What one command took.
+    """Time and CPU of one command.
 
     Attributes:
         wall_seconds: from its start to its end.
         cpu_seconds: user and system time of all its processes.
-        own_cpu_seconds: the part of the first process: of spark-submit that is the JVM.
-        log: what it said, standard error included, as `(seconds since the start, line)`.
+        own_cpu_seconds: of the first process: for spark-submit, the JVM.
+        log: its output, standard error included, as `(seconds since the start, line)`.
     """
 
     wall_seconds: float
@@ -50,11 +50,11 @@ class Measured:
         for at, line in self.log:
             if word in line:
                 return self.wall_seconds - at
-        raise MeasuredProcessError(f"The program never said {word!r}; its log ends:\n{_tail(self.log)}")
+        raise MeasuredProcessError(f"The program never printed {word!r}; its log ends:\n{_tail(self.log)}")
 
 
 def run_measured(command: Sequence[str], *, environment: Mapping[str, str], work_folder: Path) -> Measured:
-    """Run a command to its end and return what it took.
+    """Run a command to its end and measure it.
 
     Args:
         command: program and arguments.
@@ -78,17 +78,17 @@ def run_measured(command: Sequence[str], *, environment: Mapping[str, str], work
     )
     try:
         assert meter.stdout is not None  # noqa: S101 - it is a pipe
-        heard = [(time.monotonic(), line.rstrip("\n")) for line in meter.stdout]
+        logged = [(time.monotonic(), line.rstrip("\n")) for line in meter.stdout]
         exit_code = meter.wait()
     finally:
         if meter.poll() is None:
             meter.terminate()
             meter.wait()
     if exit_code:
-        raise MeasuredProcessError(f"It ended with exit code {exit_code}; its log ends:\n{_tail(heard)}")
+        raise MeasuredProcessError(f"It ended with exit code {exit_code}; its log ends:\n{_tail(logged)}")
     measured = json.loads(result.read_text())
     started = measured.pop("started")  # of the same clock: one for all processes
-    return Measured(log=tuple((at - started, line) for at, line in heard), **measured)
+    return Measured(log=tuple((at - started, line) for at, line in logged), **measured)
 
 
 def _tail(log: Sequence[tuple[float, str]]) -> str:
@@ -96,22 +96,22 @@ def _tail(log: Sequence[tuple[float, str]]) -> str:
 
 
 def _meter(result: Path, command: Sequence[str]) -> int:
-    """Run the command, write what it took, return its exit code."""
+    """Run the command, write its times, return its exit code."""
     libc = ctypes.CDLL(None, use_errno=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # nothing goes on when the benchmark is killed
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # end everything when the benchmark is killed
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     started = time.monotonic()
-    child = subprocess.Popen(  # noqa: S603 - what we were asked to run
+    child = subprocess.Popen(  # noqa: S603 - the measured command
         command, preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     )
     uncollected = _Uncollected(child.pid)
     try:
         end = os.pidfd_open(child.pid)
-        while not select.select([end], [], [], _LOOK_INTERVAL_SECONDS)[0]:
-            uncollected.look()
+        while not select.select([end], [], [], _SAMPLE_INTERVAL_SECONDS)[0]:
+            uncollected.sample()
         ended = time.monotonic()
-        own_cpu_seconds = _cpu_seconds(child.pid)  # nobody has collected it yet
+        own_cpu_seconds = _cpu_seconds(child.pid)  # it is not collected yet
     finally:
         if child.poll() is None:
             child.terminate()
@@ -129,10 +129,10 @@ def _meter(result: Path, command: Sequence[str]) -> int:
 
 
 class _Uncollected:
-    """The CPU of processes whose parent ignores SIGCHLD: the kernel then adds it to nobody's account.
+    """The CPU of processes whose parent ignores SIGCHLD: the kernel then counts it for no parent.
 
-    Spark's Python daemon does so, and its workers are where most of the time goes. They are looked at while they
-    live; what one takes after the last look is lost, but workers are idle for longer than that before Spark ends them.
+    Spark's Python daemon does so, and its workers take most of the time. They are sampled while they live; the CPU
+    after the last sample is lost, but workers are idle for longer than that before Spark ends them.
     """
 
     def __init__(self, top: int) -> None:
@@ -140,8 +140,8 @@ class _Uncollected:
         self._ignoring: int | None = None
         self._seconds: dict[int, float] = {}
 
-    def look(self) -> None:
-        """Note what each has taken so far."""
+    def sample(self) -> None:
+        """Record the CPU time of each so far."""
         if self._ignoring is None:
             self._ignoring = next(filter(_ignores_its_children, _processes_below(self._top)), None)
         if self._ignoring is not None:
@@ -150,12 +150,12 @@ class _Uncollected:
                     self._seconds[pid] = _cpu_seconds(pid)
 
     def cpu_seconds(self, *, besides: set[int]) -> float:
-        """Return what they took, but for those who were collected after all."""
+        """Return the CPU time of all except those that were collected after all."""
         return sum(seconds for pid, seconds in self._seconds.items() if pid not in besides)
 
 
 def _wait_for_stragglers() -> set[int]:
-    """Collect every process the command left behind, so that its CPU counts as ours, and return them."""
+    """Collect every process the command left behind, so that its CPU counts, and return them."""
     found = set()
     deadline = time.monotonic() + _STRAGGLER_SECONDS
     with contextlib.suppress(ChildProcessError):

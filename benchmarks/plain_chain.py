@@ -1,9 +1,9 @@
-"""The plain chain: the baseline, a Spark program that does what `ingest_daily` does in the way one writes it first.
+"""The plain chain: the baseline, a Spark program that does what `ingest_daily` does, written in the obvious way.
 
 An RDD of text lines, a Python function for each step, keys kept for as long as a task lives, text written by Spark's
-own writer with gzip. It publishes the same records as the job and counts the same rejects. What it does not do,
-and the job does: conditional reads, reconciled counts, kept rejects, publication whole or not at all; so it has less
-to do. No step is slowed down on purpose. Run by spark-submit.
+own writer with gzip. It publishes the same records as the job and counts the same rejects. It does less than the
+job: no conditional reads, no reconciled counts, no kept rejects, no atomic publication. No step is slowed down on
+purpose. Run by spark-submit.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def chain(lines: Any, collection: Collection, keys: Keys, rejected: Any) -> Any:
-    """Return the RDD of records of an RDD of envelopes; rejects leave it and are counted."""
+    """Return the RDD of records of an RDD of envelopes; rejects are dropped and counted."""
     messages = lines.mapPartitions(_each(parse_envelope_of(collection), rejected))
     messages = messages.mapPartitions(partial(decrypt_task, keys, rejected))
     for step in (plain_steps.transform, plain_steps.validate, plain_steps.sanitise, plain_steps.canonical):
@@ -87,13 +87,13 @@ def parse_envelope_of(collection: Collection) -> Step:
 
 
 def decrypt_task(keys: Keys, rejected: Any, messages: Iterable[Message]) -> Iterator[Message]:
-    """Decrypt the messages of one task; data keys are remembered until it ends."""
-    data_key_of = cache(partial(plain_steps.ask_data_key, keys, plain_steps.tls_context(keys)))
+    """Decrypt the messages of one task; data keys are cached until it ends."""
+    data_key_of = cache(partial(plain_steps.request_data_key, keys, plain_steps.tls_context(keys)))
     return step_task(partial(plain_steps.decrypt, data_key_of=data_key_of), rejected, messages)
 
 
 def step_task(step: Step, rejected: Any, items: Iterable[Any]) -> Iterator[Any]:
-    """Yield what a step makes of each item; what it rejects is counted and dropped."""
+    """Yield the result of a step for each item; rejects are counted and dropped."""
     for item in items:
         try:
             made = step(item)

@@ -1,8 +1,8 @@
-"""The steps of the plain chain: the record contract as one plain function after the other, as one writes it first.
+"""The steps of the plain chain: the record contract as plain functions, written in the obvious way.
 
-Each step takes text and gives text, so each parses and dumps for itself, and dates are found by walking every value.
-Right, not fast: the baseline that the record engine is measured against, and it shares no code with it. Standard
-library, but for AES. `plain_chain` runs them on Spark.
+Each step takes and returns text, so each parses and dumps JSON, and dates are found by walking every value. Correct,
+not fast: the baseline of the record engine, with which it shares no code. Standard library, except AES.
+`plain_chain` runs them on Spark.
 """
 
 import base64
@@ -52,7 +52,7 @@ class Message(NamedTuple):
 
 
 def parse_envelope(line: str, db: str, collection: str) -> Message:
-    """Take what is needed from the envelope; `db` and `collection` hold where it states none."""
+    """Take what is needed from the envelope; `db` and `collection` apply where it states none."""
     try:
         message = json.loads(line)["message"]
         text = message["dbObject"]
@@ -88,8 +88,8 @@ def tls_context(keys: Keys) -> ssl.SSLContext:
     return context
 
 
-def ask_data_key(keys: Keys, tls: ssl.SSLContext, key_id: str, encrypted_key: str) -> bytes | None:
-    """Ask the key service for one data key; None where it answers 400."""
+def request_data_key(keys: Keys, tls: ssl.SSLContext, key_id: str, encrypted_key: str) -> bytes | None:
+    """Request one data key from the key service; None where it answers 400."""
     query = urllib.parse.urlencode({"keyId": key_id, "correlationId": keys.correlation_id})
     request = urllib.request.Request(f"{keys.url}/datakey/actions/decrypt?{query}", encrypted_key.encode())  # noqa: S310
     try:
@@ -120,7 +120,7 @@ def decrypt(message: Message, data_key_of: Callable[[str, str], bytes | None]) -
 
 
 def transform(message: Message) -> Message:
-    """Make an audit message its stamped context; leave others as they are."""
+    """Replace an audit message by its stamped context; leave others unchanged."""
     payload = _parsed_object(message.text)
     if (message.db, message.collection) != _AUDIT:
         return message

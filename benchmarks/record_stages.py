@@ -1,10 +1,10 @@
-"""What one record costs, stage by stage, in one process without Spark: the floor that the job is measured against.
+"""The cost of one record, stage by stage, in one process without Spark.
 
     python benchmarks/record_stages.py --records 20000 [--seed 1] [--rounds 5] [--json]
 
 Invents audit records (about 1.4 kB of plaintext each, the same for the same seed), encrypts them into gzipped raw
 objects below a temporary folder, and takes the CPU time of every stage over blocks as the job reads them: the best of
-some rounds, as other processes only ever add to it. `engine` is `RecordEngine.process`, which does envelope to dates
+some rounds, because other processes only add to it. `engine` is `RecordEngine.process`, which does envelope to dates
 itself; `total` is gunzip, engine and compress as one loop.
 """
 
@@ -39,7 +39,7 @@ _MODIFIED = "2023-03-26T11:07:30.076+0000"
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """CPU µs a record, by stage, and what was measured."""
+    """CPU µs a record, by stage, and the size of the input."""
 
     records: int
     plaintext_bytes: int
@@ -153,7 +153,7 @@ def _stages(blocks: Sequence[Sequence[bytes]], best: _Best) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="What one record costs, stage by stage, in CPU µs.")
+    parser = argparse.ArgumentParser(description="The cost of one record, stage by stage, in CPU µs.")
     parser.add_argument("--records", type=int, default=20_000, help="audit records to invent (default 20000)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5, help="of which the best counts (default 5)")

@@ -1,4 +1,4 @@
-"""Puts the figures into words: one Markdown table a day, readable in a terminal and in docs/performance.md alike."""
+"""Formats the figures: one Markdown table a day, for the terminal and for docs/performance.md."""
 
 import os
 import platform
@@ -25,12 +25,12 @@ _JVM_ROW: Final = 4
 
 
 def as_markdown(cases: Sequence[Case], stages: Mapping[str, float] | None, *, command: str, setting: str) -> str:
-    """Return all of it.
+    """Return the whole report.
 
     Args:
         cases: the days measured.
         stages: CPU µs a record by stage, or None where they were not measured.
-        command: what made the figures.
+        command: the command that made the figures.
         setting: how Spark ran.
     """
     rounds = len(cases[0].rounds)
@@ -47,7 +47,7 @@ def as_markdown(cases: Sequence[Case], stages: Mapping[str, float] | None, *, co
 
 
 def write_into(path: Path, text: str) -> None:
-    """Replace what lies between the two marks of a document.
+    """Replace the text between the two marks of a document.
 
     Raises:
         ValueError: the marks are not there.
@@ -108,7 +108,7 @@ def _goals(found: Sequence[Goal]) -> str:
 
 
 def _marginal(cases: Sequence[Case]) -> str | None:
-    """Say what one more record costs, from the smallest and the largest day of large objects."""
+    """Return what one more record costs, from the smallest and the largest day of large objects."""
     alike = sorted((case for case in cases if case.day.size.objects < 1_000), key=lambda case: case.day.size.records)
     if len(alike) < 2:
         return None

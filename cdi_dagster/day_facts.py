@@ -1,6 +1,6 @@
-"""Reading what a decision goes by: the gate, the publication's mark, and the run records of each day.
+"""Reading the facts for a decision: the gate, the publication's mark, and the run records of each day.
 
-One look for schedule and sensor alike. "Could not read" becomes a fact of the day, and the day waits.
+Schedule and sensor both use it. "Could not read" becomes a fact of the day, and the day waits.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ def read_day_facts(
     roots: Roots,
 ) -> list[DayFacts]:
     """Return the facts of each day, in the order given. One query of run records; one mark and one status a day."""
-    # Run records before marks: a run that ends in between is seen at work and its day waits; the other way round it
-    # would be seen ended, and its day unpublished.
+    # Run records before marks: a run that ends in between is seen as running, and its day waits. The other way round
+    # it would be seen as ended, and its day as unpublished.
     runs = past_runs(instance, collection, storage_days)
     return [
         _facts(collection.on(storage_day), runs[storage_day], coalescer_status, roots) for storage_day in storage_days
@@ -58,7 +58,7 @@ def _facts(
         unreadable=unreadable,
     )
     if published_from and facts.coalescer.is_open and not facts.coalescer.fingerprint and not facts.is_published_for:
-        # AWS Batch tells that the coalescer ran, not what it left.
+        # AWS Batch reports that the coalescer ran, not what it left.
         try:
             listing = roots.corporate.list(day.corporate_prefix)
             return replace(facts, listing_fingerprint=listing_fingerprint(listing))

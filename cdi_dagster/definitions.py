@@ -1,4 +1,4 @@
-"""The code location: everything wired together, here and nowhere else.
+"""The code location: everything is wired together here and nowhere else.
 
 `defs` is what Dagster loads; tests call `build_definitions` with fakes. Loading reads settings and opens nothing.
 """
@@ -37,11 +37,11 @@ def build_definitions(
 
     Args:
         settings: of the installation; read from the environment by default.
-        resource_overrides: resources by name that take the place of the installation's own.
-        sleep: how a run waits for a closed gate, where it is told to.
+        resource_overrides: resources by name that replace the installation's own.
+        sleep: how a run waits for a closed gate, where its config requests that.
 
     Raises:
-        dagster.DagsterInvalidDefinitionError: the settings cannot be used; one line for each problem, with its mend.
+        dagster.DagsterInvalidDefinitionError: the settings cannot be used; one line for each problem, with its fix.
     """
     try:
         settings = settings or load_settings()
@@ -78,8 +78,8 @@ def build_definitions(
             volumes=volumes,
         ),
         resources={**_resources(settings), **(resource_overrides or {})},
-        # A step only drives Spark: a process for each would cost a second and give nothing. Here, and not on the job:
-        # a job's executor does not reach the runs of backfills and of the asset pages.
+        # A step only drives Spark: a process for each would cost a second and gain nothing. Set here and not on the
+        # job: a job's executor does not apply to runs of backfills and of the asset pages.
         executor=dg.in_process_executor,
     )
 
@@ -117,7 +117,7 @@ def _emr_launcher(settings: Settings) -> dg.ConfigurableResource:
     from cdi_dagster.emr.clusters.launcher import EmrPySparkStepLauncher
     from cdi_dagster.emr.clusters.request import template_problems
 
-    # A template that cannot be used shall fail the deploy, not the first morning after it.
+    # An unusable template must fail the deployment, not the first morning after it.
     problems = template_problems(settings.emr_template, environment=settings.emr_environment)
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)

@@ -1,6 +1,6 @@
-"""What assets, checks, schedules and sensors need of the outside world: Protocols and the values they pass.
+"""What assets, checks, schedules and sensors need from external systems: Protocols and the values they pass.
 
-No adapter is imported here, and nothing of AWS or Spark; of Dagster only types, so that `cdi` need not load it.
+No adapter is imported here, and nothing of AWS or Spark; of Dagster only types, so that `cdi` does not load it.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchAttempt:
-    """One try at running a step, for the run page and the status row."""
+    """One attempt to run a step, for the run page and the status row."""
 
     where: str
     outcome: str
@@ -30,11 +30,11 @@ class LaunchAttempt:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchEvidence:
-    """Proof that a step succeeded: it ended well *and* its own closing report arrived.
+    """Proof that a step succeeded: it completed *and* its own closing report arrived.
 
     Attributes:
         report: the job's closing report, as JSON values.
-        attempts: every try, the successful one last.
+        attempts: every attempt, the successful one last.
         log_location: where the full log is (a path or URI).
         cluster_id: EMR cluster id, or `local`.
     """
@@ -49,7 +49,7 @@ class PySparkStepLauncher(Protocol):
     """Runs Spark steps for assets."""
 
     def launch(self, context: "dg.AssetExecutionContext | dg.OpExecutionContext", step: SparkStep) -> LaunchEvidence:
-        """Run the step to its end: messages and logs live in the run page, and what was started is always ended.
+        """Run the step to its end: messages and logs are live on the run page, and what was started is always ended.
 
         Raises:
             CdiError: with the class that the job reported, or LAUNCH_FAILED, CLUSTER_LOST, OUT_OF_MEMORY, JOB_FAILED.
@@ -60,4 +60,4 @@ class AlertSink(Protocol):
     """Notifies a person."""
 
     def send(self, alert: Alert) -> None:
-        """Send the alert; raises where it could not be sent, so that it is sent again later."""
+        """Send the alert; raises where it could not be sent, so that the caller retries later."""

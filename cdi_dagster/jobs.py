@@ -10,7 +10,7 @@ from cdi_dagster.core.collections import Collection
 
 
 def build_jobs(collections: Iterable[Collection]) -> list[Any]:
-    """Return the daily job of every collection. Jobs over assets bring the assets' checks with them.
+    """Return the daily job of every collection. Asset jobs include the assets' checks.
 
     (What `define_asset_job` returns has no public name.)
     """
@@ -22,7 +22,7 @@ def _daily_job(collection: Collection) -> Any:
     return dg.define_asset_job(
         names.daily_job_name(collection),
         selection=dg.AssetSelection.assets(*names.keys_of(collection)),
-        description=f"Takes one storage day of `{collection.id}` through: asks the coalescer, pins the input, decrypts "
+        description=f"Processes one storage day of `{collection.id}`: checks the coalescer, pins the input, decrypts "
         f"and publishes the daily records{tables}. Safe to run again: it replaces exactly that day.",
         tags={"cdi/collection": collection.id.replace(":", ".")},
     )

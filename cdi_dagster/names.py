@@ -1,4 +1,4 @@
-"""Names that several rooms of the Dagster side must spell alike: asset keys, jobs, pools, tags, owners.
+"""Names that several modules of the Dagster side share: asset keys, jobs, pools, tags, owners.
 
 No logic and no resources. `docs/naming.md` is the grammar.
 """
@@ -19,18 +19,18 @@ LAUNCH_TAG = "cdi/launch"
 """What a run was launched for: storage day and what the coalescer left (`core.launch_decision.launch_of`)."""
 ATTEMPT_TAG = "cdi/attempt"
 LAUNCHED_BY_TAG = "cdi/launched_by"
-"""`schedule` or `sensor`; a run without it was asked for by a person."""
+"""`schedule` or `sensor`; a run without it was requested by a person."""
 FAILURE_CLASS_TAG = "cdi/failure_class"
-TOLD_TAG = "cdi/told"
-"""On a failed run: what was done about telling a person."""
+ALERT_TAG = "cdi/told"
+"""On a failed run: whether an alert was sent, and why."""
 ROW_CLOSED_TAG = "cdi/row_closed"
-"""On a failed run: its status row no longer says IN_PROGRESS."""
+"""On a failed run: its status row is no longer IN_PROGRESS."""
 WILL_RETRY_TAG = "dagster/will_retry"
 """On a run whose worker was lost: whether Dagster itself runs it again."""
 FAILED_RUNS_SENSOR = "failed_runs_sensor"
 ON_TIME_CHECK = "published_on_time"
 LOCAL_METASTORE_POOL = "cdi_local_metastore"
-"""The local Hive metastore takes one process at a time."""
+"""The local Hive metastore allows one process at a time."""
 
 
 def input_key(collection: Collection) -> dg.AssetKey:
@@ -69,5 +69,5 @@ def daily_job_name(collection: Collection) -> str:
 
 
 def ingest_pool(collection: Collection) -> str:
-    """Pool of a collection's ingestion: its limit is how many of its days are ingested at a time."""
+    """Pool of a collection's ingestion: its limit is how many days are ingested at a time."""
     return f"cdi_{collection.asset_name}"

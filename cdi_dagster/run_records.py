@@ -1,4 +1,4 @@
-"""What Dagster's run records say about a storage day, and how a run is requested. The only module that reads them.
+"""What Dagster's run records show about a storage day, and how a run is requested. The only module that reads them.
 
 Used by assets, schedules and sensors, so that they agree on which run is about which day.
 """
@@ -13,7 +13,7 @@ from cdi_dagster import names
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.launch_decision import RUN_AGAIN_AT_ONCE, Decision, PastRun, RunState
+from cdi_dagster.core.launch_decision import RUN_AGAIN_AT_ONCE, LaunchDecision, PastRun, RunState
 
 LIVE_RUN_STATUSES = (
     dg.DagsterRunStatus.QUEUED,
@@ -37,10 +37,10 @@ def assets_of_run(context: dg.AssetExecutionContext) -> frozenset[dg.AssetKey]:
 
 
 def require_only_run(context: dg.AssetExecutionContext, collection: Collection) -> None:
-    """Return where no older run of this collection and day is at work or in the queue.
+    """Return where no older run of this collection and day is running or queued.
 
     Raises:
-        CdiError: DUPLICATE_RUN, naming the other run. The older of two always goes on, so one of them does.
+        CdiError: DUPLICATE_RUN, naming the other run. The older of two always continues.
     """
     records = context.instance.get_run_records(
         dg.RunsFilter(tags={names.PARTITION_TAG: context.partition_key}, statuses=list(LIVE_RUN_STATUSES))
@@ -76,8 +76,8 @@ def touches(run: dg.DagsterRun, collection: Collection) -> bool:
 
 
 def interruption() -> CdiError:
-    """Return the failure of a run whose process was ended together with Dagster."""
-    return CdiError(FailureClass.INTERRUPTED, "Dagster was stopped while the run was at work.")
+    """Return the failure of a run whose process was stopped together with Dagster."""
+    return CdiError(FailureClass.INTERRUPTED, "Dagster was stopped during the run.")
 
 
 def interruption_of(context: dg.AssetExecutionContext) -> CdiError | None:
@@ -91,7 +91,7 @@ def interruption_of(context: dg.AssetExecutionContext) -> CdiError | None:
 
 
 def days_to_run_again(instance: dg.DagsterInstance, collection: Collection, *, since: datetime) -> list[date]:
-    """Return the days of recent runs that are run again at once, however old: the sensor completes backfills."""
+    """Return the days of recent runs that are retried at once, however old: the sensor completes backfills."""
     records = instance.get_run_records(
         dg.RunsFilter(tags={names.FAILURE_CLASS_TAG: sorted(RUN_AGAIN_AT_ONCE)}, updated_after=since),
         limit=_MOST_RUN_AGAIN,
@@ -136,8 +136,8 @@ def _is_by_person(run: dg.DagsterRun) -> bool:
     return names.LAUNCHED_BY_TAG not in run.tags or run.parent_run_id is not None
 
 
-def run_request(storage_day: date, decision: Decision, *, launched_by: str) -> dg.RunRequest:
-    """Return the request that a LAUNCH decision stands for."""
+def run_request(storage_day: date, decision: LaunchDecision, *, launched_by: str) -> dg.RunRequest:
+    """Return the run request of a LAUNCH decision."""
     return dg.RunRequest(
         run_key=decision.run_key,
         partition_key=storage_day.isoformat(),
@@ -145,7 +145,7 @@ def run_request(storage_day: date, decision: Decision, *, launched_by: str) -> d
             names.LAUNCH_TAG: decision.launch or "",
             names.ATTEMPT_TAG: str(decision.attempt),
             names.LAUNCHED_BY_TAG: launched_by,
-            # This morning's day goes before the rest of a month that somebody backfills.
+            # This morning's day goes before the rest of a month that is being backfilled.
             names.PRIORITY_TAG: "10",
         },
     )

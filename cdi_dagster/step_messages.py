@@ -1,4 +1,4 @@
-"""What a Spark job reports through Dagster Pipes, as it arrives: progress to the run page, report and failure kept.
+"""What a Spark job reports through Dagster Pipes: progress goes to the run page, report and failure are kept.
 
 For every step launcher, wherever the job runs.
 """
@@ -10,7 +10,7 @@ import dagster as dg
 
 
 class StepMessages:
-    """Reads a Pipes session's messages; call `drain` now and then from the thread that runs the step.
+    """Reads a Pipes session's messages; call `drain` regularly from the thread that runs the step.
 
     Attributes:
         report: the job's closing report, once it has arrived.
@@ -25,13 +25,13 @@ class StepMessages:
         self._seen = 0
 
     def drain(self) -> None:
-        """Take every message that has come since the last call."""
+        """Process every message that has arrived since the last call."""
         messages = self._session.get_custom_messages()
         for message in messages[self._seen :]:
-            self._take(message)
+            self._process(message)
         self._seen = len(messages)
 
-    def _take(self, message: Any) -> None:
+    def _process(self, message: Any) -> None:
         kind = message.get("kind") if isinstance(message, Mapping) else None
         if kind == "progress":
             self._context.log.info(str(message.get("text")))

@@ -1,4 +1,4 @@
-"""The assets: corporate storage inputs, daily records, tables. Thin: each calls a step and reports what it gave.
+"""The assets: corporate storage inputs, daily records, tables. Thin: each calls a step and reports its result.
 
 `build_assets` makes those of every append-only collection in the registry; adding a collection is one entry there.
 """
@@ -26,7 +26,7 @@ def build_assets(
     Args:
         collections: whose assets.
         partitions: the storage days.
-        sleep: waits so many seconds for a closed gate, where a run is told to wait.
+        sleep: waits so many seconds for a closed gate, where the config of a run requests that.
     """
     assets = []
     for collection in collections:

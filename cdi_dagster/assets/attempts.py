@@ -9,7 +9,7 @@ from cdi_dagster.interfaces import LaunchAttempt
 
 
 def attempt_values(attempts: Sequence[LaunchAttempt]) -> list[dict[str, Any]]:
-    """Return the attempts as plain JSON values, as a failed launch has them in its detail."""
+    """Return the attempts as plain JSON values, in the form that the detail of a failed launch has."""
     return [
         {"where": each.where, "outcome": each.outcome, "seconds": each.seconds, "link": each.link, **each.detail}
         for each in attempts
@@ -17,7 +17,7 @@ def attempt_values(attempts: Sequence[LaunchAttempt]) -> list[dict[str, Any]]:
 
 
 def attempts_metadata(attempts: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetadataValue:
-    """Return a numbered line for each attempt: where (linked), how it ended, when, and about what it cost."""
+    """Return a numbered line for each attempt: where (linked), how it ended, when, and its estimated cost."""
     return dg.MetadataValue.md("\n".join(f"{n}. {_line(attempt)}" for n, attempt in enumerate(attempts, start=1)))
 
 

@@ -1,4 +1,4 @@
-"""`corporate_storage/<collection>`: the pinned input of one storage day. No cluster: ask the gate, list, write."""
+"""`corporate_storage/<collection>`: the pinned input of one storage day. Checks the gate, lists, writes; no cluster."""
 
 from collections.abc import Callable, Sequence
 
@@ -26,15 +26,15 @@ _SHOWN = 20
 
 
 class InputConfig(dg.Config):
-    """What a person may decide about one day's input when launching it by hand."""
+    """What a person may configure for one day's input when launching it by hand."""
 
     override_gate: bool = Field(
         default=False,
-        description="Go on though the coalescer is not known to be complete. Only where you know better than the "
-        "reason given: an object that vanishes while it is read ends the run with INPUT_CHANGED.",
+        description="Continue although the coalescer is not known to be complete. Only where you know better than the "
+        "reason given: an object that vanishes while it is read fails the run with INPUT_CHANGED.",
     )
     wait_for_coalescer_minutes: int = Field(
-        default=0, ge=0, le=240, description="Wait so long for a closed gate, instead of failing at once."
+        default=0, ge=0, le=240, description="How many minutes to wait for a closed gate, instead of failing at once."
     )
     allow_empty: bool = Field(
         default=False,
@@ -42,8 +42,8 @@ class InputConfig(dg.Config):
     )
     allow_fewer_offsets: bool = Field(
         default=False,
-        description="Go on though the day lacks offsets that it had when it was pinned or published before, instead of "
-        "failing with INPUT_CHANGED: their records go from what is published.",
+        description="Continue although the day lacks offsets that it had when it was pinned or published before, "
+        "instead of failing with INPUT_CHANGED: their records are removed from what is published.",
     )
 
 
@@ -63,8 +63,8 @@ def corporate_input_asset(
             f"The pinned input of `{collection.id}`: the exact objects of one storage day that a run reads.\n\n"
             "**Grain**: one manifest per storage day; one entry per object, with key, size, ETag, version and Kafka "
             "offsets.\n\n"
-            "Asks the coalescer first: while it is not complete nothing starts. Then lists the day, leaves out raw "
-            "objects that a coalesced one holds, refuses overlaps that it cannot resolve, and writes the manifest."
+            "Checks the coalescer first: while it is not complete nothing starts. Then lists the day, leaves out raw "
+            "objects that a coalesced one holds, fails on overlaps that it cannot resolve, and writes the manifest."
         ),
     )
     def corporate_input(
@@ -101,7 +101,7 @@ def corporate_input_asset(
             step.add_pinned(pinned, allow_fewer_offsets=config.allow_fewer_offsets)
             manifest = pinned_input_history_key(step.day, pinned.fingerprint)
             metadata = _metadata(pinned, status) | {
-                **_against_the_usual(roots, step.day),
+                **_compared_with_usual(roots, step.day),
                 **gate_detail(status, overridden=gate_is_overridden(context, collection)),
                 "manifest": dg.MetadataValue.path(roots.published.uri(manifest)),
                 "correlation_id": step.correlation_id,
@@ -130,20 +130,20 @@ def _metadata(pinned: PinnedInput, status: CoalescerStatus) -> dict[str, dg.Meta
     }
     if pinned.left_out:
         left_out = [(f"`{left.key}`", f"`{left.covered_by}`", left.why) for left in pinned.left_out]
-        metadata["left_out"] = _shown(("left out", "held by", "why"), left_out)
+        metadata["left_out"] = _first_rows(("left out", "held by", "why"), left_out)
     if pinned.gaps:
         gaps = [(gap.kafka_partition, gap.first_offset, gap.last_offset) for gap in pinned.gaps]
-        metadata["missing"] = _shown(("Kafka partition", "first offset", "last offset"), gaps)
+        metadata["missing"] = _first_rows(("Kafka partition", "first offset", "last offset"), gaps)
     return metadata
 
 
-def _against_the_usual(roots: Roots, day: CollectionDay) -> dict[str, str | int]:
-    """Return the day's size against the median of the days before it; never a reason to fail."""
+def _compared_with_usual(roots: Roots, day: CollectionDay) -> dict[str, str | int]:
+    """Return the day's size compared with the median of the days before it; never fails."""
     try:
         diagnosis = DayVolumes().diagnosis(roots, day)
     except StorageError as error:
         return {"size_against_the_usual": f"not compared: {error}"}
-    figures: dict[str, str | int] = {"size_against_the_usual": diagnosis.verdict}
+    figures: dict[str, str | int] = {"size_against_the_usual": diagnosis.summary}
     if diagnosis.usual:
         figures |= {"usual_bytes": diagnosis.usual.bytes, "usual_offsets": diagnosis.usual.offsets}
         if diagnosis.objects_compare:
@@ -154,6 +154,6 @@ def _against_the_usual(roots: Roots, day: CollectionDay) -> dict[str, str | int]
     return figures
 
 
-def _shown(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.MetadataValue:
+def _first_rows(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.MetadataValue:
     more = len(rows) - _SHOWN
     return markdown_table(headings, rows[:_SHOWN], note=f"{more} more in the manifest." if more > 0 else "")

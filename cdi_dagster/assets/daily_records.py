@@ -32,11 +32,11 @@ from cdi_dagster.storage.interface import Storage, StorageError
 from cdi_dagster.storage.roots import Roots
 
 _MAY_BE_THE_INPUT = (FailureClass.COALESCER_UNKNOWN, FailureClass.COALESCER_NOT_STARTED)
-"""A gate that an object which is gone, or new, has closed: the page of a run that does not pin names that object."""
+"""Classes of a gate that a missing or new object may have closed: a run that does not pin names that object."""
 
 
 class IngestConfig(dg.Config):
-    """What a person may decide about one day's ingestion when launching it by hand."""
+    """What a person may configure for one day's ingestion when launching it by hand."""
 
     max_rejected: str | None = Field(
         default=None,
@@ -44,7 +44,8 @@ class IngestConfig(dg.Config):
         "Default: the setting CDI_MAX_REJECTED.",
     )
     override_gate: bool = Field(
-        default=False, description="Go on though the coalescer is not known to be complete (see the input asset)."
+        default=False,
+        description="Continue although the coalescer is not known to be complete (see the input asset).",
     )
     allow_sparse_offsets: bool = Field(
         default=False,
@@ -68,8 +69,8 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
         description=(
             f"The daily records of `{collection.id}`: decrypted, validated, sanitised, as gzipped JSON lines.\n\n"
             "**Grain**: one line per record of one storage day, published under the export day (storage day + 1).\n\n"
-            "Reads exactly the pinned objects; every envelope becomes a record or a reject that is kept with its "
-            "reason. Published whole or not at all: a failed run leaves the previous publication as it was."
+            "Reads exactly the pinned objects; every envelope becomes a record, or a reject that is kept with its "
+            "reason. All or nothing is published: a failed run leaves the previous publication as it was."
         ),
     )
     def daily_records(
@@ -89,7 +90,7 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
             options=options,
             followed_by=names.table_keys(collection),
         ) as step:
-            # Hours may lie between the pin and this moment (a queue, a re-run of this asset alone): look again.
+            # Hours may have passed since the pin (a queue, a re-run of this asset alone): check again.
             try:
                 status = pass_gate(context, coalescer_status, step.day)
             except CdiError as closed:
@@ -99,9 +100,9 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
                 raise
             overridden = gate_is_overridden(context, collection)
             step.add_gate(status, overridden=overridden)
-            with ingestion_lease(roots.published, step.day, holder=step.correlation_id, say=context.log.info):
+            with ingestion_lease(roots.published, step.day, holder=step.correlation_id, log=context.log.info):
                 pinned = _require_pin(roots.published, step.day)
-                # The second look at the listing: what is the same in both was there, whole, at the moment between.
+                # The second listing: what is the same in both was complete when the gate was checked between them.
                 require_unchanged(roots.corporate, pinned)
                 spark_step = ingest_step(
                     step.day,

@@ -1,4 +1,4 @@
-"""The gate inside the run: asked first thing, whoever asked for the run, and again before Spark is launched."""
+"""The gate inside the run: checked first, whoever requested the run, and again before Spark is launched."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -24,11 +24,11 @@ def pass_gate(
     wait_minutes: int = 0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> CoalescerStatus:
-    """Return the coalescer's status where the gate is open, or where this run was told to go on regardless.
+    """Return the coalescer's status where the gate is open, or where the config of this run overrides it.
 
     Args:
         context: of the asset.
-        source: who knows what the coalescer is doing.
+        source: of the coalescer's status.
         day: whose gate.
         wait_minutes: how long to wait for a closed gate before giving up.
         sleep: how to wait.
@@ -46,20 +46,20 @@ def pass_gate(
     if status.is_open:
         _tag_launch(context, day, status)
     elif gate_is_overridden(context, day.collection):
-        context.log.warning(f"override_gate: going on though the coalescer is {status.state}: {status.reason}")
+        context.log.warning(f"override_gate: continuing although the coalescer is {status.state}: {status.reason}")
     else:
         require_open(status)
     return status
 
 
 def _tag_launch(context: dg.AssetExecutionContext, day: CollectionDay, status: CoalescerStatus) -> None:
-    """Say what this run is for, first thing: so the sensor counts a person's run too, however it ends."""
+    """Tag first what this run is launched for, so that the sensor also counts a run of a person, however it ends."""
     if names.daily_records_key(day.collection) in assets_of_run(context):
         context.instance.add_run_tags(context.run.run_id, {names.LAUNCH_TAG: launch_of(day.storage_day, status)})
 
 
 def gate_is_overridden(context: dg.AssetExecutionContext, collection: Collection) -> bool:
-    """Whether the person who asked for this run said `override_gate`, on the input or on the daily records."""
+    """Whether the config of this run sets `override_gate`, on the input or on the daily records."""
     run_config: Mapping[str, Any] = context.run.run_config
     ops: Mapping[str, Any] = run_config.get("ops", {})
     keys = (names.input_key(collection), names.daily_records_key(collection))

@@ -1,4 +1,4 @@
-"""How rejects are shown on a run page: how many by reason, and a few places of each. Places, never content.
+"""How rejects are shown on a run page: how many by reason, and a few locations of each, never content.
 
 For `daily_records`, where rejects are within the limit, and for `steps`, where they are over it and fail the run.
 """

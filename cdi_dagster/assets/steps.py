@@ -1,4 +1,4 @@
-"""What every asset does around its work: one run of a day, its status row, and a failure that a person can act on.
+"""What every asset does around its step: one run of a day, its status row, and a failure that a person can act on.
 
 `recorded_step` is the only place where a `CdiError` becomes a Dagster failure.
 """
@@ -67,7 +67,7 @@ def recorded_step(
 
 
 def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:
-    """Return the failure as the run page shows it. Dagster must not retry: our classes decide what is tried again."""
+    """Return the failure as the run page shows it. Dagster must not retry: our classes decide what is retried."""
     guidance = FAILURE_GUIDE[error.failure_class]
     metadata: dict[str, Any] = {
         "failure_class": str(error.failure_class),
@@ -91,7 +91,7 @@ def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:
 
 
 def _link(place: str) -> dg.MetadataValue:
-    # No browser opens a file from a page of the web; by default the runbook is a file of the checkout.
+    # Browsers do not open a local file from a web page; by default the runbook is a file of the checkout.
     return dg.MetadataValue.url(place) if place.startswith(("http://", "https://")) else dg.MetadataValue.path(place)
 
 

@@ -1,5 +1,5 @@
-"""The bundle: everything a cluster needs to run our Spark jobs, made once, addressed by its content.
+"""The bundle: everything a cluster needs to run our Spark jobs, built once, named by a hash of its content.
 
-`build` makes it on a machine with a package index; `upload` puts it where clusters fetch it; `bootstrap.sh` installs
-it there, offline, after checking every hash. It holds `core`, `storage` and `spark`, and no dagster.
+`build` builds it on a machine with a package index; `upload` stores it where clusters fetch it; `bootstrap.sh` installs
+it on the cluster, offline, after checking every hash. It holds `core`, `storage` and `spark`, and no dagster.
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Bootstrap action of a cluster: installs the bundle into /opt/cdi/venv without asking any package index.
+# Bootstrap action of a cluster: installs the bundle into /opt/cdi/venv without a package index.
 # Usage: bootstrap.sh <bundle URI, s3:// or a folder>
 set -euo pipefail
 

@@ -1,7 +1,7 @@
-"""Makes the bundle: our wheel, the wheels it needs, hashes, the bootstrap script, the entry points, the log pattern.
+"""Builds the bundle: our wheel, the wheels it needs, hashes, the bootstrap script, the entry points, the log pattern.
 
-Runs pip of this environment; pip and its configuration decide where packages come from. The same sources and the
-same constraints give the same bundle, byte for byte, so its name is a hash of its content.
+Runs pip of this environment; its configuration decides where packages come from. The same sources and constraints give
+the same bundle, byte for byte, so its name is a hash of its content.
 """
 
 import hashlib
@@ -30,10 +30,10 @@ REQUIREMENTS = (
     "tenacity",
     "urllib3",
 )
-"""What those packages import. PySpark is not among them: the cluster brings its own."""
+"""What those packages import. Not PySpark: the cluster has its own."""
 PYTHON_VERSION = "3.11"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-"""Amazon Linux 2023 has glibc 2.34; the first of these that a package offers is taken."""
+"""Amazon Linux 2023 has glibc 2.34; pip takes the first of these that a package offers."""
 
 _SHIPPED_PROJECT = """\
 [build-system]
@@ -72,10 +72,10 @@ class Bundle:
 
 
 def build_bundle(output: Path, *, constraints: Path) -> Bundle:
-    """Make the bundle below `output` and return it; an equal one that is there already is kept.
+    """Build the bundle below `output` and return it; an equal one that exists already is kept.
 
     Raises:
-        CdiError: LAUNCH_FAILED where pip cannot make or find a wheel, with the end of what it said.
+        CdiError: LAUNCH_FAILED where pip cannot build or find a wheel, with the end of its output.
     """
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output, prefix=".building-") as scratch:
@@ -99,7 +99,7 @@ def build_bundle(output: Path, *, constraints: Path) -> Bundle:
 
 
 def describe(folder: Path) -> Bundle:
-    """Return the bundle that lies in a folder."""
+    """Return the bundle in a folder."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return Bundle(
         id=folder.name, folder=folder, files=len(files), size_bytes=sum(path.stat().st_size for path in files)
@@ -107,7 +107,7 @@ def describe(folder: Path) -> Bundle:
 
 
 def bundle_files(folder: Path) -> list[Path]:
-    """Return the files of a bundle, the list of hashes last: a fetch that finds it finds everything."""
+    """Return the files of a bundle, the list of hashes last: if it is there, everything is."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return sorted(files, key=lambda path: path.name == "SHA256SUMS")
 
@@ -148,7 +148,7 @@ def _pip(*arguments: str) -> None:
 
 
 def _requirements(wheels: Path) -> str:
-    """Name every wheel with its hash, so that nothing else can be installed."""
+    """Pin every wheel by its hash, so that nothing else can be installed."""
     lines = []
     for wheel in sorted(wheels.glob("*.whl")):
         name, version = wheel.name.split("-")[:2]

@@ -1,4 +1,4 @@
-"""Puts a bundle where clusters fetch it: once, whole, under its own id."""
+"""Uploads a bundle to where clusters fetch it: once, whole, under its own id."""
 
 import shutil
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from cdi_dagster.storage.interface import Storage
 MARK = "SHA256SUMS"
 
 
-def upload_bundle(folder: Path, storage: Storage, *, say: Callable[[str], None] = lambda _: None) -> bool:
-    """Store the bundle under `<root>/<bundle id>/`, the list of hashes last; return False where it was there whole.
+def upload_bundle(folder: Path, storage: Storage, *, log: Callable[[str], None] = lambda _: None) -> bool:
+    """Store the bundle under `<root>/<bundle id>/`, the list of hashes last; return False if it was complete already.
 
     Raises:
-        StorageError: an upload failed; what is there is harmless, and the next try completes it.
+        StorageError: an upload failed; the partial bundle is harmless, and the next try completes it.
     """
     if storage.head(f"{folder.name}/{MARK}") is not None:
         return False
@@ -24,5 +24,5 @@ def upload_bundle(folder: Path, storage: Storage, *, say: Callable[[str], None] 
         with path.open("rb") as source, storage.upload(key) as upload:
             shutil.copyfileobj(source, upload, length=1024 * 1024)
             upload.complete()
-        say(f"{number} of {len(files)} files")
+        log(f"{number} of {len(files)} files")
     return True

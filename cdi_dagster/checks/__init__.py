@@ -1,4 +1,4 @@
-"""Asset checks: does what was published add up. They read storage, not what the asset said of itself."""
+"""Asset checks: whether what was published adds up. They read storage, not what the asset reported."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Checks of one day's published records: counts reconcile, no offset twice or missing, rejects.
+"""Checks of one day's published records: counts reconcile, no offset is there twice or missing, rejects.
 
 Each reads the publication's own mark, the report and the pinned input that the mark names, and the stored parts.
 """
@@ -95,7 +95,7 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
 
 
 def _storage_day(context: dg.AssetCheckExecutionContext, asset: dg.AssetKey) -> date:
-    """Return the day of the run; of a check executed alone, which has no partition, the day materialised last."""
+    """Return the day of the run; for a check executed alone, which has no partition, the day materialised last."""
     op_context = context.op_execution_context
     if op_context.has_partition_key:
         return parse_day(op_context.partition_key)
@@ -120,7 +120,7 @@ def _result(problems: Sequence[str], severity: dg.AssetCheckSeverity, **numbers:
 
 
 def _record_mismatch(status_table: StatusTable, day: CollectionDay, run_id: str, problems: Sequence[str]) -> None:
-    """Record it for downstream readers too: the row may be COMPLETED by now."""
+    """Record the mismatch in the status row too: it may be COMPLETED by now, and downstream products read it."""
     record = StepRecord(day=day, correlation_id=run_id, table=status_table, step="counts_reconcile")
     record.put("FAILED", f"{FailureClass.COUNTS_DO_NOT_RECONCILE}: {problems[0]}")
 
@@ -128,5 +128,5 @@ def _record_mismatch(status_table: StatusTable, day: CollectionDay, run_id: str,
 def _require_publication(published: Storage, day: CollectionDay) -> Publication:
     publication = read_publication(published, day)
     if publication is None:
-        raise CdiError(FailureClass.COUNTS_DO_NOT_RECONCILE, f"{published.uri(mark_key(day))} is not there.")
+        raise CdiError(FailureClass.COUNTS_DO_NOT_RECONCILE, f"{published.uri(mark_key(day))} does not exist.")
     return publication

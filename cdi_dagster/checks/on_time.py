@@ -1,6 +1,6 @@
 """The check that turns red when a day is late: no due day of the look-back is unpublished after its late time.
 
-Evaluated in every run, and by the coalescer completion sensor, which also looks when nothing runs.
+Evaluated in every run, and by the coalescer completion sensor, also when nothing runs.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def on_time_check(
     Args:
         collection: whose daily records.
         calendar: which days it looks at, and when they are late.
-        automated: whether days are launched by themselves; where they are not, none is due but the one that is run.
+        automated: whether days are launched automatically; where not, only the day of the run is due.
         clock: aware, UTC.
     """
 
@@ -37,7 +37,7 @@ def on_time_check(
         asset=names.daily_records_key(collection),
         name=names.ON_TIME_CHECK,
         description=f"Every storage day of the last {calendar.look_back_days} is published by "
-        f"{calendar.late_time:%H:%M} UTC of its export day. Red as soon as one is late, also where nothing runs: the "
+        f"{calendar.late_time:%H:%M} UTC of its export day. Red as soon as one is late, also when nothing runs: the "
         "coalescer completion sensor reports it, "
         "with what the day waits for. Green again when all of them are published.",
     )
@@ -51,8 +51,8 @@ def on_time_check(
         late = [day for day in days if read_mark(roots.published, collection.on(day)) is None]
         description = (
             f"{len(late)} storage days are late: {', '.join(map(str, late))} (due by "
-            f"{calendar.late_time:%H:%M} UTC, the last on {export_day_of(late[-1])}). The sensor's ticks say what they "
-            "wait for."
+            f"{calendar.late_time:%H:%M} UTC, the last on {export_day_of(late[-1])}). The sensor's ticks show what "
+            "they wait for."
             if late
             else None
         )

@@ -59,7 +59,7 @@ def deploy_command(folder: Path, root: str, as_json: bool) -> None:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--to") from error
     with progress(f"Uploading {folder.name}") as report:
-        uploaded = upload_bundle(folder, storage, say=report)
+        uploaded = upload_bundle(folder, storage, log=report)
     uri = storage.uri(folder.name)
     if as_json:
         print_json({"uri": uri, "uploaded": uploaded})

@@ -8,14 +8,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import click
 
 from cdi_dagster.cli.servers import REPOSITORY
 from cdi_dagster.core.collections import Collection, find_collection
-from cdi_dagster.core.days import storage_days_between
+from cdi_dagster.core.days import days_before, storage_day_of, storage_days_between
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.object_names import parse_object_name
 from cdi_dagster.core.storage_keys import coalescer_marker_key
@@ -66,14 +66,14 @@ class DemoHome:
         env_file = folder / ENV_FILE_NAME
         if not env_file.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            first = datetime.now(UTC).date() - timedelta(days=days)
+            first = days_before(datetime.now(UTC).date(), days)
             env_file.write_text(
                 f"# Settings of the demo's home. Written once, so that the demo's days stay the same.\n"
                 f"CDI_FIRST_STORAGE_DAY={first}\n"
             )
         os.environ["CDI_HOME"] = str(folder)
         settings = load_settings(home=folder)
-        yesterday = datetime.now(UTC).date() - timedelta(days=1)
+        yesterday = storage_day_of(datetime.now(UTC).date())
         storage_days = storage_days_between(settings.first_storage_day, yesterday)[:days]
         sample_days = tuple(
             SampleDay(storage_day=day, bad_envelopes=_BAD_ENVELOPES if number == _BAD_DAY else 0)

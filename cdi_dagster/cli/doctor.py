@@ -21,8 +21,10 @@ from cdi_dagster.cli.console import json_option, print_json, result_console
 from cdi_dagster.cli.doctor_aws import EMR_CHECKS, check_aws
 from cdi_dagster.cli.findings import CheckResult, Finding, failed, note, ok
 from cdi_dagster.core.amounts import duration_text, size_text
+from cdi_dagster.core.collections import CORPORATE_STORAGE
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
+from cdi_dagster.core.storage_keys import doctor_key
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import StorageError, open_storage
 
@@ -67,7 +69,7 @@ def check_corporate_root(settings: Settings) -> Finding:
     """Whether corporate storage can be listed; we never write there."""
     try:
         storage = open_storage(settings.corporate_root)
-        next(iter(storage.list("corporate_storage/")), None)
+        next(iter(storage.list(CORPORATE_STORAGE)), None)
     except StorageError as error:
         return failed(str(error), "Fix what it names, or correct CDI_CORPORATE_ROOT.")
     return ok(f"{settings.corporate_root} can be listed")
@@ -75,7 +77,7 @@ def check_corporate_root(settings: Settings) -> Finding:
 
 def check_published_root(settings: Settings) -> Finding:
     """Whether what we publish can be written, read and deleted."""
-    key = f"corporate_data_ingestion/_control/doctor/{uuid.uuid4()}"
+    key = doctor_key(str(uuid.uuid4()))
     try:
         storage = open_storage(settings.published_root)
         storage.write(key, b"written by cdi doctor")

@@ -19,7 +19,7 @@ from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.spark_jobs import SparkStep
 from cdi_dagster.core.status_rows import StatusTable
-from cdi_dagster.core.storage_keys import run_prefix
+from cdi_dagster.core.storage_keys import run_failure_key
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import ObjectMissingError, Roots, open_roots
 
@@ -66,7 +66,7 @@ def only_this_run(run: LocalRun) -> AbstractContextManager[Any]:
         run.day,
         # With its process: two processes may be given the same correlation id.
         holder=f"{run.correlation_id} ({socket.gethostname()}:{os.getpid()})",
-        say=lambda text: console.print(escape(text)),
+        log=lambda text: console.print(escape(text)),
     )
 
 
@@ -103,7 +103,7 @@ def run_step(
     Raises:
         CdiError: LAUNCH_FAILED where nothing could be started.
     """
-    from cdi_dagster.local_spark.spark_process import run_spark_step, verdict
+    from cdi_dagster.local_spark.spark_process import run_spark_step, spark_failure
 
     failures: list[CdiError] = []
     with progress(f"Running {step.name}") as show_progress:
@@ -128,9 +128,9 @@ def run_step(
         )
     report = _read(run, report_key)
     # The file has its detail too; where it could not be written (a full disk), the log has class, cause and next step.
-    left = _read(run, f"{run_prefix(run.day, run.correlation_id)}failure.json")
+    left = _read(run, run_failure_key(run.day, run.correlation_id))
     failure = left or (failures[-1].to_json() if failures else None)
-    error = verdict(ended.exit_code, ended.log_tail, report, failure if ended.exit_code else None)
+    error = spark_failure(ended.exit_code, ended.log_tail, report, failure if ended.exit_code else None)
     if error:
         progress_console().print(f"Log: {escape(str(ended.log_path))}")
     return report, error

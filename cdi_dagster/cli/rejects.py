@@ -18,7 +18,7 @@ from cdi_dagster.cli.options import (
 )
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.storage_keys import rejects_prefix, run_prefix, runs_prefix
+from cdi_dagster.core.storage_keys import REJECTS_FOLDER, rejects_prefix, run_prefix, runs_prefix
 from cdi_dagster.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def _no_rejects(published: Storage, day: CollectionDay, correlation_id: str | No
 def _last_run_with_rejects(published: Storage, day: CollectionDay) -> str | None:
     """Return the run whose rejects were written last."""
     prefix = runs_prefix(day)
-    kept = [stored for stored in published.list(prefix) if "/rejects/" in stored.key]
+    kept = [stored for stored in published.list(prefix) if f"/{REJECTS_FOLDER}" in stored.key]
     if not kept:
         return None
     last = max(kept, key=lambda stored: stored.modified_at)

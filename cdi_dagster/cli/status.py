@@ -76,7 +76,10 @@ def _as_json(
             "completed_at": status.completed_at and status.completed_at.isoformat(),
         },
         "gate_open": status.is_open,
-        **asdict(diagnosis),
+        "day": asdict(diagnosis.day),
+        "usual": asdict(diagnosis.usual) if diagnosis.usual else None,
+        "verdict": diagnosis.summary,
+        "objects_compare": diagnosis.objects_compare,
         **asdict(progress),
     }
 
@@ -95,7 +98,7 @@ def _show(
             [
                 ("coalescer", f"{status.state}: {status.reason}"),
                 ("gate", "open" if status.is_open else "closed: nothing starts"),
-                ("size", diagnosis.verdict),
+                ("size", diagnosis.summary),
                 ("pinned", _current(progress.pinned, progress.pinned_is_current)),
                 ("published", _current(progress.published, progress.published_is_current)),
                 ("objects under", corporate.uri(day.corporate_prefix)),

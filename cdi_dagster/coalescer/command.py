@@ -1,6 +1,6 @@
 """The coalescer's click command: options, progress on stderr, the summary on stdout, exit codes.
 
-Mounted as `cdi coalesce`, and run alone by `python -m cdi_dagster.coalescer`; so it shows its own failures.
+Mounted as `cdi coalesce`; also runs alone (`python -m cdi_dagster.coalescer`), so it prints its own failures.
 """
 
 import json
@@ -28,7 +28,7 @@ _WARNINGS_SHOWN = 20
 
 
 def _checked(read: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], Any]:
-    """Return a click callback that reads a value, or says how to write it."""
+    """Return a click callback that parses a value; a wrong one is refused with the expected form."""
 
     def callback(_context: click.Context, _parameter: click.Parameter, text: str) -> Any:
         try:
@@ -54,28 +54,35 @@ def _checked(read: Callable[[str], Any]) -> Callable[[click.Context, click.Param
 )
 @click.option("--collection", required=True, metavar="DB:NAME", callback=_checked(find_collection))
 @click.option("--storage-day", required=True, metavar="YYYY-MM-DD", callback=_checked(parse_day))
-@click.option("--max-bytes", default=DEFAULT_MAX_BYTES, show_default=True, type=click.IntRange(1), help="Of a batch.")
 @click.option(
-    "--max-objects", default=DEFAULT_MAX_OBJECTS, show_default=True, type=click.IntRange(1), help="Of a batch."
+    "--max-bytes", default=DEFAULT_MAX_BYTES, show_default=True, type=click.IntRange(1), help="Most bytes of a batch."
+)
+@click.option(
+    "--max-objects",
+    default=DEFAULT_MAX_OBJECTS,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Most objects of a batch.",
 )
 @click.option(
     "--lease-seconds",
     default=DEFAULT_LEASE_SECONDS,
     show_default=True,
     type=click.FloatRange(1),
-    help="A claim without a heartbeat for longer is that of a killed coalescer, and is taken over.",
+    help="A claim without a heartbeat for longer than this belongs to a killed coalescer and is taken over.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def coalesce_command(as_json: bool, **options: Any) -> None:
     """Merge the small raw objects of a storage day into larger ones, then delete them.
 
-    Nothing is deleted before the coalesced object is stored and verified. What cannot be merged is left as it was, and
-    the exit code is then 1; running it again goes on where it stopped, also after a kill.
+    Nothing is deleted before the coalesced object is stored and verified. Objects that cannot be merged stay as they
+    are, and the exit code is 1. Run it again to continue where it stopped, also after a kill.
     """
     previous = signal.signal(signal.SIGTERM, _stop)
     try:
         _require_corporate_storage(options["storage"])
-        summary = coalesce(progress=_progress_printer(), **options)
+        day = options.pop("collection").on(options.pop("storage_day"))
+        summary = coalesce(day=day, progress=_progress_printer(), **options)
     except (CdiError, StorageError) as error:
         _fail(error if isinstance(error, CdiError) else _as_failure(str(error)), as_json=as_json)
     finally:
@@ -91,8 +98,8 @@ def coalesce_command(as_json: bool, **options: Any) -> None:
 
 
 def _require_corporate_storage(storage: Storage) -> None:
-    """Return where there is some: a wrong root would look like an empty day, and its marker open the gate for one."""
-    with suppress(StorageError):  # the coalescer meets it too, and says so in its marker
+    """Refuse a wrong root: it would look like an empty day, and its marker would open the gate."""
+    with suppress(StorageError):  # the coalescer fails on it too, and writes it to its marker
         if why_not := why_not_corporate_storage(storage):
             raise CdiError(
                 FailureClass.COALESCER_FAILED,
@@ -102,12 +109,14 @@ def _require_corporate_storage(storage: Storage) -> None:
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:
-    """End by an exception, so that the claim is given back and the marker says FAILED."""
+    """Raise, so that the claim is released and the marker becomes FAILED."""
     raise KeyboardInterrupt
 
 
 def _as_failure(cause: str) -> CdiError:
-    return CdiError(FailureClass.COALESCER_FAILED, cause, next_step="Mend what it names, then run the coalescer again.")
+    return CdiError(
+        FailureClass.COALESCER_FAILED, cause, next_step="Fix what the cause names, then run the coalescer again."
+    )
 
 
 def _fail(error: CdiError, *, as_json: bool) -> None:
@@ -118,20 +127,20 @@ def _fail(error: CdiError, *, as_json: bool) -> None:
 
 
 def _progress_printer() -> Callable[[CoalesceProgress], None]:
-    said_at = time.monotonic()
+    logged_at = time.monotonic()
 
-    def say(progress: CoalesceProgress) -> None:
-        nonlocal said_at
-        if time.monotonic() - said_at < _PROGRESS_SECONDS:
+    def log(progress: CoalesceProgress) -> None:
+        nonlocal logged_at
+        if time.monotonic() - logged_at < _PROGRESS_SECONDS:
             return
-        said_at = time.monotonic()
+        logged_at = time.monotonic()
         click.echo(
             f"  {progress.objects_done} of {progress.objects} raw objects, "
             f"{progress.bytes_done / 1e6:.0f} of {progress.bytes / 1e6:.0f} MB",
             err=True,
         )
 
-    return say
+    return log
 
 
 def _print(summary: CoalesceSummary) -> None:
@@ -139,11 +148,11 @@ def _print(summary: CoalesceSummary) -> None:
     click.echo(f"{summary.collection_id} of {summary.storage_day}: {'done' if summary.succeeded else 'FAILED'}")
     click.echo(f"  objects  {before.objects} -> {after.objects}")
     click.echo(f"  bytes    {before.bytes} -> {after.bytes}")
-    click.echo(f"  offsets  {after.offsets} stated by the names of what is there now")
+    click.echo(f"  offsets  {after.offsets} by the names of the objects there now")
     click.echo(f"  merged   {len(summary.merged)} coalesced objects written, {len(summary.finished)} finished")
     click.echo(f"  seconds  {summary.seconds:.1f}")
     if summary.took_over:
-        click.echo(f"  took over from {summary.took_over}, which did not end")
+        click.echo(f"  took over from {summary.took_over}, which did not finish")
     for warning in summary.warnings[:_WARNINGS_SHOWN]:
         click.echo(f"  warning: {warning}")
     if len(summary.warnings) > _WARNINGS_SHOWN:

@@ -1,7 +1,6 @@
-"""Checks gzip while its bytes stream by: every member's checksum, the end, the lines.
+"""Checks gzip as a stream: every member's checksum, the end, the lines.
 
-In bounded memory, whatever the object inflates to. Nothing of the content is kept or shown. Imported by `merge` and
-`proof` only.
+Memory is bounded, whatever the object inflates to. No content is kept or logged. Imported by `merge` and `proof` only.
 """
 
 import hashlib
@@ -14,7 +13,7 @@ from isal import isal_zlib
 _GZIP = 31
 _DAMAGED = cast(type[Exception], isal_zlib.IsalError)  # its stub calls it an instance
 _FEED_BYTES = 32 * 1024
-"""Compressed bytes given to the inflater at once: what it gives back at the end of a member is copied."""
+"""Compressed bytes per call of the inflater: at the end of a member it copies what it did not use."""
 _INFLATED_BYTES = 1024 * 1024
 """Most that one step may inflate to: a bomb of zeros costs time, not memory."""
 
@@ -23,7 +22,7 @@ NEWLINE_MEMBER = bytes.fromhex("1f8b08000000000002ffe302009306d73201000000")
 
 
 class UnreadablePartError(Exception):
-    """The object is not whole gzip; the text says where."""
+    """The object is not complete gzip; the message says where."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,7 +43,7 @@ class Member:
 
 
 class GzipPart:
-    """One object's bytes on their way: feed them all, then `finish`.
+    """Checks the bytes of one object: feed them all, then call `finish`.
 
     Args:
         on_member: called with every member, in order.
@@ -76,7 +75,7 @@ class GzipPart:
                 pending = self._step(pending)
 
     def _step(self, data: bytes) -> bytes:
-        """Inflate at most a bounded amount; return the compressed bytes that are left to do."""
+        """Inflate a bounded amount; return the compressed bytes that remain."""
         inflater = self._inflater = self._inflater or isal_zlib.decompressobj(wbits=_GZIP)
         try:
             inflated = inflater.decompress(data, _INFLATED_BYTES)
@@ -108,7 +107,7 @@ class GzipPart:
         self._first_byte = self._last_byte = b""
 
     def finish(self) -> None:
-        """Check that there was something, and that the last member is whole.
+        """Check that there were bytes and that the last member is complete.
 
         Raises:
             UnreadablePartError: it is empty or cut short.

@@ -1,7 +1,7 @@
-"""The coalescer's marker of one collection and storage day: what others read of its state, and its exclusive claim.
+"""The coalescer's marker of one collection and storage day: its public state and its exclusive claim.
 
-One small JSON object, only ever replaced where it is still the one that was read (compare and swap), so that of two
-coalescers one works and the other is told. `coalescer_status.marker_status` reads it.
+One small JSON object, replaced by compare and swap only, so that of two coalescers one works and the other gets an
+error. `coalescer_status.marker_status` reads it.
 """
 
 import json
@@ -30,7 +30,7 @@ from cdi_dagster.storage.interface import (
 )
 
 DEFAULT_LEASE_SECONDS = 120.0
-"""How long a RUNNING marker is believed without a sign of life: six heartbeats."""
+"""How long a RUNNING marker counts as alive without a heartbeat: six heartbeat intervals."""
 _HEARTBEATS_PER_LEASE = 6
 _CLAIM_ATTEMPTS = 5
 
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 class MarkerState(StrEnum):
-    """What the marker says."""
+    """The coalescer's state."""
 
     RUNNING = "RUNNING"
     COMPLETE = "COMPLETE"
@@ -46,19 +46,19 @@ class MarkerState(StrEnum):
 
 
 class InvalidMarkerError(ValueError):
-    """The object is no marker; the text says why."""
+    """The object is not a marker; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Marker:
-    """What the coalescer says of itself.
+    """The coalescer's published state.
 
     Attributes:
         state: RUNNING, COMPLETE or FAILED.
-        started_at: when this run of it began (aware, UTC, as are all times here).
-        heartbeat_at: its latest sign of life.
+        started_at: when this run began (aware, UTC, as are all times here).
+        heartbeat_at: its latest heartbeat.
         writer: `host:pid#run` of the process.
-        completed_at: when it ended, well or not.
+        completed_at: when it ended, COMPLETE or FAILED.
         objects: objects of the day when it ended.
         bytes: their compressed bytes.
         offsets: the offsets that their names state, summed.
@@ -129,19 +129,19 @@ def read_marker(storage: Storage, key: str) -> tuple[Marker, str] | None:
         try:
             return Marker.from_json(json.loads(content)), stored.etag
         except ValueError as error:
-            raise InvalidMarkerError(f"{storage.uri(key)} is no marker of the coalescer ({error})") from error
-    raise StorageError(f"{storage.uri(key)} changed at each of {_CLAIM_ATTEMPTS} attempts to read it: try again.")
+            raise InvalidMarkerError(f"{storage.uri(key)} is not a coalescer marker ({error})") from error
+    raise StorageError(f"{storage.uri(key)} changed during each of {_CLAIM_ATTEMPTS} reads: try again.")
 
 
 class Claim:
     """The exclusive right to coalesce one collection and day, kept alive by a thread; a context manager.
 
-    Entering writes RUNNING (or refuses); `complete` or `fail` write the end; leaving by an error writes FAILED.
+    Entering writes RUNNING (or raises); `complete` and `fail` write the end; an exception writes FAILED.
 
     Args:
         storage: the corporate root.
         day: what is coalesced.
-        lease_seconds: how long a RUNNING marker is believed without a heartbeat. The same for every coalescer and
+        lease_seconds: how long a RUNNING marker counts as alive without a heartbeat. The same for every coalescer and
             for `MarkerCoalescerStatus`.
         clock: the time now, aware.
     """
@@ -158,7 +158,7 @@ class Claim:
         self._what = f"{day.collection.id} of {day.storage_day}"
         self._key = coalescer_marker_key(day)
         self._lease_seconds = lease_seconds
-        self._clock = clock or (utc_now)
+        self._clock = clock or utc_now
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="coalescer heartbeat", daemon=True)
@@ -168,7 +168,7 @@ class Claim:
 
     def __enter__(self) -> Self:
         now = self._clock()
-        # The random part tells two claims of one process apart.
+        # The random part distinguishes two claims of one process.
         writer = f"{socket.gethostname()}:{os.getpid()}#{os.urandom(3).hex()}"
         self._marker = Marker(state=MarkerState.RUNNING, started_at=now, heartbeat_at=now, writer=writer)
         try:
@@ -177,12 +177,12 @@ class Claim:
             self._thread.start()
         except BaseException as error:
             self._stop.set()
-            self._give_back(error)  # stopped between writing the marker and entering
+            self._release(error)  # stopped between writing the marker and entering
             raise
         return self
 
-    def _give_back(self, error: BaseException) -> None:
-        """Write FAILED where the marker is ours and still says RUNNING."""
+    def _release(self, error: BaseException) -> None:
+        """Write FAILED if the marker is ours and still RUNNING."""
         if self._ended or self._lost:
             return
         try:
@@ -202,8 +202,8 @@ class Claim:
                     return self._storage.write(self._key, content, if_absent=True).etag
                 return self._storage.write(self._key, content, if_match=present).etag
             except (ObjectExistsError, ObjectChangedError, ObjectMissingError):
-                continue  # somebody was faster: look again
-        raise StorageError(f"{self._storage.uri(self._key)} changed at each attempt to claim it: try again.")
+                continue  # another process was faster: read again
+        raise StorageError(f"{self._storage.uri(self._key)} changed during each attempt to claim it: try again.")
 
     def _replaceable(self) -> str | None:
         """Return the ETag of a marker that may be replaced, or None where there is none."""
@@ -212,7 +212,7 @@ class Claim:
         except InvalidMarkerError as error:
             raise CdiError(
                 FailureClass.COALESCER_UNKNOWN,
-                f"Whether another coalescer is at work on {self._what} cannot be told: {error}.",
+                f"It is unknown whether another coalescer is working on {self._what}: {error}.",
                 next_step="Delete it if no coalescer is running, then run the coalescer again.",
             ) from error
         if found is None:
@@ -223,8 +223,8 @@ class Claim:
             if silent_seconds <= self._lease_seconds:
                 raise CdiError(
                     FailureClass.COALESCER_RUNNING,
-                    f"Another coalescer ({marker.writer}) has been at work on {self._what} since "
-                    f"{marker.started_at:%H:%M:%S} UTC; its last sign of life is {silent_seconds:.0f} s old.",
+                    f"Another coalescer ({marker.writer}) has been working on {self._what} since "
+                    f"{marker.started_at:%H:%M:%S} UTC; its last heartbeat is {silent_seconds:.0f} s old.",
                     next_step=f"Wait for it. If it was killed, its claim ends {self._lease_seconds:.0f} s after that.",
                 )
             self.took_over = f"{marker.writer} (silent for {silent_seconds:.0f} s)"
@@ -237,16 +237,16 @@ class Claim:
                     if not self._stop.is_set():
                         self._replace(replace(self._marker, heartbeat_at=self._clock()))
             except (ObjectChangedError, ObjectMissingError) as error:
-                self._lost = f"somebody else replaced its marker ({error})"
+                self._lost = f"another process replaced its marker ({error})"
                 return
             except StorageError as error:
-                _log.warning("The coalescer's heartbeat could not be written, it will be tried again: %s", error)
+                _log.warning("The coalescer's heartbeat could not be written; it will be retried: %s", error)
 
     def _replace(self, marker: Marker) -> None:
         try:
             self._etag = self._storage.write(self._key, _content(marker), if_match=self._etag).etag
         except ObjectChangedError:
-            # An earlier write of ours may have arrived though its reply was lost.
+            # Our earlier write may have succeeded although its response was lost.
             found = read_marker(self._storage, self._key)
             if found is None or found[0].writer != marker.writer:
                 raise
@@ -255,10 +255,10 @@ class Claim:
         self._beaten_at = time.monotonic()
 
     def require_held(self) -> None:
-        """Return where the claim is still ours; to be asked before anything is deleted.
+        """Raise unless the claim is still ours; call it before every delete.
 
         Raises:
-            CdiError: COALESCER_FAILED where another coalescer took over, or may have by now.
+            CdiError: COALESCER_FAILED where another coalescer took over, or may have taken over.
         """
         why = self._lost
         silent_seconds = time.monotonic() - self._beaten_at
@@ -268,7 +268,7 @@ class Claim:
             raise CdiError(
                 FailureClass.COALESCER_FAILED,
                 f"This coalescer lost its claim on {self._what}: {why}. It stopped; nothing is lost or doubled.",
-                next_step="Let the other one finish, or run the coalescer again: it goes on where this one stopped.",
+                next_step="Let the other one finish, or run the coalescer again: it continues where this one stopped.",
             )
 
     def complete(self, **figures: Any) -> None:
@@ -293,7 +293,7 @@ class Claim:
         self._stop.set()
         self._thread.join()
         if error is not None:
-            self._give_back(error)
+            self._release(error)
 
 
 def _content(marker: Marker) -> bytes:

@@ -1,8 +1,7 @@
-"""The bytes of a batch: the raw objects one after the other, each checked while it streams by.
+"""Writes the bytes of a batch: the raw objects one after the other, each checked as a stream.
 
-Whole gzip members one after the other are gzip again. Where a raw object does not end with a newline, a tiny member
-with just a newline follows it: otherwise its last record and the next one's first would become one line. Imported by
-`run` only.
+Concatenated gzip members are valid gzip. If a raw object does not end with a newline, a small member with one newline
+follows it: otherwise its last record and the next object's first would become one line. Imported by `run` only.
 """
 
 import hashlib
@@ -19,24 +18,24 @@ from cdi_dagster.storage.interface import Storage
 
 CHUNK_BYTES = 256 * 1024
 _AHEAD_MAX_BYTES = 1024 * 1024
-"""Objects up to this size are read ahead, whole; larger ones are streamed."""
+"""Objects up to this size are read ahead as a whole; larger ones are streamed."""
 _READERS = 8
 _AHEAD_OBJECTS = 32
-"""So at most 32 MB are held; S3 answers in 15 ms or so, which would dominate where objects are tiny."""
+"""So at most 32 MB are held. S3 takes about 15 ms a request, which would dominate with tiny objects."""
 
 
 class BatchError(Exception):
-    """A batch has to stay as it is; the text is a sentence that names the object and says what to do."""
+    """A batch cannot be merged; the message names the object and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Merged:
-    """What was made of a batch.
+    """The result of merging a batch.
 
     Attributes:
         size_bytes: size of the coalesced object.
         sha256: checksum of its bytes.
-        warnings: sentences about raw objects that were merged, but are not quite as they should be.
+        warnings: sentences about raw objects that were merged but look odd.
     """
 
     size_bytes: int
@@ -82,7 +81,7 @@ def merge(
             part.finish()
         except UnreadablePartError as error:
             raise BatchError(
-                f"{source.stored.key} cannot be merged: {error}. Mend it or move it away, then run the coalescer again."
+                f"{source.stored.key} cannot be merged: {error}. Fix it or move it away, then run the coalescer again."
             ) from error
         if not part.ends_with_newline:
             put(NEWLINE_MEMBER)
@@ -96,7 +95,7 @@ def merge(
 
 
 def stored_checksum(storage: Storage, stored: StoredObject) -> tuple[int, str]:
-    """Read a stored object back; return its size in bytes and the SHA-256 of what came."""
+    """Read a stored object back; return its size in bytes and its SHA-256."""
     digest = hashlib.sha256()
     size_bytes = 0
     with storage.open(stored.key, etag=stored.etag) as stream:

@@ -1,7 +1,7 @@
-"""What to merge: the pure decision from a listing. No storage, no clock; `run` carries it out.
+"""Decides what to merge, from a listing. Pure: no storage, no clock. `run` carries the plan out.
 
-A batch merges raw objects of one Kafka partition whose offsets follow each other without a gap, so a gap stays visible
-between two names, and no batch states an offset that another object states. What cannot be merged without a doubt is
+A batch merges raw objects of one Kafka partition whose offsets follow each other without a gap. So a gap stays visible
+between two names, and no batch states an offset that another object states. An object that cannot be merged safely is
 left alone, with the reason.
 """
 
@@ -15,7 +15,7 @@ from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.core.object_names import InvalidObjectNameError, ObjectName, parse_object_name
 
 DEFAULT_MAX_BYTES = 128 * 1024 * 1024
-"""The size of a coalesced object of the coalescer in use: about one Spark task each."""
+"""The size that the coalescer in use makes: about one Spark task an object."""
 DEFAULT_MAX_OBJECTS = 10_000
 """Bounds the memory and the journal of a batch (about 300 bytes an object)."""
 
@@ -37,7 +37,7 @@ class Batch:
         sources: two or more raw objects without a gap between their offsets; where `stored_as` is set, one or more
             that lie within its offsets.
         stored_as: a coalesced object that is there already and states their offsets: an earlier run was killed
-            between upload and delete, or the raw objects were written again. Whether it holds them has to be proven.
+            between upload and delete, or the raw objects were written again. `proof` checks that it holds them.
     """
 
     key: str
@@ -57,7 +57,7 @@ class LeftAlone:
     Attributes:
         key: path below the corporate root.
         why: one sentence.
-        expected: whether that is ordinary (a single raw object, a coalesced object), or somebody should look.
+        expected: whether that is normal (a single raw object, a coalesced object) or should be checked.
     """
 
     key: str
@@ -67,7 +67,7 @@ class LeftAlone:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Every listed object is in exactly one place: a source of one batch, or left alone."""
+    """Every listed object appears exactly once: as a source of one batch, or left alone."""
 
     batches: tuple[Batch, ...]
     left_alone: tuple[LeftAlone, ...]
@@ -91,7 +91,7 @@ def plan_batches(
     max_bytes: int = DEFAULT_MAX_BYTES,
     max_objects: int = DEFAULT_MAX_OBJECTS,
 ) -> Plan:
-    """Decide which raw objects are merged into what.
+    """Decide which raw objects are merged into which coalesced object.
 
     Args:
         collection: whose objects they are.
@@ -155,7 +155,7 @@ def _offset_order(source: Source) -> tuple[int, int, int, int, str]:
 
 
 def _without_overlaps(raw: Sequence[Source]) -> tuple[list[Source], list[LeftAlone]]:
-    """Take out raw objects that share offsets with another raw one."""
+    """Split off raw objects that share offsets with another raw object."""
     overlapping: dict[str, str] = {}
     widest: Source | None = None  # of those before: whatever overlaps any of them overlaps this one
     for source in raw:
@@ -173,7 +173,7 @@ def _overlapping(key: str, other: str) -> LeftAlone:
 
 
 class _Coalesced:
-    """The coalesced objects of one Kafka partition, to be asked for those that share offsets with a raw one."""
+    """An index of one Kafka partition's coalesced objects by offset."""
 
     def __init__(self, members: Sequence[Source]) -> None:
         self._members = members

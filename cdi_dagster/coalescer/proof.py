@@ -1,7 +1,7 @@
-"""The proof that a coalesced object holds raw objects, so that these may be deleted: by content, not by names.
+"""Proves by content, not by name, that a coalesced object holds raw objects, so that these may be deleted.
 
-Asked where a coalesced object was there before us: an earlier run was killed between upload and delete (ours, or
-another coalescer's), or the raw objects were written again. A raw object is inside where each of its gzip members is,
+Needed where the coalesced object existed before this run: an earlier run (ours or another coalescer's) was killed
+between upload and delete, or the raw objects were written again. A raw object is held if each of its gzip members is,
 byte for byte. Imported by `run` only.
 """
 
@@ -16,11 +16,11 @@ from cdi_dagster.storage.interface import Storage
 
 
 def require_holds(storage: Storage, coalesced: StoredObject, sources: Sequence[Source]) -> None:
-    """Return where every source is inside the coalesced object, and no record of it is glued to another.
+    """Raise unless the coalesced object holds every source, with no record joined to the next.
 
     Raises:
-        BatchError: it is not, or one of them is not whole gzip.
-        StorageError: one of them cannot be read, or changed meanwhile.
+        BatchError: it does not, or one of them is not complete gzip.
+        StorageError: one of them cannot be read, or changed during the check.
     """
     inside = _members(storage, coalesced)
     available = Counter(member.sha256 for member in inside)
@@ -33,21 +33,21 @@ def require_holds(storage: Storage, coalesced: StoredObject, sources: Sequence[S
         members = _members(storage, source.stored)
         if members and members[-1].sha256 in glued:
             raise BatchError(
-                f"{coalesced.key} holds {source.stored.key}, but with its last record glued to the next one. Move "
+                f"{coalesced.key} holds {source.stored.key}, but its last record is joined to the next one. Move "
                 f"{coalesced.key.rsplit('/', 1)[-1]} away if all its raw objects are still there, then run the "
                 "coalescer again."
             )
         available.subtract(member.sha256 for member in members)
         if any(available[member.sha256] < 0 for member in members):
             raise BatchError(
-                f"{coalesced.key} is there already and states the offsets of {source.stored.key}, but does not hold "
-                "it: neither was touched. Find out which of the two holds the records and move the other away, then "
+                f"{coalesced.key} exists already and states the offsets of {source.stored.key}, but does not hold "
+                "it. Neither was changed. Find out which of the two holds the records and move the other away, then "
                 "run the coalescer again."
             )
 
 
 def _members(storage: Storage, stored: StoredObject) -> list[Member]:
-    """Return the members that have content."""
+    """Return the members that are not empty."""
     members: list[Member] = []
     part = GzipPart(members.append)
     try:
@@ -57,6 +57,6 @@ def _members(storage: Storage, stored: StoredObject) -> list[Member]:
         part.finish()
     except UnreadablePartError as error:
         raise BatchError(
-            f"{stored.key} cannot be read: {error}. Mend it or move it away, then run the coalescer again."
+            f"{stored.key} cannot be read: {error}. Fix it or move it away, then run the coalescer again."
         ) from error
     return [member for member in members if not member.is_empty]

@@ -1,9 +1,9 @@
-"""Coalescing one collection and storage day: claims it, carries out the plan, says what happened.
+"""Coalesces one collection and storage day: claims it, carries out the plan, returns a summary.
 
-The order that cannot lose or double a record: write the coalesced object whole, under a name that must be free; read
-it back and compare size and checksum; only then delete the raw objects. Killed before the deletes, the raw objects
-are all there; killed during them, the next run finds the coalesced object and proves by content what it holds.
-What to merge is `plan`'s business.
+The order of steps cannot lose or double a record: write the whole coalesced object under a name that must be free;
+read it back and compare size and checksum; only then delete the raw objects. After a kill before the deletes, all raw
+objects are there; after a kill during them, the next run finds the coalesced object and proves by content what it
+holds. `plan` decides what to merge.
 """
 
 import logging
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class CoalesceProgress:
-    """How far a run is: raw objects and their compressed bytes, merged (or given up) of those to merge."""
+    """Progress of a run: raw objects and compressed bytes, done (merged or failed) of those to merge."""
 
     batches: int
     objects: int
@@ -67,7 +67,7 @@ class DayFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class CoalesceSummary:
-    """What one run of the coalescer did.
+    """The result of one run of the coalescer.
 
     Attributes:
         collection_id: `db:name`.
@@ -75,10 +75,10 @@ class CoalesceSummary:
         before: the day as found.
         after: the day as left.
         merged: keys of the coalesced objects that this run wrote.
-        finished: keys of coalesced objects that were there, and whose raw objects this run deleted.
+        finished: keys of coalesced objects that existed already, and whose raw objects this run deleted.
         left_alone: objects that stay as they are, with the reason.
-        warnings: sentences about oddities that lose nothing.
-        failures: sentences about what could not be done; empty where the run succeeded.
+        warnings: sentences about oddities that lose no record.
+        failures: sentences about what failed; empty where the run succeeded.
         took_over: the killed coalescer whose claim was taken over, if any.
         seconds: wall clock.
     """
@@ -101,7 +101,7 @@ class CoalesceSummary:
         return not self.failures
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON values; of what is left alone for ordinary reasons, only the numbers."""
+        """Return it as plain JSON values; objects left alone for normal reasons are only counted."""
         ordinary = Counter(left.why for left in self.left_alone if left.expected)
         return {
             **asdict(self),
@@ -122,28 +122,28 @@ def coalesce(
     lease_seconds: float = DEFAULT_LEASE_SECONDS,
     clock: Callable[[], datetime] | None = None,
 ) -> CoalesceSummary:
-    """Merge the raw objects of a storage day; finish what a killed run began.
+    """Merge the raw objects of a storage day; finish what a killed run started.
 
-    A batch that cannot be merged is left as it was; the others go on, and the summary and the FAILED marker say why.
+    A batch that cannot be merged stays as it is; the others are merged. Summary and FAILED marker give the reason.
 
     Args:
         storage: the corporate root.
         day: what to coalesce.
         max_bytes: most compressed bytes of one batch.
         max_objects: most raw objects of one batch.
-        progress: told after every raw object and batch, from this thread.
-        lease_seconds: how long a RUNNING marker is believed without a heartbeat (`marker.Claim`).
+        progress: called after every raw object and batch, in this thread.
+        lease_seconds: how long a RUNNING marker counts as alive without a heartbeat (`marker.Claim`).
         clock: the time now, aware.
 
     Raises:
         ValueError: a limit below 1.
-        CdiError: COALESCER_RUNNING where another coalescer is at work on the day; COALESCER_FAILED where another one
-            took this one's claim over.
+        CdiError: COALESCER_RUNNING where another coalescer is working on the day; COALESCER_FAILED where another one
+            took over this claim.
         StorageError: the day cannot be listed, or the marker cannot be written.
     """
     if max_bytes < 1 or max_objects < 1:
         raise ValueError("max_bytes and max_objects must each be 1 or more")
-    begun = time.monotonic()
+    started = time.monotonic()
     prefix = day.corporate_prefix
     with Claim(storage, day, lease_seconds=lease_seconds, clock=clock) as claim:
         storage.discard(prefix, group=UPLOAD_GROUP)
@@ -167,7 +167,7 @@ def coalesce(
         warnings=tuple(run.warnings),
         failures=tuple(run.failures),
         took_over=claim.took_over,
-        seconds=round(time.monotonic() - begun, 3),
+        seconds=round(time.monotonic() - started, 3),
     )
 
 
@@ -206,13 +206,11 @@ class _Run:
         self.finished: list[str] = []
         self.warnings = [f"{left.key} was left alone: {left.why}" for left in plan.left_alone if not left.expected]
         if not plan.batches and not plan.left_alone:
-            self.warnings.append(
-                "there were no objects: the day is empty, or the collection or day is not the one meant"
-            )
+            self.warnings.append("there are no objects: the day is empty, or the collection or day is wrong")
         self.failures: list[str] = []
 
     def carry_out(self) -> None:
-        """Merge every batch that can be merged; the others become failures."""
+        """Merge every batch; those that cannot be merged become failures."""
         for number, batch in enumerate(self._plan.batches, start=1):
             self._claim.require_held()
             before = self._state
@@ -220,7 +218,7 @@ class _Run:
                 self._store(batch)
                 self._delete(batch.sources)
             except (BatchError, StorageError) as error:
-                _log.info("A batch was left as it was: %s", error)  # told by whoever shows the summary
+                _log.info("A batch was not merged: %s", error)  # the caller prints the summary's failures
                 self.failures.append(str(error))
             self._report(
                 replace(
@@ -232,7 +230,7 @@ class _Run:
             )
 
     def _store(self, batch: Batch) -> None:
-        """Return once the coalesced object is stored and known to hold every source."""
+        """Return when the coalesced object is stored and proven to hold every source."""
         present = batch.stored_as or self._storage.head(batch.key)
         if present is None:
             uploaded, merged = self._upload(batch)
@@ -246,7 +244,7 @@ class _Run:
         self.finished.append(batch.key)
 
     def _upload(self, batch: Batch) -> tuple[StoredObject, Merged | None]:
-        """Upload a coalesced object; where somebody took the name meanwhile, return that object and None."""
+        """Upload a coalesced object; if the name was taken meanwhile, return that object and None."""
         with self._storage.upload(batch.key, if_absent=True, group=UPLOAD_GROUP) as upload:
             merged = merge(self._storage, batch.sources, upload.write, on_source=self._report_source)
             self._claim.require_held()
@@ -261,10 +259,10 @@ class _Run:
     def _verify(self, stored: StoredObject, merged: Merged) -> None:
         if stored_checksum(self._storage, stored) == (merged.size_bytes, merged.sha256):
             return
-        # The pin would read it instead of the raw objects. It is ours: the name was free.
+        # The pin would read it instead of the raw objects. We wrote it (the name was free), so we may delete it.
         self._storage.delete([stored.key])
         raise BatchError(
-            f"{stored.key} did not read back as it was written; it was removed, and its raw objects are all kept. "
+            f"{stored.key} did not read back as written; it was removed, and all its raw objects are kept. "
             "Check the storage, then run the coalescer again."
         )
 

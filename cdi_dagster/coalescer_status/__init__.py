@@ -1,5 +1,5 @@
-"""Whether the coalescer is done with a storage day: the sources that can stand behind the gate.
+"""The state of the coalescer for a storage day: the sources that the gate can use.
 
-`sources` turns the setting into one of them: the marker of our own coalescer, AWS Batch, or a listing that has been
-quiet. They only read (the quiet listing keeps what it saw below the published root). No dagster.
+`sources` makes the one that the setting names: the marker of our own coalescer, AWS Batch, or a quiet listing. They
+only read (the quiet listing keeps its last observation below the published root). No dagster.
 """

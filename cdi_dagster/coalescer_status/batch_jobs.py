@@ -1,9 +1,9 @@
-"""What AWS Batch's jobs say about the coalescer: the pure half of that status source.
+"""The coalescer's state from AWS Batch's jobs: the pure half of that status source.
 
 Facts of the system in use: jobs are named `run_coalescer_batch_storage_<group>` (for `main` one job a partition,
 `..._partition_<n>`; on Sundays with `_sunday` at the end, and then one job may do all partitions); the parameters
 `s3-prefix`, `date-to-add` (`yesterday`, `today`, `YYYY-MM-DD` or `NOT_SET`) and `partition` (`-1` is all of them)
-say what a job works on. Asking Batch is `cdi_dagster.coalescer_status.batch_status`.
+state what a job works on. `coalescer_status.batch_status` queries Batch.
 """
 
 import re
@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from cdi_dagster.core.amounts import duration_text
 from cdi_dagster.core.collections import StorageGroup
-from cdi_dagster.core.days import ONE_DAY
+from cdi_dagster.core.days import storage_day_of
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 
 QUEUES = ("batch_corporate_storage_coalescer", "batch_corporate_storage_coalescer_long_running")
@@ -22,7 +22,7 @@ LIVE_STATUSES = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
 ENDED_STATUSES = ("SUCCEEDED", "FAILED")
 
 BATCH_REMEMBERS = timedelta(days=6)
-"""Ended jobs are certain to be listed for about so long."""
+"""Ended jobs are listed for at least about this long."""
 MAIN_PARTITIONS = 20
 """`ucfs_main` is coalesced by this many jobs, one a partition."""
 
@@ -48,7 +48,7 @@ class BatchJob:
         started_at: when its last attempt started, if it has.
         stopped_at: when it ended, if it has.
         parameters: of the job (`s3-prefix`, `date-to-add`, `partition`).
-        status_reason: Batch's words for a failure.
+        status_reason: Batch's reason for a failure.
     """
 
     job_id: str
@@ -62,7 +62,7 @@ class BatchJob:
 
     @property
     def is_live(self) -> bool:
-        """Whether it may still touch objects; a status we do not know counts as live."""
+        """Whether it may still change objects; an unknown status counts as live."""
         return self.status not in ENDED_STATUSES
 
 
@@ -75,7 +75,7 @@ def works_on_group(name: str, parameters: Mapping[str, str], group: StorageGroup
 
 
 def storage_day_of_job(job: BatchJob) -> date | None:
-    """Return the storage day a job works on, or None where it names none (it may then touch any day).
+    """Return the storage day a job works on, or None where it names none (it may then change any day).
 
     `yesterday` and `today` are relative to when the job ran, which is not always when it was submitted.
     """
@@ -85,7 +85,7 @@ def storage_day_of_job(job: BatchJob) -> date | None:
     ran_on = (job.started_at or job.created_at).astimezone(UTC).date()
     match job.parameters.get("date-to-add", "NOT_SET"):
         case "yesterday":
-            return ran_on - ONE_DAY
+            return storage_day_of(ran_on)
         case "today":
             return ran_on
         case text:
@@ -98,10 +98,10 @@ def storage_day_of_job(job: BatchJob) -> date | None:
 def batch_coalescer_status(
     group: StorageGroup, storage_day: date, jobs: Iterable[BatchJob], *, now: datetime
 ) -> CoalescerStatus:
-    """Decide what the coalescer is doing about a storage day from the jobs that Batch knows.
+    """Return the coalescer's state for a storage day from the jobs that Batch lists.
 
     Any live job of the group means RUNNING, whatever its day: it deletes under the same prefix. Otherwise the last
-    job that covers a partition decides for it: all SUCCEEDED is COMPLETE, one FAILED is FAILED.
+    job that covers a partition decides: all SUCCEEDED is COMPLETE, one FAILED is FAILED.
     """
     ours = [job for job in jobs if works_on_group(job.name, job.parameters, group)]
     live = sorted((job for job in ours if job.is_live), key=lambda job: job.created_at)
@@ -129,7 +129,7 @@ def batch_coalescer_status(
     if missing:
         return CoalescerStatus(
             state=CoalescerState.RUNNING,
-            reason=f"coalescer for {storage_day} is not whole: {len(deciding) - len(missing)} of {len(deciding)} "
+            reason=f"coalescer for {storage_day} is not complete: {len(deciding) - len(missing)} of {len(deciding)} "
             f"jobs of {group} have succeeded; no job yet for partitions {', '.join(map(str, missing))}",
         )
     ended = [job.stopped_at for job in deciding.values() if job and job.stopped_at]

@@ -1,7 +1,7 @@
-"""The coalescer's state as AWS Batch knows it: asks Batch; `coalescer_status.batch_jobs` decides.
+"""The coalescer's state in AWS Batch: queries Batch; `coalescer_status.batch_jobs` decides.
 
-Batch keeps ended jobs for about a week, which bounds how far back this source can see. One look serves every
-collection and day for a short time, so that a sensor tick costs a bounded number of calls.
+Batch keeps ended jobs for about a week, so this source sees no further back. The jobs are cached for a short time for
+every collection and day, so that a sensor tick costs a bounded number of calls.
 """
 
 import threading
@@ -29,10 +29,10 @@ class BatchCoalescerStatus:
     """Coalescer status from the jobs in AWS Batch's queues.
 
     Args:
-        make_client: makes a boto3 Batch client; called at the first question, not before.
-        queues: job queues to look into.
-        look_seconds: how long one look is good for. Batch throttles list calls: 14 of them make a look.
-        clock: returns the present moment, aware.
+        make_client: makes a boto3 Batch client; called at the first request, not before.
+        queues: job queues to read.
+        cache_seconds: how long the jobs are cached. Batch throttles list calls, and reading the jobs takes 14.
+        clock: returns the time now, aware.
     """
 
     def __init__(
@@ -40,43 +40,43 @@ class BatchCoalescerStatus:
         make_client: Callable[[], Any],
         *,
         queues: Sequence[str] = QUEUES,
-        look_seconds: float = 20,
+        cache_seconds: float = 20,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._make_client = make_client
         self._queues = tuple(queues)
-        self._look_for = timedelta(seconds=look_seconds)
+        self._cache_for = timedelta(seconds=cache_seconds)
         self._clock = clock
         self._client: Any = None
         self._lock = threading.Lock()
-        self._looked_at: datetime | None = None
+        self._fetched_at: datetime | None = None
         self._jobs: tuple[BatchJob, ...] = ()
         self._ended: dict[str, BatchJob] = {}
 
     def status(self, day: CollectionDay) -> CoalescerStatus:
-        """Return the state of the collection's group for a storage day; trouble with Batch is UNKNOWN, with why."""
+        """Return the state of the collection's group for a storage day; a failed request is UNKNOWN with its error."""
         try:
-            jobs = self._look()
+            jobs = self._cached_jobs()
         except (BotoCoreError, ClientError) as error:
             return CoalescerStatus(
                 state=CoalescerState.UNKNOWN,
-                reason=f"could not ask AWS Batch about queues {', '.join(self._queues)}: {_words(error)}. "
+                reason=f"could not query AWS Batch for queues {', '.join(self._queues)}: {_error_text(error)}. "
                 "Check the batch:ListJobs and batch:DescribeJobs permissions, the region and the network.",
             )
         return batch_coalescer_status(day.collection.group, day.storage_day, jobs, now=self._clock())
 
-    def _look(self) -> tuple[BatchJob, ...]:
+    def _cached_jobs(self) -> tuple[BatchJob, ...]:
         with self._lock:
             now = self._clock()
-            if self._looked_at is None or not timedelta() <= now - self._looked_at < self._look_for:
+            if self._fetched_at is None or not timedelta() <= now - self._fetched_at < self._cache_for:
                 if self._client is None:
                     self._client = self._make_client()
                 self._jobs = tuple(self._fetch())
-                self._looked_at = now
+                self._fetched_at = now
             return self._jobs
 
     def _fetch(self) -> Iterator[BatchJob]:
-        # Live statuses first: a job that ends during the look is then seen twice, never missed.
+        # Live statuses first: a job that ends meanwhile is then seen twice, never missed.
         listed = {
             job_id: None
             for status in (*LIVE_STATUSES, *ENDED_STATUSES)
@@ -116,7 +116,7 @@ def _moment(milliseconds: float) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, tz=UTC)
 
 
-def _words(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, ClientError):
         return f"{error.response['Error'].get('Code', 'error')} from {error.operation_name}"
     return str(error)

@@ -1,7 +1,7 @@
-"""The coalescer's status as our own coalescer's marker tells it.
+"""The coalescer's status from the marker of our own coalescer.
 
-One of the sources that can stand behind the gate (`core.gate.CoalescerStatusSource`); plain functions
-without Dagster. The verdict is `verdict`, pure; `MarkerCoalescerStatus` reads what it needs. Only reads.
+One of the sources that the gate can use (`core.gate.CoalescerStatusSource`); no Dagster. `marker_status` decides,
+pure; `MarkerCoalescerStatus` reads its input. Only reads.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,21 +21,21 @@ from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.storage.interface import Storage, StorageError
 
 MOST_COUNTED = 1000
-"""Of the objects that wait for a coalescer: one page of S3's listing."""
+"""Objects counted where the coalescer has not started: one page of S3's listing."""
 
-# No override here: it would publish the day without what is gone.
-_BRING_BACK = (
-    "Bring the objects back, from a version or a backup, then have the coalescer run again for the day: its marker "
-    "then holds for them. Find what writes or deletes there besides the coalescer."
+# No override here: it would publish the day without the missing objects.
+_RESTORE = (
+    "Restore the objects from a version or a backup, then run the coalescer for the day again: it renews its marker. "
+    "Find what else writes or deletes there besides the coalescer."
 )
 
 
 class MarkerCoalescerStatus:
-    """Says from the marker and a listing what the coalescer is doing about one collection and day.
+    """The coalescer's status of one collection and day, from the marker and a listing.
 
     Args:
         corporate: the corporate root.
-        lease_seconds: a RUNNING marker whose heartbeat is older is that of a killed coalescer. At least as long as the
+        lease_seconds: a RUNNING marker whose heartbeat is older belongs to a killed coalescer. At least the
             coalescer's own lease.
         clock: the time now, aware.
     """
@@ -46,15 +46,15 @@ class MarkerCoalescerStatus:
         self._clock = clock
 
     def status(self, day: CollectionDay) -> CoalescerStatus:
-        """Return the state with its reason; what cannot be read is UNKNOWN, never an exception."""
+        """Return the state with its reason; unreadable state is UNKNOWN, never an exception."""
         key = coalescer_marker_key(day)
         try:
             found = read_marker(self._corporate, key)
             marker = found[0] if found else None
-            # The listing after the marker: a coalescer that begins in between then shows as a difference.
+            # List after reading the marker: a coalescer that starts in between then shows as a difference.
             running = marker is not None and marker.state is MarkerState.RUNNING
             objects = self._corporate.list(day.corporate_prefix)
-            # Without a marker only the reason needs them, and a day that is not coalesced may be endless.
+            # Without a marker only the reason needs them, and a day that is not coalesced may hold very many.
             listing = () if running else tuple(islice(objects, None if marker else MOST_COUNTED + 1))
             why_not = None if marker or listing else why_not_corporate_storage(self._corporate)
         except (InvalidMarkerError, StorageError) as error:
@@ -66,19 +66,19 @@ class MarkerCoalescerStatus:
             return CoalescerStatus(
                 state=CoalescerState.UNKNOWN,
                 reason=why_not,
-                next_step="Correct the root (--corporate-root, CDI_CORPORATE_ROOT), or mount what should be there.",
+                next_step="Correct the root (--corporate-root, CDI_CORPORATE_ROOT), or mount the missing file system.",
             )
-        return verdict(marker, listing, day.storage_day, now=self._clock(), lease_seconds=self._lease_seconds)
+        return marker_status(marker, listing, day.storage_day, now=self._clock(), lease_seconds=self._lease_seconds)
 
 
-def verdict(
+def marker_status(
     marker: Marker | None, listing: Sequence[StoredObject], storage_day: date, *, now: datetime, lease_seconds: float
 ) -> CoalescerStatus:
-    """Judge a marker.
+    """Return the status that a marker and a listing mean.
 
     Args:
-        marker: what the coalescer says, or None where it says nothing.
-        listing: everything under the day's prefix; not looked at while the coalescer runs.
+        marker: the coalescer's marker, or None where there is none.
+        listing: everything under the day's prefix; ignored while the coalescer runs.
         storage_day: the day, for the reason.
         now: the time, aware.
         lease_seconds: how old the heartbeat of a live coalescer may be.
@@ -105,9 +105,9 @@ def _running(marker: Marker, storage_day: date, now: datetime, lease_seconds: fl
     if silent_seconds > lease_seconds:
         return CoalescerStatus(
             state=CoalescerState.FAILED,
-            reason=f"coalescer for {storage_day} has given no sign of life for {duration_text(silent_seconds)}, since "
-            f"{marker.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC ({marker.writer}): it was killed or is cut off. "
-            "Run it again, it goes on where it stopped",
+            reason=f"coalescer for {storage_day} has written no heartbeat for {duration_text(silent_seconds)}, since "
+            f"{marker.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC ({marker.writer}): it was killed or lost its connection. "
+            "Run it again: it continues where it stopped",
         )
     so_far = duration_text(now - marker.started_at)
     return CoalescerStatus(
@@ -129,7 +129,7 @@ def _complete(marker: Marker, listing: Sequence[StoredObject], storage_day: date
     newer = sorted(
         (stored for stored in listing if stored.modified_at > completed_at), key=lambda stored: stored.modified_at
     )
-    # K2HB writes raw objects only, and the coalescer was done.
+    # K2HB writes raw objects only, and the coalescer had finished.
     arrived = [stored for stored in newer if not _is_coalesced(stored)]
     changed = [] if _was_left(marker, listing, without=arrived) else [each for each in newer if _is_coalesced(each)]
     if arrived and not changed:
@@ -144,13 +144,13 @@ def _complete(marker: Marker, listing: Sequence[StoredObject], storage_day: date
         state=CoalescerState.UNKNOWN,
         reason=f"coalescer for {storage_day} completed at {at}, but its objects have gone or changed since{first}: "
         f"{_volume(marker.objects, marker.offsets)} then, {_volume(len(listing), day_volume(listing).offsets)} now. "
-        "Something else writes there; ingesting what is left would lose records",
-        next_step=_BRING_BACK,
+        "Something else writes there; ingesting the remaining objects would lose records",
+        next_step=_RESTORE,
     )
 
 
 def _was_left(marker: Marker, listing: Sequence[StoredObject], *, without: Sequence[StoredObject]) -> bool:
-    """Whether the coalescer left the rest so, however the clocks of storage and coalescer differ."""
+    """Whether the rest is as the coalescer left it, even if the clocks of storage and coalescer differ."""
     keys = {stored.key for stored in without}
     return listing_fingerprint(stored for stored in listing if stored.key not in keys) == marker.fingerprint
 

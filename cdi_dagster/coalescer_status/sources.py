@@ -1,6 +1,6 @@
-"""Which source stands behind the gate: the marker of our own coalescer, AWS Batch, or a quiet listing.
+"""Makes the coalescer status source of the gate: our own coalescer's marker, AWS Batch, or a quiet listing.
 
-The one place that turns the choice into a source, for the Dagster resource and the terminal alike. Plain, no dagster.
+The only module that does, for the Dagster resource and for `cdi`. No dagster.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,21 +24,21 @@ def coalescer_source(
     lease_seconds: float,
     quiet_seconds: float,
     batch_queues: Sequence[str] = QUEUES,
-    batch_look_seconds: float = 0,
+    batch_cache_seconds: float = 0,
     clock: Callable[[], datetime] = utc_now,
 ) -> CoalescerStatusSource:
-    """Return the source of that name; nothing is asked or imported before its first question.
+    """Return the source of that name; it sends no request before its first use.
 
     Args:
         name: `marker`, `batch` or `quiet`.
-        roots: where the coalescer works, and where a look at a listing is remembered (`quiet`).
-        lease_seconds: age of the heartbeat of a killed coalescer (`marker`).
+        roots: where the coalescer works, and where the observation of a listing is kept (`quiet`).
+        lease_seconds: a RUNNING marker with an older heartbeat counts as killed (`marker`).
         quiet_seconds: how long a listing must not change (`quiet`).
-        batch_queues: job queues to look into (`batch`).
-        batch_look_seconds: how long one look at them is good for; 0 asks at every question.
+        batch_queues: job queues to read (`batch`).
+        batch_cache_seconds: how long their jobs are cached; 0 queries Batch every time.
         clock: the time now, aware.
     """
-    source = _source(name, roots, lease_seconds, quiet_seconds, batch_queues, batch_look_seconds, clock)
+    source = _source(name, roots, lease_seconds, quiet_seconds, batch_queues, batch_cache_seconds, clock)
     return _OnlyDaysThatAreOver(source, clock)
 
 
@@ -55,7 +55,7 @@ class _OnlyDaysThatAreOver:
                 state=CoalescerState.NOT_STARTED,
                 reason=f"storage day {day.storage_day} is not over: K2HB writes to it until "
                 f"{day_ends_at(day.storage_day):%Y-%m-%d %H:%M} UTC",
-                next_step="Wait until the day is over and coalesced, or ask for an earlier one.",
+                next_step="Wait until the day is over and coalesced, or choose an earlier one.",
             )
         return self._source.status(day)
 
@@ -66,7 +66,7 @@ def _source(
     lease_seconds: float,
     quiet_seconds: float,
     batch_queues: Sequence[str],
-    batch_look_seconds: float,
+    batch_cache_seconds: float,
     clock: Callable[[], datetime],
 ) -> CoalescerStatusSource:
     match name:
@@ -74,7 +74,7 @@ def _source(
             from cdi_dagster.coalescer_status.batch_status import BatchCoalescerStatus
 
             return BatchCoalescerStatus(
-                _batch_client, queues=batch_queues, look_seconds=batch_look_seconds, clock=clock
+                _batch_client, queues=batch_queues, cache_seconds=batch_cache_seconds, clock=clock
             )
         case "quiet":
             from cdi_dagster.coalescer_status.quiet_listing import QuietListingCoalescerStatus

@@ -1,4 +1,4 @@
-"""What somebody is told when a morning is in danger. Pure values; sending is `cdi_dagster.resources.alerts`."""
+"""The alert that a late day or a failed run sends. Pure values; sending is `cdi_dagster.resources.alerts`."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -9,7 +9,7 @@ from cdi_dagster.core.days import export_day_of
 
 @dataclass(frozen=True, kw_only=True)
 class Alert:
-    """One message to a person. Places, counts and reasons; never content.
+    """One message to a person. Locations, counts and reasons; never content.
 
     Attributes:
         kind: what alert rules match on: `LATE`, `LATE_OVER`, `FAILED`.
@@ -17,9 +17,9 @@ class Alert:
         text: what is known, and what to do.
         collection_id: `db:name`.
         storage_day: the partition.
-        runbook: where to read on.
-        failure_class: of the run that failed, or of what keeps a late day; where known, as are owner and next step.
-        owner: who can mend it.
+        runbook: link to the section about it.
+        failure_class: of the run that failed, or of what a late day waits for; where known, like owner and next step.
+        owner: who can fix it.
         next_step: what to do.
         run_url: the run's page in the Dagster UI.
         last_log_lines: of the job, scrubbed, where there are any.
@@ -38,7 +38,7 @@ class Alert:
     last_log_lines: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON values; what it does not have is left out."""
+        """Return it as plain JSON values; what is None is left out."""
         values = {
             "kind": self.kind,
             "title": self.title,

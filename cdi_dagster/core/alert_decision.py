@@ -1,6 +1,6 @@
-"""Whether a person is told of a run that failed: nobody is woken for what mends itself, and nobody waits for the rest.
+"""Whether on call is alerted of a failed run: not where a retry may fix it, at once where only a person can.
 
-Pure. When each failure class is told is in `FAILURE_GUIDE`; what automation does next is `core.launch_decision`.
+Pure. When each failure class is alerted is in `FAILURE_GUIDE`; what automation does next is `core.launch_decision`.
 Reading runs and sending is `cdi_dagster.sensors.failed_runs`.
 """
 
@@ -9,30 +9,30 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass, Told
-from cdi_dagster.core.launch_decision import DayFacts, PastRun, RunState, Verdict, decide
+from cdi_dagster.core.failures import FAILURE_GUIDE, AlertTiming, FailureClass
+from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, PastRun, RunState, decide
 
 
-class Telling(StrEnum):
-    """What is to be done about one failed run."""
+class AlertAction(StrEnum):
+    """What to do about one failed run."""
 
-    TELL = "TELL"
-    BE_QUIET = "BE_QUIET"
-    ASK_AGAIN = "ASK_AGAIN"
-    """It cannot be known yet: something could not be read."""
+    ALERT = "ALERT"
+    STAY_QUIET = "STAY_QUIET"
+    RETRY_LATER = "RETRY_LATER"
+    """Not decided yet: something could not be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToldDecision:
-    """Whether somebody is told, and what happens by itself in either case, in words."""
+class AlertDecision:
+    """Whether an alert is sent, and what happens automatically in either case, in words."""
 
-    telling: Telling
+    action: AlertAction
     what_happens: str
 
 
-def decide_telling(
+def decide_alert(
     run_id: str, failure_class: FailureClass, facts: DayFacts, now: datetime, *, automated: bool
-) -> ToldDecision:
+) -> AlertDecision:
     """Decide about one failed run.
 
     Args:
@@ -40,40 +40,40 @@ def decide_telling(
         failure_class: why it failed.
         facts: of its day. Its runs hold this one only if it publishes: a run of tables alone does not.
         now: aware, UTC.
-        automated: whether automation looks at the day at all; it does not look at days long ago.
+        automated: whether automation looks at the day at all; it does not look at days before the look-back.
     """
     position = next((number for number, run in enumerate(facts.runs) if run.run_id == run_id), len(facts.runs))
     succeeded = next((run for run in facts.runs[position + 1 :] if run.state is RunState.SUCCEEDED), None)
     if succeeded:
         return _quiet(f"run {succeeded.run_id} of the day has succeeded since")
-    told = FAILURE_GUIDE[failure_class].told
-    if told is Told.LATE:
-        return _quiet("its day is told of, if it is late")
-    if facts.unreadable and told is not Told.AT_ONCE:
-        return ToldDecision(telling=Telling.ASK_AGAIN, what_happens=facts.unreadable)
+    timing = FAILURE_GUIDE[failure_class].alert_timing
+    if timing is AlertTiming.DAY_LATE:
+        return _quiet("its day is reported if it is late")
+    if facts.unreadable and timing is not AlertTiming.AT_ONCE:
+        return AlertDecision(action=AlertAction.RETRY_LATER, what_happens=facts.unreadable)
     decision = decide(facts, now)
-    goes_on = automated and decision.verdict in (Verdict.LAUNCH, Verdict.WAIT)
-    if not goes_on:
-        why = f": {decision.reason}" if decision.verdict in (Verdict.LEAVE, Verdict.DONE) else ""
-        return ToldDecision(telling=Telling.TELL, what_happens=f"nothing{why}")
-    what_happens = "the day is run again now" if decision.verdict is Verdict.LAUNCH else decision.reason
-    if _can_wait(told, failure_class, facts.runs[:position]):
+    will_retry = automated and decision.action in (LaunchAction.LAUNCH, LaunchAction.WAIT)
+    if not will_retry:
+        why = f": {decision.reason}" if decision.action in (LaunchAction.LEAVE, LaunchAction.DONE) else ""
+        return AlertDecision(action=AlertAction.ALERT, what_happens=f"nothing{why}")
+    what_happens = "the day is run again now" if decision.action is LaunchAction.LAUNCH else decision.reason
+    if _can_wait(timing, failure_class, facts.runs[:position]):
         return _quiet(what_happens)
-    return ToldDecision(telling=Telling.TELL, what_happens=what_happens)
+    return AlertDecision(action=AlertAction.ALERT, what_happens=what_happens)
 
 
-def _can_wait(told: Told, failure_class: FailureClass, before: Sequence[PastRun]) -> bool:
-    """Whether it may be left to automation, which goes on, without a word."""
+def _can_wait(timing: AlertTiming, failure_class: FailureClass, before: Sequence[PastRun]) -> bool:
+    """Whether no alert is needed while automation retries."""
     happened_before = any(run.failure_class is failure_class for run in before)
-    match told:
-        case Told.TWICE:
+    match timing:
+        case AlertTiming.SECOND_TIME:
             return not happened_before
-        case Told.AT_ONCE:
-            # Somebody knows already; the next word is when automation gives the day up.
+        case AlertTiming.AT_ONCE:
+            # On call knows already; the next alert is sent when automation stops retrying.
             return happened_before
         case _:
             return True
 
 
-def _quiet(what_happens: str) -> ToldDecision:
-    return ToldDecision(telling=Telling.BE_QUIET, what_happens=what_happens)
+def _quiet(what_happens: str) -> AlertDecision:
+    return AlertDecision(action=AlertAction.STAY_QUIET, what_happens=what_happens)

@@ -1,7 +1,7 @@
-"""The registry of collections: what they are called, where K2HB writes them, what is published of them.
+"""The registry of collections: their names, where K2HB writes them, what is published of them.
 
 Adding a collection is one entry in `REGISTRY`; assets, jobs, schedules and the terminal read it. A collection that
-the registry does not know can still be ingested on request, append-only, from `ucfs_main`.
+is not in the registry can still be ingested on request, as append-only, from `ucfs_main`.
 """
 
 import re
@@ -11,6 +11,9 @@ from enum import StrEnum
 
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
+
+CORPORATE_STORAGE = "corporate_storage/"
+"""Below it, under the corporate root, K2HB writes."""
 
 _COLLECTION_ID = re.compile(r"(?P<db>[A-Za-z0-9][A-Za-z0-9_-]*):(?P<name>[A-Za-z0-9][A-Za-z0-9_-]*)")
 
@@ -74,7 +77,7 @@ class CollectionDay:
     """One storage day of one collection: what a partition is.
 
     Attributes:
-        collection: of which.
+        collection: whose day.
         storage_day: the UTC day under whose prefix K2HB wrote.
     """
 
@@ -90,7 +93,7 @@ class CollectionDay:
     def corporate_prefix(self) -> str:
         """The prefix under the corporate root that holds the day's objects."""
         collection = self.collection
-        return f"corporate_storage/{collection.group}/{self.storage_day:%Y/%m/%d}/{collection.db}/{collection.name}/"
+        return f"{CORPORATE_STORAGE}{collection.group}/{self.storage_day:%Y/%m/%d}/{collection.db}/{collection.name}/"
 
     def __str__(self) -> str:
         return f"{self.collection.id}, storage day {self.storage_day} (export day {self.export_day})"
@@ -125,7 +128,7 @@ _BY_ID = {collection.id: collection for collection in REGISTRY}
 
 
 def find_collection(collection_id: str) -> Collection:
-    """Return the registered collection, or an append-only one of `ucfs_main` where the registry does not know it.
+    """Return the registered collection, or an append-only one of `ucfs_main` where it is not registered.
 
     Raises:
         CdiError: INPUT_INVALID where the text is not of the form `db:name`.
@@ -150,7 +153,7 @@ def find_collection(collection_id: str) -> Collection:
 
 
 def require_append_only(collection: Collection) -> None:
-    """Return where the collection is one of those that are ingested.
+    """Return where the collection is append-only: only those are ingested.
 
     Raises:
         CdiError: INPUT_INVALID where it is keyed.
@@ -160,7 +163,7 @@ def require_append_only(collection: Collection) -> None:
             FailureClass.INPUT_INVALID,
             f"{collection.id} is a keyed collection (an INSERT, then maybe a DELETE, per id), and keyed collections "
             "are not ingested yet: only append-only ones are. Its objects are left as they are.",
-            next_step="Ask for an append-only collection, for example data:businessAudit.",
+            next_step="Choose an append-only collection, for example data:businessAudit.",
         )
 
 

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
-from cdi_dagster.core.days import ONE_DAY, due_at, latest_due_storage_day, storage_day_of, storage_days_between
+from cdi_dagster.core.days import days_before, due_at, latest_due_storage_day, storage_day_of, storage_days_between
 
 SCHEDULE_OWNS = timedelta(seconds=60)
 """The schedule launches only within this time from the due moment; later it leaves the day to the sensor."""
 SENSOR_OWNS_FROM = timedelta(seconds=120)
-"""The sensor launches only from this time after the due moment: so the two never launch at the same moment."""
+"""The sensor launches only from this time after the due moment, so the two never launch at the same moment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,13 @@ class DayCalendar:
     late_time: time
     look_back_days: int
 
+    @property
+    def look_back(self) -> timedelta:
+        """How far automation looks back."""
+        return timedelta(days=self.look_back_days)
+
     def first_due_day(self, now: datetime) -> date:
-        """Return the oldest storage day that automation launches by itself."""
+        """Return the oldest storage day that automation launches."""
         return self._look_back_from(latest_due_storage_day(now, self.due_time))
 
     def due_days(self, now: datetime) -> list[date]:
@@ -41,7 +46,7 @@ class DayCalendar:
         return storage_days_between(self._look_back_from(last), last)
 
     def sensor_days(self, now: datetime) -> list[date]:
-        """Return the due days that are the sensor's to launch, oldest first."""
+        """Return the due days that the sensor may launch, oldest first."""
         return [day for day in self.due_days(now) if self.sensor_owns(day, now)]
 
     def day_before_due(self, now: datetime) -> date | None:
@@ -55,13 +60,13 @@ class DayCalendar:
         return now >= due_at(storage_day, self.late_time)
 
     def schedule_owns(self, storage_day: date, now: datetime) -> bool:
-        """Whether a tick evaluated at `now` is the schedule's to act on."""
+        """Whether the schedule may launch the day in a tick evaluated at `now`."""
         due = due_at(storage_day, self.due_time)
         return due <= now < due + SCHEDULE_OWNS
 
     def sensor_owns(self, storage_day: date, now: datetime) -> bool:
-        """Whether a tick evaluated at `now` is the sensor's to act on."""
+        """Whether the sensor may launch the day in a tick evaluated at `now`."""
         return now >= due_at(storage_day, self.due_time) + SENSOR_OWNS_FROM
 
     def _look_back_from(self, last: date) -> date:
-        return max(self.first_storage_day, last - ONE_DAY * (self.look_back_days - 1))
+        return max(self.first_storage_day, days_before(last, self.look_back_days - 1))

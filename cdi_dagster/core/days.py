@@ -23,7 +23,7 @@ def parse_day(text: str) -> date:
     """Read a day written as YYYY-MM-DD, the form of a partition key.
 
     Raises:
-        ValueError: the text is not a calendar day in exactly that form; the message says how to write it.
+        ValueError: the text is not a calendar day in exactly that form; the message shows the form.
     """
     try:
         day = date.fromisoformat(text)
@@ -55,6 +55,11 @@ def latest_due_storage_day(now: datetime, due_time: time = time(9, 30)) -> date:
     now_utc = now.astimezone(UTC)
     yesterday = now_utc.date() - ONE_DAY
     return yesterday if now_utc.time() >= due_time else yesterday - ONE_DAY
+
+
+def days_before(day: date, count: int) -> date:
+    """Return the day so many days earlier."""
+    return day - count * ONE_DAY
 
 
 def storage_days_between(first: date, last: date) -> list[date]:

@@ -1,7 +1,7 @@
-"""Why a day is slow: its volume and its objects against the usual. Pure; answers in words.
+"""Why a day is slow: its volume and number of objects compared with usual. Pure; the result is a sentence.
 
-The question people used to go and find out by hand when the coalescer was late: is there more data than usual, or
-the usual data in far more objects, because K2HB is not batching?
+It answers what people used to work out by hand when the coalescer was late: is there more data than usual, or the
+usual data in far more objects, because K2HB is not batching?
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,21 +13,21 @@ from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_name
 
 MINIMUM_HISTORY_DAYS = 3
-"""Fewer days than this are no usual."""
+"""With fewer earlier days nothing is compared."""
 UNUSUAL_RATIO = 1.5
-"""A figure this many times its median (or less than its inverse) is worth a word."""
+"""A figure this many times its median (or less than its inverse) is mentioned."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DayVolume:
-    """What lay in corporate storage for one collection and storage day.
+    """What corporate storage held for one collection and storage day.
 
     Attributes:
         objects: how many.
         bytes: compressed.
         offsets: by the objects' names; raw objects that a coalesced one covers count once more while both are there.
         coalesced_objects: how many of the objects the coalescer has written.
-        is_cut_off: whether counting stopped before the end of the listing: then all figures are at least so much.
+        is_cut_off: whether counting stopped before the end of the listing: then all figures are lower bounds.
     """
 
     objects: int
@@ -43,25 +43,25 @@ class DayVolume:
 
     @property
     def is_raw(self) -> bool:
-        """Whether nothing of it was coalesced yet: only then its objects are those that K2HB wrote."""
+        """Whether nothing of it was coalesced yet: only then are its objects those that K2HB wrote."""
         return self.objects > 0 and not self.coalesced_objects
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """A day against the median of the days before it.
+    """A day compared with the median of the days before it.
 
     Attributes:
         day: the day's figures.
         usual: the medians, or None where there is too little history.
-        objects_compare: whether the earlier days are as raw, or as coalesced, as this one; otherwise the number and
-            size of their objects says nothing about this day's.
-        verdict: a sentence for the person who waits.
+        objects_compare: whether the earlier days are raw, or coalesced, like this one; otherwise the number and size
+            of their objects cannot be compared with this day's.
+        summary: a sentence for the person who waits.
     """
 
     day: DayVolume
     usual: DayVolume | None
-    verdict: str
+    summary: str
     objects_compare: bool = True
 
 
@@ -70,7 +70,7 @@ def day_volume(listing: Iterable[StoredObject], *, most_objects: int | None = No
 
     Args:
         listing: of one collection and storage day.
-        most_objects: stop counting after so many; None counts all of them.
+        most_objects: stop counting after this many; None counts all of them.
     """
     objects = total_bytes = offsets = coalesced = 0
     for stored in listing:
@@ -93,7 +93,7 @@ def diagnose(day: DayVolume, history: Sequence[DayVolume]) -> Diagnosis:
     """Compare a day with the days before it that held anything."""
     past = [volume for volume in history if volume.objects]
     if len(past) < MINIMUM_HISTORY_DAYS:
-        return Diagnosis(day=day, usual=None, verdict=f"{_figures(day)}; only {len(past)} earlier days to compare with")
+        return Diagnosis(day=day, usual=None, summary=f"{_figures(day)}; only {len(past)} earlier days to compare with")
     alike = [volume for volume in past if volume.is_raw == day.is_raw]
     objects_compare = not day.objects or len(alike) >= MINIMUM_HISTORY_DAYS
     usual = DayVolume(
@@ -101,17 +101,17 @@ def diagnose(day: DayVolume, history: Sequence[DayVolume]) -> Diagnosis:
         bytes=round(median(volume.bytes for volume in past)),
         offsets=round(median(volume.offsets for volume in past)),
     )
-    verdict = _verdict(day, usual) if objects_compare else _verdict_by_volume(day, usual)
-    return Diagnosis(day=day, usual=usual, objects_compare=objects_compare, verdict=f"{_figures(day)}: {verdict}")
+    comparison = _compare(day, usual) if objects_compare else _compare_volume(day, usual)
+    return Diagnosis(day=day, usual=usual, objects_compare=objects_compare, summary=f"{_figures(day)}: {comparison}")
 
 
-def _verdict_by_volume(day: DayVolume, usual: DayVolume) -> str:
+def _compare_volume(day: DayVolume, usual: DayVolume) -> str:
     volume = _ratio_words(day.bytes / max(usual.bytes, 1), at_least=day.is_cut_off)
     so = "not coalesced yet, the earlier days are" if day.is_raw else "coalesced, the earlier days are not"
     return f"{volume} volume; this day is {so}, so the numbers of objects do not compare"
 
 
-def _verdict(day: DayVolume, usual: DayVolume) -> str:
+def _compare(day: DayVolume, usual: DayVolume) -> str:
     if not day.objects:
         return "no objects, where there usually are some"
     if day.is_cut_off:

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class FailureClass(StrEnum):
-    """What kind of failure it is; decides what happens by itself and who is told (`FAILURE_GUIDE`)."""
+    """What kind of failure it is; decides what happens automatically and when an alert is sent (`FAILURE_GUIDE`)."""
 
     COALESCER_RUNNING = "COALESCER_RUNNING"
     COALESCER_NOT_STARTED = "COALESCER_NOT_STARTED"
@@ -34,16 +34,16 @@ class FailureClass(StrEnum):
     JOB_FAILED = "JOB_FAILED"
 
 
-class Told(StrEnum):
-    """When a person is told of a run that failed (`cdi_dagster.core.alert_decision`)."""
+class AlertTiming(StrEnum):
+    """When an alert is sent for a run that failed (`cdi_dagster.core.alert_decision`)."""
 
     AT_ONCE = "AT_ONCE"
-    TWICE = "TWICE"
-    """When it happens a second time to a day."""
-    USED_UP = "USED_UP"
-    """When nothing is tried again by itself."""
-    LATE = "LATE"
-    """Not of the run; of its day, if that is late."""
+    SECOND_TIME = "SECOND_TIME"
+    """When a run of the same day fails so a second time."""
+    RETRIES_USED_UP = "RETRIES_USED_UP"
+    """When nothing is retried automatically any more."""
+    DAY_LATE = "DAY_LATE"
+    """Not for the run; for its day, if that is late."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +52,11 @@ class Guidance:
 
     Attributes:
         meaning: one sentence.
-        by_itself: what the software does without being asked.
+        by_itself: what the software does automatically.
         next_step: what a person does, if anything.
-        owner: who can mend the cause.
+        owner: who can fix the cause.
         rerun_helps: whether simply running again can succeed.
-        told: when a person is told.
+        alert_timing: when the alert is sent.
     """
 
     meaning: str
@@ -64,7 +64,7 @@ class Guidance:
     next_step: str
     owner: str
     rerun_helps: bool
-    told: Told
+    alert_timing: AlertTiming
 
 
 _ON_CALL = "CDI on-call engineer"
@@ -76,34 +76,34 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
     FailureClass.COALESCER_RUNNING: Guidance(
         meaning="The coalescer is still merging this storage day.",
         by_itself="Nothing starts; the sensor launches the day when the coalescer is done.",
-        next_step="Wait. If it is much later than usual, cdi status and the page of the input asset say why.",
+        next_step="Wait. If it is much later than usual, cdi status and the page of the input asset show why.",
         owner=_COALESCER_TEAM,
         rerun_helps=False,
-        told=Told.LATE,
+        alert_timing=AlertTiming.DAY_LATE,
     ),
     FailureClass.COALESCER_NOT_STARTED: Guidance(
         meaning="The coalescer has not started on this storage day.",
         by_itself="Nothing starts; the sensor launches the day when the coalescer is done.",
-        next_step="Ask why the coalescer has not started; run it for the day if it was missed.",
+        next_step="Find out why the coalescer has not started; run it for the day if it was missed.",
         owner=_COALESCER_TEAM,
         rerun_helps=False,
-        told=Told.LATE,
+        alert_timing=AlertTiming.DAY_LATE,
     ),
     FailureClass.COALESCER_FAILED: Guidance(
         meaning="The coalescer failed on this storage day.",
         by_itself="Nothing starts; the sensor launches the day once the coalescer has succeeded.",
-        next_step="Have the coalescer run again for the day; ingestion then follows by itself.",
+        next_step="Run the coalescer again for the day; ingestion then follows automatically.",
         owner=_COALESCER_TEAM,
         rerun_helps=False,
-        told=Told.LATE,
+        alert_timing=AlertTiming.DAY_LATE,
     ),
     FailureClass.COALESCER_UNKNOWN: Guidance(
         meaning="The coalescer's state could not be read, so it may be running.",
-        by_itself="Nothing starts; the sensor asks again at every tick.",
-        next_step="Mend what the reason names (permission, marker, network), or use override_gate if you know better.",
+        by_itself="Nothing starts; the sensor checks again at every tick.",
+        next_step="Fix what the reason names (permission, marker, network), or use override_gate if you know better.",
         owner=_ON_CALL,
         rerun_helps=True,
-        told=Told.LATE,
+        alert_timing=AlertTiming.DAY_LATE,
     ),
     FailureClass.INPUT_CHANGED: Guidance(
         meaning="An object that was pinned has vanished or changed since.",
@@ -111,23 +111,23 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="If it happens twice, find what writes to corporate storage outside the coalescer.",
         owner=_COALESCER_TEAM,
         rerun_helps=True,
-        told=Told.TWICE,
+        alert_timing=AlertTiming.SECOND_TIME,
     ),
     FailureClass.INPUT_INVALID: Guidance(
         meaning="The input cannot be ingested as it is: a bad name, overlapping offsets, unreadable gzip, no objects.",
-        by_itself="Nothing: it stops, before launch where that can be known.",
-        next_step="Mend or remove the object that the cause names, then run the day again.",
+        by_itself="Nothing: the run stops, before launch where possible.",
+        next_step="Fix or remove the object that the cause names, then run the day again.",
         owner=_ON_CALL,
         rerun_helps=False,
-        told=Told.AT_ONCE,
+        alert_timing=AlertTiming.AT_ONCE,
     ),
     FailureClass.LAUNCH_FAILED: Guidance(
-        meaning="Spark did not start: capacity, quota, validation, or a machine without what it needs.",
-        by_itself="Retried, then the next instance choice; bounded.",
-        next_step="Read the attempts; add an instance choice or raise the quota it names.",
+        meaning="Spark did not start: capacity, quota, validation, or something missing on the machine.",
+        by_itself="Retried, then the next instance profile; bounded.",
+        next_step="Read the attempts; add an instance profile, or raise the quota that they name.",
         owner=_PLATFORM,
         rerun_helps=True,
-        told=Told.USED_UP,
+        alert_timing=AlertTiming.RETRIES_USED_UP,
     ),
     FailureClass.BOOTSTRAP_FAILED: Guidance(
         meaning="A bootstrap action of the cluster failed.",
@@ -135,96 +135,96 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         next_step="Read the bootstrap log that the cause names; deploy the bundle again if it is missing.",
         owner=_ON_CALL,
         rerun_helps=True,
-        told=Told.AT_ONCE,
+        alert_timing=AlertTiming.AT_ONCE,
     ),
     FailureClass.OUT_OF_MEMORY: Guidance(
         meaning="Executors or the driver were killed for memory.",
-        by_itself="Twice again, each time on the next larger choice.",
+        by_itself="Retried twice, each time on the next larger profile.",
         next_step="Give the day a larger profile and run it again.",
         owner=_ON_CALL,
         rerun_helps=True,
-        told=Told.AT_ONCE,
+        alert_timing=AlertTiming.AT_ONCE,
     ),
     FailureClass.CLUSTER_LOST: Guidance(
         meaning="The cluster or the Spark process ended under a running step.",
         by_itself="Retried; bounded.",
-        next_step="If nobody ended it on purpose, run the day again.",
+        next_step="If nobody terminated it on purpose, run the day again.",
         owner=_PLATFORM,
         rerun_helps=True,
-        told=Told.USED_UP,
+        alert_timing=AlertTiming.RETRIES_USED_UP,
     ),
     FailureClass.DKS_UNAVAILABLE: Guidance(
-        meaning="The Data Key Service did not answer within the retry budget.",
-        by_itself="Retried with backoff, then the run again later.",
-        next_step="Ask for the state of the Data Key Service; the day can be run again once it answers.",
+        meaning="The Data Key Service did not respond within the retry budget.",
+        by_itself="Retried with backoff; later the run is retried.",
+        next_step="Check the state of the Data Key Service; run the day again once it responds.",
         owner=_DKS_TEAM,
         rerun_helps=True,
-        told=Told.USED_UP,
+        alert_timing=AlertTiming.RETRIES_USED_UP,
     ),
     FailureClass.DKS_FORBIDDEN: Guidance(
         meaning="The Data Key Service refused our certificate.",
-        by_itself="Nothing: it stops.",
+        by_itself="Nothing: the run stops.",
         next_step="Renew or restore the client certificate, then run the day again.",
         owner=_ON_CALL,
         rerun_helps=False,
-        told=Told.AT_ONCE,
+        alert_timing=AlertTiming.AT_ONCE,
     ),
     FailureClass.RECORDS_REJECTED: Guidance(
         meaning="More records were rejected than allowed. Nothing was published; the rejects were kept.",
-        by_itself="Nothing: it stops.",
-        next_step="Read the rejects by reason; mend the cause, or run again with a higher max_rejected.",
+        by_itself="Nothing: the run stops.",
+        next_step="Read the rejects by reason; fix the cause, or run again with a higher max_rejected.",
         owner=_ON_CALL,
         rerun_helps=False,
-        told=Told.AT_ONCE,
+        alert_timing=AlertTiming.AT_ONCE,
     ),
     FailureClass.COUNTS_DO_NOT_RECONCILE: Guidance(
-        meaning="What was read is not what was pinned, or not what was published and rejected.",
-        by_itself="Nothing: it stops and publishes nothing.",
+        meaning="What was read differs from what was pinned, or from what was published and rejected.",
+        by_itself="Nothing: the run stops and publishes nothing.",
         next_step="Compare the counts by object in the run report with the pinned input; report it as a defect.",
         owner=_ON_CALL,
         rerun_helps=False,
-        told=Told.AT_ONCE,
+        alert_timing=AlertTiming.AT_ONCE,
     ),
     FailureClass.DUPLICATE_RUN: Guidance(
-        meaning="Another run of this collection and day is already at work.",
-        by_itself="The other run goes on; this one stops before it does anything.",
+        meaning="Another run of this collection and day is already running.",
+        by_itself="The other run continues; this one stops before it does anything.",
         next_step="Follow the run that the cause names.",
         owner=_ON_CALL,
         rerun_helps=False,
-        told=Told.LATE,
+        alert_timing=AlertTiming.DAY_LATE,
     ),
     FailureClass.STORAGE_UNAVAILABLE: Guidance(
-        meaning="Storage did not answer, after all the retries that make sense.",
-        by_itself="The run again later; bounded.",
+        meaning="Storage did not respond after all retries.",
+        by_itself="The run is retried later; bounded.",
         next_step="Check the network and the state of S3 and DynamoDB, then run the day again.",
         owner=_PLATFORM,
         rerun_helps=True,
-        told=Told.USED_UP,
+        alert_timing=AlertTiming.RETRIES_USED_UP,
     ),
     FailureClass.WORKER_LOST: Guidance(
-        meaning="The run's own process ended without a word, or never started.",
-        by_itself="The run again later; bounded.",
-        next_step="See whether the machine that runs Dagster was restarted or ran out of memory, then run the "
+        meaning="The run's own process ended without an error, or never started.",
+        by_itself="The run is retried later; bounded.",
+        next_step="Check whether the machine that runs Dagster was restarted or ran out of memory, then run the "
         "day again.",
         owner=_ON_CALL,
         rerun_helps=True,
-        told=Told.USED_UP,
+        alert_timing=AlertTiming.RETRIES_USED_UP,
     ),
     FailureClass.INTERRUPTED: Guidance(
-        meaning="Dagster was stopped while the run was at work: a deployment, or a restart of its machine.",
-        by_itself="The run again as soon as Dagster is back; bounded.",
-        next_step="See why Dagster is stopped again and again, then run the day again.",
+        meaning="Dagster was stopped during the run: a deployment, or a restart of its machine.",
+        by_itself="The run is retried as soon as Dagster is back; bounded.",
+        next_step="Find out why Dagster is stopped repeatedly, then run the day again.",
         owner=_ON_CALL,
         rerun_helps=True,
-        told=Told.USED_UP,
+        alert_timing=AlertTiming.RETRIES_USED_UP,
     ),
     FailureClass.JOB_FAILED: Guidance(
         meaning="The job failed in a way that no other class describes.",
-        by_itself="Nothing: it stops.",
+        by_itself="Nothing: the run stops.",
         next_step="Read the last log lines and report a defect.",
         owner=_ON_CALL,
         rerun_helps=False,
-        told=Told.AT_ONCE,
+        alert_timing=AlertTiming.AT_ONCE,
     ),
 }
 
@@ -235,7 +235,7 @@ class CdiError(Exception):
     Attributes:
         failure_class: what kind of failure it is.
         cause: one sentence: what was tried, on what, what happened. Names objects and places, never content.
-        next_step: what to do now; the class's own advice unless a more exact one was given.
+        next_step: what to do now; the class's own next step unless a more specific one was given.
         detail: small JSON values for machines (object key, offset, counts).
     """
 
@@ -292,7 +292,7 @@ class CdiError(Exception):
 
 
 class StepMayGoOnError(CdiError):
-    """A launch failed here, but its step may still be at work: what the step wrote must be left alone."""
+    """A launch failed here, but its step may still be running: what the step wrote must be left alone."""
 
 
 def _rebuild_error(value: Mapping[str, Any]) -> CdiError:

@@ -1,7 +1,7 @@
-"""The gate: nothing runs beside the coalescer.
+"""The gate: nothing is ingested while the coalescer runs.
 
-A coalescer status is what a source (AWS Batch, our own marker, a quiet listing) could find out about one collection
-and storage day. Only COMPLETE opens the gate; "could not read" is UNKNOWN, and UNKNOWN waits.
+A coalescer status is what a source (AWS Batch, our own marker, a quiet listing) found out about one collection and
+storage day. Only COMPLETE opens the gate; "could not read" is UNKNOWN, and UNKNOWN waits.
 """
 
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ class CoalescerState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class CoalescerStatus:
-    """A state and the sentence that says why we think so.
+    """A state and the sentence that explains it.
 
     Attributes:
         state: one of `CoalescerState`.
         reason: a sentence for the person who waits, naming job, times and source.
         fingerprint: of the listing the coalescer left, where the state is COMPLETE and the source knows it.
         completed_at: when it completed (aware, UTC), where known.
-        next_step: what to do about a closed gate, where it is not what its failure class says.
+        next_step: what to do about a closed gate, where that differs from its failure class's next step.
     """
 
     state: CoalescerState
@@ -48,10 +48,10 @@ class CoalescerStatus:
 
 
 class CoalescerStatusSource(Protocol):
-    """Knows what the coalescer is doing."""
+    """Reports what the coalescer is doing."""
 
     def status(self, day: CollectionDay) -> CoalescerStatus:
-        """Return the state with a reason. Never raises for a failure of its own: that is UNKNOWN, with the reason."""
+        """Return the state with a reason. Never raises: a failure to read is UNKNOWN, with the reason."""
 
 
 _CLOSED = {

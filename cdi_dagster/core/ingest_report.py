@@ -1,7 +1,7 @@
 """The closing report of an ingestion: what was read, published and rejected, and whether that adds up.
 
-Made by the Spark job, carried to the run page, the status row and the `_SUCCESS` mark. Counts and places only,
-never content.
+Made by the Spark job, carried to the run page, the status row and the `_SUCCESS` mark. Counts and
+locations only, never content.
 """
 
 from collections import Counter
@@ -55,7 +55,7 @@ class ObjectCounts:
 
 @dataclass(frozen=True, kw_only=True)
 class RejectSample:
-    """Where one reject came from: a place, never content."""
+    """Where one reject came from: its location, never content."""
 
     reason: str
     detail: str
@@ -65,7 +65,7 @@ class RejectSample:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyServiceCounts:
-    """What the key service was asked for, over all workers."""
+    """Requests to the key service, over all workers."""
 
     calls: int = 0
     cache_hits: int = 0
@@ -85,7 +85,7 @@ class IngestReport:
         parts: number of published parts.
         fallback_records: records that took the plain algorithm instead of the fast one.
         key_service: calls and cache hits.
-        reject_samples: a few places by reason.
+        reject_samples: a few locations for each reason.
         seconds: wall clock of the job, up to where it publishes.
         published_prefix: prefix below the published root that the run publishes to, or None where it publishes nothing.
         rejects_prefix: prefix of the rejects below the published root, or None where there are none.
@@ -140,7 +140,7 @@ class IngestReport:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "IngestReport":
-        """Read what `to_json` wrote; the totals are counted again, not believed."""
+        """Read what `to_json` wrote; the totals are counted again, not trusted."""
         fields = {name: part for name, part in value.items() if name != "totals"}
         fields["objects"] = tuple(ObjectCounts(**row) for row in value["objects"])
         fields["key_service"] = KeyServiceCounts(**value["key_service"])

@@ -1,6 +1,6 @@
-"""How runs reach the Data Key Service, as a value: whoever starts a job passes it on as the job's arguments.
+"""How runs reach the Data Key Service, as a value: what starts a job passes it as the job's arguments.
 
-Here and not in `spark/key_service`, because Dagster's side and `cdi` load without it.
+Here and not in `spark/key_service`, because Dagster and `cdi` load without that.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class KeyServiceAccess:
     retry_budget_seconds: int = DEFAULT_RETRY_BUDGET_SECONDS
 
     def arguments(self) -> tuple[str, ...]:
-        """Return a job's arguments, only of what is set."""
+        """Return a job's arguments, only for what is set."""
         named = {
             "--dks-url": self.url,
             "--dks-ca": self.ca,

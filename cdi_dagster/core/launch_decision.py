@@ -1,7 +1,7 @@
 """Whether a storage day is launched now: the one decision behind schedule and sensor.
 
-Pure: facts in, a decision with its reason out. Reading the facts is `cdi_dagster.day_facts`; the run itself
-asks the gate again, so a decision that has aged starts nothing beside the coalescer.
+Pure: facts in, a decision with its reason out. Reading the facts is `cdi_dagster.day_facts`. The run checks the gate
+again, so an outdated decision starts nothing while the coalescer runs.
 """
 
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ MAX_ATTEMPTS = 3
 RETRY_WAIT = timedelta(minutes=10)
 """Wait after the first failed attempt; twice as long after the second, and so on."""
 RUN_AGAIN_AT_ONCE = frozenset({FailureClass.INPUT_CHANGED, FailureClass.INTERRUPTED})
-"""A run that failed so is followed by another without a wait, whoever asked for it and however old its day is."""
+"""A run that failed so is followed by another without a wait, whoever requested it and however old its day is."""
 MAX_INPUT_CHANGES = 3
 """Runs of a day whose input changed under them, whatever they were launched for, before a person has to look."""
-MAX_SHUT_OUT = 10
-"""Runs that found the gate shut though it looked open from here: then this side and the runs do not see the same."""
-SHUT_OUT_WAIT = timedelta(minutes=1)
-"""Wait after the second run that found the gate shut, longer by as much after each further one."""
+MAX_GATE_CLOSED_RUNS = 10
+"""Runs that found the gate closed though it looked open from here: then this side and the runs do not see the same."""
+GATE_CLOSED_WAIT = timedelta(minutes=1)
+"""Wait after the second run that found the gate closed; longer by the same time after each further one."""
 
-_FOUND_THE_GATE_SHUT = frozenset(
+_FOUND_GATE_CLOSED = frozenset(
     {
         FailureClass.COALESCER_RUNNING,
         FailureClass.COALESCER_NOT_STARTED,
@@ -36,10 +36,10 @@ _FOUND_THE_GATE_SHUT = frozenset(
 
 
 class RunState(StrEnum):
-    """What has become of a run."""
+    """The state of a run, as far as a decision needs it."""
 
     LIVE = "LIVE"
-    """Queued, starting, running, or being ended."""
+    """Queued, starting, running, or being terminated."""
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELED = "CANCELED"
@@ -51,11 +51,11 @@ class PastRun:
 
     Attributes:
         run_id: Dagster's.
-        state: what has become of it.
+        state: of the run.
         launch: what it was launched for (`launch_of`), where known.
-        failure_class: why it failed, where it said so.
+        failure_class: why it failed, where known.
         ended_at: aware, UTC; None while it is live.
-        by_person: whether somebody asked for it, by a click, a backfill or a re-execution.
+        by_person: whether a person requested it: by a click, a backfill or a re-execution.
     """
 
     run_id: str
@@ -68,7 +68,7 @@ class PastRun:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFrom:
-    """What the published records were made from, and when: the part of their mark that a decision goes by."""
+    """What the published records were made from, and when: the part of their mark that a decision needs."""
 
     fingerprint: str
     published_at: datetime | None = None
@@ -76,7 +76,7 @@ class PublishedFrom:
 
 @dataclass(frozen=True, kw_only=True)
 class DayFacts:
-    """Everything that the decision about one collection and storage day goes by.
+    """Everything that the decision about one collection and storage day depends on.
 
     Attributes:
         storage_day: the partition.
@@ -84,7 +84,7 @@ class DayFacts:
         published_from: of what is published, or None.
         runs: of this day, oldest first.
         listing_fingerprint: of the day's listing now. Read only for a published day whose coalescer is complete but
-            tells no fingerprint: where both are the same, it ran again and changed nothing.
+            has no fingerprint: where both are the same, it ran again and changed nothing.
         unreadable: why something of the above could not be read; then the day waits.
     """
 
@@ -97,12 +97,12 @@ class DayFacts:
 
     @property
     def is_unpublished(self) -> bool:
-        """Whether nothing is published of it, for certain."""
+        """Whether it is certain that nothing is published of it."""
         return self.published_from is None and self.unreadable is None
 
     @property
     def waits_for_coalescer(self) -> bool:
-        """Whether nothing but the coalescer keeps it from being published."""
+        """Whether it is unpublished and the coalescer is not done."""
         return self.is_unpublished and not self.coalescer.is_open
 
     @property
@@ -112,62 +112,62 @@ class DayFacts:
         return next((run for run in self.runs if run.launch == launch and run.state is RunState.SUCCEEDED), None)
 
 
-class Verdict(StrEnum):
-    """What is to be done about a day now."""
+class LaunchAction(StrEnum):
+    """What to do about a day now."""
 
     LAUNCH = "LAUNCH"
     WAIT = "WAIT"
-    """Not yet: asked again at the next tick."""
+    """Not yet: decided again at the next tick."""
     DONE = "DONE"
     LEAVE = "LEAVE"
-    """Automation has done what it may; a person re-opens the day by materialising it."""
+    """Automation has used up its attempts, or may not try; a person reopens the day by materialising it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decision:
-    """What is to be done about a day, and why.
+class LaunchDecision:
+    """What to do about a day, and why.
 
     Attributes:
-        verdict: what to do.
+        action: what to do.
         reason: a sentence for the person who reads the tick.
-        launch: what it is launched for; set where the verdict is LAUNCH.
-        attempt: 1 for the day's first run, whatever it is launched for; set where the verdict is LAUNCH.
+        launch: what it is launched for; set where the action is LAUNCH.
+        attempt: 1 for the day's first run, whatever it is launched for; set where the action is LAUNCH.
     """
 
-    verdict: Verdict
+    action: LaunchAction
     reason: str
     launch: str | None = None
     attempt: int = 0
 
     @property
     def run_key(self) -> str:
-        """New for every attempt, also where a day comes back to what it was: Dagster remembers a run key for ever."""
+        """New for every attempt, also where a day returns to an earlier state: Dagster never forgets a run key."""
         return f"{self.launch}|{self.attempt}"
 
 
 def launch_of(storage_day: date, coalescer: CoalescerStatus) -> str:
-    """Return what a run of an open day is launched for: the day, and what tells this coalescing from another."""
+    """Return what a run of an open day is launched for: the day, and which coalescing of it."""
     completed = coalescer.completed_at.isoformat() if coalescer.completed_at else "complete"
     return f"{storage_day}|{coalescer.fingerprint or completed}"
 
 
-def decide(facts: DayFacts, now: datetime) -> Decision:
+def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
     """Decide about one due day."""
     if facts.unreadable:
-        return Decision(verdict=Verdict.WAIT, reason=facts.unreadable)
+        return LaunchDecision(action=LaunchAction.WAIT, reason=facts.unreadable)
     live = next((run for run in facts.runs if run.state is RunState.LIVE), None)
     if live:
-        return Decision(verdict=Verdict.WAIT, reason=f"run {live.run_id} is at work")
+        return LaunchDecision(action=LaunchAction.WAIT, reason=f"run {live.run_id} is running")
     if not facts.coalescer.is_open:
         published = "published; since then " if facts.published_from else ""
         reason = f"{published}coalescer {facts.coalescer.state}: {facts.coalescer.reason}"
-        return Decision(verdict=Verdict.WAIT, reason=reason)
+        return LaunchDecision(action=LaunchAction.WAIT, reason=reason)
     done = _why_done(facts)
     if done:
-        return Decision(verdict=Verdict.DONE, reason=done)
+        return LaunchDecision(action=LaunchAction.DONE, reason=done)
     launch = launch_of(facts.storage_day, facts.coalescer)
     runs = [run for run in facts.runs if run.launch == launch]
-    held = _why_not_again(_since_a_person_asked(runs), now) or _why_input_is_left(_since_a_person_asked(facts.runs))
+    held = _why_not_again(_since_person_requested(runs), now) or _why_input_is_left(_since_person_requested(facts.runs))
     if held:
         return held
     reason = facts.coalescer.reason
@@ -175,7 +175,7 @@ def decide(facts: DayFacts, now: datetime) -> Decision:
         reason = "again: it was coalesced again after it was published"
     elif runs:
         reason = f"again: run {runs[-1].run_id} failed with {_why_failed(runs[-1])}"
-    return Decision(verdict=Verdict.LAUNCH, reason=reason, launch=launch, attempt=len(facts.runs) + 1)
+    return LaunchDecision(action=LaunchAction.LAUNCH, reason=reason, launch=launch, attempt=len(facts.runs) + 1)
 
 
 def _why_done(facts: DayFacts) -> str | None:
@@ -185,7 +185,7 @@ def _why_done(facts: DayFacts) -> str | None:
     if published.fingerprint == coalescer.fingerprint:
         return "published"
     if facts.is_published_for:
-        # The run pinned what it found, which may be more than the coalescer left: an object that came late.
+        # The run pinned what it found, which may be more than the coalescer left: an object may have come late.
         return f"published by run {facts.is_published_for.run_id}"
     if coalescer.fingerprint is not None:
         return None
@@ -197,50 +197,51 @@ def _why_done(facts: DayFacts) -> str | None:
     return None
 
 
-def _since_a_person_asked(runs: Sequence[PastRun]) -> Sequence[PastRun]:
-    """Return the runs that the budgets count: a person who asks for a day re-opens it."""
-    asked = max((number for number, run in enumerate(runs) if run.by_person), default=0)
-    return runs[asked:]
+def _since_person_requested(runs: Sequence[PastRun]) -> Sequence[PastRun]:
+    """Return the runs that count as attempts: a person who requests a run of the day reopens it."""
+    requested = max((number for number, run in enumerate(runs) if run.by_person), default=0)
+    return runs[requested:]
 
 
-def _why_not_again(runs: Sequence[PastRun], now: datetime) -> Decision | None:
-    """Say what holds a day back after the runs that were launched for what the coalescer left, if anything does."""
-    shut_out = [run for run in runs if run.failure_class in _FOUND_THE_GATE_SHUT]
-    tried = [run for run in runs if run.failure_class not in _FOUND_THE_GATE_SHUT]
-    if shut_out and runs[-1] is shut_out[-1]:
-        return _why_shut_out(shut_out, now)
-    if not tried:
+def _why_not_again(runs: Sequence[PastRun], now: datetime) -> LaunchDecision | None:
+    """Return why a day is not launched again after the runs for this coalescing, or None where it is."""
+    gate_closed = [run for run in runs if run.failure_class in _FOUND_GATE_CLOSED]
+    attempts = [run for run in runs if run.failure_class not in _FOUND_GATE_CLOSED]
+    if gate_closed and runs[-1] is gate_closed[-1]:
+        return _after_gate_closed(gate_closed, now)
+    if not attempts:
         return None
-    last = tried[-1]
+    last = attempts[-1]
     if last.state is RunState.CANCELED:
-        return _leave(f"run {last.run_id} was ended by hand: materialise it by hand")
+        return _leave(f"run {last.run_id} was terminated: materialise it by hand")
     why = last.failure_class
     if why and not FAILURE_GUIDE[why].rerun_helps:
         return _leave(
-            f"run {last.run_id} failed with {why}, which a re-run does not mend. {FAILURE_GUIDE[why].next_step}"
+            f"run {last.run_id} failed with {why}, which a re-run does not fix. {FAILURE_GUIDE[why].next_step}"
         )
-    if len(tried) >= MAX_ATTEMPTS:
-        named = "ended well but published nothing" if last.state is RunState.SUCCEEDED else "failed"
+    if len(attempts) >= MAX_ATTEMPTS:
+        outcome = "succeeded but published nothing" if last.state is RunState.SUCCEEDED else "failed"
         return _leave(
-            f"{len(tried)} runs, the last ({last.run_id}) {named} ({_why_failed(last)}): mend it, then materialise it"
+            f"{len(attempts)} runs, the last ({last.run_id}) {outcome} ({_why_failed(last)}): "
+            "fix it, then materialise it"
         )
     if why in RUN_AGAIN_AT_ONCE or last.state is RunState.SUCCEEDED:
         return None
-    return _wait(last, RETRY_WAIT * 2 ** (len(tried) - 1), now)
+    return _wait(last, RETRY_WAIT * 2 ** (len(attempts) - 1), now)
 
 
-def _why_shut_out(runs: Sequence[PastRun], now: datetime) -> Decision | None:
+def _after_gate_closed(runs: Sequence[PastRun], now: datetime) -> LaunchDecision | None:
     last = runs[-1]
-    if len(runs) >= MAX_SHUT_OUT:
+    if len(runs) >= MAX_GATE_CLOSED_RUNS:
         return _leave(
-            f"the gate looks open from here, but {len(runs)} runs found it shut, the last ({last.run_id}) with "
-            f"{last.failure_class}: see that runs have the same settings and permissions, then materialise it"
+            f"the gate looks open from here, but {len(runs)} runs found it closed, the last ({last.run_id}) with "
+            f"{last.failure_class}: check that runs have the same settings and permissions, then materialise it"
         )
-    return _wait(last, SHUT_OUT_WAIT * (len(runs) - 1), now)
+    return _wait(last, GATE_CLOSED_WAIT * (len(runs) - 1), now)
 
 
-def _why_input_is_left(runs: Sequence[PastRun]) -> Decision | None:
-    """Say so where a day's input changes again and again: each change looks like a new coalescing."""
+def _why_input_is_left(runs: Sequence[PastRun]) -> LaunchDecision | None:
+    """Leave a day whose input keeps changing: each change looks like a new coalescing."""
     changed = [run for run in runs if run.failure_class is FailureClass.INPUT_CHANGED]
     if len(changed) < MAX_INPUT_CHANGES:
         return None
@@ -254,13 +255,13 @@ def _why_failed(run: PastRun) -> str:
     return run.failure_class or ("no failure" if run.state is RunState.SUCCEEDED else "a lost worker")
 
 
-def _leave(reason: str) -> Decision:
-    return Decision(verdict=Verdict.LEAVE, reason=reason)
+def _leave(reason: str) -> LaunchDecision:
+    return LaunchDecision(action=LaunchAction.LEAVE, reason=reason)
 
 
-def _wait(last: PastRun, wait: timedelta, now: datetime) -> Decision | None:
+def _wait(last: PastRun, wait: timedelta, now: datetime) -> LaunchDecision | None:
     retry_at = last.ended_at + wait if last.ended_at else now
     if now >= retry_at:
         return None
     reason = f"run {last.run_id} failed with {_why_failed(last)}: next attempt from {retry_at:%H:%M} UTC"
-    return Decision(verdict=Verdict.WAIT, reason=reason)
+    return LaunchDecision(action=LaunchAction.WAIT, reason=reason)

@@ -1,4 +1,4 @@
-"""A UTC time of day in the words of the clock on the wall, which is an hour ahead of it in a British summer. Pure."""
+"""A UTC time of day as local clocks show it: in a British summer they are an hour ahead. Pure."""
 
 from datetime import UTC, datetime, time
 from zoneinfo import ZoneInfo

@@ -1,7 +1,7 @@
-"""Lines of somebody else's log, made fit to be shown: on a run page, in an alert, in a status row.
+"""Lines of another program's log, scrubbed to be shown on a run page, in an alert or in a status row.
 
-Spark's log may quote what it was working on. What might be payload, a key or a credential is cut out; what names
-classes, objects and places stays. Pure; everything may use it.
+Spark's log may quote the data it processed. What might be payload, a key or a credential is cut out; names of
+classes, objects and locations stay. Pure; everything may use it.
 """
 
 import re
@@ -19,7 +19,7 @@ _SHORTEST_MEAN_WORD = 3.4
 
 
 def scrub(line: str) -> str:
-    """Return one log line without what might be payload, key material or credentials, and not too long."""
+    """Return one log line without what might be payload, key material or credentials, shortened."""
     text = line.rstrip()
     for pattern in (_JSON, _LONG_QUOTED, _HEXADECIMAL):
         while True:
@@ -40,6 +40,6 @@ def _cut_key_material(match: re.Match[str]) -> str:
 
 
 def last_lines(lines: Iterable[str], count: int = 20) -> str:
-    """Return the last lines that say something, scrubbed, as one text."""
-    speaking = [line for line in lines if line.strip()]
-    return "\n".join(scrub(line) for line in speaking[-count:])
+    """Return the last lines that are not blank, scrubbed, as one text."""
+    not_blank = [line for line in lines if line.strip()]
+    return "\n".join(scrub(line) for line in not_blank[-count:])

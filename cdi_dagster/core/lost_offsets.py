@@ -1,7 +1,7 @@
-"""Which objects of an earlier pinned input hold offsets that nothing of the day states any more: records to be lost.
+"""Which objects of an earlier pinned input hold offsets that no object of the day states any more: lost records.
 
-Pure. A gap shows within a day only between two objects; the first, the last or the only object of a Kafka partition
-can go without one, and then nothing but the earlier input tells.
+Pure. Within a day a gap shows only between two objects. The first, the last or the only object of a Kafka partition
+can vanish without a gap; then only the earlier input shows it.
 """
 
 from collections import defaultdict

@@ -1,7 +1,7 @@
 """The pinned input: the exact list of objects that a run reads, decided before anything is launched.
 
 `pin` is the pure decision from a listing: which objects are read, which are left out and why, which offsets are
-missing. It refuses what it cannot resolve. Writing the manifest is `cdi_dagster.ingestion.pinning`.
+missing. It fails on what it cannot resolve. Writing the manifest is `cdi_dagster.ingestion.pinning`.
 """
 
 from collections import defaultdict
@@ -20,13 +20,13 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedObject:
-    """One object that the run reads, and what it must still be when it is read.
+    """One object that the run reads, and what must not have changed when it is read.
 
     Attributes:
         key: path below the corporate root.
         size_bytes: size when pinned.
         etag: ETag when pinned.
-        version_id: version where the bucket is versioned: then that version is read whatever happens since.
+        version_id: version, where the bucket is versioned: that version is read, whatever is written later.
     """
 
     key: str
@@ -65,7 +65,7 @@ class OffsetGap:
 
 @dataclass(frozen=True, kw_only=True)
 class PinnedInput:
-    """What one run of one collection and storage day reads: nothing else, and all of it.
+    """Exactly what one run of one collection and storage day reads.
 
     Attributes:
         collection_id: `db:name`.
@@ -138,7 +138,7 @@ class PinnedInput:
             if value["format_version"] != FORMAT_VERSION:
                 raise CdiError(
                     FailureClass.INPUT_INVALID,
-                    f"The pinned input has format {value['format_version']}, this version reads {FORMAT_VERSION}.",
+                    f"The pinned input has format {value['format_version']}, but this version reads {FORMAT_VERSION}.",
                     next_step="Pin the day again with this version.",
                 )
             return cls(
@@ -174,7 +174,7 @@ def pin(day: CollectionDay, corporate_root: str, listing: Iterable[StoredObject]
 
     A raw object whose offsets a coalesced one covers is left out: the coalescer died between upload and delete. So is
     an exact copy (same offsets, size and ETag) of a coalesced object. An empty listing gives an input without objects:
-    an empty day is the caller's to judge.
+    the caller decides whether an empty day is allowed.
 
     Raises:
         CdiError: INPUT_INVALID, naming the object, where a name is not K2HB's, states another topic, an object is
@@ -237,7 +237,7 @@ def _candidate(collection: Collection, stored: StoredObject) -> _Candidate:
 
 def _resolve_overlaps(candidates: list[_Candidate]) -> tuple[list[_Candidate], list[LeftOutObject]]:
     """Split the objects of one Kafka partition into those to read, in offset order, and those to leave out."""
-    # Widest first at the same offset, coalesced before raw: so whatever covers an object comes before it.
+    # Widest first at the same offset, coalesced before raw: so an object that covers another comes before it.
     ordered = sorted(
         candidates,
         key=lambda c: (c.name.first_offset, -c.name.last_offset, not c.name.coalesced, c.name.copy, c.stored.key),
@@ -256,7 +256,7 @@ def _resolve_overlaps(candidates: list[_Candidate]) -> tuple[list[_Candidate], l
                 f"{candidate.stored.key} and {before.stored.key} both state offsets from "
                 f"{candidate.name.first_offset} to {min(before.name.last_offset, candidate.name.last_offset)}; "
                 "reading both would publish records twice.",
-                next_step="Find out which of the two holds the records move the other away, then run the day again.",
+                next_step="Find out which of the two holds the records, move the other away, then run the day again.",
                 detail={"keys": [before.stored.key, candidate.stored.key]},
             )
         left_out.append(LeftOutObject(key=candidate.stored.key, covered_by=before.stored.key, why=why))

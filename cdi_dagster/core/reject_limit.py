@@ -35,7 +35,7 @@ def parse_reject_limit(text: str) -> RejectLimit:
     """Read a limit.
 
     Raises:
-        ValueError: it is neither a whole number nor a percentage from 0% to 100%; the message says how to write it.
+        ValueError: it is neither a whole number nor a percentage from 0% to 100%; the message shows the form.
     """
     match = _LIMIT.fullmatch(text.strip())
     if match:

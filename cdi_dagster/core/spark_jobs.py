@@ -1,4 +1,4 @@
-"""The Spark jobs as values: what each needs of the machine it runs on, and one run of it. Standard library only."""
+"""The Spark jobs as values: what each needs on the machine it runs on, and one run of it. Standard library only."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -12,7 +12,7 @@ class SparkJob:
 
     Attributes:
         name: of the module in `cdi_dagster/spark/entry_points`, of the EMR step, and of `CurrentStep` in status rows.
-        needs_metastore: whether it writes Hive tables; the local metastore takes one process at a time.
+        needs_metastore: whether it writes Hive tables; the local metastore allows one process at a time.
         needs_s3a: whether Spark itself writes what it publishes, so that an `s3://` root needs S3A.
     """
 
@@ -22,7 +22,7 @@ class SparkJob:
 
 
 INGEST_DAILY = SparkJob(name="ingest_daily")
-"""Reads and writes objects by boto3: it needs neither."""
+"""Reads and writes objects with boto3: it needs neither."""
 PUBLISH_TABLES = SparkJob(name="publish_tables", needs_metastore=True, needs_s3a=True)
 
 

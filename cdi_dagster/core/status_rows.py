@@ -1,4 +1,4 @@
-"""The rows of the status table `data_pipeline_metadata`, which downstream products read, and what keeps them."""
+"""The rows of the status table `data_pipeline_metadata`, which downstream products read, and the table's interface."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from cdi_dagster.core.collections import Collection
 
 
 def data_product_of(collection: Collection) -> str:
-    """Return what the status table calls a collection."""
+    """Return the name of a collection in the status table."""
     return f"CDI-{collection.id}"
 
 
@@ -27,7 +27,7 @@ class StatusRow:
         cluster_id: EMR cluster id, or `local`.
         s3_prefix: URI of the published daily records, once published.
         failure: class and cause, where it failed.
-        detail: counts and whatever else helps a reader.
+        detail: counts and other facts for a reader.
     """
 
     correlation_id: str

@@ -1,17 +1,19 @@
-"""Where things are: every key under the corporate root and the published root, in one module.
+"""Every key under the corporate root and the published root, in one module.
 
 All functions return keys or prefixes relative to a root; prefixes end with `/`. The names are contracts with
-downstream readers (`json/daily/<export day>/...`); what lies under `_control` is ours.
+downstream readers (`json/daily/<export day>/...`); what is under `_control` is ours.
 """
 
 from cdi_dagster.core.collections import CollectionDay
 
 _BASE = "corporate_data_ingestion"
 SUCCESS_MARK = "_SUCCESS"
+REJECTS_FOLDER = "rejects/"
+"""Below a run's prefix."""
 
 
 def daily_records_prefix(day: CollectionDay) -> str:
-    """Prefix of the published daily records: gzipped JSON lines, and `_SUCCESS` once they are whole."""
+    """Prefix of the published daily records: gzipped JSON lines, and `_SUCCESS` once they are complete."""
     return f"{_BASE}/json/daily/{day.export_day}/{day.collection.db}/{day.collection.name}/"
 
 
@@ -26,12 +28,12 @@ def control_prefix(day: CollectionDay) -> str:
 
 
 def raw_volume_key(day: CollectionDay) -> str:
-    """Key of what the day held before it was coalesced: afterwards nobody can tell how many objects K2HB wrote."""
+    """Key of what the day held before it was coalesced: afterwards it is not known how many objects K2HB wrote."""
     return f"{control_prefix(day)}raw_volume.json"
 
 
 def ingestion_lease_key(day: CollectionDay) -> str:
-    """Key of the lease that whoever ingests the day holds."""
+    """Key of the lease that the run which ingests the day holds."""
     return f"{control_prefix(day)}ingestion_lease.json"
 
 
@@ -41,17 +43,30 @@ def pinned_input_key(day: CollectionDay) -> str:
 
 
 def pinned_input_history_key(day: CollectionDay, fingerprint: str) -> str:
-    """Key under which one pinned input is kept for good."""
+    """Key under which one pinned input is kept permanently."""
     return f"{control_prefix(day)}pinned/{fingerprint}.json"
 
 
 def runs_prefix(day: CollectionDay) -> str:
-    """Prefix of what all runs of the day leave."""
+    """Prefix of what all runs of the day write about themselves."""
     return f"{control_prefix(day)}runs/"
 
 
+def quiet_listing_key(day: CollectionDay) -> str:
+    """Key of what was seen of the day's listing, where a quiet listing counts as complete."""
+    return f"{control_prefix(day)}quiet_listing.json"
+
+
+def launch_prefix(day: CollectionDay, step: str) -> str:
+    """Return where everything about the launches of a day's step lies, without an ending.
+
+    The same for every run of the day: a run made by the sensor or a person finds the launch of the one before.
+    """
+    return f"{control_prefix(day)}launches/{step}"
+
+
 def run_prefix(day: CollectionDay, correlation_id: str) -> str:
-    """Prefix of what one run leaves: its report, its rejects."""
+    """Prefix of what one run writes about itself: its report, its rejects."""
     return f"{runs_prefix(day)}{correlation_id}/"
 
 
@@ -62,7 +77,12 @@ def run_report_key(day: CollectionDay, correlation_id: str) -> str:
 
 def rejects_prefix(day: CollectionDay, correlation_id: str) -> str:
     """Prefix of a run's rejects: gzipped JSON lines, still encrypted."""
-    return f"{run_prefix(day, correlation_id)}rejects/"
+    return f"{run_prefix(day, correlation_id)}{REJECTS_FOLDER}"
+
+
+def run_failure_key(day: CollectionDay, correlation_id: str) -> str:
+    """Key of why a run failed, where it did."""
+    return f"{run_prefix(day, correlation_id)}failure.json"
 
 
 def tables_report_key(day: CollectionDay, correlation_id: str) -> str:
@@ -80,3 +100,8 @@ def coalescer_marker_key(day: CollectionDay) -> str:
     return (
         f"_coalescer/{day.collection.group}/{day.storage_day:%Y/%m/%d}/{day.collection.db}/{day.collection.name}.json"
     )
+
+
+def doctor_key(name: str) -> str:
+    """Key of what `cdi doctor` writes and deletes again, to see whether it may."""
+    return f"{_BASE}/_control/doctor/{name}"

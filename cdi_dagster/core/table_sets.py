@@ -1,6 +1,6 @@
-"""The members of each table set, as people and asset keys name them.
+"""The members of each table set, by the names that people and asset keys use.
 
-Columns and SQL are configuration of the Spark job (`cdi_dagster.spark.tables`); a test keeps the names of both alike.
+Columns and SQL are configuration of the Spark job (`cdi_dagster.spark.tables`); a test compares the names of both.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ class TableMember:
     """One table or view of a table set.
 
     Attributes:
-        kind: what the Spark job calls it: raw, managed, secured or redacted.
+        kind: its name in the Spark job: raw, managed, secured or redacted.
         database: Hive database.
         name: table or view name; also the last part of its asset key.
-        grain: one sentence: what one row is.
+        grain: what one row is, in a sentence.
         about: what it is for.
         over: kind of the table it is a view over, or None where it is made from the daily records.
     """
@@ -49,7 +49,7 @@ TABLE_SETS: Mapping[str, tuple[TableMember, ...]] = {
             database="uc",
             name="auditlog_sec_v",
             grain="One row per audit message.",
-            about="View for those who are cleared to see personal data.",
+            about="View for people who are cleared to see personal data.",
             over="managed",
         ),
         TableMember(

@@ -1,6 +1,6 @@
 """The closing report of the tables of one day: what was published where, and how much.
 
-Made by the Spark job, carried to the run page. Counts and places only, never content.
+Made by the Spark job, carried to the run page. Counts and locations only, never content.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ class PublishedTable:
         name: `database.name`.
         rows: rows of the partition.
         columns: columns, the partition column not counted.
-        seconds: what it took, reading back included.
+        seconds: how long it took, reading back included.
         location: URI of the partition's files; None for a view.
         stored_bytes: of the files; 0 for a view.
         files: how many; 0 for a view.
@@ -77,7 +77,7 @@ class TablesReport:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "TablesReport":
-        """Read what `to_json` wrote; the totals are counted again, not believed."""
+        """Read what `to_json` wrote; the totals are counted again, not trusted."""
         fields = {name: part for name, part in value.items() if name != "totals"}
         fields["tables"] = tuple(PublishedTable(**row) for row in value["tables"])
         return cls(**fields)

@@ -1,8 +1,8 @@
-"""A local key service for development and tests: it speaks the Data Key Service's contract in its STANDALONE profile.
+"""A local key service for development and tests: the Data Key Service's contract in its STANDALONE profile.
 
-There is no secrecy in it: an encrypted data key is the data key with its bytes reversed, base64. It serves loopback
-unless told otherwise, over HTTP or over TLS with required client certificates. Keys are never logged. Not for
-production: only the terminal (`cdi dks`), the demo and tests use it. What it answers is in `key_service_server`.
+It keeps nothing secret: an encrypted data key is the data key with its bytes reversed, base64. It serves loopback by
+default, over HTTP or over TLS with required client certificates. Keys are never logged. Not for production: only
+`cdi dks`, the demo and tests use it. `key_service_server` answers the requests.
 """
 
 import ipaddress
@@ -38,7 +38,7 @@ class DevelopmentKeyService:
         tls: serve HTTPS and require client certificates; None serves plain HTTP.
         host: address to listen on.
         latency_seconds: added to every decryption.
-        forget: data key encryption keys (`keyId`) whose data keys are answered with 400.
+        forget: data key encryption keys (`keyId`) for whose data keys it answers 400.
 
     Raises:
         OSError: the address is taken or not ours, or a TLS file is unusable.
@@ -84,7 +84,7 @@ class DevelopmentKeyService:
         self._server.forgotten.discard(key_id)
 
     def close(self) -> None:
-        """Stop listening and end the kept connections. Harmless when closed already."""
+        """Stop listening and close the open connections. May be called again."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
@@ -102,7 +102,7 @@ class DevelopmentKeyService:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach an address."""
+    """Return whether only this machine can reach an address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -114,7 +114,7 @@ def is_loopback(host: str) -> bool:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--certificate", type=_FILE, help="Server certificate chain (PEM). With all three files: mutual TLS.")
 @click.option("--private-key", type=_FILE, help="Private key of the certificate (PEM).")
-@click.option("--ca", type=_FILE, help="Authority whose client certificates are let in (PEM).")
+@click.option("--ca", type=_FILE, help="Authority whose client certificates are accepted (PEM).")
 @click.option("--latency-milliseconds", default=0.0, type=click.FloatRange(min=0), help="Added to every decryption.")
 @click.option("--forget", "forget", metavar="KEYID", multiple=True, help="Answer 400 for this keyId; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print the ready line as JSON.")
@@ -130,8 +130,8 @@ def dks_command(
 ) -> None:
     """Run the local key service until Ctrl-C or SIGTERM. For development and tests only.
 
-    It speaks the Data Key Service's contract in its STANDALONE profile, which keeps nothing secret: an encrypted data
-    key is the data key with its bytes reversed. Never use it for real data.
+    It implements the Data Key Service's contract in its STANDALONE profile, which keeps nothing secret: an encrypted
+    data key is the data key with its bytes reversed. Never use it for real data.
     """
     tls = _tls_files(certificate, private_key, ca)
     if not is_loopback(host):
@@ -159,7 +159,7 @@ def _tls_files(certificate: str | None, private_key: str | None, ca: str | None)
 
 @contextmanager
 def _stop_signal() -> Iterator[threading.Event]:
-    """Yield an event that Ctrl-C and SIGTERM set, so that the service ends as if its block were left."""
+    """Yield an event that Ctrl-C and SIGTERM set, so that the service closes cleanly."""
     stop = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}

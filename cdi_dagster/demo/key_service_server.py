@@ -1,7 +1,7 @@
-"""What the local key service answers, and the threads that answer it: wrapping, TLS, one handler, one server.
+"""The server of the local key service: wrapping of keys, TLS, the request handler, the threads.
 
-The contract is the Data Key Service's in its STANDALONE profile, in which nothing is secret. Only `demo.key_service`
-imports this, and tests that make it misbehave.
+It implements the Data Key Service's contract in its STANDALONE profile, which keeps nothing secret. Imported by
+`demo.key_service` and by tests that make it misbehave.
 """
 
 import base64
@@ -25,7 +25,7 @@ NOTICE = "Development key service, STANDALONE profile: no secrecy, never for pro
 _MASTER_KEY_ID = "STANDALONE"
 _DATA_KEY_BYTES = 16  # what the real service generates in this profile
 _LONGEST_BODY_BYTES = 65_536  # a wrapped data key has some hundred characters
-_HANDSHAKE_SECONDS = 10.0  # a connection that is silent for longer never was a client
+_HANDSHAKE_SECONDS = 10.0  # a connection that is silent for longer is not a client
 
 
 def wrap_data_key(data_key: bytes) -> str:
@@ -51,7 +51,7 @@ class TlsFiles:
     Attributes:
         certificate: the server's certificate chain.
         private_key: its private key.
-        ca: the authority whose client certificates are let in.
+        ca: the authority whose client certificates are accepted.
     """
 
     certificate: str
@@ -59,7 +59,7 @@ class TlsFiles:
     ca: str
 
     def server_context(self) -> ssl.SSLContext:
-        """Return a context that requires a client certificate; OSError (ssl.SSLError) where a file is unusable."""
+        """Return a context that requires a client certificate; OSError (ssl.SSLError) if a file is unusable."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.ca)
         context.load_cert_chain(self.certificate, self.private_key)
         context.verify_mode = ssl.CERT_REQUIRED
@@ -67,23 +67,23 @@ class TlsFiles:
 
 
 class KeyServiceHandler(BaseHTTPRequestHandler):
-    """One connection: requests one after another, each answered with JSON."""
+    """Handles the requests of one connection one after another; answers JSON."""
 
     protocol_version = "HTTP/1.1"
     server_version = "cdi-development-key-service"
     sys_version = ""
     disable_nagle_algorithm = True
-    wbufsize = -1  # head and body leave in one packet
+    wbufsize = -1  # head and body are sent in one packet
     server: "KeyServiceServer"
 
     def do_POST(self) -> None:
-        """Decrypt a data key: 200, or 400 where that cannot be done."""
+        """Decrypt a data key: 200, or 400 if it cannot be decrypted."""
         body = self._body()
         if body is None:
             return
         address = urlsplit(self.path)
         if address.path != "/datakey/actions/decrypt":
-            self.answer(404, {"error": f"No such place. {NOTICE}"})
+            self.answer(404, {"error": f"No such path. {NOTICE}"})
             return
         query = parse_qs(address.query, keep_blank_values=True)
         self.decrypt(query.get("keyId", [""])[0], query.get("correlationId", ["NOT_SET"])[0], body)
@@ -111,7 +111,7 @@ class KeyServiceHandler(BaseHTTPRequestHandler):
         )
 
     def do_GET(self) -> None:
-        """Generate a data key, tell the health, or say what this is."""
+        """Generate a data key, report health, or describe the service."""
         path = urlsplit(self.path).path
         if path == "/datakey":
             data_key = secrets.token_bytes(_DATA_KEY_BYTES)
@@ -129,7 +129,7 @@ class KeyServiceHandler(BaseHTTPRequestHandler):
         elif path == "/":
             self.answer(200, {"notice": NOTICE})
         else:
-            self.answer(404, {"error": f"No such place. {NOTICE}"})
+            self.answer(404, {"error": f"No such path. {NOTICE}"})
 
     def answer(self, status: int, value: Any) -> None:
         """Send one JSON answer."""
@@ -141,7 +141,7 @@ class KeyServiceHandler(BaseHTTPRequestHandler):
         self.wfile.write(payload)
 
     def _body(self) -> bytes | None:
-        """Return the request's body, or answer that it cannot be read and end the connection."""
+        """Return the request's body, or answer 411 or 413 and close the connection."""
         stated = self.headers.get("Content-Length", "")
         if stated.isdecimal() and int(stated) <= _LONGEST_BODY_BYTES:
             return self.rfile.read(int(stated))
@@ -150,12 +150,12 @@ class KeyServiceHandler(BaseHTTPRequestHandler):
         return None
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Log what http.server reports (never a body), where somebody listens for it."""
+        """Log what http.server reports (never a body) at debug level."""
         _log.debug(format, *args)
 
 
 class KeyServiceServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """A thread per connection; TLS handshakes happen in that thread, so that a silent client holds up nobody."""
+    """A thread per connection; TLS handshakes happen in that thread, so that a silent client blocks nobody."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -184,11 +184,11 @@ class KeyServiceServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self.shutdown_request(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Log a refused handshake or a cut connection; the server goes on."""
-        _log.info("A connection from %s ended badly.", client_address[0], exc_info=True)
+        """Log a refused handshake or a lost connection; the server continues."""
+        _log.info("A connection from %s failed.", client_address[0], exc_info=True)
 
     def end_connections(self) -> None:
-        """Close the kept connections; their threads end by it."""
+        """Close the open connections, which ends their threads."""
         for connection in tuple(self._open):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

@@ -1,8 +1,8 @@
 """The sample writer: raw objects as K2HB writes them, with invented records. A development tool.
 
-Used by `cdi sample`, the demo and tests. The data keys are random (from the seed) and wrapped so that the *local* key
-service unwraps them: that is no secrecy at all, so never point it at storage that holds real objects. What the
-records say is in `sample_records`.
+Used by `cdi sample`, the demo and tests. The data keys are random (from the seed) and wrapped for the *local* key
+service, which keeps nothing secret: never write samples to storage that holds real objects. `sample_records` makes the
+records.
 """
 
 from collections import Counter
@@ -26,12 +26,12 @@ DATA_KEY_BYTES = 16
 _IV_BYTES = 16
 _KEY_ENCRYPTION_KEY_ID = "cloudhsm:1,2"
 _GZIP = 31
-"""zlib's window bits for a gzip member; its header then states no time, so that bytes depend on the seed alone."""
+"""zlib's window bits for a gzip member; its header has no time, so the bytes depend on the seed alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSummary:
-    """What a sample holds.
+    """The content of a sample.
 
     Attributes:
         keys: the raw objects written, in order of Kafka partition and offset.
@@ -39,7 +39,7 @@ class SampleSummary:
         stored_bytes: compressed bytes of all objects.
         plaintext_bytes: bytes of the records before encryption.
         offsets: first and last offset (inclusive) by Kafka partition.
-        bad_by_reason: broken envelopes, by the reason family under which they must be rejected.
+        bad_by_reason: broken envelopes, by the reason family of their rejection.
     """
 
     keys: tuple[str, ...]
@@ -61,7 +61,7 @@ class SampleSummary:
 
     @property
     def next_offsets(self) -> dict[int, int]:
-        """The `first_offsets` with which the next storage day goes on where this one ends."""
+        """The `first_offsets` of the next storage day, which continue this one's."""
         return {kafka_partition: last + 1 for kafka_partition, (_, last) in self.offsets.items()}
 
 
@@ -86,15 +86,15 @@ def write_sample(
 ) -> SampleSummary:
     """Write one storage day of invented, encrypted raw objects. For development and tests only.
 
-    The same arguments write the same bytes under the same names, so that writing again changes nothing.
+    The same arguments write the same bytes under the same names, so writing again changes nothing.
 
     Args:
         storage: the corporate root.
         day: to write; audit messages for `data:businessAudit`, database records for others, dated that day.
         records: envelopes in all, bad ones included.
         objects: raw objects in all, one gzip member each.
-        seed: makes another sample of the same shape.
-        bad_envelopes: how many of the envelopes are broken, spread over the day, each certain to be rejected.
+        seed: another seed makes another sample of the same shape.
+        bad_envelopes: how many of the envelopes are broken, spread over the day, each of them rejected.
         kafka_partitions: Kafka partitions to spread the objects over; offsets are contiguous within each.
         keys_per_object: distinct data keys in each object.
         first_offsets: offset to begin with, by Kafka partition (default 0); see `SampleSummary.next_offsets`.
@@ -151,7 +151,7 @@ def _plan_objects(
     bad = _spread(collection, records, bad_envelopes)
     next_offset = dict(first_offsets)
     plans = []
-    begun = 0
+    start = 0
     for number, size in enumerate(_sizes(records, objects, random)):
         kafka_partition = number * min(kafka_partitions, objects) // objects
         first = next_offset.get(kafka_partition, 0)
@@ -163,9 +163,9 @@ def _plan_objects(
             last_offset=first + size - 1,
             coalesced=False,
         )
-        own_bad = {index: bad[begun + index] for index in range(size) if begun + index in bad}
+        own_bad = {index: bad[start + index] for index in range(size) if start + index in bad}
         plans.append(_ObjectPlan(name=name, bad=own_bad))
-        begun += size
+        start += size
     return plans
 
 

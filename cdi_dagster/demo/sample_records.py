@@ -1,7 +1,7 @@
-"""What the sample envelopes say: invented audit messages and database records, and ways to break an envelope.
+"""The content of the sample envelopes: invented audit messages and database records, and ways to break an envelope.
 
-A development tool: nobody's data, nobody's keys. Only `cdi_dagster.demo.sample` imports this. Everything is drawn
-from the `Random` it is given, so that a seed gives the same bytes again.
+A development tool without real data or keys. Only `cdi_dagster.demo.sample` imports this. Everything comes from the
+given `Random`, so that a seed always gives the same bytes.
 """
 
 import base64
@@ -40,12 +40,12 @@ _WORDS = (
 
 
 def timestamp(moment: datetime) -> str:
-    """Write a moment as the producers do: `2023-03-26T09:30:00.123+0000`."""
+    """Format a time as the producers do: `2023-03-26T09:30:00.123+0000`."""
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}+0000"
 
 
 def moment_of(storage_day: date, random: Random) -> datetime:
-    """Return some moment of the storage day."""
+    """Return a random time of the storage day."""
     start = datetime.combine(storage_day, time.min, tzinfo=UTC)
     return start + timedelta(milliseconds=random.randrange(86_400_000))
 
@@ -56,13 +56,13 @@ def hex_id(random: Random) -> str:
 
 
 def plain_record(collection: Collection, record_id: str, moment: datetime, random: Random) -> dict[str, Any]:
-    """Return what an ordinary dbObject of the collection holds; an audit message is about 1.4 KB of JSON."""
+    """Return the content of an ordinary dbObject of the collection; an audit message is about 1.4 kB of JSON."""
     if collection.id == AUDIT_COLLECTION_ID:
         return {"context": _audit_context(record_id, moment, random), "auditType": random.choice(_AUDIT_TYPES)}
     record = {
         "_id": message_id(collection, record_id),
         "_version": random.randrange(1, 9),
-        "createdDateTime": timestamp(moment - timedelta(days=random.randrange(400))),
+        "createdDateTime": timestamp(moment - timedelta(hours=24 * random.randrange(400))),
         "_lastModifiedDateTime": timestamp(moment),
         "claimant": _person(random),
         "amounts": [random.randrange(1, 90_000) / 100 for _ in range(random.randrange(1, 6))],
@@ -127,7 +127,7 @@ def _text(random: Random, words: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Damage:
-    """One way to break an envelope, such that ingestion certainly rejects it.
+    """One way to break an envelope so that ingestion always rejects it.
 
     Attributes:
         name: what is wrong.

@@ -11,11 +11,12 @@ from dataclasses import replace
 import dagster as dg
 
 from cdi_dagster.core.failures import CdiError, FailureClass, StepMayGoOnError
+from cdi_dagster.core.storage_keys import launch_prefix
 from cdi_dagster.emr.attempt import AttemptFollower
 from cdi_dagster.emr.backend import JobRequest, LaunchContext, UnreachableError
 from cdi_dagster.emr.evidence import attempt_line, evidence_of, failure_with_attempts
 from cdi_dagster.emr.launch_plan import AttemptOutcome, GiveUp, next_attempt
-from cdi_dagster.emr.ledger import AttemptEntry, LaunchEntry, LaunchLedger, LaunchOutcome, launch_prefix
+from cdi_dagster.emr.ledger import AttemptEntry, LaunchEntry, LaunchLedger, LaunchOutcome
 from cdi_dagster.emr.messages import StorageContextInjector, StorageMessageReader
 from cdi_dagster.emr.resume import Requester, attempt_name, continues, resume, work_digest
 from cdi_dagster.emr.step_outcome import AttemptEnd

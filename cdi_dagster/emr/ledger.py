@@ -11,9 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import FailureClass, StepMayGoOnError
-from cdi_dagster.core.storage_keys import control_prefix
 from cdi_dagster.emr.launch_plan import AttemptOutcome, FailedAttempt
 from cdi_dagster.storage.interface import ObjectChangedError, ObjectExistsError, ObjectMissingError, Storage
 
@@ -198,14 +196,6 @@ class LaunchLedger:
         if newer != self.attempt:
             self.write(self.entry.with_attempt(newer))
         return newer
-
-
-def launch_prefix(day: CollectionDay, step: str) -> str:
-    """Return where everything about the launches of a day's step lies, without an ending.
-
-    The same for every run of the day: a run made by the sensor or a person finds the launch of the one before.
-    """
-    return f"{control_prefix(day)}launches/{step}"
 
 
 def _to_json(entry: LaunchEntry) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One storage day without dagster, for the Dagster assets and `cdi` alike.
+"""Working on one storage day without dagster, for the Dagster assets and `cdi`.
 
-What it holds (`day_volumes`), what a run reads (`pinning`), and that only one run of it writes (`ingestion_lease`).
+What the day holds (`day_volumes`), what a run reads (`pinning`), and that one run at a time writes (`ingestion_lease`).
 """

@@ -1,4 +1,4 @@
-"""How far a day got: pinned and published or not, and whether from the objects that are there now. No dagster."""
+"""The progress of a day: whether it is pinned and published, and from the objects that are there now. No dagster."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -14,14 +14,14 @@ from cdi_dagster.storage.roots import Roots
 
 @dataclass(frozen=True, kw_only=True)
 class DayProgress:
-    """How far a day got.
+    """The progress of a day.
 
     Attributes:
         pinned: whether a run has decided what to read.
-        pinned_is_current: whether that is what is there now.
+        pinned_is_current: whether the pin matches the objects that are there now.
         published: whether daily records are published.
-        published_is_current: whether they were made from what is there now.
-        published_records: how many.
+        published_is_current: whether they were made from the objects that are there now.
+        published_records: how many, where published.
     """
 
     pinned: bool
@@ -32,11 +32,11 @@ class DayProgress:
 
 
 def day_progress(roots: Roots, day: CollectionDay, *, fingerprint: str | None) -> DayProgress:
-    """Read how far a day got.
+    """Read the progress of a day.
 
     Args:
-        roots: corporate storage is listed only where something is to be compared, and no further than is needed.
-        day: which.
+        roots: corporate storage is listed only where there is something to compare, and no further than needed.
+        day: whose progress.
         fingerprint: of the day's present listing, where the coalescer's status has it already.
 
     Raises:
@@ -59,7 +59,7 @@ def day_progress(roots: Roots, day: CollectionDay, *, fingerprint: str | None) -
 
 
 def _present_fingerprint(corporate: Storage, day: CollectionDay, inputs: list[PinnedInput | None]) -> str | None:
-    """Return the listing's fingerprint, or None as soon as it has more objects than any input had: it is neither's."""
+    """Return the listing's fingerprint, or None as soon as it has more objects than any input: it matches none."""
     known = [len(each.objects) + len(each.left_out) for each in inputs if each]
     most = max(known) if len(known) == len(inputs) else None
     listing = list(islice(corporate.list(day.corporate_prefix), None if most is None else most + 1))

@@ -1,7 +1,7 @@
-"""Why a day is slow, at a bounded cost: listings that are counted once, kept for a while, and cut off where endless.
+"""Why a day is slow, at a bounded cost: listings are counted once, cached for a while, and cut off where very long.
 
-Reads; `core.diagnosis` judges. Also keeps, below the published root, what a day held before it was coalesced: later
-nobody can tell how many objects K2HB wrote, and only raw days compare with raw days. Plain functions, no dagster.
+Reads; `core.diagnosis` compares. Also keeps, below the published root, what a day held before it was coalesced: later
+it is not known how many objects K2HB wrote, and raw days compare only with raw days. No dagster.
 """
 
 import json
@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import CollectionDay
-from cdi_dagster.core.days import ONE_DAY, storage_days_between
+from cdi_dagster.core.days import days_before, storage_days_between
 from cdi_dagster.core.diagnosis import DayVolume, Diagnosis, day_volume, diagnose
 from cdi_dagster.core.storage_keys import raw_volume_key
 from cdi_dagster.storage.interface import ObjectMissingError, Storage, StorageError, StorageUnavailableError
@@ -21,18 +21,18 @@ from cdi_dagster.storage.roots import Roots
 _log = logging.getLogger(__name__)
 HISTORY_DAYS = 14
 MOST_OBJECTS = 20_000
-"""Counted of one day: 20 calls to S3. A day with more is diagnosed by that alone."""
+"""Counted of one day: 20 requests to S3. For a day with more, that number is the diagnosis."""
 DAY_KEPT_FOR = timedelta(minutes=10)
 EARLIER_DAY_KEPT_FOR = timedelta(hours=6)
 _MOST_KEPT = 2_000
 
 
 class DayVolumes:
-    """Volumes of days, remembered in this process. One for each code location; several threads may use it.
+    """Volumes of days, cached in this process. One for each code location; several threads may use it.
 
     Args:
         clock: the time now, aware.
-        history_days: how many earlier days make the usual.
+        history_days: how many earlier days a day is compared with.
     """
 
     def __init__(self, *, clock: Callable[[], datetime] = utc_now, history_days: int = HISTORY_DAYS) -> None:
@@ -41,7 +41,7 @@ class DayVolumes:
         self._kept: dict[tuple[str, str, date], tuple[datetime, DayVolume]] = {}
 
     def diagnosis(self, roots: Roots, day: CollectionDay) -> Diagnosis:
-        """Compare a day with those before it; one of those that cannot be listed as it is (a bad name) is left out.
+        """Compare a day with those before it; an earlier day that cannot be listed (a bad name) is left out.
 
         Raises:
             StorageError: the day cannot be listed, or the storage does not respond.
@@ -49,9 +49,10 @@ class DayVolumes:
         volume = self._volume(roots.corporate, day, DAY_KEPT_FOR)
         if not volume.is_raw:
             volume = self._raw_volume(roots.published, day) or volume
-        first = day.storage_day - ONE_DAY * self._history_days
         history = []
-        for storage_day in storage_days_between(first, day.storage_day - ONE_DAY):
+        for storage_day in storage_days_between(
+            days_before(day.storage_day, self._history_days), days_before(day.storage_day, 1)
+        ):
             earlier = day.collection.on(storage_day)
             try:
                 earlier_volume = self._volume(roots.corporate, earlier, EARLIER_DAY_KEPT_FOR)
@@ -66,9 +67,9 @@ class DayVolumes:
         return diagnose(volume, history)
 
     def in_words(self, roots: Roots, day: CollectionDay) -> str:
-        """Return the verdict, or why there is none: for a message that must come in any case."""
+        """Return the summary, or why there is none: for a message that is sent in any case."""
         try:
-            return self.diagnosis(roots, day).verdict
+            return self.diagnosis(roots, day).summary
         except StorageError as error:
             return f"its size could not be compared: {error}"
 
@@ -86,8 +87,8 @@ class DayVolumes:
     def _volume(self, corporate: Storage, day: CollectionDay, kept_for: timedelta) -> DayVolume:
         key = (corporate.root, day.collection.id, day.storage_day)
         now = self._clock()
-        looked_at, volume = self._kept.get(key, (None, None))
-        if looked_at is None or volume is None or not timedelta() <= now - looked_at < kept_for:
+        counted_at, volume = self._kept.get(key, (None, None))
+        if counted_at is None or volume is None or not timedelta() <= now - counted_at < kept_for:
             volume = day_volume(corporate.list(day.corporate_prefix), most_objects=MOST_OBJECTS)
             if len(self._kept) >= _MOST_KEPT:
                 self._kept.clear()
@@ -98,5 +99,5 @@ class DayVolumes:
         try:
             return DayVolume(**json.loads(published.read(raw_volume_key(day))))
         except (ObjectMissingError, ValueError, TypeError):
-            # Never kept, or by another version: then the day is compared by its volume alone.
+            # Never kept, or kept by another version: then only the day's volume is compared.
             return None

@@ -1,7 +1,7 @@
-"""One ingestion of a day at a time, whoever runs it: two Dagster installations, `cdi ingest`, a lost worker's Spark.
+"""One ingestion of a day at a time, whatever runs it: two Dagster installations, `cdi ingest`, a lost worker's Spark.
 
-Inside one Dagster the run records decide already (`assets.steps.require_only_run`); this holds between those who share
-nothing but the storage, because `Storage.publish` wants one publisher of a prefix at a time. No dagster.
+Inside one Dagster the run records already ensure that (`run_records.require_only_run`). The lease ensures it for
+processes that share only the storage: `Storage.publish` allows one publisher of a prefix at a time. No dagster.
 """
 
 import logging
@@ -25,25 +25,25 @@ def ingestion_lease(
     *,
     holder: str,
     lease_seconds: float = DEFAULT_LEASE_SECONDS,
-    say: Callable[[str], None] = _log.info,
+    log: Callable[[str], None] = _log.info,
 ) -> Iterator[Lease]:
     """Hold the day's ingestion lease while the block lasts.
 
     Args:
         published: where the lease is kept, beside what is published.
         day: what is ingested.
-        holder: the run's correlation id; a run that goes on after its process was lost takes its own lease at once.
+        holder: the run's correlation id; a run that resumes after its process was lost takes its own lease at once.
         lease_seconds: after how long a silent holder counts as killed.
-        say: told, once, where the lease of somebody who may be dead is waited for.
+        log: logs, once, that this waits for the lease of a holder that may be dead.
 
     Raises:
-        CdiError: DUPLICATE_RUN, naming the other one, which is alive.
+        CdiError: DUPLICATE_RUN, naming the other run, which is alive.
         StorageError: the lease cannot be read or written.
     """
     key = ingestion_lease_key(day)
     with ExitStack() as stack:
         try:
-            lease = stack.enter_context(Lease(published, key, holder, lease_seconds=lease_seconds, say=say))
+            lease = stack.enter_context(Lease(published, key, holder, lease_seconds=lease_seconds, log=log))
         except LeaseHeldError as error:
             raise CdiError(
                 FailureClass.DUPLICATE_RUN,
@@ -57,8 +57,9 @@ def ingestion_lease(
 def discard_after_failure(published: Storage, day: CollectionDay) -> Iterator[None]:
     """Run a Spark step in the block; where it failed, discard the decrypted records that it may have left.
 
-    For the holder of the day's lease. Never before the step: a restarted Dagster process resumes one that is at work.
-    A step that may go on (`StepMayGoOnError`, an interruption) keeps its uploads; the next run discards them.
+    For the holder of the day's lease. Never before the step: a restarted Dagster process resumes a running step.
+    A step that may still be running (`StepMayGoOnError`, an interruption) keeps its uploads: the next run discards
+    them.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""Pinning a storage day: list it, decide what a run reads, write that down; later, say whether it still holds.
+"""Pinning a storage day: list it, decide what a run reads, write the manifest; later, check whether it still holds.
 
-The decision itself is `cdi_dagster.core.pinned_input.pin`; here is what touches storage. Plain functions without
-Dagster, for assets and the terminal alike. Whether the gate is open is the caller's question.
+The decision itself is `cdi_dagster.core.pinned_input.pin`; here is what uses storage. Plain functions without
+Dagster, for assets and the terminal. The caller checks whether the gate is open.
 """
 
 import json
@@ -26,16 +26,16 @@ def pin_storage_day(
     allow_empty: bool = False,
     allow_fewer_offsets: bool = False,
 ) -> PinnedInput:
-    """List a storage day, decide what a run reads, and write the manifest: the present one and its kept copy.
+    """List a storage day, decide what a run reads, and write the manifest: the current one and its kept copy.
 
     Args:
         roots: corporate storage is only listed; the published root gets the manifest.
         day: what to pin.
-        allow_empty: pin a day without objects, instead of refusing it.
+        allow_empty: pin a day without objects, instead of failing.
         allow_fewer_offsets: pin a day that lacks offsets which it had when it was pinned or published before.
 
     Returns:
-        The pinned input. Its `left_out` and `gaps` are findings for the caller to show and to judge.
+        The pinned input. The caller shows its `left_out` and `gaps`.
 
     Raises:
         CdiError: INPUT_INVALID where there are no objects, or `pin` cannot resolve what there is; INPUT_CHANGED, naming
@@ -54,14 +54,14 @@ def pin_storage_day(
     if not allow_fewer_offsets:
         _require_all_offsets(roots.published, day.collection, pinned)
     manifest = json.dumps(pinned.to_json(), indent=1).encode()
-    # The kept copy first: so every manifest that was ever the present one is kept.
+    # The kept copy first, so that every manifest that was ever the current one is kept.
     roots.published.write(pinned_input_history_key(day, pinned.fingerprint), manifest)
     roots.published.write(pinned_input_key(day), manifest)
     return pinned
 
 
 def _require_all_offsets(published: Storage, collection: Collection, pinned: PinnedInput) -> None:
-    """Refuse to read less than the last run of the day did, or than what is published was made from."""
+    """Fail where the day has fewer offsets than its last pin, or than what is published was made from."""
     for what, before in (
         ("published", read_published_input(published, collection.on(pinned.storage_day))),
         ("pinned", read_pinned_input(published, collection.on(pinned.storage_day))),
@@ -82,7 +82,7 @@ def _require_all_offsets(published: Storage, collection: Collection, pinned: Pin
 
 
 def read_pinned_input(published: Storage, day: CollectionDay) -> PinnedInput | None:
-    """Return the present pinned input of a day, or None where it was never pinned.
+    """Return the current pinned input of a day, or None where it was never pinned.
 
     Raises:
         CdiError: INPUT_INVALID where the manifest cannot be read as one.

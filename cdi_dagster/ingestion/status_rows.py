@@ -1,4 +1,4 @@
-"""The status row of a day's work: IN_PROGRESS, then COMPLETED or FAILED, whoever does the work. No dagster."""
+"""The status row of a day's work: IN_PROGRESS, then COMPLETED or FAILED, whatever runs it. No dagster."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,17 +21,17 @@ TERMINATED = "The run was terminated."
 
 @dataclass(kw_only=True)
 class StepRecord:
-    """What the status row holds of one step of a day, filled while the step runs.
+    """What the status row holds for one step of a day, filled while the step runs.
 
     Attributes:
-        day: what is worked on.
+        day: of which collection and storage day.
         correlation_id: of the run; in Dagster the run id, so that every log line and key request leads to its page.
         table: where the row goes.
         step: written as `CurrentStep`.
         ends_run: whether the run is complete when this step is.
         cluster_id: where Spark ran, once known.
         s3_prefix: URI of the published daily records, once published.
-        detail: counts and whatever else helps a reader of the row.
+        detail: counts and other facts for a reader of the row.
     """
 
     day: CollectionDay
@@ -44,7 +44,7 @@ class StepRecord:
     detail: dict[str, Any] = field(default_factory=dict)
 
     def put(self, status: str, failure: str | None = None) -> None:
-        """Write the row of this moment."""
+        """Write the row as it is now."""
         self.table.put(
             StatusRow(
                 correlation_id=self.correlation_id,
@@ -61,19 +61,19 @@ class StepRecord:
         )
 
     def begin(self, step: str) -> None:
-        """Go on to the next step of the run."""
+        """Begin the next step of the run."""
         self.step = step
         self.put("IN_PROGRESS")
 
     def keep_earlier(self) -> None:
-        """Keep what an earlier step of this run wrote: a row is replaced whole."""
+        """Keep what an earlier step of this run wrote: writing a row replaces all of it."""
         earlier = self.table.get(self.correlation_id, data_product_of(self.day.collection))
         if earlier:
             self.s3_prefix = earlier.s3_prefix
             self.detail = dict(earlier.detail)
 
     def add_gate(self, status: CoalescerStatus, *, overridden: bool) -> None:
-        """Add whether the gate was overridden, and what it was then."""
+        """Add whether the gate was overridden, and its state then."""
         self.detail |= gate_detail(status, overridden=overridden)
 
     def add_pinned(self, pinned: PinnedInput, *, allow_fewer_offsets: bool) -> None:
@@ -94,7 +94,7 @@ class StepRecord:
 
 
 def gate_detail(status: CoalescerStatus, *, overridden: bool) -> dict[str, bool | str]:
-    """Return whether the gate was overridden, and what it was then."""
+    """Return whether the gate was overridden, and its state then."""
     detail: dict[str, bool | str] = {"gate_overridden": overridden}
     if overridden and not status.is_open:
         detail["gate_was"] = f"{status.state}: {status.reason}"
@@ -105,13 +105,13 @@ def gate_detail(status: CoalescerStatus, *, overridden: bool) -> dict[str, bool 
 def recorded(
     record: StepRecord, *, log: Callable[[str], object], interruption: Callable[[], CdiError | None] = lambda: None
 ) -> Iterator[StepRecord]:
-    """Write IN_PROGRESS, then COMPLETED or FAILED, around a step; what ends the step gets through.
+    """Write IN_PROGRESS, then COMPLETED or FAILED, around a step; exceptions are raised again.
 
     The row of a DUPLICATE_RUN stays as it is: FAILED would state that the day failed while the other run works on it.
 
     Args:
         record: of the step.
-        log: takes a line where the row of a failed step could not be written.
+        log: logs that the row of a failed step could not be written.
         interruption: returns the failure that an interruption means; None where a person terminated the run.
     """
     try:
@@ -134,7 +134,7 @@ def recorded(
 
 
 def failure_of(error: Exception, step: str) -> CdiError:
-    """Return the failure that an exception means; of an unforeseen one only its type, for its text may hold payload."""
+    """Return the failure that an exception means; of an unexpected one only its type, as its text may hold payload."""
     if isinstance(error, CdiError):
         return error
     if isinstance(error, StorageError):

@@ -1,6 +1,6 @@
 """The Spark steps of a day, built from the same values for Dagster's assets and `cdi`, and what they must report.
 
-No dagster: who launches a step, and where, is the caller's choice.
+No dagster: the caller chooses where and how a step is launched.
 """
 
 from collections.abc import Collection as Several
@@ -40,7 +40,7 @@ def ingest_step(
         max_rejected: most rejects with which the day is published: a number or a share.
         allow_sparse_offsets: accept objects with fewer records than their names state offsets.
     """
-    # The kept copy of the manifest, not the present one: nothing can put another in its place under a running job.
+    # The kept copy of the manifest, not the current one: nothing replaces that while the job runs.
     manifest = published.uri(pinned_input_history_key(day, pinned.fingerprint))
     arguments = [
         *("--pinned-input", manifest),
@@ -52,7 +52,7 @@ def ingest_step(
     if allow_sparse_offsets:
         arguments.append("--allow-sparse-offsets")
     if not pinned.objects:
-        # Whoever pinned an empty day allowed it there.
+        # An empty day is pinned only where that was allowed.
         arguments.append("--allow-empty")
     return SparkStep(
         job=INGEST_DAILY,
@@ -115,6 +115,6 @@ def tables_of(step: SparkStep, report: Mapping[str, Any]) -> TablesReport:
     if missing:
         raise CdiError(
             FailureClass.COUNTS_DO_NOT_RECONCILE,
-            f"The job ended well but its report does not name these tables: {', '.join(missing)}.",
+            f"The job succeeded, but its report does not name these tables: {', '.join(missing)}.",
         )
     return tables

@@ -1,25 +1,25 @@
-"""The options with which the JVM of a local Spark starts soon: it lives for seconds, and most of them are its start.
+"""JVM options that make a local Spark start faster: its JVM lives for seconds, mostly spent on starting.
 
-Half of that is reading and checking some ten thousand classes of Spark's. Java can keep them ready to use in an archive
-(class data sharing); `class_archive` makes it once for an environment, and here it is named where it is there. A JVM of
-another release, or with other jars in front, goes without it by itself. Clusters start as EMR has them start.
+Half of the start is loading and verifying some ten thousand Spark classes. Java can keep them ready in an archive
+(class data sharing): `class_archive` makes it once per environment, and it is used here if it exists. A JVM of another
+release, or with other jars first, ignores it. Clusters start with EMR's options.
 """
 
 import sys
 from pathlib import Path
 
 _OPTIONS = [
-    # The optimising compiler and a collector for many cores do not pay within seconds.
+    # The optimising compiler and a parallel collector do not pay off within seconds.
     "-XX:TieredStopAtLevel=1",
     "-XX:+UseSerialGC",
-    # An archive that cannot be used, or a class that cannot be archived, is no reason to warn.
+    # No warning for an archive that cannot be used or a class that cannot be archived.
     "-Xlog:cds=off",
     "-Xlog:cds+dynamic=off",
 ]
 
 
 def class_archive_path() -> Path:
-    """Return where this Python environment has its class archive, made or not."""
+    """Return the path of this Python environment's class archive, whether it exists or not."""
     return Path(sys.prefix) / "share" / "cdi_dagster" / "spark-classes.jsa"
 
 
@@ -30,5 +30,5 @@ def quick_start_options() -> list[str]:
 
 
 def archive_making_options(archive: Path) -> list[str]:
-    """Return the same, but for a JVM that writes an archive when it ends."""
+    """Return the options for a JVM that writes an archive when it ends."""
     return [*_OPTIONS, f'"-XX:ArchiveClassesAtExit={archive}"']

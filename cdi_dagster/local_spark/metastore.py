@@ -1,7 +1,7 @@
-"""The metastore of a laptop: an embedded Derby database in a folder, and the Spark settings that lead there.
+"""The local metastore: an embedded Derby database in a folder, and the Spark settings for it.
 
-Shared by the local launcher, `cdi ingest` and tests. Production has a metastore of its own and needs none of this.
-Derby lets one process in at a time, so whoever starts Spark on it takes its turn here (`turn_at_local_metastore`).
+Shared by the local launcher, `cdi ingest` and tests. Production has its own metastore and needs none of this. Derby
+allows one process at a time, so whoever starts Spark on it first takes `local_metastore_lock`.
 """
 
 import fcntl
@@ -22,43 +22,42 @@ def local_metastore_conf(folder: Path, *, jvm_options: Sequence[str] | None = No
 
     Args:
         folder: for metastore, warehouse and log.
-        jvm_options: how the JVM starts; soon (`jvm_options`) by default.
+        jvm_options: JVM options; `quick_start_options()` by default.
 
     Raises:
         CdiError: LAUNCH_FAILED where the folder's name cannot be written in a JDBC URL.
     """
-    place = folder.absolute()
-    if _UNFIT & set(str(place)):
+    location = folder.absolute()
+    if _UNFIT & set(str(location)):
         raise CdiError(
             FailureClass.LAUNCH_FAILED,
-            f"The metastore cannot lie in {place}: the path must not hold a semicolon, quote or backslash.",
+            f"The metastore cannot be in {location}: the path must not hold a semicolon, quote or backslash.",
             next_step="Set CDI_HOME to another folder.",
         )
     java_options = [
-        f'"-Dderby.system.home={place}"',
-        f'"-Dderby.stream.error.file={place / "derby.log"}"',
+        f'"-Dderby.system.home={location}"',
+        f'"-Dderby.stream.error.file={location / "derby.log"}"',
         # ORC keeps wall-clock times of the writer's zone: the zone is UTC, as on the clusters.
         "-Duser.timezone=UTC",
         *(quick_start_options() if jvm_options is None else jvm_options),
     ]
+    database_url = f"jdbc:derby:;databaseName={location / 'metastore_db'};create=true"
     return {
-        "spark.hadoop.javax.jdo.option.ConnectionURL": f"jdbc:derby:;databaseName={place / 'metastore_db'};create=true",
-        "spark.sql.warehouse.dir": (place / "warehouse").as_uri(),
+        "spark.hadoop.javax.jdo.option.ConnectionURL": database_url,
+        "spark.sql.warehouse.dir": (location / "warehouse").as_uri(),
         "spark.driver.extraJavaOptions": " ".join(java_options),
     }
 
 
 @contextmanager
-def turn_at_local_metastore(
-    folder: Path, *, patience_seconds: float = 600.0, poll_seconds: float = 0.5
-) -> Iterator[None]:
-    """Hold the local metastore for one Spark process; others wait here, and a dead holder lets go by itself.
+def local_metastore_lock(folder: Path, *, wait_seconds: float = 600.0, poll_seconds: float = 0.5) -> Iterator[None]:
+    """Lock the local metastore for one Spark process; others wait. The lock of a dead process is released.
 
     Raises:
-        CdiError: LAUNCH_FAILED where another process holds it for longer than `patience_seconds`.
+        CdiError: LAUNCH_FAILED where another process holds it for longer than `wait_seconds`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + patience_seconds
+    deadline = time.monotonic() + wait_seconds
     with (folder / "in_use_by").open("a+") as lock:
         while True:
             try:
@@ -66,7 +65,7 @@ def turn_at_local_metastore(
                 break
             except BlockingIOError as error:
                 if time.monotonic() >= deadline:
-                    raise _taken(lock.name, patience_seconds) from error
+                    raise _taken(lock.name, wait_seconds) from error
                 time.sleep(poll_seconds)
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
@@ -74,11 +73,11 @@ def turn_at_local_metastore(
         yield
 
 
-def _taken(lock: str, patience_seconds: float) -> CdiError:
+def _taken(lock: str, wait_seconds: float) -> CdiError:
     holder = Path(lock).read_text().strip() or "unknown"
     return CdiError(
         FailureClass.LAUNCH_FAILED,
-        f"Another process (pid {holder}) has held the local metastore for over {patience_seconds:.0f} s; "
-        "it takes one at a time.",
+        f"Another process (pid {holder}) has held the local metastore for over {wait_seconds:.0f} s; "
+        "it allows one at a time.",
         next_step="Wait until it has ended and run again, or run with another CDI_HOME.",
     )

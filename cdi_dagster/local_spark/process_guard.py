@@ -1,8 +1,8 @@
-"""The guard between us and Spark: a tiny program that starts one command and never lets anything of it outlive us.
+"""The guard between us and Spark: a small program that runs one command and ends all its processes when we end.
 
-Run as a script in a session of its own, standard library only. Its standard input is the lifeline: when the other end
-closes (asked to stop, or killed with -9) it ends every process below it, SIGTERM first, SIGKILL after the grace, and
-removes the scratch folder. Spark needs this: its Python daemon leaves the process group, so `killpg` misses it.
+Run as a script in its own session, standard library only. It watches its standard input: when the other end closes (we
+stop, or are killed with -9) it ends every process below it, SIGTERM first, SIGKILL after the grace period, and removes
+the scratch folder. Spark needs this: its Python daemon leaves the process group, so `killpg` misses it.
 Started by `spark_process` only.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_KILL_PATIENCE_SECONDS = 5.0
+_KILL_WAIT_SECONDS = 5.0
 _LIFELINE = 0
 
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     os.set_blocking(wakeup_end, False)
     signal.set_wakeup_fd(wakeup_end, warn_on_full_buffer=False)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _note)
+        signal.signal(number, _on_signal)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     child = _spawn(command)
     try:
@@ -49,20 +49,20 @@ def main(argv: list[str]) -> int:
             shutil.rmtree(arguments.scratch, ignore_errors=True)
 
 
-_asked_to_stop = False
+_stop_requested = False
 
 
-def _note(number: int, _frame: object) -> None:
-    global _asked_to_stop
+def _on_signal(number: int, _frame: object) -> None:
+    global _stop_requested
     if number != signal.SIGCHLD:
-        _asked_to_stop = True
+        _stop_requested = True
 
 
 def _spawn(command: list[str]) -> int:
     child = os.fork()
     if child:
         return child
-    # Should even this guard be killed, the kernel still ends the command itself.
+    # If this guard is killed too, the kernel still ends the command itself.
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, _LIFELINE)
@@ -81,7 +81,7 @@ def _watch(child: int, wakeups: int) -> int:
         readable, _, _ = select.select([_LIFELINE, wakeups], [], [])
         if wakeups in readable:
             os.read(wakeups, 4096)
-        if _asked_to_stop or (_LIFELINE in readable and not os.read(_LIFELINE, 4096)):
+        if _stop_requested or (_LIFELINE in readable and not os.read(_LIFELINE, 4096)):
             return 128 + signal.SIGTERM
 
 
@@ -99,8 +99,8 @@ def _reap(child: int) -> int | None:
 
 
 def _end_everything_below(grace_seconds: float) -> None:
-    for number, patience in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, _KILL_PATIENCE_SECONDS)):
-        deadline = time.monotonic() + patience
+    for number, wait_seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, _KILL_WAIT_SECONDS)):
+        deadline = time.monotonic() + wait_seconds
         signalled: set[int] = set()
         while below := _processes_below(os.getpid()):
             for pid in below - signalled:
@@ -138,7 +138,7 @@ def _process_table() -> list[tuple[int, int]]:
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                # "pid (name) state ppid ...": the name may hold anything, so read after its closing bracket.
+                # "pid (name) state ppid ...": the name may hold anything, so parse after its closing bracket.
                 state, parent = Path(entry.path, "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
                 if state != "Z":
                     table.append((int(entry.name), int(parent)))

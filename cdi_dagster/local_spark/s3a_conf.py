@@ -1,7 +1,7 @@
-"""S3 for Spark on this machine: the jars that pyspark does not bring, and the settings for `s3a://`.
+"""S3 for Spark on this machine: the jars that pyspark does not include, and the settings for `s3a://`.
 
 Decides and checks only. Shared by the local launcher, `cdi ingest`, `cdi doctor` and tests through `spark_submit`;
-clusters have their own S3A and need nothing of this. No credentials pass here: Spark takes them from the environment.
+clusters have their own S3A. No credentials here: Spark reads them from the environment.
 """
 
 import re
@@ -12,24 +12,24 @@ from urllib.parse import urlsplit
 from cdi_dagster.core.failures import CdiError, FailureClass
 
 JARS_FOLDER = Path(".cdi") / "jars"
-"""Where `make s3a-jars` puts them: `spark-3.5/`, `spark-4.0/` below it."""
+"""Where `make s3a-jars` downloads them: `spark-3.5/`, `spark-4.0/` below it."""
 
 _SPARK_CLOUD = "org.apache.spark.internal.io.cloud"
 _HADOOP_COMMIT = "org.apache.hadoop.fs.s3a.commit"
 
 
 def s3a_conf(jars: Sequence[Path], *, endpoint_url: str | None = None, region: str | None = None) -> dict[str, str]:
-    """Return the Spark settings that write and read `s3a://` by way of the magic committer.
+    """Return the Spark settings to write and read `s3a://` with the magic committer.
 
     The magic committer uploads task output in parts and completes the uploads at the end of the job, so nothing is
-    renamed, which on S3 would be a copy.
+    renamed (on S3 a rename is a copy).
 
     Args:
         jars: as `find_s3a_jars` returns them.
-        endpoint_url: of an S3 that is not AWS's, for example of a test server.
+        endpoint_url: of an S3 other than AWS's, for example a test server.
         region: of the buckets.
     """
-    # On the class path of the one JVM there is locally: as spark.jars, each start would copy 280 MB.
+    # On the class path of the only local JVM: with spark.jars, each start would copy 280 MB.
     class_path = ":".join(map(str, jars))
     conf = {
         "spark.driver.extraClassPath": class_path,
@@ -40,7 +40,7 @@ def s3a_conf(jars: Sequence[Path], *, endpoint_url: str | None = None, region: s
         "spark.sql.sources.commitProtocolClass": f"{_SPARK_CLOUD}.PathOutputCommitProtocol",
         "spark.sql.parquet.output.committer.class": f"{_SPARK_CLOUD}.BindingParquetOutputCommitter",
         # Hadoop 3.3 deletes the markers of the folders above each file it writes; in a bucket that keeps versions each
-        # of these requests leaves a delete marker for ever. Hadoop 3.4, and so EMR, keeps them too.
+        # of these requests leaves a delete marker for good. Hadoop 3.4, and so EMR, keeps them too.
         "spark.hadoop.fs.s3a.directory.marker.retention": "keep",
     }
     if region:
@@ -66,24 +66,24 @@ def s3a_conf_here(pyspark: Path, environment: Mapping[str, str], *, folder: Path
 
 
 def find_s3a_jars(pyspark: Path, folder: Path | None = None) -> tuple[Path, ...]:
-    """Return the jars that let this Spark write `s3a://`, of the versions that fit it.
+    """Return the jars with which this Spark writes `s3a://`, in the matching versions.
 
     Args:
         pyspark: folder of the installed pyspark.
-        folder: where they lie; None for where `make s3a-jars` puts them, below the current folder.
+        folder: where they are; None for the folder of `make s3a-jars` below the current folder.
 
     Raises:
-        CdiError: LAUNCH_FAILED where they are missing or belong to another Spark; the mend is in it.
+        CdiError: LAUNCH_FAILED where they are missing or belong to another Spark; `next_step` says what to run.
     """
     hadoop = _version_of(pyspark / "jars", r"hadoop-client-api-(.+)\.jar")
     spark = _version_of(pyspark / "jars", r"spark-core_[\d.]+-(.+)\.jar")
     line = ".".join(spark.split(".")[:2])
-    mend = "Run make s3a-jars" + ("" if line == "3.5" else f" SPARK={line}")
+    next_step = "Run make s3a-jars" + ("" if line == "3.5" else f" SPARK={line}")
     if folder is None:
         folder = (JARS_FOLDER / f"spark-{line}").absolute()
-        mend += "."
+        next_step += "."
     else:
-        mend += f", or correct CDI_S3A_JARS={folder}."
+        next_step += f", or correct CDI_S3A_JARS={folder}."
     needed = {
         f"S3A of Hadoop {hadoop}": f"hadoop-aws-{hadoop}.jar",
         "Amazon's SDK": "aws-java-sdk-bundle-*.jar" if hadoop.startswith("3.3.") else "bundle-*.jar",
@@ -92,9 +92,9 @@ def find_s3a_jars(pyspark: Path, folder: Path | None = None) -> tuple[Path, ...]
     missing = [f"{what} ({name})" for what, name in needed.items() if not any(folder.glob(name))]
     if missing:
         cause = f"Spark {spark} cannot write tables to S3: {folder} lacks {' and '.join(missing)}."
-        raise CdiError(FailureClass.LAUNCH_FAILED, cause, next_step=mend)
+        raise CdiError(FailureClass.LAUNCH_FAILED, cause, next_step=next_step)
     if ":" in str(folder):
-        cause = f"Java takes a colon for the end of a path: {folder} cannot be on its class path."
+        cause = f"Java separates paths by a colon: {folder} cannot be on its class path."
         raise CdiError(FailureClass.LAUNCH_FAILED, cause, next_step="Set CDI_S3A_JARS to a folder without a colon.")
     return tuple(sorted(folder.glob("*.jar")))
 
@@ -104,5 +104,5 @@ def _version_of(jars: Path, pattern: str) -> str:
         match = re.fullmatch(pattern, jar.name)
         if match:
             return match[1]
-    cause = f"Spark is not whole: {jars} has no {pattern}."
+    cause = f"Spark is incomplete: {jars} has no {pattern}."
     raise CdiError(FailureClass.LAUNCH_FAILED, cause, next_step="Install it again: pip install 'cdi_dagster[spark]'.")

@@ -1,7 +1,7 @@
-"""Running one Spark job on this machine: `spark-submit` of the installed pyspark as a child process.
+"""Runs one Spark job on this machine: `spark-submit` of the installed pyspark as a child process.
 
-Streams its log while it runs, ends the whole process tree whatever happens to us, and says why it failed. Plain
-functions, no dagster: the local step launcher and `cdi ingest` both stand on this.
+Streams its log, ends the whole process tree whatever happens to us, and finds why it failed. No dagster: the local step
+launcher and `cdi ingest` both use this.
 """
 
 import re
@@ -23,7 +23,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.log_lines import last_lines, scrub
 from cdi_dagster.core.spark_jobs import SparkJob
 from cdi_dagster.local_spark import process_guard
-from cdi_dagster.local_spark.metastore import turn_at_local_metastore
+from cdi_dagster.local_spark.metastore import local_metastore_lock
 from cdi_dagster.local_spark.spark_submit import (
     SparkProcessConfig,
     launch_failed,
@@ -44,7 +44,7 @@ class SparkExit:
 
     Attributes:
         exit_code: of the process; 128 + signal, or minus the signal, where a signal ended it.
-        log_tail: its last lines, as they were (scrub them before showing them).
+        log_tail: its last lines, unscrubbed (scrub them before showing them).
         log_path: the whole log.
         seconds: wall clock from start to end.
     """
@@ -67,25 +67,25 @@ def run_spark_step(
 ) -> SparkExit:
     """Run a job to its end; where it needs the local metastore, once no other process has it.
 
-    Whatever ends this function (an exception, an interrupt, the death of this process) ends the whole process tree.
+    However this function ends (an exception, an interrupt, a kill of this process), the whole process tree ends.
 
     Args:
         job: what to run.
         arguments: its command line.
         config: how Spark runs here.
         correlation_id: of the run; names the log folder.
-        on_line: called with every log line as it comes, from a thread of its own.
+        on_line: called with every log line, in a separate thread.
         on_poll: called in the calling thread about every `poll_seconds`, and once after the end.
-        poll_seconds: how often to look.
+        poll_seconds: how often to poll.
 
     Raises:
-        CdiError: LAUNCH_FAILED where Java, pyspark or the job is missing; the mend is in it. Nothing was started.
+        CdiError: LAUNCH_FAILED where Java, pyspark or the job is missing. Nothing was started.
     """
     command = spark_submit_command(job, arguments, config=config)
     environment = spark_environment(require_java())
     folder = config.work_folder / correlation_id
     metastore = config.metastore_folder if job.needs_metastore else None
-    with turn_at_local_metastore(metastore) if metastore else nullcontext():
+    with local_metastore_lock(metastore) if metastore else nullcontext():
         scratch = _scratch_folder(folder, job)
         command[1:1] = ["--conf", f"spark.local.dir={scratch}"]
         log_path = folder / f"{job.name}.log"
@@ -113,20 +113,20 @@ def _scratch_folder(folder: Path, job: SparkJob) -> Path:
     except OSError as error:
         raise launch_failed(
             f"The work folder {folder} cannot be written: {error.strerror}.",
-            "Make room or give permission there, or set CDI_HOME to another folder.",
+            "Free space or give permission there, or set CDI_HOME to another folder.",
         ) from error
 
 
-def verdict(
+def spark_failure(
     exit_code: int,
     log_tail: Sequence[str],
     report: Mapping[str, Any] | None,
     failure: Mapping[str, Any] | None,
 ) -> CdiError | None:
-    """Decide what a finished Spark process means: None is success.
+    """Return the failure of a finished Spark process; None is success.
 
-    Success is exit code 0 *and* the job's own closing report *and* no failure reported. What the job says of itself
-    comes before what its exit code suggests.
+    Success is exit code 0 *and* the job's own closing report *and* no failure reported. The job's own failure takes
+    precedence over the exit code.
     """
     if failure is not None:
         return CdiError.from_json(failure)
@@ -152,12 +152,12 @@ def verdict(
         return CdiError(
             FailureClass.CLUSTER_LOST, f"{signal_name} ended the Spark process from outside.", detail=detail
         )
-    cause = f"Spark ended with exit code {exit_code}: {_last_word(log_tail) or 'it left no log'}"
+    cause = f"Spark ended with exit code {exit_code}: {_last_message(log_tail) or 'it left no log'}"
     return CdiError(FailureClass.JOB_FAILED, cause, detail=detail)
 
 
-def _last_word(log_tail: Sequence[str]) -> str:
-    """Return the last line that says something, scrubbed: a stack frame names a place and no cause."""
+def _last_message(log_tail: Sequence[str]) -> str:
+    """Return the last line that is neither empty nor a stack frame, scrubbed."""
     return next((scrub(line) for line in reversed(log_tail) if line.strip() and not _STACK_FRAME.match(line)), "")
 
 
@@ -203,13 +203,13 @@ def _run_guarded(
         reader.join()
         on_poll()
     finally:
-        _let_go(process, grace_seconds)
+        _end_guard(process, grace_seconds)
         reader.join(timeout=grace_seconds)
     return process.returncode, tuple(reader.tail)
 
 
-def _let_go(process: "subprocess.Popen[str]", grace_seconds: float) -> None:
-    """Close the lifeline, so that the guard ends everything, and wait until it has."""
+def _end_guard(process: "subprocess.Popen[str]", grace_seconds: float) -> None:
+    """Close the guard's standard input, so that it ends every process, and wait for it."""
     if process.stdin:
         process.stdin.close()
     try:
@@ -220,7 +220,7 @@ def _let_go(process: "subprocess.Popen[str]", grace_seconds: float) -> None:
 
 
 class _LogReader(threading.Thread):
-    """Reads the log to its end: to the log file, to the callback, and keeps the tail. Never stops reading early."""
+    """Reads the log to its end: writes the log file, calls back, keeps the tail. Never stops reading early."""
 
     def __init__(self, process: "subprocess.Popen[str]", log_path: Path, on_line: Callable[[str], None]) -> None:
         super().__init__(name=f"log of process {process.pid}", daemon=True)
@@ -242,5 +242,5 @@ class _LogReader(threading.Thread):
             log.write(line)
             log.flush()
         except OSError:
-            # A full disk must not stall Spark on a full pipe; the tail is still kept.
+            # A full disk must not block Spark on a full pipe; the tail is still kept.
             return

@@ -1,6 +1,6 @@
-"""The command line and environment of `spark-submit` on this machine, and whether they can work at all.
+"""The command line and environment of `spark-submit` on this machine, and checks that they can work.
 
-Decides and checks only; `spark_process` runs it. No dagster, and nothing of pyspark is imported.
+Decides and checks only; `spark_process` runs it. No dagster, and no import of pyspark.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ from cdi_dagster.local_spark.s3a_conf import s3a_conf_here
 JAVA_VERSIONS = range(17, 22)
 """Java releases that Spark 3.5 and Spark 4 run on; production has 17."""
 DEFAULT_MASTER = "local[*,4]"
-"""Every core of this machine, and four tries a task, as on a cluster; under `local[*]` one killed worker is the end."""
+"""Every core of this machine, and four attempts a task as on a cluster: with `local[*]` one killed worker fails it."""
 DEFAULT_DRIVER_MEMORY = "2g"
 
 _LOCAL_CONF = {
@@ -40,13 +40,13 @@ class SparkProcessConfig:
     """How Spark runs on this machine.
 
     Attributes:
-        work_folder: logs (kept) and scratch space (removed with the process) lie below it.
+        work_folder: logs (kept) and scratch space (removed with the process) are below it.
         metastore_folder: of the local Hive metastore; None for a job that runs without one.
         master: Spark master URL.
         driver_memory: JVM heap of the one local process, as Spark writes it (`2g`).
         conf: further Spark settings.
-        s3a_jars: folder of the jars with which Spark writes tables to `s3://` (`make s3a-jars`); None for where that
-            puts them.
+        s3a_jars: folder of the jars with which Spark writes tables to `s3://`; None for the folder of
+            `make s3a-jars`.
         grace_seconds: time between SIGTERM and SIGKILL when it has to end.
     """
 
@@ -85,25 +85,27 @@ def _publishes_to_s3(arguments: Sequence[str]) -> bool:
 
 
 def require_java() -> Path:
-    """Return the `java` that Spark will use: of JAVA_HOME, else the first on PATH.
+    """Return the `java` that Spark will use: from JAVA_HOME, else the first on PATH.
 
     Raises:
-        CdiError: LAUNCH_FAILED where there is none or it is of another release than Spark runs on.
+        CdiError: LAUNCH_FAILED where there is none or Spark does not run on its release.
     """
-    mend = "Install a Java 17 runtime (for example openjdk-17-jre-headless), or set JAVA_HOME to one."
+    next_step = "Install a Java 17 runtime (for example openjdk-17-jre-headless), or set JAVA_HOME to one."
     home = os.environ.get("JAVA_HOME")
     found = str(Path(home) / "bin" / "java") if home else shutil.which("java")
     if found is None:
-        raise launch_failed("Spark needs Java, and there is none: no JAVA_HOME, no java on PATH.", mend)
+        raise launch_failed("Spark needs Java, and there is none: no JAVA_HOME, no java on PATH.", next_step)
     try:
         answer = subprocess.run([found, "-version"], capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise launch_failed(f"Spark needs Java, but {found} does not run: {error}.", mend) from error
+        raise launch_failed(f"Spark needs Java, but {found} does not run: {error}.", next_step) from error
     match = re.search(r'version "(?:1\.)?(\d+)', answer.stderr + answer.stdout)
     release = int(match[1]) if match else 0
     if release not in JAVA_VERSIONS:
-        said = f"is Java {release}" if release else "does not say its version"
-        raise launch_failed(f"Spark needs Java {JAVA_VERSIONS[0]} to {JAVA_VERSIONS[-1]}, but {found} {said}.", mend)
+        found_release = f"is Java {release}" if release else "does not report its version"
+        raise launch_failed(
+            f"Spark needs Java {JAVA_VERSIONS[0]} to {JAVA_VERSIONS[-1]}, but {found} {found_release}.", next_step
+        )
     return Path(found)
 
 
@@ -129,7 +131,7 @@ def spark_environment(java: Path) -> dict[str, str]:
     environment["PYSPARK_PYTHON"] = environment["PYSPARK_DRIVER_PYTHON"] = sys.executable
     environment["PYTHONUNBUFFERED"] = "1"
     environment["SPARK_LOCAL_IP"] = "127.0.0.1"
-    # Spark logs what an error in a task says, and that may quote a row: this pattern keeps its class and its stack.
+    # Spark logs the message of a task's error, which may quote a row: this pattern keeps its class and stack only.
     log_pattern = Path(cdi_dagster.__file__).parent / "spark" / "log4j2.json"
     options = f'"-Dlog4j2.configurationFile={log_pattern.as_uri()}" {environment.get("SPARK_SUBMIT_OPTS", "")}'
     environment["SPARK_SUBMIT_OPTS"] = options.rstrip()
@@ -139,5 +141,5 @@ def spark_environment(java: Path) -> dict[str, str]:
 
 
 def launch_failed(cause: str, next_step: str) -> CdiError:
-    """Return LAUNCH_FAILED with the mend as its next step."""
+    """Return a LAUNCH_FAILED failure."""
     return CdiError(FailureClass.LAUNCH_FAILED, cause, next_step=next_step)

@@ -1,4 +1,4 @@
-"""Whether what is published adds up with what it was made from: mark, run report, pinned input, stored parts.
+"""Whether what is published matches what it was made from: mark, run report, pinned input, stored parts.
 
 Pure: the checks read the four from storage. Each function returns what is wrong, as sentences; nothing
 wrong is an empty list.
@@ -38,7 +38,7 @@ def count_mismatches(publication: Publication, stored: Iterable[StoredObject]) -
         if stated != counted:
             problems.append(f"{name}: the mark states {stated}, but {counted} were counted")
     try:
-        # Fewer records than offsets is for the offsets check to judge; more is never accepted.
+        # The offsets check reports fewer records than offsets; more are never accepted.
         reconcile(pinned, report.objects, allow_sparse_offsets=True)
     except CdiError as error:
         problems.append(error.cause)
@@ -49,8 +49,8 @@ def _part_mismatches(mark: Mark, stored: Iterable[StoredObject]) -> list[str]:
     expected = {part.key: part.size_bytes for part in mark.parts}
     found = {entry.key: entry.size_bytes for entry in stored if not entry.key.endswith(f"/{SUCCESS_MARK}")}
     return (
-        [f"{key} is named by the mark but is not there" for key in sorted(expected.keys() - found.keys())]
-        + [f"{key} is there but the mark does not name it" for key in sorted(found.keys() - expected.keys())]
+        [f"{key} is named by the mark but does not exist" for key in sorted(expected.keys() - found.keys())]
+        + [f"{key} exists but the mark does not name it" for key in sorted(found.keys() - expected.keys())]
         + [
             f"{key} has {found[key]} bytes, the mark states {expected[key]}"
             for key in sorted(expected.keys() & found.keys())
@@ -60,7 +60,7 @@ def _part_mismatches(mark: Mark, stored: Iterable[StoredObject]) -> list[str]:
 
 
 def overlapping_offsets(pinned: PinnedInput) -> list[str]:
-    """Name every pair of neighbouring objects whose offsets overlap: their records would be there twice."""
+    """Name every pair of neighbouring objects whose offsets overlap: their records would be published twice."""
     named = sorted(((entry.name, entry.key) for entry in pinned.objects), key=lambda pair: _place(pair[0]))
     return [
         f"{key} starts at offset {name.first_offset}, but {before_key} goes to {before.last_offset}"

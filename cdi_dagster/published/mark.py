@@ -26,11 +26,11 @@ class PublishedPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """What published records were made from, and what they are.
+    """What the published records were made from, and their counts and parts.
 
     Attributes:
         fingerprint: of the pinned input.
-        correlation_id: of the run that published; its report and rejects are under this id.
+        correlation_id: of the run that published; its report and rejects are stored under this id.
         collection_id: `db:name`.
         storage_day: the partition.
         published: records.
@@ -39,7 +39,7 @@ class Mark:
         published_bytes: bytes of the parts.
         parts: exactly the objects to read.
         published_at: aware, UTC, in whole seconds.
-        replayed_from: correlation id of the publication whose rejects were replayed, where this one is such.
+        replayed_from: correlation id of the publication whose rejects were replayed, where this is a replay.
     """
 
     fingerprint: str
@@ -85,7 +85,7 @@ class Mark:
         """Read what `to_json` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: it is no mark.
+            KeyError, TypeError, ValueError: it is not a mark.
         """
         return cls(
             fingerprint=str(value["fingerprint"]),

@@ -1,7 +1,7 @@
 """Publishing a day: rejects, then the report, then the records with their mark last.
 
-Whoever is killed between two of these leaves the day as it was before, and every mark names a report that is there.
-The caller holds the day's ingestion lease, or runs below somebody who does.
+A kill between two of these leaves the day as it was before, and every mark names a report that exists. The caller holds
+the day's ingestion lease, or runs on behalf of its holder.
 """
 
 import json
@@ -21,7 +21,7 @@ from cdi_dagster.storage import PreparedObject, Storage
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenPart:
-    """One part, durable and invisible.
+    """One part, written durably but not visible yet.
 
     Attributes:
         prepared: what publishes it.
@@ -36,7 +36,7 @@ class WrittenPart:
 
 @dataclass(frozen=True, kw_only=True)
 class IngestOutcome:
-    """All that a run made of a day, nothing of it visible yet.
+    """All that a run made of a day; nothing of it is visible yet.
 
     Attributes:
         report: counts.
@@ -50,9 +50,9 @@ class IngestOutcome:
 
 
 def begin_ingestion(published: Storage, day: CollectionDay, correlation_id: str) -> None:
-    """Finish what killed runs of the day had decided to publish, and remove what they left otherwise.
+    """Complete what killed runs of the day had decided to publish, and remove everything else that they left.
 
-    An earlier report of this same run goes too, unless what is published names it.
+    An earlier report of this same run is removed too, unless what is published names it.
     """
     for prefix in (daily_records_prefix(day), runs_prefix(day)):
         published.recover(prefix)
@@ -60,13 +60,13 @@ def begin_ingestion(published: Storage, day: CollectionDay, correlation_id: str)
     try:
         mark = read_mark(published, day)
     except CdiError:
-        mark = None  # this run writes it anew
+        mark = None  # this run rewrites it
     if mark is None or mark.correlation_id != correlation_id:
         published.delete([run_report_key(day, correlation_id)])
 
 
 def discard_uploads(published: Storage, day: CollectionDay) -> None:
-    """Remove the records and rejects that any run of the day wrote and did not decide to publish."""
+    """Remove the records and rejects that any run of the day wrote but did not decide to publish."""
     for prefix in (daily_records_prefix(day), runs_prefix(day)):
         published.discard(prefix, group=None)
 
@@ -147,7 +147,7 @@ def _keep_rejects(published: Storage, day: CollectionDay, outcome: IngestOutcome
 
 
 def _write_report(published: Storage, day: CollectionDay, report: IngestReport, correlation_id: str) -> None:
-    # As an upload of the run, so that `discard_uploads` finds what a kill leaves of it.
+    # As an upload of the run, so that `discard_uploads` finds what a kill leaves.
     with published.upload(run_report_key(day, correlation_id), group=correlation_id) as upload:
         upload.write(json.dumps(report.to_json(), indent=1).encode())
         upload.complete()

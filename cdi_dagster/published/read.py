@@ -20,9 +20,9 @@ from cdi_dagster.published.mark import Mark
 from cdi_dagster.storage import ObjectMissingError, Storage
 
 _Value = TypeVar("_Value")
-# Without it the pin would read the same mark, and refuse.
-_WRITE_ANEW = "Run the day again with allow_fewer_offsets: that publishes records and mark anew."
-_NAMED_ANEW = "Run the day again: that writes records, mark and report anew; rejects are then ingested with it."
+# Without it the pin would read the same mark, and fail.
+_REWRITE_RECORDS = "Run the day again with allow_fewer_offsets: that rewrites records and mark."
+_REWRITE_ALL = "Run the day again: that rewrites records, mark and report; rejects are then ingested with it."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,9 @@ def read_mark(published: Storage, day: CollectionDay) -> Mark | None:
 
     Raises:
         CdiError: INPUT_INVALID where the mark cannot be read.
-        StorageError: the storage does not answer.
+        StorageError: the storage does not respond.
     """
-    return _read(published, mark_key(day), Mark.from_json, next_step=_WRITE_ANEW)
+    return _read(published, mark_key(day), Mark.from_json, next_step=_REWRITE_RECORDS)
 
 
 def read_publication(published: Storage, day: CollectionDay) -> Publication | None:
@@ -57,20 +57,20 @@ def read_publication(published: Storage, day: CollectionDay) -> Publication | No
 
     Raises:
         CdiError: INPUT_INVALID where the mark, or what it names, cannot be read or is gone.
-        StorageError: the storage does not answer.
+        StorageError: the storage does not respond.
     """
     mark = read_mark(published, day)
     if mark is None:
         return None
     report_key = run_report_key(day, mark.correlation_id)
-    report = _read(published, report_key, IngestReport.from_json, next_step=_NAMED_ANEW)
-    pinned = _read_pinned(published, day, mark, next_step=_NAMED_ANEW)
+    report = _read(published, report_key, IngestReport.from_json, next_step=_REWRITE_ALL)
+    pinned = _read_pinned(published, day, mark, next_step=_REWRITE_ALL)
     if report is None or pinned is None:
         missing = report_key if report is None else pinned_input_history_key(day, mark.fingerprint)
         raise CdiError(
             FailureClass.INPUT_INVALID,
-            f"{published.uri(missing)}, which the mark of the published records names, is not there.",
-            next_step=_NAMED_ANEW,
+            f"{published.uri(missing)}, which the mark of the published records names, does not exist.",
+            next_step=_REWRITE_ALL,
         )
     return Publication(day=day, mark=mark, report=report, pinned=pinned)
 
@@ -82,7 +82,7 @@ def read_published_input(published: Storage, day: CollectionDay) -> PinnedInput 
         CdiError: INPUT_INVALID where the mark, or the pinned input that it names, cannot be read.
     """
     mark = read_mark(published, day)
-    next_step = "Run the day with allow_fewer_offsets: that writes it anew."
+    next_step = "Run the day with allow_fewer_offsets: that rewrites it."
     return None if mark is None else _read_pinned(published, day, mark, next_step=next_step)
 
 
@@ -91,7 +91,7 @@ def require_published_parts(published: Storage, day: CollectionDay) -> Mark:
 
     Raises:
         CdiError: INPUT_INVALID where it is not published, or a part is not as marked.
-        StorageError: the storage does not answer.
+        StorageError: the storage does not respond.
     """
     prefix = daily_records_prefix(day)
     mark = read_mark(published, day)
@@ -108,7 +108,7 @@ def require_published_parts(published: Storage, day: CollectionDay) -> Mark:
             found = f"it has {present[part.key]}" if part.key in present else "it is gone"
             raise CdiError(
                 FailureClass.INPUT_INVALID,
-                f"{published.uri(part.key)} is marked as a part of {part.size_bytes} bytes, but {found}.",
+                f"The mark names {published.uri(part.key)} with {part.size_bytes} bytes, but {found}.",
                 next_step="Run the day again, then its tables.",
             )
     return mark

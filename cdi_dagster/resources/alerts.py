@@ -16,15 +16,15 @@ _SNS = "arn:aws:sns:"
 _SNS_SUBJECT_CHARACTERS = 100
 _SNS_ATTRIBUTES = ("kind", "collection", "failure_class", "owner")
 _TIMEOUT = urllib3.Timeout(connect=3, read=7)
-"""A sensor's tick has a minute in all."""
+"""A sensor's tick has one minute in all."""
 
 
 class AlertNotSentError(Exception):
-    """Nobody was told; the text says why. The sender tries again later."""
+    """The alert was not sent; the text says why. The caller retries later."""
 
 
 class LogAlerts:
-    """Writes alerts to the log of the process, as warnings: something else must watch that."""
+    """Writes alerts to the log of the process, as warnings: something else must watch the log."""
 
     def send(self, alert: Alert) -> None:
         """Log the alert."""
@@ -41,18 +41,18 @@ class WebhookAlerts:
         """Post the alert.
 
         Raises:
-            AlertNotSentError: no answer, or none that says 2xx.
+            AlertNotSentError: no response, or none with a 2xx status.
         """
         try:
-            answer = urllib3.PoolManager(timeout=_TIMEOUT, retries=False).request(
+            response = urllib3.PoolManager(timeout=_TIMEOUT, retries=False).request(
                 "POST", self._url, json=alert.to_json()
             )
         except urllib3.exceptions.HTTPError as error:
             raise AlertNotSentError(
-                f"the webhook of CDI_ALERT_TARGET does not answer ({type(error).__name__})"
+                f"the webhook of CDI_ALERT_TARGET does not respond ({type(error).__name__})"
             ) from error
-        if not 200 <= answer.status < 300:
-            raise AlertNotSentError(f"the webhook of CDI_ALERT_TARGET answered HTTP {answer.status}")
+        if not 200 <= response.status < 300:
+            raise AlertNotSentError(f"the webhook of CDI_ALERT_TARGET responded with HTTP {response.status}")
 
 
 class SnsAlerts:
@@ -65,7 +65,7 @@ class SnsAlerts:
         """Publish the alert.
 
         Raises:
-            AlertNotSentError: SNS refused it or did not answer.
+            AlertNotSentError: SNS refused it or did not respond.
         """
         import boto3
         from botocore.exceptions import BotoCoreError, ClientError
@@ -83,16 +83,16 @@ class SnsAlerts:
                 MessageAttributes=attributes,
             )
         except (BotoCoreError, ClientError) as error:
-            raise AlertNotSentError(f"SNS topic {self._topic_arn} did not take it: {error}") from error
+            raise AlertNotSentError(f"SNS topic {self._topic_arn} did not accept it: {error}") from error
 
 
 class AlertResource(dg.ConfigurableResource):
-    """Tells a person; schedules, sensors and assets see the `AlertSink` interface."""
+    """Sends alerts; schedules, sensors and assets use the `AlertSink` interface."""
 
     target: str = knob("alert_target")
 
     def create_resource(self, context: dg.InitResourceContext) -> AlertSink:
-        """Return what the target names."""
+        """Return the sink of the configured target."""
         if self.target.startswith(_SNS):
             return SnsAlerts(self.target)
         return WebhookAlerts(self.target) if self.target else LogAlerts()

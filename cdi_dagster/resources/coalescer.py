@@ -1,4 +1,4 @@
-"""The coalescer's status as a Dagster resource: which source is asked is a setting, what is answered is not."""
+"""The coalescer's status as a Dagster resource, from the source that the settings choose."""
 
 from functools import lru_cache
 
@@ -12,21 +12,21 @@ from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.roots import Roots
 
 SHARED_LOOK_SECONDS = 20
-"""Schedules and sensors share one look at AWS Batch for so long: it throttles list calls, and a look is 14 of them."""
+"""Schedules and sensors share one reading of AWS Batch for so long: it throttles list calls, and a reading has 14."""
 
 
 class CoalescerStatusResource(dg.ConfigurableResource):
-    """Knows what the coalescer is doing; assets see the `CoalescerStatusSource` interface."""
+    """Reports what the coalescer is doing; assets use the `CoalescerStatusSource` interface."""
 
     source: CoalescerSourceName = knob("coalescer_source")
     corporate_root: str = Field(description="Root under which the coalescer works and writes its marker.")
-    published_root: str = Field(description="Root where a look at a listing is remembered (`quiet`).")
+    published_root: str = Field(description="Root where the last listing is kept (`quiet`).")
     lease_seconds: int = knob("coalescer_lease_seconds")
     quiet_seconds: int = knob("coalescer_quiet_seconds")
     batch_queues: list[str] = knob("coalescer_batch_queues")
 
     def create_resource(self, context: dg.InitResourceContext) -> CoalescerStatusSource:
-        """Return the source that the settings choose; in a run it asks anew at every question."""
+        """Return the source that the settings choose; in a run it reads the status at every call."""
         if self.source == "batch" and context.run is None:
             return _shared_batch_source(self.corporate_root, self.published_root, tuple(self.batch_queues))
         return coalescer_source(
@@ -42,12 +42,12 @@ class CoalescerStatusResource(dg.ConfigurableResource):
 def _shared_batch_source(
     corporate_root: str, published_root: str, batch_queues: tuple[str, ...]
 ) -> CoalescerStatusSource:
-    """Return one source for the life of the code location's process, so that its look outlives a tick."""
+    """Return one source for the life of the code location's process, so that its reading outlives a tick."""
     return coalescer_source(
         "batch",
         Roots(corporate=open_storage(corporate_root), published=open_storage(published_root)),
         lease_seconds=0,
         quiet_seconds=0,
         batch_queues=batch_queues,
-        batch_look_seconds=SHARED_LOOK_SECONDS,
+        batch_cache_seconds=SHARED_LOOK_SECONDS,
     )

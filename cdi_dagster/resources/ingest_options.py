@@ -1,4 +1,4 @@
-"""What every run passes on to the Spark jobs and to the people who read a failure: the key service, limits, links."""
+"""What every run passes to the Spark jobs and to people who read a failure: the key service, limits, links."""
 
 import dagster as dg
 
@@ -8,7 +8,7 @@ from cdi_dagster.settings import knob
 
 
 class IngestOptions(dg.ConfigurableResource):
-    """Options of an installation that are arguments of its Spark jobs. Paths mean the machine the job runs on."""
+    """Options of an installation that are arguments of its Spark jobs. Paths are those on the machine of the job."""
 
     dks_url: str = knob("dks_url")
     dks_ca: str | None = knob("dks_ca")
@@ -31,5 +31,5 @@ class IngestOptions(dg.ConfigurableResource):
         )
 
     def runbook_link(self, failure_class: FailureClass) -> str:
-        """Return the place in the runbook that is about a failure class."""
+        """Return the link to the runbook's section about a failure class."""
         return f"{self.runbook_url}#{failure_class.lower()}"

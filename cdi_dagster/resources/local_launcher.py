@@ -1,4 +1,4 @@
-"""The step launcher of one machine: Spark as a child process of the run, its words live on the run page."""
+"""The step launcher of one machine: Spark as a child process of the run, its log live on the run page."""
 
 import sys
 import tempfile
@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
-from cdi_dagster.local_spark.spark_process import SparkExit, run_spark_step, verdict
+from cdi_dagster.local_spark.spark_process import SparkExit, run_spark_step, spark_failure
 from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
 from cdi_dagster.settings import knob
 from cdi_dagster.step_messages import StepMessages
@@ -19,8 +19,8 @@ from cdi_dagster.step_messages import StepMessages
 class LocalPySparkStepLauncher(dg.ConfigurableResource):
     """Runs a Spark step with `spark-submit` on this machine (see `PySparkStepLauncher`).
 
-    The step's log goes to the run's stderr, so it is live in the run page, and whole to a file. Terminating the run,
-    or killing its worker, ends Spark with everything it started.
+    The step's log goes to the run's stderr, so it is live on the run page, and to a file. Terminating the run, or
+    killing its worker, ends Spark and everything it started.
     """
 
     work_folder: str = Field(description="Folder for Spark's logs (kept) and scratch space (removed after each step).")
@@ -72,7 +72,7 @@ class LocalPySparkStepLauncher(dg.ConfigurableResource):
             )
         # The session reads to the end of the messages as it closes.
         messages.drain()
-        failure = verdict(ended.exit_code, ended.log_tail, messages.report, messages.failure)
+        failure = spark_failure(ended.exit_code, ended.log_tail, messages.report, messages.failure)
         if failure is not None:
             failure.detail.setdefault("log", str(ended.log_path))
             raise failure

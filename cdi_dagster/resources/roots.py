@@ -7,7 +7,7 @@ from cdi_dagster.storage import Roots, open_roots
 
 
 class RootsResource(dg.ConfigurableResource):
-    """Corporate storage and what we publish; assets see `Roots`."""
+    """Corporate storage and what we publish; assets use `Roots`."""
 
     corporate_root: str = Field(description="file:///absolute/folder or s3://bucket[/prefix]; only read.")
     published_root: str = Field(description="file:///absolute/folder or s3://bucket[/prefix].")

@@ -12,7 +12,7 @@ from cdi_dagster.settings import knob
 
 
 class StatusTableResource(dg.ConfigurableResource):
-    """The rows that downstream products read; assets see the `StatusTable` interface."""
+    """The rows that downstream products read; assets use the `StatusTable` interface."""
 
     kind: Literal["file", "dynamodb"] = Field(description="`file`: a folder on this machine; `dynamodb`: production.")
     folder: str | None = Field(default=None, description="Folder of the rows (`file`).")
@@ -23,5 +23,5 @@ class StatusTableResource(dg.ConfigurableResource):
         if self.kind == "dynamodb":
             return DynamoDbStatusTable(self.table_name)
         if self.folder is None:
-            raise ValueError("A status table of kind `file` needs `folder`: name where its rows are kept.")
+            raise ValueError("A status table of kind `file` needs `folder`: the folder of its rows.")
         return FileStatusTable(Path(self.folder))

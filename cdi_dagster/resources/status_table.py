@@ -1,6 +1,6 @@
-"""The status table: `data_pipeline_metadata` in DynamoDB, read by downstream products, and a folder that stands for it.
+"""The status table: `data_pipeline_metadata` in DynamoDB, read by downstream products, or a folder in its place.
 
-Both hold the same items under the same column names (`item_of`), so whoever reads one can read the other. Nothing is
+Both hold the same items under the same column names (`item_of`), so a reader of one can read the other. Nothing is
 connected or written before the first row. Wired in `definitions` and `cli` only.
 """
 
@@ -30,6 +30,7 @@ def item_of(row: StatusRow, *, now: datetime, days_to_exist: int) -> dict[str, A
     Run_Id is text, as ours are not numbers; TimeToExist is a number of epoch *seconds*, which is what DynamoDB expires
     by. Failure, Detail (JSON text) and Updated_At are ours.
     """
+    kept_for = timedelta(days=days_to_exist)
     item = {
         "Correlation_Id": row.correlation_id,
         "DataProduct": row.data_product,
@@ -38,7 +39,7 @@ def item_of(row: StatusRow, *, now: datetime, days_to_exist: int) -> dict[str, A
         "Cluster_Id": row.cluster_id,
         "Date": row.export_day.isoformat(),
         "CurrentStep": row.current_step,
-        "TimeToExist": int((now + timedelta(days=days_to_exist)).timestamp()),
+        "TimeToExist": int((now + kept_for).timestamp()),
         "S3_Prefix_CDI_Export": row.s3_prefix,
         "Failure": row.failure,
         "Detail": json.dumps(dict(row.detail), sort_keys=True, default=str) if row.detail else None,
@@ -48,7 +49,7 @@ def item_of(row: StatusRow, *, now: datetime, days_to_exist: int) -> dict[str, A
 
 
 def row_of(item: Mapping[str, Any]) -> StatusRow:
-    """Return the row of an item, also of one that an older writer left (a number in Run_Id, columns missing)."""
+    """Return the row of an item, also of one that an older version wrote (a number in Run_Id, columns missing)."""
     return StatusRow(
         correlation_id=str(item["Correlation_Id"]),
         data_product=str(item["DataProduct"]),
@@ -81,8 +82,8 @@ class FileStatusTable:
     """A folder with one JSON file per row, written atomically; for one machine.
 
     Args:
-        folder: made at the first row.
-        days_to_exist: after how many days a row goes.
+        folder: created with the first row.
+        days_to_exist: after how many days a row is removed.
         clock: the present time (aware).
     """
 
@@ -105,7 +106,7 @@ class FileStatusTable:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             _replace(target, json.dumps(item, indent=1).encode())
-            self._forget_expired(now)
+            self._remove_expired(now)
         except OSError as error:
             raise _unusable(f"The status row could not be written to {target}: {error.strerror}.") from error
 
@@ -120,7 +121,7 @@ class FileStatusTable:
             raise _unusable(f"The status row {path} cannot be read: {type(error).__name__}.") from error
 
     def recent(self, data_product: str, limit: int = 10) -> list[StatusRow]:
-        """Return the latest rows of a product, the latest first; a file that is no row is left out."""
+        """Return the latest rows of a product, the latest first; a file that is not a row is left out."""
         return _latest((item for _, item in self._items()), data_product, limit, self._clock())
 
     def _items(self) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -132,7 +133,7 @@ class FileStatusTable:
             if isinstance(item, dict):
                 yield path, item
 
-    def _forget_expired(self, now: datetime) -> None:
+    def _remove_expired(self, now: datetime) -> None:
         for path, item in self._items():
             if float(item.get("TimeToExist", "inf")) <= now.timestamp():
                 path.unlink(missing_ok=True)
@@ -171,16 +172,16 @@ class DynamoDbStatusTable:
         """Write or replace the row of its correlation id and product.
 
         Raises:
-            CdiError: JOB_FAILED where DynamoDB refuses, STORAGE_UNAVAILABLE where it does not answer.
+            CdiError: JOB_FAILED where DynamoDB refuses, STORAGE_UNAVAILABLE where it does not respond.
         """
         item = item_of(row, now=self._clock(), days_to_exist=self._days_to_exist)
-        with self._errors_in_words("written to"):
+        with self._as_cdi_errors("written to"):
             self._table.put_item(Item=item)
 
     def get(self, correlation_id: str, data_product: str) -> StatusRow | None:
         """Return a row, or None."""
         key = {"Correlation_Id": correlation_id, "DataProduct": data_product}
-        with self._errors_in_words("read from"):
+        with self._as_cdi_errors("read from"):
             found = self._table.get_item(Key=key, ConsistentRead=True).get("Item")
         return row_of(found) if found else None
 
@@ -190,7 +191,7 @@ class DynamoDbStatusTable:
 
         request: dict[str, Any] = {"FilterExpression": Attr("DataProduct").eq(data_product)}
         items: list[dict[str, Any]] = []
-        with self._errors_in_words("listed from"):
+        with self._as_cdi_errors("listed from"):
             while True:
                 page = self._table.scan(**request)
                 items += page["Items"]
@@ -208,7 +209,7 @@ class DynamoDbStatusTable:
         return boto3.resource("dynamodb", config=config, **self._client_options).Table(self._table_name)
 
     @contextmanager
-    def _errors_in_words(self, done: str) -> Iterator[None]:
+    def _as_cdi_errors(self, done: str) -> Iterator[None]:
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
         from botocore.exceptions import ConnectionError as NoConnectionError
 
@@ -242,6 +243,6 @@ def _unusable(cause: str) -> CdiError:
     return CdiError(
         FailureClass.JOB_FAILED,
         cause,
-        next_step="Check the table's name (CDI_STATUS_TABLE_NAME), the permissions on it and the network, or the room "
+        next_step="Check the table's name (CDI_STATUS_TABLE_NAME), the permissions on it and the network, or the space "
         "on disk; then run the day again.",
     )

@@ -1,4 +1,4 @@
-"""When a day is asked for on time."""
+"""The daily schedules: they launch a day at its due time."""
 
 from collections.abc import Iterable
 

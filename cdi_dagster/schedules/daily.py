@@ -10,7 +10,7 @@ from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.days import storage_day_of
-from cdi_dagster.core.launch_decision import Verdict, decide
+from cdi_dagster.core.launch_decision import LaunchAction, decide
 from cdi_dagster.core.local_time import on_the_wall
 from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.ingestion.day_volumes import DayVolumes
@@ -33,9 +33,9 @@ def daily_schedule(
     Args:
         collection: what it launches.
         calendar: when a storage day is due.
-        local_time_zone: in whose clocks the due time is shown beside UTC.
+        local_time_zone: in which the due time is shown beside UTC.
         running: whether it is on by default.
-        volumes: what is remembered of the days' sizes.
+        volumes: the days' sizes, cached.
         clock: aware, UTC.
     """
 
@@ -62,7 +62,9 @@ def daily_schedule(
         if storage_day < calendar.first_storage_day:
             return dg.SkipReason(f"{storage_day} is before the first storage day, {calendar.first_storage_day}.")
         if not calendar.schedule_owns(storage_day, now):
-            return dg.SkipReason(f"{storage_day}: this tick of {tick:%H:%M} UTC is evaluated late; the sensor has it.")
+            return dg.SkipReason(
+                f"{storage_day}: this tick of {tick:%H:%M} UTC is evaluated late; the sensor launches the day."
+            )
         facts = read_day_facts(
             context.instance,
             collection,
@@ -71,9 +73,9 @@ def daily_schedule(
             roots=roots,
         )
         decision = decide(facts[0], now)
-        if decision.verdict is Verdict.LAUNCH:
+        if decision.action is LaunchAction.LAUNCH:
             return run_request(storage_day, decision, launched_by="schedule")
-        if decision.verdict is Verdict.DONE:
+        if decision.action is LaunchAction.DONE:
             return dg.SkipReason(f"{storage_day}: {decision.reason}")
         size = ""
         if facts[0].waits_for_coalescer:

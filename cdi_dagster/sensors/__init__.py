@@ -1,4 +1,4 @@
-"""When a day is asked for late, missed or again, and who is told of what failed."""
+"""The sensors: they launch days that were late, missed or failed, and alert on call of failed runs."""
 
 from collections.abc import Iterable
 
@@ -18,15 +18,10 @@ def build_sensors(
     running: bool,
     volumes: DayVolumes,
 ) -> list[dg.SensorDefinition]:
-    """Return the coalescer completion sensor of every collection, and the one that tells of failed runs."""
+    """Return the coalescer completion sensor of every collection, and the one that reports failed runs."""
     collections = list(collections)
-    told = failed_runs_sensor(
-        collections,
-        calendar=calendar,
-        running=running,
-    )
     return [
-        told,
+        failed_runs_sensor(collections, calendar=calendar, running=running),
         *(
             coalescer_completion_sensor(
                 collection,

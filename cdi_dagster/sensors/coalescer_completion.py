@@ -1,10 +1,10 @@
-"""The coalescer completion sensor: launches what the schedule did not, once the gate is open; says what is late.
+"""The coalescer completion sensor: launches what the schedule did not, once the gate is open; reports what is late.
 
 Late, missed, failed and re-coalesced days. Fetch (`day_facts`), decide (`core.launch_decision`), translate.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 import dagster as dg
 
@@ -12,7 +12,7 @@ from cdi_dagster import names
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.day_calendar import DayCalendar
-from cdi_dagster.core.launch_decision import DayFacts, Decision, Verdict, decide
+from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, LaunchDecision, decide
 from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource
@@ -23,9 +23,9 @@ from cdi_dagster.storage.interface import StorageError
 from cdi_dagster.storage.roots import Roots
 
 LAUNCHES_PER_TICK = 3
-"""A long outage is caught up oldest first, a few days at a time, so that the queue stays readable."""
+"""After a long outage days are launched oldest first, a few at a time, so that the queue stays readable."""
 INTERVAL_SECONDS = 30
-"""So that a day is launched within a minute of its coalescer's end; a tick is some 30 small calls to storage."""
+"""So that a day is launched within a minute of its coalescer's end; a tick makes some 30 small requests to storage."""
 
 
 def coalescer_completion_sensor(
@@ -42,7 +42,7 @@ def coalescer_completion_sensor(
         collection: what it watches.
         calendar: which days it looks at, and when they are due and late.
         running: whether it is on by default.
-        volumes: what it remembers of the days' sizes.
+        volumes: the days' sizes, cached.
         clock: aware, UTC.
     """
 
@@ -52,12 +52,12 @@ def coalescer_completion_sensor(
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
         description=f"Launches each due storage day of {collection.id} of the last {calendar.look_back_days} that is "
-        "not published, or was coalesced again since, as soon as the coalescer is done with it; and again a day whose "
-        "input changed under a run, or whose run was interrupted. The schedule has the first minute from "
-        f"{calendar.due_time:%H:%M} UTC; this has everything from two minutes after it. A tick that launches nothing "
-        "says, for each day, what it waits for, and why the coalescer may be slow. A day that is not published by "
+        "not published, or was coalesced again since, as soon as the coalescer is done with it; and retries a day "
+        "whose input changed during a run, or whose run was interrupted. The schedule launches in the first minute "
+        f"from {calendar.due_time:%H:%M} UTC; the sensor from two minutes after it. A tick that launches nothing "
+        "shows, for each day, what it waits for, and why the coalescer may be slow. A day that is not published by "
         f"{calendar.late_time:%H:%M} UTC turns the check "
-        f"{names.ON_TIME_CHECK} red and is told, once.",
+        f"{names.ON_TIME_CHECK} red and sends one alert.",
         tags={"cdi/collection": collection.id.replace(":", ".")},
     )
     def sensor(
@@ -69,7 +69,7 @@ def coalescer_completion_sensor(
     ) -> dg.SensorResult:
         now = clock()
         days = calendar.sensor_days(now)
-        again = days_to_run_again(context.instance, collection, since=now - timedelta(days=calendar.look_back_days))
+        again = days_to_run_again(context.instance, collection, since=now - calendar.look_back)
         facts = read_day_facts(
             context.instance,
             collection,
@@ -81,17 +81,17 @@ def coalescer_completion_sensor(
         requests = [
             run_request(day.storage_day, decision, launched_by="sensor")
             for day, decision in decisions
-            if decision.verdict is Verdict.LAUNCH
+            if decision.action is LaunchAction.LAUNCH
         ][:LAUNCHES_PER_TICK]
 
         def size_of(storage_day: date) -> str:
             return volumes.in_words(roots, collection.on(storage_day))
 
-        coming = calendar.day_before_due(now)
-        if coming:
-            _keep_raw_volume(context, volumes, roots, collection.on(coming))
+        not_yet_due = calendar.day_before_due(now)
+        if not_yet_due:
+            _keep_raw_volume(context, volumes, roots, collection.on(not_yet_due))
         reporter = LatenessReporter(collection, calendar, alerts, options, size_of, log=context.log.warning)
-        # A day of a backfill long ago is not late while it is run again.
+        # A day before the look-back is not late while its backfill is retried.
         dated = [(day, decision) for day, decision in decisions if day.storage_day in days or not day.is_unpublished]
         asset_events, cursor = reporter.report(dated, context.cursor, now)
         return dg.SensorResult(
@@ -107,15 +107,15 @@ def coalescer_completion_sensor(
 def _keep_raw_volume(
     context: dg.SensorEvaluationContext, volumes: DayVolumes, roots: Roots, day: CollectionDay
 ) -> None:
-    """Before a day is due: keep what K2HB wrote, while it can still be seen."""
+    """Keep the size of what K2HB wrote before the day is due, while it can still be read."""
     try:
         volumes.keep_raw_volume(roots, day)
     except StorageError as error:
         context.log.warning(f"The size of {day} could not be kept: {error}")
 
 
-def _what_it_waits_for(decisions: Sequence[tuple[DayFacts, Decision]], size_of: Callable[[date], str]) -> str:
-    """Say it day by day; the youngest that waits for the coalescer with its size, which may be why."""
+def _what_it_waits_for(decisions: Sequence[tuple[DayFacts, LaunchDecision]], size_of: Callable[[date], str]) -> str:
+    """Return a line for each day; the latest that waits for the coalescer with its size, which may be why."""
     if not decisions:
         return "No storage day is due yet."
     waiting = [day.storage_day for day, _ in decisions if day.waits_for_coalescer]
@@ -123,7 +123,7 @@ def _what_it_waits_for(decisions: Sequence[tuple[DayFacts, Decision]], size_of: 
         f"{day.storage_day}: {decision.reason}"
         + (f" ({size_of(day.storage_day)})" if day.storage_day in waiting[-1:] else "")
         for day, decision in decisions
-        if decision.verdict is not Verdict.DONE
+        if decision.action is not LaunchAction.DONE
     ]
     if open_questions:
         return "\n".join(open_questions)

@@ -1,7 +1,7 @@
-"""The failed runs sensor: tells a person, once, of a run that failed and does not mend itself; closes its status row.
+"""The failed runs sensor: alerts on call, once, of a run that failed and is not retried; closes its status row.
 
-Not a `@run_failure_sensor`: where an alert cannot be sent, that one goes on to the next run, and nobody is ever told.
-What was done about a run is kept in tags of the run, so neither a failed tick nor a lost cursor says it twice.
+Not a `@run_failure_sensor`: where an alert cannot be sent, that one continues with the next run, and no alert is ever
+sent. What was done about a run is kept in tags of the run, so neither a failed tick nor a lost cursor sends it twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,9 +21,9 @@ from cdi_dagster.storage.roots import Roots
 
 INTERVAL_SECONDS = 30
 MOST_PER_TICK = 20
-"""A month that was backfilled and failed is told over a few ticks; Dagster gives a tick a minute."""
-LOOKS_BACK = timedelta(days=1)
-"""At runs that changed within this time: a run that was at work when the daemon went down fails when it is back."""
+"""The failures of a month's backfill are reported over a few ticks; Dagster allows a tick one minute."""
+LOOKS_BACK = timedelta(hours=24)
+"""Runs that changed within this time are read; those that ran when the daemon stopped fail once it is back."""
 
 
 def failed_runs_sensor(
@@ -37,7 +37,7 @@ def failed_runs_sensor(
 
     Args:
         collections: whose runs.
-        calendar: which days automation looks at; what is older it does not run again.
+        calendar: which days automation looks at; it does not retry older ones.
         running: whether it is on by default.
         clock: aware, UTC.
     """
@@ -46,8 +46,8 @@ def failed_runs_sensor(
         name=names.FAILED_RUNS_SENSOR,
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
-        description="Tells a person of a run that failed, with class, cause, owner and next step: at once where only a "
-        "person can mend it, else when nothing is tried again by itself; a shut gate only by the lateness of its day. "
+        description="Alerts on call of a run that failed, with class, cause, owner and next step: at once where only a "
+        "person can fix it, else when it is not retried any more; for a closed gate only once its day is late. "
         "Closes the status row of a run whose worker was killed.",
     )
     def sensor(
@@ -69,28 +69,28 @@ def failed_runs_sensor(
             automated_from=calendar.first_due_day(now),
             log=context.log.warning,
         )
-        said = [reporter.report(run, found, now) for run, found in _ended_badly(context, collections, now)]
-        return dg.SkipReason("\n".join(said) or "No run has failed of which nobody was told.")
+        reports = [reporter.report(run, found, now) for run, found in _unreported(context, collections, now)]
+        return dg.SkipReason("\n".join(reports) or "There is no failed run that is not reported yet.")
 
     return sensor
 
 
-def _ended_badly(
+def _unreported(
     context: dg.SensorEvaluationContext, collections: Sequence[Collection], now: datetime
 ) -> list[tuple[dg.DagsterRun, list[Collection]]]:
-    """Return runs of this code location about which something is to be done yet, oldest first."""
+    """Return the runs of this code location that failed and are not dealt with yet, oldest first."""
     ended = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
     filters = dg.RunsFilter(statuses=ended, updated_after=now - LOOKS_BACK)
     runs = [record.dagster_run for record in context.instance.get_run_records(filters, ascending=True)]
     left = [
         (run, found)
         for run in runs
-        if not {names.TOLD_TAG, names.ROW_CLOSED_TAG} <= run.tags.keys() and _is_of_this_location(context, run)
-        # Of runs of other things in this code location nothing is known.
+        if not {names.ALERT_TAG, names.ROW_CLOSED_TAG} <= run.tags.keys() and _is_of_this_location(context, run)
+        # Other runs in this code location are not ours to report.
         if (found := [collection for collection in collections if touches(run, collection)])
     ]
-    # Those first of which nobody was told: rows that cannot be closed must not stand in their way.
-    return sorted(left, key=lambda each: names.TOLD_TAG in each[0].tags)[:MOST_PER_TICK]
+    # First those without an alert: rows that cannot be closed must not delay them.
+    return sorted(left, key=lambda each: names.ALERT_TAG in each[0].tags)[:MOST_PER_TICK]
 
 
 def _is_of_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:

@@ -1,7 +1,7 @@
-"""Telling that a day is late, once: the check turns red, the asset gets an observation, a person gets an alert.
+"""Reporting that a day is late, once: the check turns red, the asset gets an observation, on call gets an alert.
 
-Which days were told is kept in the sensor's cursor. A cursor that is lost tells once more; an alert that could not be
-sent is sent at the next tick.
+The days that were reported are kept in the sensor's cursor. Where the cursor is lost, they are reported once more; an
+alert that could not be sent is sent at the next tick.
 """
 
 import json
@@ -16,7 +16,7 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.core.gate import class_of
-from cdi_dagster.core.launch_decision import DayFacts, Decision
+from cdi_dagster.core.launch_decision import DayFacts, LaunchDecision
 from cdi_dagster.interfaces import AlertSink
 from cdi_dagster.resources.ingest_options import IngestOptions
 
@@ -24,15 +24,15 @@ AssetEvent = dg.AssetObservation | dg.AssetCheckEvaluation | dg.AssetMaterializa
 
 
 class LatenessReporter:
-    """Reports the late days of one collection at one tick.
+    """Reports the late days of one collection in one tick.
 
     Args:
         collection: whose days.
         calendar: when an unpublished day is late.
-        alerts: who is told.
+        alerts: where alerts go.
         options: for the runbook link.
-        size_of: says a day's size against the usual.
-        log: where it is said that an alert could not be sent.
+        size_of: returns a day's size compared with usual.
+        log: logs that an alert could not be sent.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class LatenessReporter:
         self._log = log
 
     def report(
-        self, decisions: Sequence[tuple[DayFacts, Decision]], cursor: str | None, now: datetime
+        self, decisions: Sequence[tuple[DayFacts, LaunchDecision]], cursor: str | None, now: datetime
     ) -> tuple[list[AssetEvent], str]:
-        """Return what the tick reports, and the cursor that remembers what was told."""
-        told = set(_read(cursor))
+        """Return what the tick reports, and the cursor that holds the reported days."""
+        reported = set(_read(cursor))
         late = [
             (day, decision)
             for day, decision in decisions
@@ -66,26 +66,26 @@ class LatenessReporter:
         looked_at = {day.storage_day.isoformat() for day, _ in decisions if not day.unreadable}
         events: list[AssetEvent] = []
         for day, decision in late:
-            if day.storage_day.isoformat() not in told and self._send(self._alert(day, decision, "LATE")):
-                told.add(day.storage_day.isoformat())
+            if day.storage_day.isoformat() not in reported and self._send(self._alert(day, decision, "LATE")):
+                reported.add(day.storage_day.isoformat())
                 events += [self._observation(day, decision), self._check(still_late, day, decision)]
-        over = sorted((told & looked_at) - still_late)
+        over = sorted((reported & looked_at) - still_late)
         for day, decision in decisions:
             if day.storage_day.isoformat() in over and self._send(self._alert(day, decision, "LATE_OVER")):
-                told.discard(day.storage_day.isoformat())
+                reported.discard(day.storage_day.isoformat())
                 events.append(self._check(still_late, day, decision))
-        # A day that has left the look-back unpublished stays told: it must not come back as news.
-        return events, json.dumps({"told_late": sorted(told)[-100:]})
+        # A day that has left the look-back unpublished stays reported: it must not be reported again.
+        return events, json.dumps({"told_late": sorted(reported)[-100:]})
 
     def _send(self, alert: Alert) -> bool:
         try:
             self._alerts.send(alert)
         except Exception as error:  # noqa: BLE001 - an alert that fails must not stop the launches of this tick
-            self._log(f"{alert.title}: nobody could be told, the next tick tries again: {error}")
+            self._log(f"{alert.title}: the alert could not be sent, the next tick retries: {error}")
             return False
         return True
 
-    def _alert(self, day: DayFacts, decision: Decision, kind: str) -> Alert:
+    def _alert(self, day: DayFacts, decision: LaunchDecision, kind: str) -> Alert:
         what = str(self._collection.on(day.storage_day))
         if kind == "LATE":
             title = f"LATE: {what} is not published at {self._calendar.late_time:%H:%M} UTC"
@@ -105,7 +105,7 @@ class LatenessReporter:
             next_step=day.coalescer.next_step or FAILURE_GUIDE[failure_class].next_step if failure_class else None,
         )
 
-    def _observation(self, day: DayFacts, decision: Decision) -> dg.AssetObservation:
+    def _observation(self, day: DayFacts, decision: LaunchDecision) -> dg.AssetObservation:
         return dg.AssetObservation(
             asset_key=names.daily_records_key(self._collection),
             partition=day.storage_day.isoformat(),
@@ -119,7 +119,7 @@ class LatenessReporter:
             },
         )
 
-    def _check(self, still_late: set[str], day: DayFacts, decision: Decision) -> dg.AssetCheckEvaluation:
+    def _check(self, still_late: set[str], day: DayFacts, decision: LaunchDecision) -> dg.AssetCheckEvaluation:
         late = f"Late: {', '.join(sorted(still_late))}. {day.storage_day}: {decision.reason}"
         return dg.AssetCheckEvaluation(
             asset_key=names.daily_records_key(self._collection),
@@ -132,7 +132,7 @@ class LatenessReporter:
 
 
 def _why_late(day: DayFacts) -> FailureClass | None:
-    """Return the class of what keeps a day: the shut gate, or its last run's failure."""
+    """Return the class of what a late day waits for: the closed gate, or its last run's failure."""
     return class_of(day.coalescer) or (day.runs[-1].failure_class if day.runs else None)
 
 

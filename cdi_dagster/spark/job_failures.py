@@ -1,6 +1,6 @@
-"""What an unexpected error in a Spark job means: the failure class, and a cause without payload.
+"""Turns an unexpected error in a Spark job into a failure: its class, and a cause without payload.
 
-For the job modules only. What a module knows to be wrong it raises as `CdiError` itself; this is for the rest.
+For the job modules only. Expected errors are raised as `CdiError` where they occur.
 """
 
 import re
@@ -26,7 +26,7 @@ _SPARK_CONDITION = re.compile(r"\[([A-Z][A-Z0-9_.]{4,60})\]")
 
 
 def failure_of(error: Exception) -> CdiError:
-    """Return the failure that an error amounts to; a `CdiError` is returned as it is."""
+    """Return the failure of an error; a `CdiError` is returned unchanged."""
     if isinstance(error, CdiError):
         return error
     text = "\n".join([str(error), *_java_causes(error)])
@@ -42,7 +42,7 @@ def failure_of(error: Exception) -> CdiError:
         return CdiError(
             FailureClass.JOB_FAILED,
             f"A disk is full: {_gist(error)}.",
-            next_step="Make room where the published root and Spark's scratch folder lie, then run again.",
+            next_step="Free space where the published root and Spark's scratch folder are, then run again.",
         )
     if isinstance(error, StorageError):
         return storage_failure(error)
@@ -50,23 +50,23 @@ def failure_of(error: Exception) -> CdiError:
 
 
 def _java_causes(error: Exception) -> list[str]:
-    """Return what the Java exceptions below an error say: PySpark's own text is of the outermost only."""
+    """Return the texts of the Java exceptions of an error: PySpark's own text has the outermost only."""
     # `_origin` of PySpark's errors has no public name; py4j's own errors have `java_exception`.
     cause: Any = getattr(error, "_origin", None) or getattr(error, "java_exception", None)
-    said: list[str] = []
+    texts: list[str] = []
     try:
-        while cause is not None and len(said) < _MOST_CAUSES:
-            said.append(str(cause.toString()))
+        while cause is not None and len(texts) < _MOST_CAUSES:
+            texts.append(str(cause.toString()))
             cause = cause.getCause()
     except (Py4JError, OSError):
-        return said  # the JVM is gone
-    return said
+        return texts  # the JVM is gone
+    return texts
 
 
 def _gist(error: Exception) -> str:
-    """Return the first line that says something, scrubbed: Spark's errors quote plans and values further down.
+    """Return the first non-empty line, scrubbed: Spark's errors quote plans and values further down.
 
-    Of an error within a task only its class and Spark's name for it: it may quote the row it failed on.
+    For an error within a task, only its class and Spark's error condition: its text may quote the row.
     """
     if isinstance(error, Py4JError) and getattr(error, "java_exception", None) is not None:
         text = str(error.java_exception)
@@ -79,6 +79,6 @@ def _gist(error: Exception) -> str:
 
 
 def _is_of_running(error: Exception) -> bool:
-    """Whether PySpark says that it is no error of planning: Spark 4 gives those of tasks without a frame."""
+    """Whether the error is from running, not planning: Spark 4 gives errors of tasks without a frame."""
     from_java = isinstance(error, PySparkException) and getattr(error, "_origin", None) is not None
     return from_java and not isinstance(error, AnalysisException)

@@ -1,6 +1,6 @@
-"""The process of a Spark job: how Spark starts and stops in it, and how SIGTERM ends it.
+"""The process of a Spark job: starts and stops Spark, and ends the job on SIGTERM.
 
-For the job modules only; nothing of what a job does.
+For the job modules only; no logic of a job.
 """
 
 import signal
@@ -20,7 +20,7 @@ from cdi_dagster.spark.job_failures import failure_of
 
 @contextmanager
 def spark_context(name: str) -> Iterator[SparkContext]:
-    """Start Spark as spark-submit configured it, and stop it at the end; one that runs already is left running."""
+    """Start Spark as spark-submit configured it, and stop it at the end; a running one is left running."""
     running = SparkContext._active_spark_context
     if running is not None:
         yield running
@@ -31,7 +31,7 @@ def spark_context(name: str) -> Iterator[SparkContext]:
         raise CdiError(
             FailureClass.LAUNCH_FAILED,
             f"Spark did not start: {failure_of(error).cause}",
-            next_step="Read the log for what Spark missed (Java, memory, master), then run again.",
+            next_step="Read in the log what Spark lacked (Java, memory, master), then run again.",
         ) from error
     try:
         yield spark
@@ -40,7 +40,7 @@ def spark_context(name: str) -> Iterator[SparkContext]:
 
 
 def _stop(spark: SparkContext) -> None:
-    """Stop Spark, but wait for nothing that only looks once a second whether it is to end: its accumulator server."""
+    """Stop Spark without waiting for its accumulator server, which checks only once a second whether to stop."""
     server, spark._accumulatorServer = spark._accumulatorServer, None  # type: ignore[assignment]
     spark.stop()
     threading.Thread(target=server.shutdown, daemon=True).start()
@@ -48,7 +48,7 @@ def _stop(spark: SparkContext) -> None:
 
 @contextmanager
 def ended_by_signal() -> Iterator[None]:
-    """Let SIGTERM end the job by an exception, so that everything begun is cleaned up on the way out."""
+    """Let SIGTERM raise SystemExit, so that everything is cleaned up."""
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)

@@ -1,7 +1,7 @@
-"""Tells the one who launched a Spark job how it goes: progress, the closing report, a failure.
+"""Reports from a Spark job to its launcher: progress, the closing report, a failure.
 
-The only module that knows Dagster Pipes, and it works as well without: then the same is said in log lines only.
-Imported by the job modules; no logic of a job belongs here.
+The only module that knows Dagster Pipes. Without Pipes it only logs. Imported by the job modules; no logic of a job
+belongs here.
 """
 
 import argparse
@@ -29,33 +29,33 @@ from dagster_pipes import (
 
 from cdi_dagster.core.failures import CdiError
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _S3_MESSAGE_INTERVAL_SECONDS = 3
 
 
 class Reporter:
-    """Says what a job does, to the log and, where there is a Pipes session, to the run page."""
+    """Reports to the log and, if there is a Pipes session, to the launcher."""
 
     def __init__(self, pipes: PipesContext | None = None) -> None:
         self._pipes = pipes
 
     def progress(self, text: str, **numbers: float | int | str | None) -> None:
-        """Say how far the job is. Never fails the job: progress that cannot be sent is only logged."""
-        _LOG.info(text)
+        """Report progress. Never fails the job: if sending fails, that is only logged."""
+        _log.info(text)
         try:
             self._send({"kind": "progress", "text": text, **numbers})
         except (OSError, DagsterPipesError) as error:
-            _LOG.warning("Progress could not be sent to the launcher: %s", type(error).__name__)
+            _log.warning("Progress could not be sent to the launcher: %s", type(error).__name__)
 
     def report(self, step: str, report: Mapping[str, Any]) -> None:
-        """Hand over the closing report. The launcher believes in success only when this has arrived."""
+        """Send the closing report. For the launcher the job succeeded only if this arrives."""
         totals = report.get("totals", {})
-        _LOG.info("%s is done: %s", step, json.dumps(totals, sort_keys=True, default=str))
+        _log.info("%s is done: %s", step, json.dumps(totals, sort_keys=True, default=str))
         self._send({"kind": "report", "step": step, "report": dict(report)})
 
     def failure(self, failure: CdiError) -> None:
-        """Hand over why the job failed."""
-        _LOG.error("%s", failure)
+        """Send the failure of the job."""
+        _log.error("%s", failure)
         self._send({"kind": "failure", "failure": failure.to_json()})
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -65,7 +65,7 @@ class Reporter:
 
 @contextmanager
 def open_reporter(argv: Sequence[str]) -> Iterator[tuple[Reporter, list[str]]]:
-    """Open the Pipes session that the arguments name, if they name one, and close it at the end.
+    """Open the Pipes session that the arguments name, if any, and close it at the end.
 
     Yields:
         The reporter, and the arguments without those of Pipes.
@@ -116,7 +116,7 @@ def correlated_logging(correlation_id: str) -> Iterator[None]:
 
 
 class _StandardErrorHandler(logging.Handler):
-    """Writes to what standard error is at that moment: who redirects it later still gets the lines."""
+    """Writes to the current standard error, also if it is redirected later."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -126,7 +126,7 @@ class _StandardErrorHandler(logging.Handler):
 
 
 def _context_loader(params: Mapping[str, Any]) -> PipesContextLoader:
-    """Choose by what the launcher wrote: a file or inline where we run beside it, a bucket on EMR."""
+    """Choose by the launcher's parameters: a file or inline on the same machine, a bucket on EMR."""
     return PipesS3ContextLoader(_s3_client()) if "bucket" in params else PipesDefaultContextLoader()
 
 

@@ -1,13 +1,13 @@
 """The process that Spark forks the Python workers of a local job from (`spark.python.daemon.module`).
 
-Spark's own compiles a zip of pyspark's sources at every start, and leaves the job's modules to each worker. This one
-takes the installed pyspark, and imports the job's modules once, for all workers.
+Spark's own daemon compiles a zip of pyspark's sources at every start, and each worker imports the job's modules. This
+one uses the installed pyspark and imports the job's modules once for all workers.
 """
 
 import sys
 
 if __name__ == "__main__":
-    sys.path.sort(key=lambda place: place.endswith(".zip"))
+    sys.path.sort(key=lambda path: path.endswith(".zip"))
 
     from pyspark.daemon import manager
 

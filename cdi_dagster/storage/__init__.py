@@ -1,6 +1,6 @@
 """Objects under a root, `file://` and `s3://` alike, behind one small interface.
 
-`open_storage(root)` is the door; `interface` says what every storage promises; `files` and `s3` keep the promises.
+`open_storage(root)` opens one; `interface` is the contract of every storage; `files` and `s3` implement it.
 Runs in the control plane and on the cluster, so: no dagster here.
 """
 

@@ -1,6 +1,6 @@
-"""Publishing to a folder: build the new folder aside, then swap it with the published one in one step.
+"""Publishing to a folder: build the new folder in staging, then swap it with the published one atomically.
 
-The folders' names are the journal, so that a killed publication can be finished or forgotten (docs/adr/0001):
+The folder names are the journal, so that a killed publication can be finished or discarded (docs/adr/0001):
 
     .cdi-staging/publications/<prefix hash>/prefix       which prefix it is
     .cdi-staging/publications/<prefix hash>/build-<id>   being built, or, after the swap, the previous content
@@ -33,7 +33,7 @@ def publish_folder(target: Path, workspace: Path, staged: Mapping[str, Path], ma
         prefix: what is published, for `begun_publications`.
 
     Raises:
-        OSError: the target is as before, except that a `ready` folder, once it is there, is finished by `recover`.
+        OSError: the target is unchanged, unless a `ready` folder exists: then `recover` finishes it.
     """
     recover_folder(target, workspace)
     build = workspace / f"build-{uuid.uuid4().hex}"
@@ -53,7 +53,7 @@ def begun_publications(publications: Path) -> Iterator[str]:
 
 
 def recover_folder(target: Path, workspace: Path) -> None:
-    """Finish what a killed publication had decided, and remove what it had not. The caller holds the lock."""
+    """Finish a decided publication that was killed, and remove an undecided one. The caller holds the lock."""
     if not workspace.exists():
         return
     if (workspace / "ready").exists():
@@ -63,7 +63,7 @@ def recover_folder(target: Path, workspace: Path) -> None:
 
 
 def forget_builds(workspace: Path) -> None:
-    """Remove everything undecided, or already replaced, and the workspace itself. The caller holds the lock."""
+    """Remove everything undecided or already replaced, and then the workspace. The caller holds the lock."""
     with suppress(FileNotFoundError):
         kept = {"ready", _PREFIX_FILE} if (workspace / "ready").exists() else set()
         # The prefix last: until then `begun_publications` finds the rest.
@@ -99,7 +99,7 @@ def _swap_in(build: Path, target: Path, workspace: Path) -> None:
 
 
 def _swap_in_two_steps(target: Path, workspace: Path) -> None:
-    # Between the two renames readers find no folder at all; a kill there is finished by `recover_folder`.
+    # Between the two renames readers find no folder; a kill there is finished by `recover_folder`.
     if os.path.lexists(target):
         remove_tree(workspace / "previous")
         os.rename(target, workspace / "previous")

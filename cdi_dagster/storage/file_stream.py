@@ -1,4 +1,4 @@
-"""Reading one file as one object: the same content from the first byte to the last, or an error.
+"""Reads one file as one object: the same content from the first byte to the last, or an error.
 
 For `files` only.
 """
@@ -15,12 +15,12 @@ from cdi_dagster.storage.interface import ObjectChangedError, ObjectMissingError
 
 
 def etag_of(status: os.stat_result) -> str:
-    """Return a file's ETag: inode, time of writing and size. Costs no reading; a rename does not change it."""
+    """Return a file's ETag: inode, modification time and size. Needs no read; a rename does not change it."""
     return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
 
 
 def described(key: str, status: os.stat_result) -> StoredObject:
-    """Return what a listing shows of a file."""
+    """Return a file's description, as in a listing."""
     return StoredObject(
         key=key,
         size_bytes=status.st_size,
@@ -36,14 +36,14 @@ def open_file(path: Path, uri: str, *, etag: str | None, first_byte: int) -> "Fi
     Args:
         path: the file.
         uri: its name for messages.
-        etag: what it must be, or None for whatever it is now.
-        first_byte: where to begin; beyond the end there is nothing to read.
+        etag: the expected ETag, or None for the current object.
+        first_byte: where to start; beyond the end there is nothing to read.
 
     Raises:
         ValueError: `first_byte` is negative.
         OSError: it cannot be opened.
         ObjectMissingError: it is not a regular file.
-        ObjectChangedError: it is another object than `etag`.
+        ObjectChangedError: its ETag is not `etag`.
     """
     if first_byte < 0:
         raise ValueError(f"first_byte is {first_byte}: count from 0.")
@@ -62,17 +62,17 @@ def open_file(path: Path, uri: str, *, etag: str | None, first_byte: int) -> "Fi
 
 def _require_regular(status: os.stat_result, uri: str) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise ObjectMissingError(f"{uri} is not a regular file: there is no object of that name.")
+        raise ObjectMissingError(f"{uri} is not a regular file, so there is no object of that name.")
 
 
 def _require(etag: str, status: os.stat_result, uri: str) -> None:
     present = etag_of(status)
     if present != etag:
-        raise ObjectChangedError(f"{uri} is not the object it was: its ETag is {present}, expected was {etag}.")
+        raise ObjectChangedError(f"{uri} has changed: its ETag is {present}, expected was {etag}.")
 
 
 class FileStream(io.RawIOBase):
-    """An open file that must stay as it was when it was opened; looks again at its end and when it is closed."""
+    """An open file that must not change; checked at its end and when it is closed."""
 
     def __init__(self, file: io.FileIO, path: Path, uri: str, *, opened_as: os.stat_result, position: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class FileStream(io.RawIOBase):
         self._etag = etag_of(opened_as)
         self._size_bytes = opened_as.st_size
         self._position = position
-        self._told = False
+        self._change_raised = False
 
     def readable(self) -> bool:
         """Return True."""
@@ -100,11 +100,11 @@ class FileStream(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Look a last time whether it is still the same object, unless we have said already that it is not; close."""
+        """Check once more that the object is unchanged, unless its change was raised already; close."""
         if self.closed:
             return
         try:
-            if not self._told:
+            if not self._change_raised:
                 self._check()
         finally:
             self._file.close()
@@ -114,5 +114,5 @@ class FileStream(io.RawIOBase):
         try:
             _require(self._etag, os.fstat(self._file.fileno()), self._uri)
         except ObjectChangedError:
-            self._told = True
+            self._change_raised = True
             raise

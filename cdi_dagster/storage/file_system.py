@@ -1,4 +1,4 @@
-"""What FileStorage asks of the operating system: durable folders, locks, the atomic swap, and errors in words.
+"""Operating system calls of FileStorage: durable folders, locks, the atomic swap, and its errors.
 
 Linux and macOS. For `files` and `file_publication` only.
 """
@@ -23,18 +23,18 @@ _Result = TypeVar("_Result")
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux, <linux/fs.h>
 _RENAME_SWAP = 2  # macOS, <sys/stdio.h>
-_TRIES = 100  # at what another process may undo in between
+_TRIES = 100  # for steps that another process may undo
 _NOT_SUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 @contextmanager
-def errors_in_words(doing: str, uri: str, path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into the StorageError that says what to do.
+def storage_errors(doing: str, uri: str, path: Path) -> Iterator[None]:
+    """Turn an OSError in the block into a StorageError with a next step.
 
     Args:
-        doing: what was tried: "read", "write", "list" ...
-        uri: what it was tried on, for the message.
-        path: where it is, to tell which file system is full.
+        doing: the operation: "read", "write", "list" ...
+        uri: its object, for the message.
+        path: the path, to find which file system is full.
     """
     try:
         yield
@@ -50,7 +50,7 @@ def storage_error(error: OSError, doing: str, uri: str, path: Path) -> StorageEr
             return ObjectMissingError(f"{failed}it is not there.")
         case errno.ENOTDIR | errno.EISDIR | errno.EEXIST | errno.ENOTEMPTY:
             return StorageError(
-                f"{failed}{error.strerror}. A key cannot also be a folder of other keys: move one away."
+                f"{failed}{error.strerror}. A key cannot also be a folder of other keys: move one of them away."
             )
         case errno.ENOSPC | errno.EDQUOT:
             return StorageUnavailableError(f"{failed}{_what_is_full(path)}. Free some space, then run again.")
@@ -70,31 +70,31 @@ def storage_error(error: OSError, doing: str, uri: str, path: Path) -> StorageEr
             return StorageError(f"{failed}a part of the name is longer than the file system allows. Use a shorter one.")
         case errno.EXDEV:
             return StorageUnavailableError(
-                f"{failed}it lies on another file system than its root. Make root and everything below it one mount."
+                f"{failed}it is on another file system than its root. Make root and everything below it one mount."
             )
         case _:
             return StorageUnavailableError(f"{failed}{error.strerror or error}. Check the disk, then run again.")
 
 
 def _what_is_full(path: Path) -> str:
-    place = path
-    while not place.exists():
-        place = place.parent
-    place = place.resolve()
-    while not os.path.ismount(place):
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    return f"the file system mounted at {place} is full, or over a quota ({free // 2**20} MiB free)"
+    mount = path
+    while not mount.exists():
+        mount = mount.parent
+    mount = mount.resolve()
+    while not os.path.ismount(mount):
+        mount = mount.parent
+    free = shutil.disk_usage(mount).free
+    return f"the file system mounted at {mount} is full, or over a quota ({free // 2**20} MiB free)"
 
 
 def scan(folder: Path) -> dict[str, os.stat_result]:
-    """Return what is in a folder, links followed, as it was at one moment; nothing where there is no folder.
+    """Return a folder's entries at one moment, links followed; nothing where there is no folder.
 
-    Where a publication swaps the folder while we look into it, we look again: names of the one and the other are
-    never mixed, and none is left out.
+    If a publication swaps the folder meanwhile, it is read again: names of both folders are never mixed, and none is
+    left out.
 
     Raises:
-        StorageError: a name is not UTF-8, so that it can be no key.
+        StorageError: a name is not UTF-8 and so cannot be a key.
         OSError: it cannot be read, or was swapped each time.
     """
     for _ in range(_TRIES):
@@ -129,7 +129,7 @@ def make_folders(folder: Path) -> None:
     """Create a folder and its parents, durably; fine if it is there.
 
     Raises:
-        FileNotFoundError: a delete removed it, or the folder above it, in between: `in_folder` asks again.
+        FileNotFoundError: a delete removed it, or the folder above it, in between: `in_folder` tries again.
         NotADirectoryError: something else has its name.
     """
     try:
@@ -143,7 +143,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir()
     except FileExistsError:
-        there = folder.lstat().st_mode  # not is_dir(), to which a folder that has gone since is as good as a file
+        there = folder.lstat().st_mode  # not is_dir(): it returns False for a folder removed since, as for a file
         if not (stat.S_ISDIR(there) or (stat.S_ISLNK(there) and folder.is_dir())):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
     else:
@@ -151,7 +151,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def in_folder(folder: Path, action: Callable[[], _Result]) -> _Result:
-    """Create a folder and do something in it; again where a delete removed the empty folder in between."""
+    """Create a folder and run the action in it; retried where a delete removed the empty folder in between."""
     for _ in range(_TRIES - 1):
         with suppress(FileNotFoundError):
             make_folders(folder)
@@ -161,7 +161,7 @@ def in_folder(folder: Path, action: Callable[[], _Result]) -> _Result:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Make a folder's entries durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -192,7 +192,7 @@ def remove_empty_folders(folder: Path, below: Path) -> None:
 
 @contextmanager
 def locked(lock_file: Path) -> Iterator[None]:
-    """Hold an exclusive lock, against other threads and other processes; the kernel drops it when we are killed."""
+    """Hold an exclusive lock, against other threads and other processes; the kernel releases it when we are killed."""
     make_folders(lock_file.parent)
     descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
@@ -203,7 +203,7 @@ def locked(lock_file: Path) -> Iterator[None]:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Swap two names in one atomic step. Return False where this system or file system cannot."""
+    """Swap two names atomically. Return False where this system or file system cannot."""
     swap = _swap_function()
     if swap is None:
         return False

@@ -1,4 +1,4 @@
-"""Writing one file as one object: in the staging folder first, then by one atomic step under its name.
+"""Writes one file as one object: first in the staging folder, then atomically under its name.
 
 For `files` only.
 """
@@ -16,7 +16,7 @@ from typing import Self
 
 from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.storage.file_stream import described, etag_of
-from cdi_dagster.storage.file_system import errors_in_words, in_folder, remove_empty_folders, sync_folder
+from cdi_dagster.storage.file_system import in_folder, remove_empty_folders, storage_errors, sync_folder
 from cdi_dagster.storage.interface import ObjectChangedError, ObjectExistsError, PreparedObject, StorageError
 
 _BUFFER_BYTES = 256 * 1024
@@ -26,13 +26,13 @@ class FileUpload:
     """An `Upload` to a folder.
 
     Args:
-        key: what it will be.
+        key: key of the object.
         uri: its name for messages.
-        target: the file it will be.
+        target: file of the object.
         staging: the root's staging folder.
-        folder: folder below `staging/uploads` to stage it in.
-        keep: the folder above, or that very folder, which stays though it is empty.
-        lock: gives the lock that every writer of the key holds.
+        folder: folder below `staging/uploads` for the staged file.
+        keep: that folder or one above it, which stays although it is empty.
+        lock: returns the lock that every writer of the key holds.
         if_absent: refuse to replace anything.
         if_match: refuse to replace anything but the object with this ETag.
     """
@@ -62,7 +62,7 @@ class FileUpload:
         self._if_absent = if_absent
         self._if_match = if_match
         self._ended = False
-        with errors_in_words("write", uri, folder):
+        with storage_errors("write", uri, folder):
             self._file = in_folder(folder, self._create)
 
     def _create(self) -> io.BufferedWriter:
@@ -70,11 +70,11 @@ class FileUpload:
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append bytes."""
-        with errors_in_words("write", self._uri, self._staged):
+        with storage_errors("write", self._uri, self._staged):
             return self._open_file().write(data)
 
     def complete(self) -> StoredObject:
-        """Make the object appear, whole."""
+        """Make the object appear as a whole."""
         with self._aborted_on_failure("write"):
             self._finish()
             status = in_folder(self._target.parent, self._put_in_place)
@@ -95,12 +95,12 @@ class FileUpload:
         except FileNotFoundError:
             present = None
         if self._if_absent and present is not None:
-            raise ObjectExistsError(f"{self._uri} is there already; it was left as it is.")
+            raise ObjectExistsError(f"{self._uri} exists already; it was not changed.")
         if self._if_match is not None:
             found = etag_of(present) if present and stat.S_ISREG(present.st_mode) else None
             if found != self._if_match:
                 raise ObjectChangedError(
-                    f"{self._uri} has ETag {found}, expected was {self._if_match}; it was left as it is."
+                    f"{self._uri} has ETag {found}, expected was {self._if_match}; it was not changed."
                 )
 
     def prepare(self) -> PreparedObject:
@@ -113,12 +113,12 @@ class FileUpload:
         return PreparedObject(key=self._key, size_bytes=size_bytes, token={"staged": staged})
 
     def abort(self) -> None:
-        """Remove what is staged; harmless after complete, prepare or abort."""
+        """Remove the staged file; does nothing after complete, prepare or abort."""
         if self._ended:
             return
         self._ended = True
         self._file.raw.close()  # without flushing: the disk may be full
-        with errors_in_words("clean up after", self._uri, self._staged):
+        with storage_errors("clean up after", self._uri, self._staged):
             self._staged.unlink(missing_ok=True)
             remove_empty_folders(self._staged.parent, below=self._keep)
 
@@ -126,8 +126,8 @@ class FileUpload:
         """Flush, sync and close; return the size in bytes."""
         file = self._open_file()
         file.flush()
-        # A nanosecond time of our own: the kernel's has steps of 4 ms, in which a freed inode can come back with the
-        # same size and so with the same ETag.
+        # Our own time in nanoseconds: the kernel's has steps of 4 ms, within which a freed inode can be reused for a
+        # file of the same size and so of the same ETag.
         now = time.time_ns()
         os.utime(file.fileno(), ns=(now, now))
         os.fsync(file.fileno())
@@ -138,7 +138,7 @@ class FileUpload:
     @contextmanager
     def _aborted_on_failure(self, doing: str) -> Iterator[None]:
         try:
-            with errors_in_words(doing, self._uri, self._target):
+            with storage_errors(doing, self._uri, self._target):
                 yield
         except BaseException:
             self.abort()
@@ -146,7 +146,7 @@ class FileUpload:
 
     def _open_file(self) -> io.BufferedWriter:
         if self._ended or self._file.closed:
-            raise StorageError(f"The upload to {self._uri} has ended: begin another one.")
+            raise StorageError(f"The upload to {self._uri} has ended: start another one.")
         return self._file
 
     def __enter__(self) -> Self:

@@ -1,10 +1,10 @@
 """FileStorage: objects as files below a `file://` root.
 
-An object appears by one atomic rename of a file that was written and synced in `<root>/.cdi-staging/`, so nobody sees
-half of it. Made by `open_storage`; the promises are in `interface`.
+An object appears by one atomic rename of a file that was written and synced in `<root>/.cdi-staging/`, so no reader
+sees half of it. Opened by `open_storage`; `interface` is the contract.
 
     .cdi-staging/uploads/=<group>/<folder of the key>/<id>   uploads of a group
-    .cdi-staging/uploads/_/<id>                              uploads of none
+    .cdi-staging/uploads/_/<id>                              uploads without a group
     .cdi-staging/publications/                               folders being published (`file_publication`)
     .cdi-staging/locks/                                      locks: 64 files at most, never removed
 """
@@ -23,12 +23,12 @@ from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.storage.file_publication import begun_publications, forget_builds, publish_folder, recover_folder
 from cdi_dagster.storage.file_stream import described, open_file
 from cdi_dagster.storage.file_system import (
-    errors_in_words,
     locked,
     remove_empty_folders,
     remove_tree,
     scan,
     storage_error,
+    storage_errors,
 )
 from cdi_dagster.storage.file_upload import FileUpload
 from cdi_dagster.storage.interface import (
@@ -80,7 +80,7 @@ class FileStorage:
 
     @property
     def is_near(self) -> bool:
-        """It is: a file is opened in microseconds."""
+        """True: a file is opened in microseconds."""
         return True
 
     def uri(self, key: str) -> str:
@@ -93,9 +93,9 @@ class FileStorage:
         yield from self._walk(self._folder / prefix, prefix)
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[StoredObject]:
-        with errors_in_words("list", self.uri(prefix), folder):
+        with storage_errors("list", self.uri(prefix), folder):
             entries = scan(folder)
-        # In the order of the keys: as if a folder's name ended with `/`.
+        # In key order: as if a folder's name ended with `/`.
         for name in sorted(entries, key=lambda name: name + "/" if stat.S_ISDIR(entries[name].st_mode) else name):
             status = entries[name]
             if stat.S_ISDIR(status.st_mode):
@@ -107,7 +107,7 @@ class FileStorage:
     def head(self, key: str) -> StoredObject | None:
         """Return the object's description, or None where there is no regular file of that name."""
         path = self._path(key)
-        with errors_in_words("look at", self.uri(key), path):
+        with storage_errors("check", self.uri(key), path):
             try:
                 status = path.stat()
             except (FileNotFoundError, NotADirectoryError):
@@ -119,12 +119,12 @@ class FileStorage:
     ) -> BinaryIO:
         """Open for streaming; an in-place change of the file under the reader is an ObjectChangedError.
 
-        A file that is *replaced* meanwhile is read on as it was: the reader keeps one whole object.
+        If the file is *replaced* meanwhile, the reader goes on with the old object.
         """
         path, uri = self._path(key), self.uri(key)
         if version_id is not None:
-            raise ObjectMissingError(f"{uri} has no version {version_id}: a folder keeps no versions.")
-        with errors_in_words("read", uri, path):
+            raise ObjectMissingError(f"{uri} has no version {version_id}: folders keep no versions.")
+        with storage_errors("read", uri, path):
             try:
                 stream = open_file(path, uri, etag=etag, first_byte=first_byte)
             except (NotADirectoryError, IsADirectoryError) as error:
@@ -143,7 +143,7 @@ class FileStorage:
             return upload.complete()
 
     def upload(self, key: str, *, if_absent: bool = False, group: str | None = None) -> FileUpload:
-        """Begin writing one object in pieces."""
+        """Start writing one object in pieces."""
         return self._upload(key, group=group, if_absent=if_absent, if_match=None)
 
     def _upload(self, key: str, *, group: str | None, if_absent: bool, if_match: str | None) -> FileUpload:
@@ -162,7 +162,7 @@ class FileStorage:
         )
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects, and the folders that they leave empty."""
+        """Delete objects, and folders that are then empty."""
         failures: list[StorageError] = []
         for key in keys:
             path = self._path(key)
@@ -183,7 +183,7 @@ class FileStorage:
         prefix = checked_publication_prefix(self._root, prefix)
         uploads = self._uploads(group) / prefix
         target = self._folder / prefix
-        with errors_in_words("publish to", self.uri(prefix), target), self._lock(prefix, "publish"):
+        with storage_errors("publish to", self.uri(prefix), target), self._lock(prefix, "publish"):
             staged = {item.key.removeprefix(prefix): self._staged(prefix, item) for item in prepared}
             if len(staged) != len(prepared):
                 raise StorageError(f"Two prepared objects for {self.uri(prefix)} have the same key: prepare each once.")
@@ -207,17 +207,17 @@ class FileStorage:
         return path
 
     def recover(self, prefix: str) -> None:
-        """Finish or forget what killed publications left."""
+        """Finish or discard killed publications."""
         for begun in self._begun_publications(checked_publication_prefix(self._root, prefix)):
             target = self._folder / begun
-            with errors_in_words("recover", self.uri(begun), target), self._lock(begun, "publish"):
+            with storage_errors("recover", self.uri(begun), target), self._lock(begun, "publish"):
                 recover_folder(target, self._workspace(begun))
 
     def discard(self, prefix: str, *, group: str | None) -> None:
-        """Remove every unpublished upload to the prefix that was begun under the group, or under any."""
+        """Remove every unpublished upload to the prefix that was started under the group, or under any."""
         prefix = checked_prefix(self._root, prefix)
         uploads = self._staging / "uploads"
-        with errors_in_words("discard uploads to", self.uri(prefix), uploads):
+        with storage_errors("discard uploads to", self.uri(prefix), uploads):
             for folder in uploads.glob("=*") if group is None else [self._uploads(group)]:
                 remove_tree(folder / prefix)
                 remove_empty_folders((folder / prefix).parent, below=uploads)
@@ -226,7 +226,7 @@ class FileStorage:
                     forget_builds(self._workspace(begun))
 
     def _begun_publications(self, prefix: str) -> set[str]:
-        """Return the prefixes, this one and below, to which a publication has begun and not ended."""
+        """Return the prefixes, this one and below, whose publication has started and not ended."""
         begun = {found for found in begun_publications(self._publications) if found.startswith(prefix)}
         return begun | ({prefix} if prefix and self._workspace(prefix).exists() else set())
 

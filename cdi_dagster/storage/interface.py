@@ -1,9 +1,9 @@
-"""What every storage promises: the Protocols and their errors.
+"""The contract of every storage: the Protocols and their errors.
 
 Keys are relative to the root, `/` between parts, never starting with `/`, without empty parts, `.` or `..`; a key is
-not also a folder of other keys. A key is whole or absent: nobody ever sees half an object. `.cdi-staging/` and
-`_publications/` below a root belong to the storage itself. All methods raise `StorageError` or a subclass, whose text
-names root and key and says what to do. Storages may be used by several threads and cross processes by pickle.
+not also a folder of other keys. A key is whole or absent: no reader sees half an object. `.cdi-staging/` and
+`_publications/` below a root belong to the storage itself. All methods raise `StorageError` or a subclass, whose
+message names root and key and what to do. Storages are thread-safe and can be pickled.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,11 +15,11 @@ from cdi_dagster.core.listing import StoredObject
 
 
 class StorageError(Exception):
-    """A storage operation failed; the text names root and key and says what was tried."""
+    """A storage operation failed; the message names root, key and operation."""
 
 
 class ObjectMissingError(StorageError):
-    """The object (or the version asked for) is not there."""
+    """The object (or the requested version) is not there."""
 
 
 class ObjectChangedError(StorageError):
@@ -27,20 +27,20 @@ class ObjectChangedError(StorageError):
 
 
 class ObjectExistsError(StorageError):
-    """A write that must not replace anything found the name taken."""
+    """A write that must not replace anything found that the key exists."""
 
 
 class StorageUnavailableError(StorageError):
-    """The storage did not answer, refused us, or is full, after the retries that make sense."""
+    """The storage did not answer, refused access, or is full, after the retries that make sense."""
 
 
 class TransientStorageError(StorageUnavailableError):
-    """The storage did not answer, or asked for patience: the same may succeed later without anybody's doing."""
+    """The storage did not answer, or throttled us: a later retry may succeed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedObject:
-    """An object whose bytes are stored durably but that nobody can see yet: `Storage.publish` makes it appear.
+    """An object stored durably but not visible yet: `Storage.publish` makes it appear.
 
     Crosses processes (a Spark worker prepares, the driver publishes), so `token` holds plain JSON values only.
 
@@ -56,19 +56,19 @@ class PreparedObject:
 
 
 class Upload(Protocol):
-    """One object being written in pieces, in bounded memory. Leaving the `with` block by an error aborts it."""
+    """One object being written in pieces, in bounded memory. An exception in the `with` block aborts it."""
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append bytes."""
 
     def complete(self) -> StoredObject:
-        """Make the object appear, whole, replacing what had the key (or ObjectExistsError, if so opened)."""
+        """Make the whole object appear, replacing one of the same key (or ObjectExistsError, if opened so)."""
 
     def prepare(self) -> PreparedObject:
         """Store the bytes durably without making the object appear."""
 
     def abort(self) -> None:
-        """Forget the bytes; harmless after complete, prepare or abort."""
+        """Discard the bytes; does nothing after complete, prepare or abort."""
 
     def __enter__(self) -> Self: ...
 
@@ -86,7 +86,7 @@ class Storage(Protocol):
 
     @property
     def is_near(self) -> bool:
-        """Whether an object is open in no time, so that opening it ahead gains nothing."""
+        """Whether opening an object is so quick that opening it ahead gains nothing."""
 
     def uri(self, key: str) -> str:
         """Return the full URI of a key."""
@@ -98,16 +98,16 @@ class Storage(Protocol):
         """
 
     def head(self, key: str) -> StoredObject | None:
-        """Return the object's description, or None where there is none. Cannot tell -> StorageError, never None."""
+        """Return the object's description, or None where there is none. If unclear: StorageError, never None."""
 
     def open(
         self, key: str, *, etag: str | None = None, version_id: str | None = None, first_byte: int = 0
     ) -> BinaryIO:
-        """Open for streaming from `first_byte`, in bounded memory, resuming by itself where a connection is cut.
+        """Open for streaming from `first_byte`, in bounded memory; a lost connection is resumed.
 
         With `version_id` that version is read; with `etag` the read fails with ObjectChangedError, at open or at any
         later read, as soon as the object is another one. Raises ObjectMissingError where it is gone. Even without
-        either, bytes of two objects never mix: what was opened is read to its end, or ObjectChangedError.
+        either, bytes of two objects never mix: the opened object is read to its end, or ObjectChangedError.
         Beyond the end there is nothing to read.
         """
 
@@ -117,14 +117,14 @@ class Storage(Protocol):
     def write(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> StoredObject:
         """Write a small object, atomically.
 
-        `if_absent` raises ObjectExistsError where the key is taken; `if_match` raises ObjectChangedError unless the
+        `if_absent` raises ObjectExistsError where the key exists; `if_match` raises ObjectChangedError unless the
         present object has that ETag. Both are safe against races.
         """
 
     def upload(self, key: str, *, if_absent: bool = False, group: str | None = None) -> Upload:
-        """Begin writing one object in pieces.
+        """Start writing one object in pieces.
 
-        `group` names what it belongs to (a run's correlation id), so that `discard` finds what a killed process left.
+        `group` names its owner (a run's correlation id), so that `discard` finds the uploads of a killed process.
         """
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -133,9 +133,9 @@ class Storage(Protocol):
     def publish(self, prefix: str, prepared: Sequence[PreparedObject], mark: bytes, *, group: str) -> None:
         """Make `prefix` hold exactly the prepared objects and a `_SUCCESS` object with `mark`, written last.
 
-        Whole or as before, whenever this process is killed: `recover` (called here first) finishes or forgets what a
-        killed publication began. `prefix` ends with `/`; every prepared key starts with it. On S3 the prefix has no
-        `_SUCCESS` while objects change (docs/adr/0001), and one publisher per prefix at a time is the caller's duty.
+        Complete or unchanged, whenever this process is killed: `recover` (called here first) finishes or discards a
+        killed publication. `prefix` ends with `/`; every prepared key starts with it. On S3 the prefix has no
+        `_SUCCESS` while objects change (docs/adr/0001), and the caller ensures one publisher per prefix at a time.
 
         Raises:
             ObjectMissingError: a prepared object's upload is gone; nothing was changed.
@@ -145,8 +145,8 @@ class Storage(Protocol):
         """Finish every publication to `prefix`, or below it, that a killed process had decided."""
 
     def discard(self, prefix: str, *, group: str | None) -> None:
-        """Forget every upload to `prefix` begun under `group` that is neither completed nor decided to be published.
+        """Discard every upload to `prefix` started under `group` that is neither completed nor decided to be published.
 
-        With `group=None` those of every group: only where nobody else is at work on the prefix. Uploads that were
-        begun under no group are never touched.
+        With `group=None` those of every group: only where nobody else works on the prefix. Uploads that were
+        started without a group are never touched.
         """

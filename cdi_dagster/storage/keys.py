@@ -1,7 +1,7 @@
-"""What a key, a prefix and a group may look like, the same for every storage.
+"""Checks keys, prefixes and groups, the same for every storage.
 
-A key that climbs out of its root, or that two spellings could name, is refused here before any adapter sees it. For
-the adapters of this package only.
+A key that escapes its root, or that has two spellings, is refused before any adapter sees it. For the adapters of this
+package only.
 """
 
 from cdi_dagster.storage.interface import StorageError
@@ -11,7 +11,7 @@ STAGING_FOLDER = ".cdi-staging"
 PUBLICATIONS_FOLDER = "_publications"
 RESERVED_FOLDERS = frozenset({STAGING_FOLDER, PUBLICATIONS_FOLDER})
 
-# The longest key S3 takes, in UTF-8 bytes; the same limit everywhere keeps roots interchangeable.
+# The longest key that S3 allows, in UTF-8 bytes; the same limit everywhere keeps roots interchangeable.
 MAX_KEY_BYTES = 1024
 
 
@@ -19,7 +19,7 @@ def checked_key(root: str, key: str) -> str:
     """Return the key if it names exactly one object below the root.
 
     Raises:
-        StorageError: it is empty, absolute, too long, not text, climbs (`..`), or lies in a reserved folder.
+        StorageError: it is empty, absolute, too long, not text, has `..`, or is in a reserved folder.
     """
     if key.endswith("/"):
         raise StorageError(f"{key!r} under {root} is a prefix, not a key: leave out the trailing slash.")
@@ -31,7 +31,7 @@ def checked_prefix(root: str, prefix: str) -> str:
     """Return the prefix if it is empty (everything) or names exactly one folder below the root, `/` at its end.
 
     Raises:
-        StorageError: it does not; the text says how to write it.
+        StorageError: it does not; the message says how to write it.
     """
     if prefix == "":
         return prefix
@@ -42,21 +42,21 @@ def checked_prefix(root: str, prefix: str) -> str:
 
 
 def checked_publication_prefix(root: str, prefix: str) -> str:
-    """Return the prefix if something can be published to it: any but the root itself."""
+    """Return the prefix if it can be published to: any but the root itself."""
     if prefix == "":
         raise StorageError(f"{root} itself cannot be replaced by a publication: name a prefix below it.")
     return checked_prefix(root, prefix)
 
 
 def checked_group(group: str) -> str:
-    """Return the group if it is a name: not empty, at most 200 characters, printable, without `/`."""
+    """Return the group if it is valid: not empty, at most 200 characters, printable, without `/`."""
     if not group or len(group) > 200 or "/" in group or not group.isprintable():
-        raise StorageError(f"{group!r} is no group: use a run's correlation id (letters, digits, - and _).")
+        raise StorageError(f"{group!r} is not a valid group: use a run's correlation id (letters, digits, - and _).")
     return group
 
 
 def is_reserved(key: str) -> bool:
-    """Return whether a key lies in a folder that belongs to the storage itself."""
+    """Return whether a key is in a folder that belongs to the storage itself."""
     return key.partition("/")[0] in RESERVED_FOLDERS
 
 
@@ -69,7 +69,7 @@ def _check_parts(root: str, path: str) -> None:
     elif "\0" in path:
         wrong = "has a NUL character"
     elif is_reserved(path):
-        wrong = f"lies in {path.partition('/')[0]}/, which is kept for the storage itself"
+        wrong = f"lies in {path.partition('/')[0]}/, which is reserved for the storage itself"
     else:
         try:
             if len(path.encode()) > MAX_KEY_BYTES:

@@ -1,7 +1,7 @@
-"""A lease: the exclusive right to do one thing, kept in storage, so that it holds between machines and installations.
+"""A lease: an exclusive right kept in storage, so that it holds across machines and installations.
 
-One small JSON object, only ever replaced where it is still the one that was read (compare and swap). Nobody's clock is
-compared with anybody else's: a holder is alive if its heartbeat is seen to move, and dead if it is not for a lease.
+One small JSON object, replaced by compare and swap only. Clocks are never compared: a holder is alive while its
+heartbeat is seen to change, and dead if it does not change for the lease time.
 """
 
 import json
@@ -22,7 +22,7 @@ from cdi_dagster.storage.interface import (
 )
 
 DEFAULT_LEASE_SECONDS = 60.0
-"""How long a heartbeat may stand still: six of them. A killed holder is in the way for so long, a live one for one."""
+"""How long a heartbeat may stay unchanged: six intervals. A killed holder blocks others this long."""
 _HEARTBEATS_PER_LEASE = 6
 _MOST_LOST_RACES = 10
 _RACE_PAUSE_SECONDS = 0.05
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class LeaseHeldError(Exception):
-    """Somebody else holds the lease and is alive.
+    """Another live process holds the lease.
 
     Attributes:
         holder: who.
@@ -45,15 +45,15 @@ class LeaseHeldError(Exception):
 
 
 class Lease:
-    """Held while its `with` block lasts, kept alive by a thread.
+    """Held during the `with` block; a thread writes the heartbeat.
 
     Args:
         storage: where it is kept.
         key: of the object.
-        holder: who takes it; the same holder may take it again (a process that was started anew).
-        lease_seconds: how long a holder's heartbeat may stand still.
-        say: told, once, why it takes its time, where somebody has the lease who may be dead.
-        sleep: how to wait while watching another holder.
+        holder: who takes it; the same holder may take it again (a restarted process).
+        lease_seconds: how long a holder's heartbeat may stay unchanged.
+        log: called once with the reason, if it waits for a holder that may be dead.
+        sleep: called to wait while watching another holder.
 
     Raises:
         LeaseHeldError: on entering, after at most a heartbeat of the live holder.
@@ -67,14 +67,14 @@ class Lease:
         holder: str,
         *,
         lease_seconds: float = DEFAULT_LEASE_SECONDS,
-        say: Callable[[str], None] = _log.info,
+        log: Callable[[str], None] = _log.info,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._storage = storage
         self._key = key
         self._holder = holder
         self._lease_seconds = lease_seconds
-        self._say = say
+        self._log = log
         self._sleep = sleep
         self._beats = 0
         self._since = ""
@@ -96,10 +96,10 @@ class Lease:
         self._thread.join()
         if self.lost is None:
             try:
-                # Not deleted: a delete can't be made to depend on what is there.
+                # Not deleted: a delete cannot be conditional.
                 self._storage.write(self._key, self._content(released=True), if_match=self._etag)
             except StorageError as failed:
-                _log.warning("The lease %s could not be given back, it ends by itself: %s", self._key, failed)
+                _log.warning("The lease %s could not be released; it expires: %s", self._key, failed)
 
     def _acquire(self) -> str:
         watched: str | None = None
@@ -114,7 +114,7 @@ class Lease:
                         return self._storage.write(self._key, self._content(), if_absent=True).etag
                     return self._storage.write(self._key, self._content(), if_match=etag).etag
                 except (ObjectExistsError, ObjectChangedError, ObjectMissingError):
-                    # Somebody was faster: look again. Losing every time is no race but a storage that cannot do this.
+                    # Another process was faster: read again. Losing every time means that conditional writes fail.
                     lost_races += 1
                     if lost_races >= _MOST_LOST_RACES:
                         raise
@@ -124,14 +124,12 @@ class Lease:
                 raise LeaseHeldError(str(value.get("holder")), str(value.get("since")))
             if watched is None:
                 watched, deadline = etag, time.monotonic() + self._lease_seconds
-                who = f"{value.get('holder')} since {value.get('since')}" if value else "somebody"
-                self._say(
-                    f"Waiting for {who}: without a sign of life for {self._lease_seconds:.0f} s it counts as killed"
-                )
+                who = f"{value.get('holder')} since {value.get('since')}" if value else "an unknown holder"
+                self._log(f"Waiting for {who}: without a heartbeat for {self._lease_seconds:.0f} s it counts as killed")
             self._sleep(self._lease_seconds / _HEARTBEATS_PER_LEASE / 4)
 
     def _present(self) -> tuple[str | None, dict[str, Any] | None]:
-        """Return ETag and content of what is there; content that is no lease belongs to nobody."""
+        """Return ETag and content of the object; content that is not a lease has no holder."""
         stored = self._storage.head(self._key)
         if stored is None:
             return None, None
@@ -155,17 +153,17 @@ class Lease:
                 self._etag = self._storage.write(self._key, self._content(), if_match=self._etag).etag
             except (ObjectChangedError, ObjectMissingError) as error:
                 if not self._is_ours():
-                    self.lost = f"somebody else took it ({error})"
+                    self.lost = f"another process took it ({error})"
                     return
             except StorageError as error:
-                _log.warning("The heartbeat of %s could not be written, it will be tried again: %s", self._key, error)
+                _log.warning("The heartbeat of %s could not be written; it will be retried: %s", self._key, error)
 
     def _is_ours(self) -> bool:
-        """Whether an earlier write of ours arrived though its reply was lost; then go on from it."""
+        """Whether our earlier write succeeded although its response was lost; if so, continue from it."""
         try:
             etag, value = self._present()
         except StorageError:
-            return True  # cannot tell: the next heartbeat will
+            return True  # unknown: the next heartbeat finds out
         if etag is None or value is None or value.get("holder") != self._holder or value.get("since") != self._since:
             return False
         self._etag = etag

@@ -1,4 +1,4 @@
-"""From a root URI to its storage: the one place that knows both kinds.
+"""Opens the storage of a root URI: the only module that knows both kinds.
 
 Imported from the package, by everybody.
 """
@@ -18,7 +18,7 @@ def open_storage(root: str, **options: Any) -> Storage:
         options: adapter options: `endpoint_url` and `region_name` for S3 (default: boto3's own configuration).
 
     Raises:
-        ValueError: the root is neither; the message says how to write it.
+        ValueError: the root is neither; the message says how to write one.
     """
     scheme = urlsplit(root).scheme
     if scheme == "file":

@@ -1,4 +1,4 @@
-"""The two roots that a day's work needs, as one value."""
+"""The two roots of an installation, as one value."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ class Roots:
 
     Attributes:
         corporate: K2HB and the coalescer write here; ingestion only reads.
-        published: what we publish, and what we keep about it.
+        published: our publications and what we record about them.
     """
 
     corporate: Storage

@@ -1,7 +1,7 @@
 """S3Storage: objects under an `s3://` root.
 
 Conditional requests (If-Match, If-None-Match), version ids where the bucket keeps versions, all pages, all per-key
-errors. Made by `open_storage`; the promises are in `interface`. What belongs to the storage itself lies under
+errors. Opened by `open_storage`; `interface` is the contract. The storage's own data is under
 `<root>/_publications/`: journals of publications, and notes of unfinished uploads by group.
 """
 
@@ -40,11 +40,11 @@ from cdi_dagster.storage.s3_upload import (
 )
 
 _BUFFER_BYTES = 256 * 1024
-_PAGE_KEYS = 1000  # what S3 lists or deletes in one request at most
+_PAGE_KEYS = 1000  # the most that S3 lists or deletes in one request
 _DELETE_TRIES = 3
 _WORTH_RETRYING = {"InternalError", "SlowDown", "ServiceUnavailable", "OperationAborted"}
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class S3Storage:
@@ -74,7 +74,7 @@ class S3Storage:
 
     @property
     def is_near(self) -> bool:
-        """It is not: the first byte takes some 20 ms."""
+        """False: the first byte takes some 20 ms."""
         return False
 
     def uri(self, key: str) -> str:
@@ -86,7 +86,7 @@ class S3Storage:
         prefix = checked_prefix(self.root, prefix)
         for row in self._version_rows(prefix) if self._versioned() else self._rows(prefix):
             key = row["Key"].removeprefix(self._bucket.base)
-            if not is_reserved(key) and not key.endswith("/"):  # `folder/` objects are made by consoles, and empty
+            if not is_reserved(key) and not key.endswith("/"):  # consoles make empty `folder/` objects
                 yield StoredObject(
                     key=key,
                     size_bytes=row["Size"],
@@ -106,7 +106,7 @@ class S3Storage:
         except StorageUnavailableError as error:
             if code_of(error) != "AccessDenied":
                 raise
-            _LOG.warning("s3:ListBucketVersions is not allowed on %s: version ids stay unknown", self.root)
+            _log.warning("s3:ListBucketVersions is not allowed on %s: version ids are unknown", self.root)
             self._keeps_versions = False
             yield from self._rows(prefix)
             return
@@ -119,15 +119,15 @@ class S3Storage:
         )
 
     def _versioned(self) -> bool:
-        """Return whether the bucket keeps, or kept, versions; False where we may not know."""
+        """Return whether the bucket keeps, or kept, versions; False where we may not read that."""
         if self._keeps_versions is None:
             try:
-                answer = self._bucket.call("get_bucket_versioning", "look at the versioning of", "")
+                answer = self._bucket.call("get_bucket_versioning", "read the versioning of", "")
                 self._keeps_versions = answer.get("Status") in ("Enabled", "Suspended")
             except StorageUnavailableError as error:
                 if code_of(error) not in ("AccessDenied", "403"):
                     raise
-                _LOG.warning("s3:GetBucketVersioning is not allowed on %s: version ids stay unknown", self.root)
+                _log.warning("s3:GetBucketVersioning is not allowed on %s: version ids are unknown", self.root)
                 self._keeps_versions = False
         return self._keeps_versions
 
@@ -135,18 +135,18 @@ class S3Storage:
         """Return the object's description, or None where there is none."""
         checked_key(self.root, key)
         try:
-            answer = self._bucket.call("head_object", "look at", key, Key=self._bucket.full(key))
+            answer = self._bucket.call("head_object", "check", key, Key=self._bucket.full(key))
         except ObjectMissingError:
             self._require_bucket()
             return None
         return described(key, answer)
 
     def _require_bucket(self) -> None:
-        # HEAD answers 404 for a missing bucket too; ask once, so that "no object" is never said of "no bucket".
+        # HEAD answers 404 for a missing bucket too: check once, so that it never counts as a missing object.
         if self._bucket_is_there:
             return
         try:
-            self._bucket.call("head_bucket", "look at", "")
+            self._bucket.call("head_bucket", "check", "")
         except ObjectMissingError as error:
             raise StorageUnavailableError(
                 f"The bucket of {self.root} does not exist. Create it, or correct the root."
@@ -156,7 +156,7 @@ class S3Storage:
     def open(
         self, key: str, *, etag: str | None = None, version_id: str | None = None, first_byte: int = 0
     ) -> BinaryIO:
-        """Open for streaming; resumes by itself where a connection is cut."""
+        """Open for streaming; a lost connection is resumed."""
         checked_key(self.root, key)
         stream = S3Stream(self._bucket, key, etag=etag, version_id=version_id, first_byte=first_byte)
         return cast(BinaryIO, io.BufferedReader(stream, _BUFFER_BYTES))
@@ -172,12 +172,12 @@ class S3Storage:
         return put_object(self._bucket, key, data, if_absent=if_absent, if_match=if_match)
 
     def upload(self, key: str, *, if_absent: bool = False, group: str | None = None) -> S3Upload:
-        """Begin writing one object in pieces; at most one part (8 MiB and up) is held in memory."""
+        """Start writing one object in pieces; at most one part (8 MiB and up) is held in memory."""
         checked_key(self.root, key)
         return S3Upload(self._bucket, key, if_absent=if_absent, group=None if group is None else checked_group(group))
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects, a thousand in a request; a failure of one batch does not keep the next from being tried."""
+        """Delete objects, a thousand in a request; after a failed batch the next is still tried."""
         self._delete(checked_key(self.root, key) for key in keys)
 
     def _delete(self, keys: Iterable[str]) -> None:
@@ -193,7 +193,7 @@ class S3Storage:
             )
 
     def _delete_batch(self, keys: Sequence[str]) -> dict[str, str]:
-        """Delete up to a thousand keys; return key -> code of those that S3 refused (it answers 200 all the same)."""
+        """Delete up to a thousand keys; return key -> code of those that S3 refused (it answers 200 anyway)."""
         refused: dict[str, str] = {}
         for _ in range(_DELETE_TRIES):
             answer = self._bucket.call(
@@ -214,12 +214,12 @@ class S3Storage:
         return refused
 
     def publish(self, prefix: str, prepared: Sequence[PreparedObject], mark: bytes, *, group: str) -> None:
-        """Publish under a journal: whole or as before to whoever respects `_SUCCESS`."""
+        """Publish with a journal: complete or unchanged for readers that respect `_SUCCESS`."""
         checked_publication_prefix(self.root, prefix)
         self._publisher.publish(prefix, prepared, mark, group=checked_group(group))
 
     def recover(self, prefix: str) -> None:
-        """Roll every publication forward that a killed process had decided."""
+        """Finish every publication that a killed process had decided."""
         self._publisher.recover_all(checked_publication_prefix(self.root, prefix))
 
     @property
@@ -227,7 +227,7 @@ class S3Storage:
         return S3Publisher(self._bucket, self.list, self._delete)
 
     def discard(self, prefix: str, *, group: str | None) -> None:
-        """Abort every upload to the prefix begun under the group, or any, but for those already decided on."""
+        """Abort every upload to the prefix started under the group, or under any, unless its publication is decided."""
         checked_prefix(self.root, prefix)
         notes = UPLOAD_NOTES if group is None else registry_prefix(checked_group(group), prefix)
         decided = self._publisher.decided_uploads()

@@ -1,4 +1,4 @@
-"""One bucket and prefix, the boto3 client that reaches it, and S3's failures in our words.
+"""One bucket and prefix, its boto3 client, and S3's errors as StorageErrors.
 
 For the S3 adapter of this package only; nothing else uses boto for objects.
 """
@@ -37,20 +37,20 @@ _ROOT = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<pr
 
 _MISSING = {"404", "NotFound", "NoSuchKey", "NoSuchVersion", "NoSuchUpload", "MethodNotAllowed", "405"}
 _CHANGED = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict", "OperationAborted"}
-_MEND = {
+_FIXES = {
     "NoSuchBucket": "the bucket does not exist. Create it, or correct the root",
     "AccessDenied": "access denied. Give this role the S3 permission that the operation needs, on bucket and keys, "
     "and the use of its KMS key",
     "ExpiredToken": "the AWS session has expired. Log in again",
     "InvalidAccessKeyId": "AWS does not know this access key. Check which AWS identity is configured",
-    "SignatureDoesNotMatch": "the secret key does not fit the access key. Check the AWS credentials",
+    "SignatureDoesNotMatch": "the secret key does not match the access key. Check the AWS credentials",
     "RequestTimeTooSkewed": "this machine's clock is wrong. Set it",
     "PermanentRedirect": "the bucket is in another region. Set AWS_REGION to the bucket's",
     "InvalidObjectState": "the object is archived. Restore it first",
-    "SlowDown": "S3 asks for fewer requests, after all retries. Run again later",
+    "SlowDown": "S3 still throttles our requests after all retries. Run again later",
 }
-_PASSES = frozenset({"SlowDown", "RequestTimeout"})
-_SERVER_TROUBLE = 500
+_TRANSIENT_CODES = frozenset({"SlowDown", "RequestTimeout"})
+_SERVER_ERROR = 500
 _SAME_AS = {
     "403": "AccessDenied",
     "Forbidden": "AccessDenied",
@@ -65,12 +65,12 @@ _SAME_AS = {
 
 
 class S3Bucket:
-    """A bucket, a prefix in it, and a client made at first use; crosses processes without the client.
+    """A bucket, a prefix in it, and a client made at first use; pickled without the client.
 
     Args:
         root: `s3://bucket[/prefix]`.
-        endpoint_url: for anything but AWS itself; None leaves it to boto3's configuration.
-        region_name: None leaves it to boto3's configuration.
+        endpoint_url: for an S3 other than AWS's; None for boto3's configuration.
+        region_name: None for boto3's configuration.
 
     Raises:
         ValueError: the root is not of that form.
@@ -109,7 +109,7 @@ class S3Bucket:
 
     @property
     def client(self) -> Any:
-        """The boto3 S3 client of this process; a forked child makes its own, for sockets cannot be shared."""
+        """The boto3 S3 client of this process; a forked child makes its own, because sockets cannot be shared."""
         with self._lock:
             if self._client is None or self._client_process != os.getpid():
                 try:
@@ -126,25 +126,25 @@ class S3Bucket:
 
         Args:
             operation: the client's method, `get_object`.
-            doing: what is tried, for the message: "read".
+            doing: the operation for the message: "read".
             key: key or prefix below the root, for the message.
             parameters: of the operation, without Bucket.
 
         Raises:
             StorageError: as `storage_error` maps it.
         """
-        with self.errors_in_words(doing, key):
+        with self.storage_errors(doing, key):
             result: dict[str, Any] = getattr(self.client, operation)(Bucket=self.name, **parameters)
             return result
 
     def pages(self, operation: str, doing: str, key: str, **parameters: Any) -> Iterator[dict[str, Any]]:
         """Yield every page of an S3 operation that has pages; arguments and errors as `call`."""
-        with self.errors_in_words(doing, key):
+        with self.storage_errors(doing, key):
             yield from self.client.get_paginator(operation).paginate(Bucket=self.name, **parameters)
 
     @contextmanager
-    def errors_in_words(self, doing: str, key: str) -> Iterator[None]:
-        """Turn boto's errors in the block into a StorageError."""
+    def storage_errors(self, doing: str, key: str) -> Iterator[None]:
+        """Turn boto's errors in the block into StorageErrors."""
         try:
             yield
         except (ClientError, BotoCoreError) as error:
@@ -157,7 +157,7 @@ def _shared_loader() -> Any:
 
 
 def _new_client(options: dict[str, str | None]) -> Any:
-    # A session of our own, for the default one is not thread-safe; with the service model loaded once a process,
+    # Our own session, because the default one is not thread-safe; the service model is loaded once a process,
     # which takes a client from 150 ms to 30 ms (every Spark task makes one).
     session = Session()
     session.register_component("data_loader", _shared_loader())
@@ -165,7 +165,7 @@ def _new_client(options: dict[str, str | None]) -> Any:
 
 
 def storage_error(error: ClientError | BotoCoreError, doing: str, uri: str) -> StorageError:
-    """Return the StorageError that an error of boto means."""
+    """Return the StorageError of an error of boto."""
     failed = f"Could not {doing} {uri}: "
     if not isinstance(error, ClientError):
         # Credentials missing, endpoint unreachable, timeouts: botocore's text names the endpoint, never a secret.
@@ -177,23 +177,25 @@ def storage_error(error: ClientError | BotoCoreError, doing: str, uri: str) -> S
     if code in _MISSING:
         return ObjectMissingError(f"{failed}it is not there ({code}).")
     if code in _CHANGED:
-        return ObjectChangedError(f"{failed}it is not the object it was ({code}).")
-    passes = code in _PASSES or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= _SERVER_TROUBLE
-    kind = TransientStorageError if passes else StorageUnavailableError
-    if code in _MEND:
-        return kind(f"{failed}{_MEND[code]} ({code}).")
+        return ObjectChangedError(f"{failed}the object has changed ({code}).")
+    transient = (
+        code in _TRANSIENT_CODES or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= _SERVER_ERROR
+    )
+    kind = TransientStorageError if transient else StorageUnavailableError
+    if code in _FIXES:
+        return kind(f"{failed}{_FIXES[code]} ({code}).")
     message = error.response.get("Error", {}).get("Message", "")
-    return kind(f"{failed}S3 answered {code or 'nothing we know'}: {message} Run again later.")
+    return kind(f"{failed}S3 answered {code or 'without an error code'}: {message} Run again later.")
 
 
 def code_of(error: StorageError) -> str:
-    """Return S3's code behind a StorageError, "" if it has none."""
+    """Return S3's error code of a StorageError, "" if it has none."""
     cause = error.__cause__
     return str(cause.response.get("Error", {}).get("Code", "")) if isinstance(cause, ClientError) else ""
 
 
 def was_retried(error: StorageError) -> bool:
-    """Return whether boto had sent the request more than once: then our own first try may have succeeded."""
+    """Return whether boto sent the request more than once: then our first try may have succeeded."""
     cause = error.__cause__
     return isinstance(cause, ClientError) and cause.response.get("ResponseMetadata", {}).get("RetryAttempts", 0) > 0
 
@@ -204,6 +206,6 @@ def etag_in(answer: dict[str, Any]) -> str:
 
 
 def version_in(answer: dict[str, Any]) -> str | None:
-    """Return an answer's version id; None where it names no version that stays ("null" is overwritten in place)."""
+    """Return an answer's version id; None where it names no lasting version ("null" is overwritten in place)."""
     version_id = answer.get("VersionId")
     return None if version_id in (None, "null") else str(version_id)

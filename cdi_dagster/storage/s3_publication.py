@@ -1,15 +1,15 @@
 """Publishing to a prefix of S3, which cannot swap folders: decide in one object, then roll forward (docs/adr/0001).
 
     1  write the journal `_publications/journals/<prefix>journal.json`   <- the decision; before it nothing has changed
-    2  delete `_SUCCESS`                                                 from here the prefix is not for reading
+    2  delete `_SUCCESS`                                                 from here readers must not use the prefix
     3  complete the prepared uploads
-    4  delete the objects of the publication before
-    5  write `_SUCCESS` with the mark                                    from here it is, whole
+    4  delete the objects of the previous publication
+    5  write `_SUCCESS` with the mark                                    from here it is complete again
     6  delete the journal
 
-Killed between 1 and 6, `recover` does what is left; every step may be done twice. Old objects go only when all new
-ones are there, so that a publication whose uploads were aborted by somebody can still be taken back. One publisher
-per prefix at a time is the caller's to ensure. For `s3` only.
+After a kill between 1 and 6, `recover` does the rest; every step may be done twice. Old objects are deleted only when
+all new ones are there, so that a publication whose uploads were aborted can still be rolled back. The caller ensures
+one publisher per prefix at a time. For `s3` only.
 """
 
 import base64
@@ -51,8 +51,8 @@ class _Journal:
 
     Attributes:
         prefix: what is published.
-        group: what it belongs to.
-        prepared: the objects that will be there.
+        group: its owner.
+        prepared: the objects to publish.
         mark: content of the new `_SUCCESS`.
         mark_before: content of the `_SUCCESS` that is replaced, None if there was none.
     """
@@ -122,7 +122,7 @@ class S3Publisher:
             put_object(self._bucket, _journal_key(prefix), journal.to_bytes(), if_absent=True)
         except ObjectExistsError as error:
             raise StorageError(
-                f"Another publication to {self._bucket.uri(prefix)} began just now: let one run at a time publish it."
+                f"Another publication to {self._bucket.uri(prefix)} has just started: let one run at a time publish it."
             ) from error
         self._roll_forward(journal)
 
@@ -190,7 +190,7 @@ class S3Publisher:
         self._forget(journal)
 
     def _finished_by_another(self, journal: _Journal) -> bool:
-        """Look once more before anything is lost: a second publisher, against the rule, may have recovered ours."""
+        """Check before deleting anything: a second publisher, against the rule, may have recovered ours."""
         present = self._read(_journal_key(journal.prefix))
         if present == journal.to_bytes():
             return False
@@ -202,7 +202,7 @@ class S3Publisher:
         )
 
     def _roll_back(self, journal: _Journal) -> None:
-        """Take back a publication whose uploads were aborted by somebody: the one before is still there, whole."""
+        """Roll back a publication whose uploads were aborted: the previous one is still complete."""
         success = journal.prefix + SUCCESS_MARK
         self._delete([success])
         self._delete(item.key for item in journal.prepared if self._has_appeared(item))

@@ -1,6 +1,6 @@
-"""Reading one S3 object as a stream that outlives its connections.
+"""Reads one S3 object as a stream that survives lost connections.
 
-A cut connection is resumed at the byte reached, under the same version id or If-Match, so that bytes of two objects
+A lost connection is resumed at the current byte, under the same version id or If-Match, so that bytes of two objects
 never mix (boto3 alone fails with IncompleteReadError). For `s3` only.
 """
 
@@ -15,26 +15,26 @@ from urllib3.exceptions import HTTPError
 from cdi_dagster.storage.interface import ObjectChangedError, StorageUnavailableError, TransientStorageError
 from cdi_dagster.storage.s3_bucket import S3Bucket, code_of, etag_in, version_in
 
-# Tries to resume without a single byte gained in between: 0.2 + 0.4 + ... + 6.4 s.
+# Tries to resume without receiving a byte: 0.2 + 0.4 + ... + 6.4 s.
 _MAX_FRUITLESS_TRIES = 6
 _FIRST_PAUSE_SECONDS = 0.2
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class S3Stream(io.RawIOBase):
-    """The bytes of one version of one object, from `first_byte` to the end; opened when made.
+    """The bytes of one version of one object, from `first_byte` to the end; opened by the constructor.
 
     Args:
-        bucket: where.
-        key: which object, below the root.
-        etag: what it must be, or None for whatever it is now.
-        version_id: the version to read, or None for the present one.
-        first_byte: where to begin; beyond the end there is nothing to read.
+        bucket: its bucket.
+        key: key of the object, below the root.
+        etag: the expected ETag, or None for the current object.
+        version_id: the version to read, or None for the current one.
+        first_byte: where to start; beyond the end there is nothing to read.
 
     Raises:
         ObjectMissingError: it, or the version, is not there.
-        ObjectChangedError: it is another object than `etag`.
+        ObjectChangedError: its ETag is not `etag`.
         StorageUnavailableError: S3 did not answer.
     """
 
@@ -75,7 +75,7 @@ class S3Stream(io.RawIOBase):
             return
         size_bytes = _size_of_whole(answer)
         if self._size_bytes not in (None, size_bytes) or self._etag not in (None, etag_in(answer)):
-            raise ObjectChangedError(f"{self._bucket.uri(self._key)} is not the object it was when reading began.")
+            raise ObjectChangedError(f"{self._bucket.uri(self._key)} has changed since reading began.")
         self._size_bytes = size_bytes
         self._etag = etag_in(answer)
         self._version_id = self._version_id or version_in(answer)
@@ -90,7 +90,7 @@ class S3Stream(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Read up to the buffer's length; 0 at the end. Resumes where the connection was cut."""
+        """Read up to the buffer's length; 0 at the end. Resumes a lost connection."""
         size_bytes = self._size_bytes or 0
         while self._position < size_bytes and len(buffer):
             try:
@@ -110,29 +110,29 @@ class S3Stream(io.RawIOBase):
         return 0
 
     def _checked(self, count: int) -> int:
-        """At the last byte ask the body for its end, which is when botocore compares checksums."""
+        """At the last byte read the body's end: only then botocore compares checksums."""
         if self._position == self._size_bytes and self._body is not None:
             try:
                 self._body.read(1)
             except FlexibleChecksumError as error:
                 raise self._damaged(error) from error
             except (BotoCoreError, HTTPError, OSError):
-                _LOG.debug("connection lost after the last byte of %s", self._key)
+                _log.debug("connection lost after the last byte of %s", self._key)
         return count
 
     def _damaged(self, error: FlexibleChecksumError) -> TransientStorageError:
-        return TransientStorageError(f"{self._bucket.uri(self._key)} was damaged on its way: {error} Run again.")
+        return TransientStorageError(f"{self._bucket.uri(self._key)} was damaged in transit: {error} Run again.")
 
     def _pause_before_resuming(self, error: Exception | None) -> None:
         self._drop_body()
         self._fruitless_tries += 1
-        place = f"{self._bucket.uri(self._key)} at byte {self._position} of {self._size_bytes}"
+        position = f"{self._bucket.uri(self._key)} at byte {self._position} of {self._size_bytes}"
         if self._fruitless_tries > _MAX_FRUITLESS_TRIES:
             raise TransientStorageError(
-                f"The connection was cut {self._fruitless_tries} times while reading {place}: {error}. "
+                f"The connection was lost {self._fruitless_tries} times while reading {position}: {error}. "
                 "Check the network, then run again."
             ) from error
-        _LOG.warning("connection cut while reading %s, resuming: %s", place, error)
+        _log.warning("connection lost while reading %s, resuming: %s", position, error)
         time.sleep(_FIRST_PAUSE_SECONDS * 2 ** (self._fruitless_tries - 1))
 
     def _drop_body(self) -> None:
@@ -141,7 +141,7 @@ class S3Stream(io.RawIOBase):
             body.close()
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Release the connection."""
         if not self.closed:
             self._drop_body()
             super().close()

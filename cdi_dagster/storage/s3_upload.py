@@ -1,7 +1,7 @@
-"""Writing S3 objects: small ones in one request, others as a multipart upload that may be left unfinished on purpose.
+"""Writes S3 objects: small ones in one request, others as a multipart upload that may be left unfinished on purpose.
 
-Every object carries a write id in its metadata. It answers the one question that S3 leaves open: after a lost reply
-and a retry, was the object that is there now written by us? For `s3` and `s3_publication` only.
+Every object has a write id in its metadata. After a lost response and a retry it shows whether we
+wrote the object that is there now, which S3 does not. For `s3` and `s3_publication` only.
 """
 
 import uuid
@@ -23,7 +23,7 @@ from cdi_dagster.storage.keys import PUBLICATIONS_FOLDER
 from cdi_dagster.storage.s3_bucket import S3Bucket, etag_in, version_in, was_retried
 
 # S3 takes 10,000 parts of at least 5 MiB. The size doubles every 2,000 parts, so an upload may reach 484 GiB while
-# what is held in memory stays at one part.
+# memory holds one part.
 _PART_BYTES = 8 * 1024 * 1024
 _PARTS_PER_SIZE = 2_000
 _WRITE_ID = "cdi-write-id"
@@ -53,11 +53,9 @@ def put_object(
         if was_retried(error) and (written := head_if_ours(bucket, key, write_id)) is not None:
             return written
         if if_absent:
-            raise ObjectExistsError(f"{bucket.uri(key)} is there already; it was left as it is.") from error
+            raise ObjectExistsError(f"{bucket.uri(key)} exists already; it was not changed.") from error
         if if_match is not None:
-            raise ObjectChangedError(
-                f"{bucket.uri(key)} has no longer ETag {if_match}; it was left as it is."
-            ) from error
+            raise ObjectChangedError(f"{bucket.uri(key)} no longer has ETag {if_match}; it was not changed.") from error
         raise
     return _written(key, len(data), answer)
 
@@ -65,14 +63,14 @@ def put_object(
 def head_if_ours(bucket: S3Bucket, key: str, write_id: str) -> StoredObject | None:
     """Return the object's description if it is there and was written under that write id."""
     try:
-        answer = bucket.call("head_object", "look at", key, Key=bucket.full(key))
+        answer = bucket.call("head_object", "check", key, Key=bucket.full(key))
     except ObjectMissingError:
         return None
     return described(key, answer) if answer.get("Metadata", {}).get(_WRITE_ID) == write_id else None
 
 
 def described(key: str, answer: Mapping[str, Any]) -> StoredObject:
-    """Return what a listing shows, from the answer of HeadObject."""
+    """Return an object's description from the response of HeadObject."""
     return StoredObject(
         key=key,
         size_bytes=answer["ContentLength"],
@@ -94,12 +92,12 @@ def _written(key: str, size_bytes: int, answer: dict[str, Any]) -> StoredObject:
 
 
 def registry_prefix(group: str, prefix: str) -> str:
-    """Return the prefix of the notes about uploads to a prefix that were begun under a group."""
+    """Return the prefix of the notes about uploads to a prefix that were started under a group."""
     return f"{UPLOAD_NOTES}{group}/{prefix}"
 
 
 def registry_key(group: str, key: str, upload_id: str) -> str:
-    """Return the key of the note that an upload was begun under a group: `discard` finds it by group and prefix."""
+    """Return the key of the note about an upload under a group: `discard` finds it by group and prefix."""
     return f"{registry_prefix(group, key)}/{upload_id}"
 
 
@@ -114,8 +112,8 @@ def complete_upload(bucket: S3Bucket, prepared: PreparedObject, *, if_absent: bo
     """Make a prepared object appear; fine if an earlier try already did.
 
     Raises:
-        ObjectMissingError: the upload is gone and its object is not there: somebody aborted it.
-        ObjectExistsError: with `if_absent`, the key is taken by another object.
+        ObjectMissingError: the upload is gone and its object is not there: it was aborted.
+        ObjectExistsError: with `if_absent`, another object has the key.
     """
     token = prepared.token
     parts = [
@@ -136,7 +134,7 @@ def complete_upload(bucket: S3Bucket, prepared: PreparedObject, *, if_absent: bo
         if (written := head_if_ours(bucket, prepared.key, token["write_id"])) is not None:
             return written
         if isinstance(error, ObjectChangedError) and if_absent:
-            raise ObjectExistsError(f"{bucket.uri(prepared.key)} is there already; it was left as it is.") from error
+            raise ObjectExistsError(f"{bucket.uri(prepared.key)} exists already; it was not changed.") from error
         raise
     return _written(prepared.key, prepared.size_bytes, answer)
 
@@ -146,7 +144,7 @@ def upload_is_there(bucket: S3Bucket, prepared: PreparedObject) -> bool:
     try:
         bucket.call(
             "list_parts",
-            "look at the upload to",
+            "check the upload to",
             prepared.key,
             Key=bucket.full(prepared.key),
             UploadId=prepared.token["upload_id"],
@@ -158,7 +156,7 @@ def upload_is_there(bucket: S3Bucket, prepared: PreparedObject) -> bool:
 
 
 def abort_upload(bucket: S3Bucket, key: str, upload_id: str) -> None:
-    """Give an upload up, its parts with it; fine if it is completed or gone."""
+    """Abort an upload with its parts; fine if it is completed or gone."""
     try:
         bucket.call("abort_multipart_upload", "abort the upload to", key, Key=bucket.full(key), UploadId=upload_id)
     except ObjectMissingError:
@@ -169,10 +167,10 @@ class S3Upload:
     """An `Upload` to S3, one part in memory.
 
     Args:
-        bucket: where.
-        key: what it will be.
+        bucket: its bucket.
+        key: key of the object.
         if_absent: refuse to replace anything.
-        group: what it belongs to, noted before the first byte is sent.
+        group: its owner, noted before the first byte is sent.
     """
 
     def __init__(self, bucket: S3Bucket, key: str, *, if_absent: bool, group: str | None) -> None:
@@ -229,7 +227,7 @@ class S3Upload:
         return self._upload_id
 
     def complete(self) -> StoredObject:
-        """Make the object appear, whole."""
+        """Make the object appear as a whole."""
         self._require_open()
         try:
             if self._upload_id is None:
@@ -244,7 +242,7 @@ class S3Upload:
         return stored
 
     def prepare(self) -> PreparedObject:
-        """Store all parts; the upload waits to be completed by `publish`."""
+        """Store all parts; `publish` completes the upload."""
         self._require_open()
         try:
             prepared = self._finished()
@@ -265,7 +263,7 @@ class S3Upload:
         )
 
     def abort(self) -> None:
-        """Give the upload up; harmless after complete, prepare or abort."""
+        """Abort the upload; does nothing after complete, prepare or abort."""
         if self._ended:
             return
         self._end()
@@ -284,7 +282,7 @@ class S3Upload:
 
     def _require_open(self) -> None:
         if self._ended:
-            raise StorageError(f"The upload to {self._bucket.uri(self._key)} has ended: begin another one.")
+            raise StorageError(f"The upload to {self._bucket.uri(self._key)} has ended: start another one.")
 
     def __enter__(self) -> Self:
         return self

@@ -221,7 +221,7 @@ def test_a_run_whose_process_is_ended_with_dagster_was_interrupted(day):
     result = day.run()
     assert not result.success
     row = day.rows.writes[-1]
-    assert (row.status, row.failure) == ("FAILED", "INTERRUPTED: Dagster was stopped while the run was at work.")
+    assert (row.status, row.failure) == ("FAILED", "INTERRUPTED: Dagster was stopped during the run.")
     assert day.instance.get_run_by_id(result.run_id).tags["cdi/failure_class"] == "INTERRUPTED"
 
 

@@ -55,7 +55,7 @@ def test_a_day_of_which_an_object_is_gone_is_not_to_be_overridden(cdi: Cdi, home
     next(path for path in (home / "corporate").rglob("*.jsonl.gz") if path.is_file()).unlink()
     answer = cdi("pin", *DAY)
     assert answer.stderr.startswith("COALESCER_UNKNOWN: ")
-    assert "Next: Bring the objects back" in answer.stderr
+    assert "Next: Restore the objects" in answer.stderr
     assert "override" not in answer.stderr
 
 

@@ -16,7 +16,9 @@ DAY = ("--collection", "data:businessAudit", "--storage-day", "2023-03-26")
 
 
 def test_a_day_without_rejects_says_so_and_an_unpublished_day_is_not_replayed(cdi: Cdi, home: Path) -> None:
-    assert cdi("rejects", "show", *DAY).stdout.startswith("No run of data:businessAudit, storage day 2023-03-26, is")
+    assert cdi("rejects", "show", *DAY).stdout.startswith(
+        "No run of data:businessAudit, storage day 2023-03-26 (export day 2023-03-27) is there"
+    )
     report = home / "published" / run_report_key(find_collection(DAY[1]).on(date(2023, 3, 26)), "a-run")
     report.parent.mkdir(parents=True)
     report.write_text("{}")
@@ -25,7 +27,9 @@ def test_a_day_without_rejects_says_so_and_an_unpublished_day_is_not_replayed(cd
     assert answer.stdout.startswith("No run another of data:businessAudit")
     answer = cdi("rejects", "replay", *DAY)
     assert answer.exit_code == 1
-    assert answer.stderr.startswith("INPUT_INVALID: data:businessAudit, storage day 2023-03-26, is not published")
+    assert answer.stderr.startswith(
+        "INPUT_INVALID: data:businessAudit, storage day 2023-03-26 (export day 2023-03-27) is not published"
+    )
     assert "run the day again" in answer.stderr
 
 

@@ -31,7 +31,7 @@ def test_it_runs_alone_without_dagster() -> None:
     assert "Nothing is deleted before the coalesced object is stored and verified" in " ".join(shown.stdout.split())
 
 
-def test_a_good_run_says_what_it_did_and_exits_0(file_storage: Storage) -> None:
+def test_a_good_run_prints_its_summary_and_exits_0(file_storage: Storage) -> None:
     put_small_day(file_storage)
     result = invoke(file_storage)
     assert result.exit_code == 0
@@ -73,11 +73,11 @@ def test_a_root_where_nobody_writes_is_refused_and_not_made(file_storage: Storag
     assert list(file_storage.list("")) == []
 
 
-def test_an_empty_day_beside_others_is_done_and_says_that_it_is_empty(file_storage: Storage) -> None:
+def test_an_empty_day_beside_others_is_done_with_a_warning_that_it_is_empty(file_storage: Storage) -> None:
     put_small_day(file_storage)
     result = invoke(file_storage, "--storage-day", "2023-03-27")
     assert result.exit_code == 0
-    assert "warning: there were no objects: the day is empty" in result.output
+    assert "warning: there are no objects: the day is empty" in result.output
 
 
 def test_the_root_may_come_from_the_environment(file_storage: Storage) -> None:
@@ -88,7 +88,7 @@ def test_the_root_may_come_from_the_environment(file_storage: Storage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("more", "message"),
     [
         (("--storage-day", "26.03.2023"), "write it as YYYY-MM-DD"),
         (("--collection", "businessAudit"), "write it as db:name"),
@@ -96,9 +96,7 @@ def test_the_root_may_come_from_the_environment(file_storage: Storage) -> None:
         (("--max-bytes", "0"), "--max-bytes"),
     ],
 )
-def test_used_wrongly_it_exits_2_and_says_how_to_write_it(
-    file_storage: Storage, more: tuple[str, str], says: str
-) -> None:
+def test_wrong_usage_exits_2_with_the_expected_form(file_storage: Storage, more: tuple[str, str], message: str) -> None:
     result = invoke(file_storage, *more)
     assert result.exit_code == 2
-    assert says in result.stderr
+    assert message in result.stderr

@@ -1,4 +1,4 @@
-"""Gzip is checked while it streams by, whole and in any pieces."""
+"""Gzip is checked as a stream, whole and in any pieces."""
 
 import gzip
 import random
@@ -64,7 +64,7 @@ def test_anything_after_the_last_member_is_refused(rest: bytes) -> None:
         fed(gzip.compress(b"a\n") + rest)
 
 
-def test_members_are_told_apart() -> None:
+def test_members_are_distinguished() -> None:
     members: list[Member] = []
     part = GzipPart(members.append)
     first, empty, last = gzip.compress(b"a\nb", mtime=0), gzip.compress(b"", mtime=0), gzip.compress(b"\nc\n", mtime=0)

@@ -182,7 +182,7 @@ command.coalesce_command()
 """
 
 
-def test_stopped_by_sigterm_it_says_failed_at_once(folder: Path) -> None:
+def test_sigterm_writes_failed_at_once(folder: Path) -> None:
     storage = open_storage((folder / "corporate").as_uri())
     for first in range(0, 2000, 5):
         put_raw(storage, first, first + 4)

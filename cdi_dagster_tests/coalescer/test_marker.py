@@ -28,10 +28,10 @@ def marker(storage: Storage) -> Marker:
     return found[0]
 
 
-def test_of_two_coalescers_of_a_day_one_is_told_who_works(storage: Storage) -> None:
+def test_of_two_coalescers_of_a_day_one_fails_and_names_the_other(storage: Storage) -> None:
     with claim(storage) as first:
         with pytest.raises(
-            CdiError, match=r"Another coalescer \(.*:\d+#.*\) has been at work on data:businessAudit"
+            CdiError, match=r"Another coalescer \(.*:\d+#.*\) has been working on data:businessAudit"
         ) as caught:
             claim(storage).__enter__()
         assert caught.value.failure_class is FailureClass.COALESCER_RUNNING
@@ -91,7 +91,7 @@ def test_who_was_taken_over_notices_before_it_deletes(file_storage: Storage) -> 
         with claim(file_storage, clock=lambda: now + timedelta(hours=1)) as second:
             wait_until(lambda: first._lost, "the first knows that it was taken over")
             second.complete(objects=0, bytes=0, offsets=0, fingerprint="second")
-        with pytest.raises(CdiError, match="lost its claim on data:businessAudit of 2023-03-26: somebody") as caught:
+        with pytest.raises(CdiError, match="lost its claim on data:businessAudit of 2023-03-26: another") as caught:
             first.require_held()
         assert caught.value.failure_class is FailureClass.COALESCER_FAILED
     assert marker(file_storage).fingerprint == "second"
@@ -134,7 +134,7 @@ def test_a_heartbeat_that_fails_once_is_made_up_for(file_storage: Storage) -> No
         held.require_held()
 
 
-def test_a_heartbeat_whose_reply_was_lost_is_still_its_own(file_storage: Storage) -> None:
+def test_a_heartbeat_whose_response_was_lost_is_still_its_own(file_storage: Storage) -> None:
     replies = iter([True, False])
 
     def write(real: Any, *arguments: Any, **options: Any) -> Any:
@@ -183,9 +183,9 @@ def test_a_marker_is_read_back_as_it_was_written(file_storage: Storage) -> None:
 @pytest.mark.parametrize("content", [b"", b"{half", b"[]", b"null", b"{}", b'{"state": "DANCING"}'])
 def test_what_is_no_marker_is_not_read_as_one_nor_replaced(file_storage: Storage, content: bytes) -> None:
     file_storage.write(KEY, content)
-    with pytest.raises(InvalidMarkerError, match="is no marker of the coalescer"):
+    with pytest.raises(InvalidMarkerError, match="is not a coalescer marker"):
         read_marker(file_storage, KEY)
-    with pytest.raises(CdiError, match="is no marker") as caught:
+    with pytest.raises(CdiError, match="is not a coalescer marker") as caught:
         claim(file_storage).__enter__()
     assert "Delete it" in caught.value.next_step
     assert file_storage.read(KEY) == content

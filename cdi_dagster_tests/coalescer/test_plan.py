@@ -83,7 +83,7 @@ def test_a_numbered_copy_counts_as_a_coalesced_object() -> None:
 
 
 @pytest.mark.parametrize("other", ["3-8", "0_6", "004-4"])
-def test_an_overlap_leaves_both_sides_alone_and_says_so(other: str) -> None:
+def test_an_overlap_leaves_both_sides_alone_with_the_reason(other: str) -> None:
     result = plan(key("0-4"), key("5-9"), key(other), key("10-14"), key("15-19"))
     assert any(key("15-19") in sources for sources in shape(result).values())
     touched = {left.key for left in result.left_alone if not left.expected}
@@ -93,7 +93,7 @@ def test_an_overlap_leaves_both_sides_alone_and_says_so(other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "reason"),
     [
         (f"{PREFIX}notes.txt", "is not <topic>"),
         (f"{PREFIX}data.equality_0_0-4.jsonl.gz", "of topic data.equality"),
@@ -101,10 +101,10 @@ def test_an_overlap_leaves_both_sides_alone_and_says_so(other: str) -> None:
         (key("5-9") + ".2", "no numbered copies"),
     ],
 )
-def test_what_is_not_a_raw_object_of_the_day_is_left_alone_and_says_so(name: str, says: str) -> None:
+def test_what_is_not_a_raw_object_of_the_day_is_left_alone_with_the_reason(name: str, reason: str) -> None:
     result = plan(name, key("0-4"))
     assert result.batches == ()
-    assert says in why(result, name)
+    assert reason in why(result, name)
 
 
 def test_a_limit_below_one_is_refused() -> None:

@@ -103,7 +103,7 @@ def test_late_objects_are_merged_among_themselves(file_storage: Storage) -> None
     assert len(ingested(file_storage)) == 50
 
 
-def test_a_day_without_objects_is_complete_and_says_zero(file_storage: Storage) -> None:
+def test_a_day_without_objects_is_complete_with_zero_objects(file_storage: Storage) -> None:
     summary = run(file_storage)
     assert summary.succeeded
     assert summary.after.objects == 0
@@ -123,7 +123,7 @@ def test_a_read_that_fails_leaves_its_batch_as_it_was_and_the_next_run_merges_it
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (content(5, 9)[:-5], "cut short"),
         (content(5, 9)[:-8] + b"\0" * 8, "damaged"),
@@ -132,14 +132,14 @@ def test_a_read_that_fails_leaves_its_batch_as_it_was_and_the_next_run_merges_it
     ],
 )
 def test_a_part_that_is_not_whole_gzip_leaves_its_batch_as_it_was_and_the_others_go_on(
-    storage: Storage, data: bytes, says: str
+    storage: Storage, data: bytes, message: str
 ) -> None:
     put_small_day(storage)
     put_raw(storage, 5, 9, data=data)
     summary = run(storage)
     assert len(summary.failures) == 1
     assert key("5-9") in summary.failures[0]
-    assert says in summary.failures[0]
+    assert message in summary.failures[0]
     assert names(storage) == ["0_0-4.jsonl.gz", "0_10-14.jsonl.gz", *COALESCED[1:2], "0_5-9.jsonl.gz", COALESCED[2]]
     assert storage.read(key("5-9")) == data
     assert marker_state(storage)[0] is MarkerState.FAILED
@@ -149,7 +149,7 @@ def test_a_part_that_is_not_whole_gzip_leaves_its_batch_as_it_was_and_the_others
     assert ingested(storage) == small_day_records()
 
 
-def test_a_part_without_a_final_newline_is_not_glued_to_the_next(storage: Storage) -> None:
+def test_a_part_without_a_final_newline_is_not_joined_to_the_next(storage: Storage) -> None:
     put_raw(storage, 0, 4, data=content(0, 4, final_newline=False))
     put_raw(storage, 5, 9, data=content(5, 9, final_newline=False))
     summary = run(storage)
@@ -193,7 +193,7 @@ def test_a_delete_that_fails_for_one_key_is_finished_by_the_next_run(storage: St
 
 def test_an_existence_check_that_fails_overwrites_nothing(storage: Storage) -> None:
     put_small_day(storage)
-    error = StorageUnavailableError("Could not look at it: 503")
+    error = StorageUnavailableError("Could not check it: 503")
     summary = run(Meddled(storage, head=fails_once(lambda name: name == key("0_14"), error)))
     assert summary.failures == (str(error),)
     assert "0_0-4.jsonl.gz" in names(storage)
@@ -216,7 +216,7 @@ def test_a_name_that_is_taken_unnoticed_is_not_overwritten(storage: Storage) -> 
     taken: list[str] = []
     summary = run(Meddled(storage, head=blind_head))
     assert len(summary.failures) == 1
-    assert "does not hold it: neither was touched" in summary.failures[0]
+    assert "does not hold it. Neither was changed" in summary.failures[0]
     assert storage.read(key("0_14")) == other
     assert {"0_0-4.jsonl.gz", "0_5-9.jsonl.gz", "0_10-14.jsonl.gz"} <= set(names(storage))
 
@@ -280,13 +280,13 @@ def test_the_same_bytes_twice_count_as_two_objects(file_storage: Storage) -> Non
     assert names(file_storage) == ["0_0-4.jsonl.gz", "0_0_9.jsonl.gz", "0_5-9.jsonl.gz"]
 
 
-def test_a_coalesced_object_with_glued_records_is_no_reason_to_delete(file_storage: Storage) -> None:
+def test_a_coalesced_object_with_joined_records_is_no_reason_to_delete(file_storage: Storage) -> None:
     parts = [content(0, 4, final_newline=False), content(5, 9)]
     for first, data in zip((0, 5), parts, strict=True):
         put_raw(file_storage, first, first + 4, data=data)
     file_storage.write(key("0_9"), b"".join(parts))
     summary = run(file_storage)
-    assert "glued to the next one" in summary.failures[0]
+    assert "joined to the next one" in summary.failures[0]
     assert len(names(file_storage)) == 3
 
     file_storage.delete([key("0_9")])
@@ -304,7 +304,7 @@ def test_what_does_not_read_back_as_written_is_removed_and_its_raw_objects_are_k
         return stream
 
     summary = run(Meddled(storage, open=open_damaged))
-    assert "did not read back as it was written" in summary.failures[0]
+    assert "did not read back as written" in summary.failures[0]
     assert "0_0_14.jsonl.gz" not in names(storage)
     assert ingested(storage) == small_day_records()
     assert run(storage).succeeded
@@ -343,7 +343,7 @@ def test_an_object_that_changes_before_it_is_merged_leaves_its_batch(storage: St
     assert "0_0_14.jsonl.gz" not in names(storage)
 
 
-def test_a_listing_that_fails_ends_as_failed_and_says_why(file_storage: Storage) -> None:
+def test_a_listing_that_fails_ends_as_failed_with_the_reason(file_storage: Storage) -> None:
     put_small_day(file_storage)
     error = StorageUnavailableError("Could not list it: 503")
     with pytest.raises(StorageUnavailableError):

@@ -1,4 +1,4 @@
-"""What AWS Batch's jobs say about the coalescer, as a truth table."""
+"""The coalescer's state from AWS Batch's jobs, as a truth table."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -77,7 +77,7 @@ ALL = range(MAIN_PARTITIONS)
         ([job(date_to_add="NOT_SET")], CoalescerState.NOT_STARTED),
         ([job(date_to_add="NOT_SET", s3_prefix="corporate_storage/ucfs_audit/2023/03/26")], CoalescerState.COMPLETE),
         ([job(), job(status="RUNNING", date_to_add="2023-01-01", created_at=LATER)], CoalescerState.RUNNING),
-        ([job(), job("mended by hand", status="RUNNING", created_at=LATER)], CoalescerState.RUNNING),
+        ([job(), job("started by hand", status="RUNNING", created_at=LATER)], CoalescerState.RUNNING),
         ([job("run_coalescer_batch_storage_equalities", s3_prefix="x/ucfs_equalities")], CoalescerState.NOT_STARTED),
         ([job(), job(status="A_STATUS_OF_TOMORROW", created_at=LATER)], CoalescerState.RUNNING),
         *([([job(), job(status=live, created_at=LATER)], CoalescerState.RUNNING) for live in LIVE_STATUSES]),
@@ -114,12 +114,12 @@ def test_main_is_complete_only_when_all_its_jobs_have_succeeded(jobs: list[Batch
     assert status(jobs, StorageGroup.MAIN).state is expected
 
 
-def test_complete_says_when_the_last_job_ended() -> None:
+def test_complete_names_the_end_of_the_last_job() -> None:
     result = status([job(), job(created_at=LATER)])
     assert result.completed_at == LATER + timedelta(minutes=11)
 
 
-def test_a_running_job_says_which_and_how_long() -> None:
+def test_a_running_job_is_named_with_its_time_so_far() -> None:
     reason = status([job(status="RUNNING", created_at=NOW - timedelta(minutes=102))]).reason
     assert "1 h 42 min so far" in reason
     assert "run_coalescer_batch_storage_audit" in reason

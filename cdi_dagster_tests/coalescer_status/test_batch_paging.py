@@ -46,16 +46,16 @@ class PagingBatch:
         }
         return job_id
 
-    def answer(self, path: str, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def answer(self, path: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         operation = path.rsplit("/", 1)[-1]
         self.calls[operation] += 1
         if operation == "describejobs":
-            if len(asked["jobs"]) > MOST_DESCRIBED:
+            if len(request["jobs"]) > MOST_DESCRIBED:
                 return 400, {"message": "Too many jobs"}
-            return 200, {"jobs": [self.jobs[job_id] for job_id in asked["jobs"]]}
-        wanted = (asked["jobQueue"], asked.get("jobStatus", "RUNNING"))
+            return 200, {"jobs": [self.jobs[job_id] for job_id in request["jobs"]]}
+        wanted = (request["jobQueue"], request.get("jobStatus", "RUNNING"))
         found = [job for job in self.jobs.values() if (job["jobQueue"], job["status"]) == wanted]
-        start = int(asked.get("nextToken", "0"))
+        start = int(request.get("nextToken", "0"))
         page = [{"jobId": job["jobId"], "jobName": job["jobName"]} for job in found[start : start + PAGE]]
         more = {"nextToken": str(start + PAGE)} if start + PAGE < len(found) else {}
         return 200, {"jobSummaryList": page, **more}
@@ -89,7 +89,7 @@ def batch() -> Iterator[PagingBatch]:
 def source(batch: PagingBatch) -> BatchCoalescerStatus:
     keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": "eu-west-2"}
     return BatchCoalescerStatus(
-        lambda: boto3.client("batch", endpoint_url=batch.url, **keys), look_seconds=0, clock=lambda: NOW
+        lambda: boto3.client("batch", endpoint_url=batch.url, **keys), cache_seconds=0, clock=lambda: NOW
     )
 
 
@@ -122,9 +122,9 @@ def test_the_one_job_on_the_last_page_decides(batch: PagingBatch, status: str) -
 
 def test_what_is_known_to_have_ended_is_not_described_again(batch: PagingBatch) -> None:
     a_week_of_main(batch)
-    asked = source(batch)
-    asked.status(CALCULATOR.on(DAY))
+    coalescer = source(batch)
+    coalescer.status(CALCULATOR.on(DAY))
     batch.calls.clear()
     batch.submit("run_coalescer_batch_storage_main_partition_3", "RUNNING")
-    assert asked.status(CALCULATOR.on(DAY)).state is CoalescerState.RUNNING
+    assert coalescer.status(CALCULATOR.on(DAY)).state is CoalescerState.RUNNING
     assert batch.calls["describejobs"] == 1

@@ -1,4 +1,4 @@
-"""The Batch source against a real HTTP server that speaks AWS Batch (moto), and against trouble."""
+"""The Batch source against a real HTTP server that speaks AWS Batch (moto), and against failures."""
 
 import json
 import urllib.request
@@ -26,7 +26,7 @@ CLIENT = {"region_name": REGION, "aws_access_key_id": "testing", "aws_secret_acc
 
 
 class Batch:
-    """Two queues on a loopback server; the test says which state a job is in."""
+    """Two queues on a loopback server; the test says which state a job has."""
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
@@ -104,7 +104,7 @@ def test_a_day_without_jobs_has_not_started(batch: Batch) -> None:
 
 @pytest.mark.parametrize("queue", QUEUES)
 def test_a_job_is_followed_from_submission_to_success(batch: Batch, queue: str) -> None:
-    source = BatchCoalescerStatus(batch.client, look_seconds=0)
+    source = BatchCoalescerStatus(batch.client, cache_seconds=0)
     job_id = batch.submit("RUNNABLE", queue=queue)
     seen = [source.status(AUDIT.on(yesterday())).state]
     for status in ("RUNNING", "SUCCEEDED"):
@@ -114,17 +114,17 @@ def test_a_job_is_followed_from_submission_to_success(batch: Batch, queue: str) 
 
 
 def test_a_retry_decides_over_the_failure_before_it(batch: Batch) -> None:
-    source = BatchCoalescerStatus(batch.client, look_seconds=0)
+    source = BatchCoalescerStatus(batch.client, cache_seconds=0)
     batch.submit("FAILED")
     assert source.status(AUDIT.on(yesterday())).state is CoalescerState.FAILED
     batch.submit("SUCCEEDED", queue=QUEUES[1])
     assert source.status(AUDIT.on(yesterday())).state is CoalescerState.COMPLETE
 
 
-def test_many_questions_within_a_look_cost_one_look(batch: Batch) -> None:
+def test_many_requests_within_the_cache_time_read_the_jobs_once(batch: Batch) -> None:
     for _ in range(3):
         batch.submit("SUCCEEDED")
-    source = BatchCoalescerStatus(batch.client, look_seconds=60)
+    source = BatchCoalescerStatus(batch.client, cache_seconds=60)
     batch.calls.clear()
     for days in range(1, 101):
         source.status(AUDIT.on(datetime.now(UTC).date() - timedelta(days=days)))
@@ -134,14 +134,14 @@ def test_many_questions_within_a_look_cost_one_look(batch: Batch) -> None:
 
 def test_ended_jobs_are_described_once(batch: Batch) -> None:
     batch.submit("SUCCEEDED")
-    source = BatchCoalescerStatus(batch.client, look_seconds=0)
+    source = BatchCoalescerStatus(batch.client, cache_seconds=0)
     source.status(AUDIT.on(yesterday()))
     batch.calls.clear()
     assert source.status(AUDIT.on(yesterday())).state is CoalescerState.COMPLETE
     assert "DescribeJobs" not in batch.calls
 
 
-def test_a_missing_queue_is_unknown_and_says_what_to_check(batch: Batch) -> None:
+def test_a_missing_queue_is_unknown_with_what_to_check(batch: Batch) -> None:
     status = BatchCoalescerStatus(batch.client, queues=["no-such-queue"]).status(AUDIT.on(yesterday()))
     assert status.state is CoalescerState.UNKNOWN
     assert "no-such-queue" in status.reason

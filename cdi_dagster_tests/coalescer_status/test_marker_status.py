@@ -55,7 +55,7 @@ def test_a_root_without_corporate_storage_is_named_and_is_no_day_without_objects
     assert "CDI_CORPORATE_ROOT" in str(result.next_step)
 
 
-def test_without_a_marker_it_has_not_started_and_says_what_waits(corporate: Storage) -> None:
+def test_without_a_marker_it_has_not_started_and_counts_the_objects(corporate: Storage) -> None:
     corporate.write(f"{AUDIT.on(DAY - timedelta(days=1)).corporate_prefix}data.businessAudit_0_0_9.jsonl.gz", b"x")
     assert status(corporate).state is CoalescerState.NOT_STARTED
     assert status(corporate).reason == "coalescer for 2023-03-26 has not started; there are no objects for it either"
@@ -72,17 +72,17 @@ def test_a_running_one_is_named_with_its_time_so_far(corporate: Storage) -> None
 
 
 @pytest.mark.parametrize(("silent_seconds", "state"), [(300, CoalescerState.RUNNING), (301, CoalescerState.FAILED)])
-def test_a_running_one_is_believed_for_its_lease_and_no_longer(
+def test_a_running_marker_counts_for_its_lease_and_no_longer(
     corporate: Storage, silent_seconds: int, state: CoalescerState
 ) -> None:
     mark(corporate, state=MarkerState.RUNNING)
     assert status(corporate, STARTED + timedelta(seconds=silent_seconds)).state is state
 
 
-def test_one_that_was_killed_is_failed_and_says_since_when(corporate: Storage) -> None:
+def test_a_killed_coalescer_is_failed_with_the_time_of_its_last_heartbeat(corporate: Storage) -> None:
     mark(corporate, state=MarkerState.RUNNING)
     result = status(corporate, STARTED + timedelta(minutes=10))
-    assert "no sign of life for 10 min, since 2023-03-27 01:00:00 UTC (host:12#ab)" in result.reason
+    assert "written no heartbeat for 10 min, since 2023-03-27 01:00:00 UTC (host:12#ab)" in result.reason
     assert "Run it again" in result.reason
 
 
@@ -135,7 +135,7 @@ def test_objects_that_vanished_after_completion_close_the_gate(corporate: Storag
     assert result.state is CoalescerState.UNKNOWN
     assert "have gone or changed since: 1 objects then, 1 objects with 5 offsets now" in result.reason
     assert "would lose records" in result.reason
-    assert "Bring the objects back" in str(result.next_step)
+    assert "Restore the objects" in str(result.next_step)
     assert "override" not in str(result.next_step)
 
 
@@ -148,10 +148,10 @@ def test_a_coalesced_object_that_was_written_again_after_completion_has_not_arri
     result = status(corporate)
     assert result.state is CoalescerState.UNKNOWN
     assert "changed since (data.businessAudit_0_0_4.jsonl.gz was written after that)" in result.reason
-    assert "Bring the objects back" in str(result.next_step)
+    assert "Restore the objects" in str(result.next_step)
 
 
-def test_a_coalescer_whose_clock_is_behind_that_of_storage_is_believed_of_what_it_left(corporate: Storage) -> None:
+def test_a_coalescer_whose_clock_is_behind_that_of_storage_still_matches_its_listing(corporate: Storage) -> None:
     corporate.write(f"{PREFIX}data.businessAudit_0_0_4.jsonl.gz", b"whole")
     mark_complete(corporate, datetime.now(UTC) - timedelta(minutes=1))
     put_raw(corporate, "5-9")
@@ -186,13 +186,13 @@ def test_storage_that_does_not_answer_is_unknown(corporate: Storage, method: str
 
 
 def test_the_coalescer_itself_is_seen_running_then_complete(corporate: Storage) -> None:
-    def ask() -> CoalescerStatus:
+    def current() -> CoalescerStatus:
         return MarkerCoalescerStatus(corporate, lease_seconds=300).status(AUDIT.on(DAY))
 
     with Claim(corporate, AUDIT.on(DAY)) as claim:
-        assert ask().state is CoalescerState.RUNNING
+        assert current().state is CoalescerState.RUNNING
         claim.fail("stopped by the test")
-    assert ask().state is CoalescerState.FAILED
+    assert current().state is CoalescerState.FAILED
     summary = coalesce(corporate, AUDIT.on(DAY))
-    assert ask().is_open
-    assert ask().fingerprint == summary.after.fingerprint
+    assert current().is_open
+    assert current().fingerprint == summary.after.fingerprint

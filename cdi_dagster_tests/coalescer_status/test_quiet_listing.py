@@ -1,4 +1,4 @@
-"""A listing that stays as it is for long enough is complete; it takes two looks."""
+"""A listing that has not changed for long enough is complete; it takes two reads."""
 
 import os
 from datetime import UTC, date, datetime, timedelta
@@ -50,7 +50,7 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-def test_one_look_proves_nothing_however_old_the_objects_are(place: Place) -> None:
+def test_one_read_proves_nothing_however_old_the_objects_are(place: Place) -> None:
     place.put(at=START - timedelta(days=3))
     assert place.look() is CoalescerState.RUNNING
 
@@ -98,7 +98,7 @@ def test_a_clock_that_was_set_back_proves_nothing(place: Place) -> None:
     assert place.look(after=QUIET - timedelta(minutes=1)) is CoalescerState.RUNNING
 
 
-def test_a_spoilt_memory_only_waits_longer(place: Place) -> None:
+def test_an_unreadable_observation_only_waits_longer(place: Place) -> None:
     place.put(at=START - timedelta(days=1))
     place.look()
     [memory] = [stored.key for stored in place.published.list("corporate_data_ingestion/_control/")]

@@ -1,10 +1,10 @@
-"""Who is told of a failed run, and when: the table of the failure classes, run by run."""
+"""When an alert is sent for a failed run: the table of the failure classes, run by run."""
 
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from cdi_dagster.core.alert_decision import Telling, decide_telling
+from cdi_dagster.core.alert_decision import AlertAction, decide_alert
 from cdi_dagster.core.failures import FailureClass
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.launch_decision import DayFacts, PastRun, PublishedFrom, RunState, launch_of
@@ -13,7 +13,7 @@ DAY = date(2023, 3, 26)
 NOW = datetime(2023, 3, 27, 12, tzinfo=UTC)
 OPEN = CoalescerStatus(state=CoalescerState.COMPLETE, reason="done", fingerprint="f1")
 
-TOLD_OF_RUN = {
+ALERTED_RUNS = {
     "COALESCER_RUNNING": set(),
     "COALESCER_NOT_STARTED": set(),
     "COALESCER_FAILED": set(),
@@ -51,14 +51,14 @@ def decided(run_id, failure, *runs, automated=True, published_from=None, coalesc
     facts = DayFacts(
         storage_day=DAY, coalescer=coalescer, published_from=published_from, runs=runs, unreadable=unreadable
     )
-    return decide_telling(run_id, FailureClass(failure), facts, NOW, automated=automated)
+    return decide_alert(run_id, FailureClass(failure), facts, NOW, automated=automated)
 
 
 @pytest.mark.parametrize("failure", FailureClass)
-def test_each_class_is_told_when_the_table_says(failure):
+def test_each_class_is_alerted_when_the_table_says(failure):
     runs = [failed(number, failure) for number in (1, 2, 3)]
-    told = {n for n in (1, 2, 3) if decided(f"r{n}", failure, *runs[:n]).telling is Telling.TELL}
-    assert told == TOLD_OF_RUN[failure]
+    alerted = {n for n in (1, 2, 3) if decided(f"r{n}", failure, *runs[:n]).action is AlertAction.ALERT}
+    assert alerted == ALERTED_RUNS[failure]
 
 
 def test_what_is_tried_again_says_when_and_what_is_not_says_why():
@@ -70,32 +70,34 @@ def test_what_is_tried_again_says_when_and_what_is_not_says_why():
     assert third.what_happens.startswith("nothing: 3 runs, the last (r3) failed (CLUSTER_LOST)")
 
 
-def test_where_automation_does_not_look_the_first_failure_is_told():
+def test_where_automation_does_not_look_the_first_failure_is_alerted():
     decision = decided("r1", "CLUSTER_LOST", failed(1, "CLUSTER_LOST"), automated=False)
-    assert (decision.telling, decision.what_happens) == (Telling.TELL, "nothing")
-    shut = decided("r1", "COALESCER_RUNNING", failed(1, "COALESCER_RUNNING"), automated=False)
-    assert shut.telling is Telling.BE_QUIET
+    assert (decision.action, decision.what_happens) == (AlertAction.ALERT, "nothing")
+    closed = decided("r1", "COALESCER_RUNNING", failed(1, "COALESCER_RUNNING"), automated=False)
+    assert closed.action is AlertAction.STAY_QUIET
 
 
 def test_tables_that_fail_after_their_records_are_published_are_told_for_nothing_runs_them_again():
     published_from = PublishedFrom(fingerprint="f1")
     for runs in ((failed(1, "CLUSTER_LOST"),), ()):
         decision = decided("r1", "CLUSTER_LOST", *runs, published_from=published_from)
-        assert (decision.telling, decision.what_happens) == (Telling.TELL, "nothing: published")
+        assert (decision.action, decision.what_happens) == (AlertAction.ALERT, "nothing: published")
 
 
 @pytest.mark.parametrize("failure", FailureClass)
 def test_nobody_is_told_of_a_day_that_has_succeeded_since(failure):
     runs = (failed(1, failure), failed(2, None, state=RunState.SUCCEEDED))
-    assert decided("r1", failure, *runs, published_from=PublishedFrom(fingerprint="f1")).telling is Telling.BE_QUIET
+    assert (
+        decided("r1", failure, *runs, published_from=PublishedFrom(fingerprint="f1")).action is AlertAction.STAY_QUIET
+    )
 
 
 def test_a_failure_that_waits_for_the_coalescer_is_left_to_automation():
-    shut = CoalescerStatus(state=CoalescerState.RUNNING, reason="job abc")
-    decision = decided("r1", "INPUT_CHANGED", failed(1, "INPUT_CHANGED"), coalescer=shut)
-    assert (decision.telling, decision.what_happens) == (Telling.BE_QUIET, "coalescer RUNNING: job abc")
+    closed = CoalescerStatus(state=CoalescerState.RUNNING, reason="job abc")
+    decision = decided("r1", "INPUT_CHANGED", failed(1, "INPUT_CHANGED"), coalescer=closed)
+    assert (decision.action, decision.what_happens) == (AlertAction.STAY_QUIET, "coalescer RUNNING: job abc")
 
 
 def test_what_cannot_be_read_delays_only_what_can_wait():
-    assert decided("r1", "CLUSTER_LOST", unreadable="no answer").telling is Telling.ASK_AGAIN
-    assert decided("r1", "JOB_FAILED", failed(1, "JOB_FAILED"), unreadable="no answer").telling is Telling.TELL
+    assert decided("r1", "CLUSTER_LOST", unreadable="no answer").action is AlertAction.RETRY_LATER
+    assert decided("r1", "JOB_FAILED", failed(1, "JOB_FAILED"), unreadable="no answer").action is AlertAction.ALERT

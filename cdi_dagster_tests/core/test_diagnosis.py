@@ -1,4 +1,4 @@
-"""The verdict in words that people used to go and find out by hand."""
+"""The summary that people used to work out by hand."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ def volume(objects: float, size: float) -> DayVolume:
 
 
 @pytest.mark.parametrize(
-    ("day", "verdict"),
+    ("day", "summary"),
     [
         (volume(1, 1), ": usual volume"),
         (volume(1.2, 1.4), ": usual volume"),
@@ -32,12 +32,12 @@ def volume(objects: float, size: float) -> DayVolume:
         (DayVolume(objects=0, bytes=0, offsets=0), ": no objects, where there usually are some"),
     ],
 )
-def test_the_verdict_says_what_is_unusual(day: DayVolume, verdict: str) -> None:
-    assert diagnose(day, HISTORY).verdict.endswith(verdict)
+def test_the_summary_names_what_is_unusual(day: DayVolume, summary: str) -> None:
+    assert diagnose(day, HISTORY).summary.endswith(summary)
 
 
 def test_the_verdict_opens_with_the_figures() -> None:
-    assert diagnose(USUAL, HISTORY).verdict == (
+    assert diagnose(USUAL, HISTORY).summary == (
         "100 objects, 1.0 GB, 700,000 records by offsets, mean object 10.0 MB: usual volume"
     )
 
@@ -46,7 +46,7 @@ def test_too_little_history_is_said_and_days_without_objects_are_no_history() ->
     empty = DayVolume(objects=0, bytes=0, offsets=0)
     diagnosis = diagnose(USUAL, [empty] * 12 + HISTORY[:2])
     assert diagnosis.usual is None
-    assert diagnosis.verdict.endswith("only 2 earlier days to compare with")
+    assert diagnosis.summary.endswith("only 2 earlier days to compare with")
 
 
 def test_a_listing_is_counted_and_names_without_offsets_count_as_objects_only() -> None:
@@ -69,20 +69,20 @@ COALESCED_HISTORY = [replace(volume, objects=3, coalesced_objects=3) for volume 
 def test_a_raw_day_after_coalesced_ones_is_not_blamed_for_its_many_objects() -> None:
     diagnosis = diagnose(volume(1, 3.1), COALESCED_HISTORY)
     assert not diagnosis.objects_compare
-    assert ": 3.1x the usual volume; this day is not coalesced yet" in diagnosis.verdict
-    assert "batching" not in diagnosis.verdict
+    assert ": 3.1x the usual volume; this day is not coalesced yet" in diagnosis.summary
+    assert "batching" not in diagnosis.summary
 
 
 def test_raw_days_are_compared_with_what_earlier_days_were_when_raw() -> None:
     diagnosis = diagnose(volume(11, 1), COALESCED_HISTORY[:9] + HISTORY[:5])
     assert diagnosis.objects_compare
-    assert diagnosis.verdict.endswith("12x the usual number of objects: K2HB is not batching")
+    assert diagnosis.summary.endswith("12x the usual number of objects: K2HB is not batching")
 
 
 def test_a_listing_too_long_to_count_is_said_to_be_so() -> None:
-    verdict = diagnose(replace(volume(200, 0.4), is_cut_off=True), HISTORY).verdict
-    assert verdict.startswith("more than 20,000 objects")
-    assert "more than 200x the usual number of objects, not all counted" in verdict
+    summary = diagnose(replace(volume(200, 0.4), is_cut_off=True), HISTORY).summary
+    assert summary.startswith("more than 20,000 objects")
+    assert "more than 200x the usual number of objects, not all counted" in summary
     assert (
-        "at least 2.0x the usual volume" in diagnose(replace(volume(9, 2), is_cut_off=True), COALESCED_HISTORY).verdict
+        "at least 2.0x the usual volume" in diagnose(replace(volume(9, 2), is_cut_off=True), COALESCED_HISTORY).summary
     )

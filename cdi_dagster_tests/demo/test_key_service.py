@@ -1,4 +1,4 @@
-"""The local key service: the contract, its refusals, and its door in the terminal."""
+"""The local key service: its contract, its refusals, and its command."""
 
 import base64
 import json
@@ -38,7 +38,7 @@ def test_a_wrapped_key_is_its_bytes_reversed() -> None:
     assert unwrap_data_key(WRAPPED) == DATA_KEY
 
 
-def test_it_answers_as_the_contract_says(service: DevelopmentKeyService) -> None:
+def test_it_answers_as_in_the_contract(service: DevelopmentKeyService) -> None:
     answer = decrypt(service, WRAPPED)
     assert answer.status == 200
     assert answer.json() == {
@@ -74,7 +74,7 @@ def test_a_generated_key_is_wrapped_as_it_is_unwrapped(service: DevelopmentKeySe
     assert generated["dataKeyEncryptionKeyId"] == "STANDALONE"
 
 
-def test_it_is_healthy_and_says_what_it_is(service: DevelopmentKeyService) -> None:
+def test_it_reports_health_and_describes_itself(service: DevelopmentKeyService) -> None:
     health = urllib3.request("GET", f"{service.url}/healthcheck", retries=False)
     assert (health.status, health.json()["decryption"]) == (200, "OK")
     assert "never for production" in urllib3.request("GET", service.url, retries=False).json()["notice"]
@@ -110,7 +110,7 @@ def test_closing_ends_the_kept_connections_and_frees_the_port() -> None:
             assert again.port == service.port
 
 
-def test_loopback_is_told_from_the_rest() -> None:
+def test_loopback_is_recognised() -> None:
     assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "10.0.0.1", "dks")] == [
         *(True, True, True),
         *(False, False, False),
@@ -159,12 +159,12 @@ def test_a_taken_port_is_a_clear_failure() -> None:
     assert "choose another --port" in result.output
 
 
-def test_half_of_the_tls_files_is_wrong_use() -> None:
+def test_half_of_the_tls_files_is_wrong_usage() -> None:
     result = CliRunner().invoke(dks_command, ["--certificate", __file__])
     assert result.exit_code == 2
     assert "together" in result.output
 
 
-def test_the_help_says_that_it_is_for_development_only() -> None:
+def test_the_help_warns_that_it_is_for_development_only() -> None:
     text = CliRunner().invoke(dks_command, ["--help"]).output
     assert "For development and tests only" in " ".join(text.split())

@@ -136,15 +136,15 @@ def test_other_collections_hold_records_without_context(storage: Storage) -> Non
 
 
 @pytest.mark.parametrize(
-    ("numbers", "says"),
+    ("numbers", "message"),
     [
         ({"records": 0, "objects": 1}, "1 or more"),
         ({"records": 3, "objects": 4}, "4 objects need at least 4 records"),
         ({"bad_envelopes": 301}, "bad_envelopes"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused(storage: Storage, numbers: dict[str, int], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_numbers_that_do_not_fit_are_refused(storage: Storage, numbers: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         sample(storage, **numbers)
 
 

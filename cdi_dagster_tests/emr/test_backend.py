@@ -10,6 +10,7 @@ import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import INGEST_DAILY
+from cdi_dagster.core.storage_keys import launch_prefix
 from cdi_dagster.emr.backend import (
     AttemptDetails,
     Backend,
@@ -23,7 +24,7 @@ from cdi_dagster.emr.backend import (
 )
 from cdi_dagster.emr.launch_plan import AttemptOutcome, Profile
 from cdi_dagster.emr.launcher import BackendStepLauncher
-from cdi_dagster.emr.ledger import AttemptEntry, LaunchLedger, launch_prefix
+from cdi_dagster.emr.ledger import AttemptEntry, LaunchLedger
 from cdi_dagster.interfaces import LaunchEvidence, SparkStep
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.collections import AUDIT

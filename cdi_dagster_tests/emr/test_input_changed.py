@@ -13,10 +13,11 @@ import pytest
 
 import cdi_dagster
 from cdi_dagster.coalescer import CoalesceProgress, coalesce
+from cdi_dagster.core.storage_keys import launch_prefix
 from cdi_dagster.definitions import build_definitions
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
-from cdi_dagster.emr.ledger import LaunchLedger, launch_prefix
+from cdi_dagster.emr.ledger import LaunchLedger
 from cdi_dagster.published.read import read_mark
 from cdi_dagster.resources.status_table import DynamoDbStatusTable
 from cdi_dagster.settings import load_settings

@@ -26,7 +26,7 @@ def world(day: DagsterDay, batch):  # noqa: F811
     with clock_at(datetime.now(UTC).replace(hour=10, minute=0)):  # midnight must not come in the middle
         day.batch = batch
         day.yesterday = datetime.now(UTC).date() - timedelta(days=1)
-        day.status = BatchCoalescerStatus(batch.client, look_seconds=0)
+        day.status = BatchCoalescerStatus(batch.client, cache_seconds=0)
         yield day
 
 
@@ -78,7 +78,7 @@ def test_a_fresh_dagster_does_not_ingest_again_what_is_published(world):
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("marker", "has not started"), ("quiet", "no objects for"), ("batch", "could not ask AWS Batch")],
+    [("marker", "has not started"), ("quiet", "no objects for"), ("batch", "could not query AWS Batch")],
 )
 def test_the_setting_chooses_who_is_asked_by_dagster_and_terminal(name, says, tmp_path, monkeypatch):
     for variable, value in (("ENDPOINT_URL", "http://127.0.0.1:9"), ("MAX_ATTEMPTS", "1"), ("DEFAULT_REGION", REGION)):

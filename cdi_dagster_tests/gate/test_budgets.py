@@ -9,13 +9,13 @@ from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.launch_decision import (
     MAX_ATTEMPTS,
+    MAX_GATE_CLOSED_RUNS,
     MAX_INPUT_CHANGES,
-    MAX_SHUT_OUT,
     DayFacts,
+    LaunchAction,
     PastRun,
     PublishedFrom,
     RunState,
-    Verdict,
     decide,
     launch_of,
 )
@@ -24,7 +24,7 @@ DAY = date(2023, 3, 26)
 NOW = datetime(2023, 3, 27, 12, tzinfo=UTC)
 OPEN = CoalescerStatus(state=CoalescerState.COMPLETE, reason="done", fingerprint="f1")
 LAUNCH = launch_of(DAY, OPEN)
-SHUT = ("COALESCER_RUNNING", "COALESCER_NOT_STARTED", "COALESCER_FAILED", "COALESCER_UNKNOWN", "DUPLICATE_RUN")
+GATE_CLOSED = ("COALESCER_RUNNING", "COALESCER_NOT_STARTED", "COALESCER_FAILED", "COALESCER_UNKNOWN", "DUPLICATE_RUN")
 
 
 def run(failure=None, *, state=RunState.FAILED, launch=LAUNCH, by_person=False, minutes_ago=600.0):
@@ -47,54 +47,54 @@ def decided(*runs, published_from=None, coalescer=OPEN, listing=None):
 
 @pytest.mark.parametrize("failure", list(FailureClass))
 def test_one_failure_of_any_class_is_tried_again_exactly_where_that_can_help(failure):
-    helps = FAILURE_GUIDE[failure].rerun_helps or failure in SHUT
-    assert decided(run(failure)).verdict == (Verdict.LAUNCH if helps else Verdict.LEAVE)
+    helps = FAILURE_GUIDE[failure].rerun_helps or failure in GATE_CLOSED
+    assert decided(run(failure)).action == (LaunchAction.LAUNCH if helps else LaunchAction.LEAVE)
 
 
 def test_no_class_is_tried_for_ever_and_no_attempt_repeats_a_run_key():
     for failure, by_person, count in product(FailureClass, (False, True), range(1, 13)):
         runs = [run(failure, by_person=by_person and number == 0) for number in range(count)]
         decision = decided(*runs)
-        if decision.verdict is Verdict.LAUNCH:
+        if decision.action is LaunchAction.LAUNCH:
             assert decision.attempt == count + 1
-            assert count < (MAX_SHUT_OUT if failure in SHUT else max(MAX_ATTEMPTS, MAX_INPUT_CHANGES))
+            assert count < (MAX_GATE_CLOSED_RUNS if failure in GATE_CLOSED else max(MAX_ATTEMPTS, MAX_INPUT_CHANGES))
 
 
-@pytest.mark.parametrize("failure", SHUT)
-def test_a_run_that_found_the_gate_shut_costs_no_attempt_and_no_wait(failure):
-    assert decided(run(failure, minutes_ago=0)).verdict is Verdict.LAUNCH
+@pytest.mark.parametrize("failure", GATE_CLOSED)
+def test_a_run_that_found_the_gate_closed_costs_no_attempt_and_no_wait(failure):
+    assert decided(run(failure, minutes_ago=0)).action is LaunchAction.LAUNCH
     lost = run("CLUSTER_LOST")
-    assert decided(lost, lost, run(failure, minutes_ago=0)).verdict is Verdict.LAUNCH
+    assert decided(lost, lost, run(failure, minutes_ago=0)).action is LaunchAction.LAUNCH
     again = [run(failure, minutes_ago=0)] * 3
-    assert decided(*again).verdict is Verdict.WAIT
-    shut_out = decided(*[run(failure)] * MAX_SHUT_OUT)
-    assert shut_out.verdict is Verdict.LEAVE
-    assert "same settings and permissions" in shut_out.reason
+    assert decided(*again).action is LaunchAction.WAIT
+    gate_closed = decided(*[run(failure)] * MAX_GATE_CLOSED_RUNS)
+    assert gate_closed.action is LaunchAction.LEAVE
+    assert "same settings and permissions" in gate_closed.reason
 
 
 def test_a_changed_input_is_run_again_at_once_and_three_times_at_most_whatever_it_was_launched_for():
     changes = [run("INPUT_CHANGED", launch=f"{DAY}|f-{n}", minutes_ago=0) for n in range(MAX_INPUT_CHANGES)]
-    assert decided(run("INPUT_CHANGED", minutes_ago=0)).verdict is Verdict.LAUNCH
-    assert decided(*changes[:-1]).verdict is Verdict.LAUNCH
+    assert decided(run("INPUT_CHANGED", minutes_ago=0)).action is LaunchAction.LAUNCH
+    assert decided(*changes[:-1]).action is LaunchAction.LAUNCH
     left = decided(*changes)
-    assert left.verdict is Verdict.LEAVE
+    assert left.action is LaunchAction.LEAVE
     assert "the input of 3 runs changed under them" in left.reason
-    assert decided(*changes, run("DKS_UNAVAILABLE", by_person=True)).verdict is Verdict.LAUNCH
+    assert decided(*changes, run("DKS_UNAVAILABLE", by_person=True)).action is LaunchAction.LAUNCH
 
 
 def test_a_person_who_asks_for_a_day_reopens_it():
     lost = run("CLUSTER_LOST")
-    assert decided(lost, lost, lost).verdict is Verdict.LEAVE
-    assert decided(lost, lost, lost, run("CLUSTER_LOST", by_person=True)).verdict is Verdict.LAUNCH
-    assert decided(run("INPUT_INVALID"), run("CLUSTER_LOST", by_person=True)).verdict is Verdict.LAUNCH
-    assert decided(run("CLUSTER_LOST"), run("INPUT_INVALID", by_person=True)).verdict is Verdict.LEAVE
-    assert decided(run(state=RunState.CANCELED), run("CLUSTER_LOST", by_person=True)).verdict is Verdict.LAUNCH
+    assert decided(lost, lost, lost).action is LaunchAction.LEAVE
+    assert decided(lost, lost, lost, run("CLUSTER_LOST", by_person=True)).action is LaunchAction.LAUNCH
+    assert decided(run("INPUT_INVALID"), run("CLUSTER_LOST", by_person=True)).action is LaunchAction.LAUNCH
+    assert decided(run("CLUSTER_LOST"), run("INPUT_INVALID", by_person=True)).action is LaunchAction.LEAVE
+    assert decided(run(state=RunState.CANCELED), run("CLUSTER_LOST", by_person=True)).action is LaunchAction.LAUNCH
 
 
 def test_runs_that_end_well_and_publish_nothing_do_not_go_on_for_ever():
     fine = run(state=RunState.SUCCEEDED)
-    assert decided(fine).verdict is Verdict.LAUNCH
-    assert decided(fine, fine, fine).verdict is Verdict.LEAVE
+    assert decided(fine).action is LaunchAction.LAUNCH
+    assert decided(fine, fine, fine).action is LaunchAction.LEAVE
 
 
 def test_a_day_that_comes_back_to_what_it_was_has_a_run_key_of_its_own():
@@ -109,27 +109,29 @@ BATCH = CoalescerStatus(state=CoalescerState.COMPLETE, reason="2 jobs", complete
 
 
 @pytest.mark.parametrize(
-    ("published_hours_ago", "listing", "verdict"),
+    ("published_hours_ago", "listing", "action"),
     [
-        (3, "f1", Verdict.DONE),  # it ran again and changed nothing
-        (3, "f2", Verdict.LAUNCH),  # it ran again and changed the day
-        (0.5, "f1", Verdict.DONE),
-        (0.5, "f2", Verdict.LAUNCH),  # it completed while the run was at work on the older listing
+        (3, "f1", LaunchAction.DONE),  # it ran again and changed nothing
+        (3, "f2", LaunchAction.LAUNCH),  # it ran again and changed the day
+        (0.5, "f1", LaunchAction.DONE),
+        (0.5, "f2", LaunchAction.LAUNCH),  # it completed while the run was at work on the older listing
     ],
 )
-def test_a_source_without_fingerprints_goes_by_the_listing(published_hours_ago, listing, verdict):
+def test_a_source_without_fingerprints_goes_by_the_listing(published_hours_ago, listing, action):
     published_from = PublishedFrom(fingerprint="f1", published_at=NOW - timedelta(hours=published_hours_ago))
-    assert decided(published_from=published_from, coalescer=BATCH, listing=listing).verdict is verdict
+    assert decided(published_from=published_from, coalescer=BATCH, listing=listing).action is action
 
 
 def test_a_run_that_succeeded_for_this_completion_settles_it_whatever_the_listing_says():
     published_from = PublishedFrom(fingerprint="f1", published_at=NOW)
     done = run(state=RunState.SUCCEEDED, launch=launch_of(DAY, BATCH))
-    assert decided(done, published_from=published_from, coalescer=BATCH, listing="late object").verdict is Verdict.DONE
+    assert (
+        decided(done, published_from=published_from, coalescer=BATCH, listing="late object").action is LaunchAction.DONE
+    )
 
 
 @pytest.mark.parametrize("state", [state for state in CoalescerState if state is not CoalescerState.COMPLETE])
-def test_a_published_day_whose_gate_is_shut_again_says_that_it_is_published(state):
-    shut = CoalescerStatus(state=state, reason="why")
-    decision = decided(published_from=PublishedFrom(fingerprint="f1"), coalescer=shut)
-    assert (decision.verdict, decision.reason) == (Verdict.WAIT, f"published; since then coalescer {state}: why")
+def test_a_published_day_whose_gate_is_closed_again_says_that_it_is_published(state):
+    closed = CoalescerStatus(state=state, reason="why")
+    decision = decided(published_from=PublishedFrom(fingerprint="f1"), coalescer=closed)
+    assert (decision.action, decision.reason) == (LaunchAction.WAIT, f"published; since then coalescer {state}: why")

@@ -49,25 +49,25 @@ def _told(day):
 def test_rejected_records_are_told_at_once_with_all_that_a_person_needs_and_once(open_day):
     open_day.spark.failure = CdiError(FailureClass.RECORDS_REJECTED, "24 of 10,000 records were rejected.")
     run_id = _run(open_day).run_id
-    assert f"Run {run_id}: RECORDS_REJECTED, told" in _tick(open_day)
+    assert f"Run {run_id}: RECORDS_REJECTED; alert sent" in _tick(open_day)
     (alert,) = open_day.alerts.sent
     assert alert.to_json() == {
         "kind": "FAILED",
         "title": "RECORDS_REJECTED: data:businessAudit of storage day 2023-03-26 (export day 2023-03-27) failed",
-        "text": f"24 of 10,000 records were rejected. By itself: nothing: run {run_id} failed with RECORDS_REJECTED, "
-        "which a re-run does not mend. Read the rejects by reason; mend the cause, or run again with a higher "
-        "max_rejected.",
+        "text": f"24 of 10,000 records were rejected. Automatically: nothing: run {run_id} failed with "
+        "RECORDS_REJECTED, which a re-run does not fix. Read the rejects by reason; fix the cause, or run again with "
+        "a higher max_rejected.",
         "collection": "data:businessAudit",
         "storage_day": "2023-03-26",
         "export_day": "2023-03-27",
         "runbook": "https://runbook#records_rejected",
         "failure_class": "RECORDS_REJECTED",
         "owner": "CDI on-call engineer",
-        "next_step": "Read the rejects by reason; mend the cause, or run again with a higher max_rejected.",
+        "next_step": "Read the rejects by reason; fix the cause, or run again with a higher max_rejected.",
         "run_url": f"http://127.0.0.1:3000/runs/{run_id}",
     }
     for minutes in range(3):
-        assert _tick(open_day, NOW + timedelta(minutes=minutes)) == "No run has failed of which nobody was told."
+        assert _tick(open_day, NOW + timedelta(minutes=minutes)) == "There is no failed run that is not reported yet."
     assert len(open_day.alerts.sent) == 1
 
 
@@ -82,7 +82,7 @@ def test_an_alert_that_cannot_be_sent_is_sent_at_a_later_tick(open_day):
     open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "403")
     _run(open_day)
     open_day.alerts.refuse = True
-    assert "asked again at the next tick" in _tick(open_day)
+    assert "checked again at the next tick" in _tick(open_day)
     open_day.alerts.refuse = False
     _tick(open_day)
     _tick(open_day)
@@ -92,7 +92,7 @@ def test_an_alert_that_cannot_be_sent_is_sent_at_a_later_tick(open_day):
 def test_storage_that_does_not_answer_is_run_again_by_itself_and_nobody_is_woken_for_it(open_day):
     open_day.spark.failure = TransientStorageError("s3://b: the connection was cut 6 times")
     _run(open_day)
-    assert "STORAGE_UNAVAILABLE, nobody is told: " in _tick(open_day)
+    assert "STORAGE_UNAVAILABLE; no alert is sent: " in _tick(open_day)
     assert launched(sensor_tick(open_day, NOW + timedelta(minutes=9))) == []
     (request,) = sensor_tick(open_day, NOW + timedelta(minutes=11)).run_requests
     open_day.spark.failure = None
@@ -101,7 +101,7 @@ def test_storage_that_does_not_answer_is_run_again_by_itself_and_nobody_is_woken
     assert _told(open_day) == []
 
 
-def test_what_is_used_up_is_told_and_a_shut_gate_is_not(open_day):
+def test_what_is_used_up_is_told_and_a_closed_gate_is_not(open_day):
     open_day.spark.failure = CdiError(FailureClass.DKS_UNAVAILABLE, "503")
     for attempt in range(3):
         (request,) = sensor_tick(open_day, NOW + timedelta(hours=attempt)).run_requests
@@ -111,7 +111,7 @@ def test_what_is_used_up_is_told_and_a_shut_gate_is_not(open_day):
         assert len(_told(open_day)) == (1 if attempt == 2 else 0)
     open_day.status.by_day[DAY] = CoalescerState.RUNNING
     _run(open_day)
-    assert "nobody is told: its day is told of, if it is late" in _tick(open_day)
+    assert "no alert is sent: its day is reported if it is late" in _tick(open_day)
     assert _told(open_day) == ["DKS_UNAVAILABLE"]
 
 
@@ -165,13 +165,13 @@ def killed(open_day, tmp_path):
 def test_the_row_of_a_killed_worker_is_closed_and_the_day_is_run_again_by_itself(killed):
     day, run = killed
     assert day.rows.get(run.run_id, DATA_PRODUCT).status == "IN_PROGRESS"
-    assert _tick(day) == "No run has failed of which nobody was told."
+    assert _tick(day) == "There is no failed run that is not reported yet."
     with freeze_time(NOW):
         day.instance.report_run_failed(run, "Detected run worker status UNHEALTHY")
-    assert "WORKER_LOST, nobody is told" in _tick(day)
+    assert "WORKER_LOST; no alert is sent" in _tick(day)
     row = day.rows.get(run.run_id, DATA_PRODUCT)
     assert (row.status, row.current_step) == ("FAILED", "ingest_daily")
-    assert row.failure == "WORKER_LOST: Dagster says: Detected run worker status UNHEALTHY"
+    assert row.failure == "WORKER_LOST: Dagster reports: Detected run worker status UNHEALTHY"
     assert row.detail["objects"] == 1
     (request,) = sensor_tick(day, NOW + timedelta(minutes=11)).run_requests
     day.published.delete([ingestion_lease_key(AUDIT.on(DAY))])  # eleven minutes later it has ended by itself
@@ -189,7 +189,7 @@ def test_a_lost_run_that_dagster_itself_runs_again_is_told_to_nobody_and_its_row
     with freeze_time(NOW):
         day.instance.report_run_failed(day.instance.get_run_by_id(run.run_id))
     day.instance.add_run_tags(run.run_id, {"dagster/will_retry": "true"})
-    assert "Dagster runs it again" in _tick(day)
+    assert "Dagster retries it" in _tick(day)
     assert day.rows.get(run.run_id, DATA_PRODUCT).status == "FAILED"
     assert _told(day) == []
 
@@ -215,10 +215,10 @@ def test_a_row_that_cannot_be_closed_delays_no_alert_and_is_closed_later(killed,
         other = dg.DagsterRun(job_name="business_audit_daily", tags=tags, status=dg.DagsterRunStatus.FAILURE)
         with freeze_time(later):
             day.instance.add_run(other)
-        assert f"Run {other.run_id}: WORKER_LOST, told" in _tick(day, later)
+        assert f"Run {other.run_id}: WORKER_LOST; alert sent" in _tick(day, later)
     assert "its status row is still to be closed" in _tick(day, later)
     assert day.rows.get(run.run_id, DATA_PRODUCT).status == "FAILED"
-    assert "No run has failed" in _tick(day, later)
+    assert "There is no failed run" in _tick(day, later)
     assert len(_told(day)) == 2
 
 
@@ -229,9 +229,9 @@ def test_a_run_that_dagster_ended_between_its_steps_was_interrupted(killed):
     data = JobFailureData(error, RunFailureReason.UNEXPECTED_TERMINATION)
     with freeze_time(NOW):
         day.instance.report_run_failed(run, "Execution was interrupted unexpectedly.", data)
-    assert "INTERRUPTED, nobody is told: the day is run again now" in _tick(day)
+    assert "INTERRUPTED; no alert is sent: the day is run again now" in _tick(day)
     row = day.rows.get(run.run_id, DATA_PRODUCT)
-    assert row.failure == "INTERRUPTED: Dagster was stopped while the run was at work."
+    assert row.failure == "INTERRUPTED: Dagster was stopped during the run."
 
 
 @pytest.mark.kill
@@ -239,7 +239,7 @@ def test_a_run_that_a_person_ended_is_told_to_nobody_and_its_row_is_closed(kille
     day, run = killed
     with freeze_time(NOW):
         day.instance.report_run_canceled(run)
-    assert "it was ended by hand" in _tick(day)
+    assert "it was terminated" in _tick(day)
     assert day.rows.get(run.run_id, DATA_PRODUCT).failure == "The run was terminated."
     assert _told(day) == []
 
@@ -273,6 +273,6 @@ def test_runs_that_failed_long_ago_or_of_other_things_are_let_be(open_day):
     _run(open_day)
     with freeze_time(NOW):
         open_day.instance.add_run(dg.DagsterRun(job_name="other", status=dg.DagsterRunStatus.FAILURE))
-    assert "No run has failed" in _tick(open_day, NOW + timedelta(days=2))
+    assert "There is no failed run" in _tick(open_day, NOW + timedelta(days=2))
     _tick(open_day)
     assert len(open_day.alerts.sent) == 1

@@ -1,4 +1,4 @@
-"""Late: red, told once with what the day waits for, green when it is published; whatever is wrong with the telling."""
+"""Late: red, one alert with what the day waits for, green when it is published; also where the alert fails."""
 
 import json
 from datetime import UTC, date, datetime, timedelta

@@ -80,7 +80,7 @@ def test_an_interrupted_run_is_followed_by_another_at_once_however_old_its_day_i
     day.spark.failure = dg.DagsterExecutionInterruptedError()
     with freeze_time(NOON):
         assert not day.run(*RECORDS, storage_day=long_ago).success
-    assert "INTERRUPTED, nobody is told: " in sensor_tick(day, NOON, name="failed_runs_sensor").skip_message
+    assert "INTERRUPTED; no alert is sent: " in sensor_tick(day, NOON, name="failed_runs_sensor").skip_message
     (request,) = sensor_tick(day, NOON).run_requests
     day.spark.failure = None
     assert run_as(day, request).success

@@ -40,10 +40,10 @@ def test_a_day_is_launched_when_two_looks_saw_the_same_for_long_enough_and_again
         publish_mark(day, DAY - timedelta(days=n))
     _put(day, "0_9", at=MORNING - timedelta(hours=5))
     first = _tick(day, 0)
-    assert "has been seen quiet for 0 s of the 30 min that make it complete (1 objects" in first.skip_message
+    assert "has been quiet for 0 s of the 30 min that make it complete (1 objects" in first.skip_message
     _put(day, "10_19", at=MORNING + timedelta(minutes=20))
-    assert "seen quiet for 0 s of the 30 min" in _tick(day, 29).skip_message
-    assert "seen quiet for 29 min of the 30 min" in _tick(day, 58).skip_message
+    assert "been quiet for 0 s of the 30 min" in _tick(day, 29).skip_message
+    assert "been quiet for 29 min of the 30 min" in _tick(day, 58).skip_message
     with freeze_time(MORNING + timedelta(minutes=58)):
         assert failure_of(day.run(*RECORDS))["failure_class"] == "COALESCER_RUNNING"
     (request,) = _tick(day, 60).run_requests

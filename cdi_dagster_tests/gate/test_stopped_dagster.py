@@ -32,7 +32,7 @@ def test_a_run_under_which_dagster_is_stopped_is_run_again_when_it_is_back_and_n
     stopped = dagster.instance.get_run_by_id(interrupted)
     assert (stopped.status.value, stopped.tags["cdi/failure_class"]) == ("FAILURE", "INTERRUPTED")
     row = rapid.rows.get(interrupted, DATA_PRODUCT)
-    assert (row.status, row.failure) == ("FAILED", "INTERRUPTED: Dagster was stopped while the run was at work.")
+    assert (row.status, row.failure) == ("FAILED", "INTERRUPTED: Dagster was stopped during the run.")
     assert not rapid.is_published(AUDIT, yesterday)
 
     dagster.start()
@@ -41,7 +41,7 @@ def test_a_run_under_which_dagster_is_stopped_is_run_again_when_it_is_back_and_n
     again = rapid.at_work(yesterday)[-1]
     assert dagster.wait_run(again).dagster_run.status.value == "SUCCESS"
     dagster.wait(lambda: "cdi/told" in _tags(dagster, interrupted), "the failed runs sensor has dealt with the run")
-    assert _tags(dagster, interrupted)["cdi/told"].startswith("INTERRUPTED, nobody is told: ")
+    assert _tags(dagster, interrupted)["cdi/told"].startswith("INTERRUPTED; no alert is sent: ")
     assert _tags(dagster, again)["cdi/launched_by"] == "sensor"
     ticks = len(dagster.ticks(SENSORS[0]))
     dagster.wait(lambda: len(dagster.ticks(SENSORS[0])) > ticks + 1, "the sensor looks again")

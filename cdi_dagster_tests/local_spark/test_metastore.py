@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.local_spark.metastore import local_metastore_conf, turn_at_local_metastore
+from cdi_dagster.local_spark.metastore import local_metastore_conf, local_metastore_lock
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from cdi_dagster.local_spark.metastore import turn_at_local_metastore
-with turn_at_local_metastore(Path(sys.argv[1])):
+from cdi_dagster.local_spark.metastore import local_metastore_lock
+with local_metastore_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -44,10 +44,10 @@ def test_a_second_one_waits_its_turn(tmp_path: Path) -> None:
     order: list[str] = []
 
     def second() -> None:
-        with turn_at_local_metastore(tmp_path, patience_seconds=PATIENCE_SECONDS, poll_seconds=0.01):
+        with local_metastore_lock(tmp_path, wait_seconds=PATIENCE_SECONDS, poll_seconds=0.01):
             order.append("second")
 
-    with turn_at_local_metastore(tmp_path):
+    with local_metastore_lock(tmp_path):
         waiting = threading.Thread(target=second)
         waiting.start()
         time.sleep(0.2)
@@ -63,11 +63,11 @@ def test_a_holder_that_takes_too_long_is_named_and_a_killed_one_lets_go(tmp_path
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
-            with pytest.raises(CdiError) as refused, turn_at_local_metastore(tmp_path, patience_seconds=0.2):
+            with pytest.raises(CdiError) as refused, local_metastore_lock(tmp_path, wait_seconds=0.2):
                 pass
         finally:
             holder.send_signal(signal.SIGKILL)
     assert refused.value.failure_class is FailureClass.LAUNCH_FAILED
     assert f"pid {holder.pid}" in refused.value.cause
-    with turn_at_local_metastore(tmp_path, patience_seconds=PATIENCE_SECONDS):
+    with local_metastore_lock(tmp_path, wait_seconds=PATIENCE_SECONDS):
         pass

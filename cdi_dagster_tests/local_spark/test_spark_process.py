@@ -11,7 +11,7 @@ import pytest
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.local_spark import spark_process, spark_submit
-from cdi_dagster.local_spark.spark_process import SparkProcessConfig, run_spark_step, verdict
+from cdi_dagster.local_spark.spark_process import SparkProcessConfig, run_spark_step, spark_failure
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 REPORT = {"published": 1}
@@ -38,12 +38,12 @@ FAILURE = CdiError(FailureClass.DKS_FORBIDDEN, "The key service refused our cert
     ],
 )
 def test_only_exit_code_zero_with_a_report_and_no_failure_is_success(exit_code, log_tail, report, failure, expected):
-    error = verdict(exit_code, log_tail, report, failure)
+    error = spark_failure(exit_code, log_tail, report, failure)
     assert (error.failure_class if error else None) == expected
 
 
 def test_an_unexplained_failure_quotes_its_last_log_line_without_payload():
-    error = verdict(1, ['ValueError: {"nino": "AB123456C"} key 0123456789abcdef0123456789abcdef', ""], None, None)
+    error = spark_failure(1, ['ValueError: {"nino": "AB123456C"} key 0123456789abcdef0123456789abcdef', ""], None, None)
     assert "ValueError" in error.cause
     assert "AB123456C" not in str(error.to_json())
     assert "0123456789abcdef" not in str(error.to_json())
@@ -52,9 +52,9 @@ def test_an_unexplained_failure_quotes_its_last_log_line_without_payload():
 def test_an_unexplained_failure_quotes_its_exception_and_no_stack_frame():
     frames = [f"\tat org.apache.spark.Some.call{number}(Some.scala)" for number in range(30)]
     tail = ["WARN something", "SparkException: Could not parse Master URL: 'banana'", *frames, "\t... 12 more", ""]
-    error = verdict(1, tail, None, None)
+    error = spark_failure(1, tail, None, None)
     assert error.cause == "Spark ended with exit code 1: SparkException: Could not parse Master URL: 'banana'"
-    assert verdict(1, frames, None, None).cause == "Spark ended with exit code 1: it left no log"
+    assert spark_failure(1, frames, None, None).cause == "Spark ended with exit code 1: it left no log"
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_on_poll_is_called_in_our_own_thread_and_once_after_the_end(config, fake
 
 @pytest.fixture
 def only_java(tmp_path, monkeypatch):
-    """Make `java` whatever the test says it answers to -version."""
+    """Make a `java` that answers -version as the test wants."""
 
     def install(answer):
         monkeypatch.setenv("PATH", str(tmp_path))
@@ -204,23 +204,23 @@ def only_java(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("answer", "says"),
+    ("answer", "message"),
     [
         (None, "there is none"),
         ('openjdk version "1.8.0_402"', "is Java 8"),
         ('openjdk version "24.0.1" 2025-04-15', "is Java 24"),
-        ("what?", "does not say its version"),
+        ("what?", "does not report its version"),
     ],
 )
 def test_missing_or_wrong_java_fails_before_anything_starts_and_says_the_mend(
-    only_java, fake_spark_submit, config, answer, says
+    only_java, fake_spark_submit, config, answer, message
 ):
     fake_spark_submit("")
     only_java(answer)
     with pytest.raises(CdiError) as raised:
         run_spark_step(INGEST_DAILY, [], config=config, correlation_id="c1")
     assert raised.value.failure_class == FailureClass.LAUNCH_FAILED
-    assert says in raised.value.cause
+    assert message in raised.value.cause
     assert "Java 17" in raised.value.next_step
     assert not config.work_folder.exists()
 

@@ -62,7 +62,7 @@ def test_a_closed_gate_skips_with_its_reason_and_says_that_the_sensor_follows(da
 
 
 def test_a_tick_that_is_evaluated_late_leaves_the_day_to_the_sensor(day):
-    assert "the sensor has it" in _tick(day, TICK, seconds_late=61).skip_message
+    assert "the sensor launches the day" in _tick(day, TICK, seconds_late=61).skip_message
 
 
 def test_a_published_day_is_not_launched_again(day):
@@ -74,7 +74,7 @@ def test_a_published_day_is_not_launched_again(day):
 def test_a_day_with_a_live_run_is_not_launched_again(day):
     job = day.definitions.resolve_job_def("business_audit_daily")
     day.instance.create_run_for_job(job, tags={"dagster/partition": "2023-03-26"}, status=dg.DagsterRunStatus.STARTED)
-    assert "is at work" in _tick(day, TICK).skip_message
+    assert "is running" in _tick(day, TICK).skip_message
 
 
 def test_a_day_before_the_first_storage_day_is_skipped(day):

@@ -124,7 +124,7 @@ def test_a_run_at_work_of_any_origin_holds_its_day(day):
     day.instance.create_run_for_job(job, tags={"dagster/partition": str(DAY)}, status=dg.DagsterRunStatus.STARTED)
     data = _tick(day)
     assert not data.run_requests
-    assert "is at work" in data.skip_message
+    assert "is running" in data.skip_message
 
 
 def test_a_failure_that_a_rerun_does_not_mend_is_left_to_a_person(day):
@@ -133,7 +133,7 @@ def test_a_failure_that_a_rerun_does_not_mend_is_left_to_a_person(day):
     assert not _run_as(day, _tick(day).run_requests[0]).success
     data = _tick(day, datetime.now(UTC).replace(year=2023, month=3, day=27, hour=20))
     assert not data.run_requests
-    assert "INPUT_INVALID, which a re-run does not mend" in data.skip_message
+    assert "INPUT_INVALID, which a re-run does not fix" in data.skip_message
 
 
 def test_what_is_published_but_cannot_be_read_waits_and_says_so(day, monkeypatch):

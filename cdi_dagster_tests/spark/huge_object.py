@@ -20,7 +20,7 @@ _END = b"\x03\x00"
 
 
 def text() -> bytes:
-    """Lines of 2 KB, half of them random, half alike."""
+    """Lines of 2 kB, half of them random, half alike."""
     noise = random.Random(1)  # noqa: S311
     lines = [noise.randbytes(256).hex().encode() * 2 + b"envelope" * 128 + b"\n" for _ in range(1_000)]
     whole = b"".join(lines)

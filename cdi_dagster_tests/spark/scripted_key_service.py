@@ -1,4 +1,4 @@
-"""A real key service on loopback that misbehaves as its script says, and certificates that it likes or does not.
+"""A real key service on loopback that misbehaves as scripted, and certificates that it accepts or refuses.
 
 For tests only. Faults live here and not in the shipped service.
 """
@@ -31,7 +31,7 @@ class ScriptedHandler(KeyServiceHandler):
         script = cast("ScriptedKeyService", self.server.owner)  # type: ignore[attr-defined]
         self.request_id = (key_id, correlation_id, body)
         with script.lock:
-            script.asked.append(self.request_id)
+            script.requests.append(self.request_id)
             script.peers.add(self.client_address[1])
             behaviour = script.behaviours.pop(0) if script.behaviours else script.afterwards
             script.now += 1
@@ -47,7 +47,7 @@ class ScriptedHandler(KeyServiceHandler):
 
 
 class ScriptedKeyService(DevelopmentKeyService):
-    """Attributes: what it was asked, over how many connections, and how many at once at most."""
+    """Attributes: its requests, over how many connections, and how many at once at most."""
 
     handler_class = ScriptedHandler
 
@@ -63,7 +63,7 @@ class ScriptedKeyService(DevelopmentKeyService):
         self.lock = threading.Lock()
         self.behaviours = list(behaviours)
         self.afterwards = afterwards
-        self.asked: list[tuple[str, str, bytes]] = []
+        self.requests: list[tuple[str, str, bytes]] = []
         self.peers: set[int] = set()
         self.now = self.most_at_once = 0
 
@@ -156,7 +156,7 @@ class Certificates:
         self.other_name_tls = self._server("other", "dks.example.test")
 
     def config(self, service: DevelopmentKeyService, **changes: object) -> KeyServiceConfig:
-        """A configuration that the service likes, but for the changes."""
+        """A configuration that the service accepts, except for the changes."""
         values = {
             "url": service.url,
             "correlation_id": "run-1",

@@ -1,4 +1,4 @@
-"""What an unexpected error of Spark's may say in a failure: its kind, never the row it failed on."""
+"""An unexpected error of Spark in a failure: its kind, never the row it failed on."""
 
 import pytest
 from py4j.protocol import Py4JError
@@ -11,7 +11,7 @@ from cdi_dagster.spark.job_failures import failure_of
 
 
 @pytest.mark.spark
-def test_an_error_within_a_task_is_told_by_its_kind_without_the_value_it_quotes(spark: SparkSession) -> None:
+def test_an_error_within_a_task_is_reported_by_its_kind_without_the_value_it_quotes(spark: SparkSession) -> None:
     rows = spark.createDataFrame([("Wolpertinger",)], "val string").coalesce(1)
     quoting: dict[tuple[str, ...], Column] = {  # as Spark 3.5 calls it, and as Spark 4 does
         ("RuntimeException", "USER_RAISED_EXCEPTION"): F.raise_error(F.col("val")),

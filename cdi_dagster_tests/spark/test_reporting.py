@@ -1,4 +1,4 @@
-"""What the launcher hears of a job, with and without Pipes, and how the job ends."""
+"""What a job reports to its launcher, with and without Pipes, and how the job ends."""
 
 import json
 from collections.abc import Iterator
@@ -75,7 +75,7 @@ def test_messages_reach_a_launcher_of_emr_by_a_bucket(monkeypatch: pytest.Monkey
     assert list(custom_messages(lines)) == SAID
 
 
-def test_without_pipes_the_same_is_said_in_log_lines_with_the_correlation_id(
+def test_without_pipes_the_same_is_logged_with_the_correlation_id(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with open_reporter(["--one"]) as (reporter, rest), correlated_logging("run-7%"):
@@ -112,7 +112,7 @@ def test_progress_that_cannot_be_sent_does_not_stop_the_job(tmp_path: Path) -> N
         ({"--storage-day": "2023-03-26"}, "unrecognized arguments"),
     ],
 )
-def test_a_wrong_command_line_exits_2_and_says_the_mend(
+def test_a_wrong_command_line_exits_2_with_the_fix(
     file_day: SampleDay, capsys: pytest.CaptureFixture[str], change: dict[str, str], message: str
 ) -> None:
     arguments = dict(zip(*[iter(file_day.arguments())] * 2, strict=True)) | change

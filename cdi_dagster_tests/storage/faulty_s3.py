@@ -14,7 +14,7 @@ _DENIED = b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
 
 
 class Proxy:
-    """Passes requests on to an S3 server; `cut(method, path, count)` says after how many bytes of body to hang up.
+    """Passes requests on to an S3 server; `cut(method, path, count)` returns after how many bytes of body to hang up.
 
     What has `denied` in its path is answered with AccessDenied.
 

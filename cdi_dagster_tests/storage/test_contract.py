@@ -144,7 +144,7 @@ def test_an_object_replaced_while_it_is_read_is_never_mixed(storage: Storage) ->
     assert set(got) == {ord("o")}
 
 
-def test_reading_begins_at_the_byte_asked_for(storage: Storage) -> None:
+def test_reading_starts_at_the_requested_byte(storage: Storage) -> None:
     written = storage.write("a", b"0123456789")
     for first_byte, expected in [(0, b"0123456789"), (4, b"456789"), (9, b"9"), (10, b""), (99, b"")]:
         with storage.open("a", etag=written.etag, first_byte=first_byte) as stream:
@@ -428,6 +428,6 @@ def test_every_key_is_either_refused_or_one_object_of_that_very_name(storage: St
 @pytest.mark.parametrize(
     "root", ["", "relative/folder", "http://x/y", "s3:bucket", "s3://", "s3://b/../c", "file://host/x"], indirect=False
 )
-def test_a_root_that_is_neither_a_folder_nor_a_bucket_says_how_to_write_one(root: str) -> None:
+def test_a_root_that_is_neither_a_folder_nor_a_bucket_is_refused_with_how_to_write_one(root: str) -> None:
     with pytest.raises(ValueError, match="write it as"):
         open_storage(root)

@@ -206,7 +206,7 @@ def _write_with_a_limit(root: str, results: "multiprocessing.Queue[str]") -> Non
         results.put(str(error))
 
 
-def test_a_file_that_may_not_grow_leaves_nothing_and_says_why(storage: Storage, folder: Path) -> None:
+def test_a_file_that_may_not_grow_leaves_nothing_and_names_the_cause(storage: Storage, folder: Path) -> None:
     context = multiprocessing.get_context("forkserver")
     results = context.Queue()
     child = context.Process(target=_write_with_a_limit, args=(storage.root, results))
@@ -217,7 +217,7 @@ def test_a_file_that_may_not_grow_leaves_nothing_and_says_why(storage: Storage, 
     assert staged_files(folder) == []
 
 
-def test_a_full_disk_leaves_what_was_there_and_says_which_file_system(
+def test_a_full_disk_leaves_what_was_there_and_names_the_file_system(
     storage: Storage, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.write("a", b"old")
@@ -253,7 +253,7 @@ def test_a_publication_that_fails_half_way_leaves_the_previous_one(
 
 
 @pytest.mark.parametrize(
-    ("number", "mend"),
+    ("number", "next_step"),
     [
         (errno.ENOSPC, "Free some space"),
         (errno.EDQUOT, "quota"),
@@ -265,14 +265,14 @@ def test_a_publication_that_fails_half_way_leaves_the_previous_one(
         (errno.EIO, "disk"),
     ],
 )
-def test_every_failure_of_the_operating_system_says_what_to_do(tmp_path: Path, number: int, mend: str) -> None:
+def test_every_failure_of_the_operating_system_has_a_next_step(tmp_path: Path, number: int, next_step: str) -> None:
     error = storage_error(OSError(number, os.strerror(number)), "write", "file:///root/key", tmp_path / "no" / "where")
-    assert mend in str(error)
+    assert next_step in str(error)
     assert "file:///root/key" in str(error)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_folder_that_we_may_not_write_says_so(storage: Storage, folder: Path) -> None:
+def test_a_folder_that_we_may_not_write_is_named(storage: Storage, folder: Path) -> None:
     storage.write("a", b"1")
     folder.chmod(0o500)
     try:

@@ -40,13 +40,13 @@ def test_a_killed_holder_is_succeeded_after_a_lease_and_learns_it(storage):
     dead = Lease(storage, KEY, "killed", lease_seconds=SHORT)
     dead._etag = dead._acquire()  # as a process that is killed before its first heartbeat
     begun = time.monotonic()
-    said = []
-    with Lease(storage, KEY, "next", lease_seconds=SHORT, say=said.append):
-        assert [text.partition(" since ")[0] for text in said] == ["Waiting for killed"]
+    logged = []
+    with Lease(storage, KEY, "next", lease_seconds=SHORT, log=logged.append):
+        assert [text.partition(" since ")[0] for text in logged] == ["Waiting for killed"]
         assert time.monotonic() - begun >= SHORT
         dead._thread.start()
         dead._thread.join(PATIENCE_SECONDS)
-        assert "somebody else took it" in dead.lost
+        assert "another process took it" in dead.lost
 
 
 def test_the_same_holder_goes_on_where_its_killed_process_stopped(storage):

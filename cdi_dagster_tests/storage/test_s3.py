@@ -99,7 +99,7 @@ def test_a_connection_that_never_gets_further_is_given_up(make_bucket: MakeBucke
     assert len(proxy.requests) == 7
 
 
-def test_a_write_if_absent_whose_reply_was_lost_is_still_known_as_ours(make_bucket: MakeBucket) -> None:
+def test_a_write_if_absent_whose_response_was_lost_is_still_known_as_ours(make_bucket: MakeBucket) -> None:
     root = f"s3://{make_bucket()}"
     with Proxy(s3_endpoint(), lambda method, path, count: 0 if count == 0 else None) as proxy:
         storage = open_storage(root, endpoint_url=proxy.url)
@@ -110,7 +110,7 @@ def test_a_write_if_absent_whose_reply_was_lost_is_still_known_as_ours(make_buck
             storage.write("lease", b"mine", if_absent=True)
 
 
-def test_a_completed_upload_whose_reply_was_lost_is_still_known_as_ours(make_bucket: MakeBucket) -> None:
+def test_a_completed_upload_whose_response_was_lost_is_still_known_as_ours(make_bucket: MakeBucket) -> None:
     root = f"s3://{make_bucket()}"
     lost = iter([0])
     with Proxy(
@@ -138,7 +138,7 @@ def test_keys_that_s3_would_not_delete_are_named_though_it_answered_200(aws_envi
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "mend"),
+    ("status", "code", "next_step"),
     [
         (403, "AccessDenied", "permission"),
         (404, "NoSuchBucket", "Create it"),
@@ -150,7 +150,9 @@ def test_keys_that_s3_would_not_delete_are_named_though_it_answered_200(aws_envi
         (500, "InternalError", "later"),
     ],
 )
-def test_a_refusal_says_what_to_do(aws_environment: None, one_try: None, status: int, code: str, mend: str) -> None:
+def test_a_refusal_has_a_next_step(
+    aws_environment: None, one_try: None, status: int, code: str, next_step: str
+) -> None:
     with fixed_answer(status, error_xml(code)) as url:
         storage = open_storage("s3://bucket/below", endpoint_url=url)
         for use in (
@@ -159,15 +161,15 @@ def test_a_refusal_says_what_to_do(aws_environment: None, one_try: None, status:
             lambda: list(storage.list("a/")),
             lambda: storage.delete(["a"]),
         ):
-            with pytest.raises(StorageUnavailableError, match=mend) as failure:
+            with pytest.raises(StorageUnavailableError, match=next_step) as failure:
                 use()
             assert "s3://bucket/below" in str(failure.value)
-            # What passes by itself is run again by itself; a refusal is told to a person.
+            # A transient error is retried by automation; a refusal is reported to a person.
             passes = storage_failure(failure.value).failure_class is FailureClass.STORAGE_UNAVAILABLE
-            assert passes is (mend == "later")
+            assert passes is (next_step == "later")
 
 
-def test_head_says_none_only_if_it_can_tell(make_bucket: MakeBucket, one_try: None) -> None:
+def test_head_returns_none_only_if_it_is_sure(make_bucket: MakeBucket, one_try: None) -> None:
     with fixed_answer(403, "") as url, pytest.raises(StorageUnavailableError, match="denied"):
         open_storage("s3://bucket", endpoint_url=url).head("a")
     with pytest.raises(StorageUnavailableError, match="does not exist"):
@@ -183,7 +185,7 @@ def test_an_endpoint_that_nobody_serves_is_unavailable(aws_environment: None, on
         open_storage("s3://bucket", endpoint_url="not a url").read("a")
 
 
-def test_version_ids_stay_unknown_where_we_may_not_ask_for_them(make_bucket: MakeBucket) -> None:
+def test_version_ids_stay_unknown_where_we_may_not_read_them(make_bucket: MakeBucket) -> None:
     name = make_bucket(versioned=True)
     open_storage(f"s3://{name}").write("a", b"1")
     for denied in ("?versioning", "?versions"):

@@ -2,8 +2,8 @@
 
 import sys
 
-# Spark puts a zip of pyspark's sources in front, to be compiled at every start; an installed pyspark is compiled.
-sys.path.sort(key=lambda place: place.endswith(".zip"))
+# Spark puts a zip of pyspark's sources first, compiled at every start; the installed pyspark is compiled already.
+sys.path.sort(key=lambda path: path.endswith(".zip"))
 
 from cdi_dagster.spark.ingest.job import main  # noqa: E402
 

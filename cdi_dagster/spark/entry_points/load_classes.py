@@ -1,6 +1,6 @@
 """What spark-submit runs so that Java can archive the classes of our jobs (`cdi_dagster.local_spark.class_archive`).
 
-A little of each: Python workers and an accumulator, an external ORC table in a Hive metastore, a partition, a view.
+It uses a little of each: Python workers and an accumulator, an external ORC table in a metastore, a partition, a view.
 """
 
 import sys
@@ -10,15 +10,15 @@ from pyspark.sql import SparkSession
 
 
 def main(folder: Path) -> None:
-    """Load them; what it writes below the folder is thrown away."""
+    """Load the classes; what it writes below the folder is discarded."""
     spark = SparkSession.builder.enableHiveSupport().getOrCreate()
     spark.sparkContext.parallelize(range(2), 2).mapPartitions(list).collect()
-    place = (folder / "table").as_uri()
+    location = (folder / "table").as_uri()
     spark.sql("CREATE DATABASE classes")
     columns = "(val STRING) PARTITIONED BY (date_str STRING)"
-    spark.sql(f"CREATE EXTERNAL TABLE classes.t {columns} STORED AS ORC LOCATION '{place}'")
-    spark.createDataFrame([("a",)], "val STRING").write.orc(f"{place}/1")
-    spark.sql(f"ALTER TABLE classes.t ADD PARTITION (date_str = '1') LOCATION '{place}/1'")
+    spark.sql(f"CREATE EXTERNAL TABLE classes.t {columns} STORED AS ORC LOCATION '{location}'")
+    spark.createDataFrame([("a",)], "val STRING").write.orc(f"{location}/1")
+    spark.sql(f"ALTER TABLE classes.t ADD PARTITION (date_str = '1') LOCATION '{location}/1'")
     spark.sql("CREATE VIEW classes.v AS SELECT val, date_str FROM classes.t")
     spark.sql("SELECT count(*) FROM classes.v WHERE date_str = '1'").collect()
     spark.stop()

@@ -18,7 +18,7 @@ from cdi_dagster.core.collections import find_collection, require_append_only
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport, reconcile
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix, run_prefix
+from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix, run_failure_key
 from cdi_dagster.published.publish import (
     IngestOutcome,
     begin_ingestion,
@@ -75,7 +75,7 @@ class IngestDaily:
         self._day, correlation_id = self._collection.on(self._pinned.storage_day), arguments.correlation_id
         self._records_prefix = daily_records_prefix(self._day)
         self._rejects_prefix = rejects_prefix(self._day, correlation_id)
-        self._failure_key = f"{run_prefix(self._day, correlation_id)}failure.json"
+        self._failure_key = run_failure_key(self._day, correlation_id)
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
 """The Data Key Service as the record engine uses it: data keys by mutual TLS, cached and counted, never on disk.
 
-`client` is what the engine sees, `http` one request and what its answer means, `config` how the job is told about it.
+`client` is what the engine uses, `http` sends one request and reads its response, `config` holds the job's settings.
 """

@@ -1,7 +1,7 @@
-"""The key service client: the data keys of a block of envelopes, each asked for once in the life of a worker process.
+"""The key service client: the data keys of a block of envelopes, each requested once per worker process.
 
-The cache, the concurrency and the counts are here; the request and its retries in `http`, the
-configuration in `config`. Runs in Spark's Python workers. Keys stay in this process's memory: no repr, log,
+The cache, the concurrency and the counts are here; the request and its retries are in `http`, the
+configuration is in `config`. Runs in Spark's Python workers. Keys stay in this process's memory: no repr, log,
 error or pickle holds one.
 """
 
@@ -33,14 +33,14 @@ __all__ = [
 _LONGEST_ENCRYPTED_KEY = 8_192
 _LONGEST_KEY_ID = 1_024
 
-# Answers that come sooner are asked for one after the other: threads that take turns at Python cost more than waiting.
+# Below this latency keys are requested one after the other: threads that compete for Python cost more than waiting.
 _QUICK_SECONDS = 0.002
 
 _Answer = Future[bytes | None]
 
 
 class _Block:
-    """The keys that one call must ask for: a queue that several threads empty, and one end for all when one fails.
+    """The keys that one call must request: a queue that several threads empty; the first failure ends it for all.
 
     Attributes:
         error: the first failure; those after it are its consequences.
@@ -51,14 +51,14 @@ class _Block:
         self.error: BaseException | None = None
 
     def take(self) -> tuple[KeyRef, _Answer] | None:
-        """Return the next key to ask for; each is taken once."""
+        """Return the next key to request; each is taken once."""
         try:
             return self._queue.popleft()
         except IndexError:
             return None
 
     def fail(self, error: BaseException) -> list[KeyRef]:
-        """Answer the rest of the queue with the error; return those keys."""
+        """Fail the rest of the queue with the error; return those keys."""
         self.error = self.error or error
         rest = []
         while (item := self.take()) is not None:
@@ -67,12 +67,12 @@ class _Block:
         return rest
 
     def has_failed(self) -> bool:
-        """Tell the keys still being retried that nobody waits for them any more."""
+        """Return whether one failed: then nobody waits for the keys still being retried."""
         return self.error is not None
 
 
 class KeyServiceClient:
-    """A `KeyResolver` over the key service. One for each worker process: see `shared_client`. Safe to share by threads.
+    """A `KeyResolver` over the key service. One for each worker process: see `shared_client`. Thread-safe.
 
     Args:
         config: where the service is.
@@ -95,14 +95,14 @@ class KeyServiceClient:
 
     @property
     def counts(self) -> KeyServiceCounts:
-        """What this process asked so far: distinct keys asked, keys known already, retries, seconds callers waited."""
+        """Counts of this process: keys requested, keys found in the cache, retries, seconds that callers waited."""
         with self._lock:
             return KeyServiceCounts(
                 calls=self._calls, cache_hits=self._cache_hits, retries=self._retries, seconds=self._seconds
             )
 
     def counts_since(self, earlier: KeyServiceCounts) -> KeyServiceCounts:
-        """Return what was asked after `earlier`: a task reports its own share, though the client outlives it."""
+        """Return the counts since `earlier`: a task reports its own share, although the client outlives it."""
         now = self.counts
         return KeyServiceCounts(
             calls=now.calls - earlier.calls,
@@ -112,14 +112,14 @@ class KeyServiceClient:
         )
 
     def data_keys(self, refs: Iterable[KeyRef]) -> Mapping[KeyRef, bytes | None]:
-        """Return the data key of every reference; None where the service cannot decrypt it (400), or nobody could.
+        """Return the data key of every reference; None where the service cannot decrypt it (400).
 
-        Keys that are not known yet are asked for concurrently, unless the service answers at once; one that another
-        thread is asking for is waited for.
+        Keys not in the cache are requested concurrently, unless the service is quick. A key that another thread is
+        requesting is waited for.
 
         Raises:
             CdiError: DKS_UNAVAILABLE, DKS_FORBIDDEN, or JOB_FAILED where the address is not a key service's; the
-                first that happened, without waiting for the other keys.
+                first failure, without waiting for the other keys.
         """
         if os.getpid() != self._pid:
             raise RuntimeError("this client belongs to another process; take shared_client(config) after the fork")
@@ -128,7 +128,7 @@ class KeyServiceClient:
         awaited: dict[KeyRef, _Answer] = {}
         with self._lock:
             for ref in dict.fromkeys(refs):
-                if not _can_be_asked(ref):
+                if not _is_requestable(ref):
                     answers[ref] = None
                 elif ref in self._cache:
                     self._cache.move_to_end(ref)
@@ -142,7 +142,7 @@ class KeyServiceClient:
         if missing or awaited:
             started = self._clock()
             try:
-                self._ask_all(missing)
+                self._fetch_all(missing)
                 answers.update((ref, answer.result()) for ref, answer in (missing | awaited).items())
             finally:
                 with self._lock:
@@ -150,7 +150,7 @@ class KeyServiceClient:
         return answers
 
     def close(self) -> None:
-        """Forget the keys, end the helping threads and close the connections."""
+        """Forget the keys, end the helper threads and close the connections."""
         with self._lock:
             helpers, self._helpers = self._helpers, None
             self._cache.clear()
@@ -173,13 +173,13 @@ class KeyServiceClient:
         raise TypeError("a key service client holds data keys and is never pickled: ship its config, and take "
                         "shared_client(config) in the worker")  # fmt: skip
 
-    def _ask_all(self, missing: Mapping[KeyRef, _Answer]) -> None:
-        """Have every missing key answered: by this thread, and by helpers where that is worth while."""
+    def _fetch_all(self, missing: Mapping[KeyRef, _Answer]) -> None:
+        """Fetch every missing key: in this thread, and in helper threads if the service is not quick."""
         block = _Block(missing)
         try:
             self._work_on(block, helpers=min(len(missing), self._config.max_concurrency) - 1)
             wait(missing.values(), return_when=FIRST_EXCEPTION)
-        except BaseException as error:  # of this thread, or Ctrl-C: nobody may wait for these keys for ever
+        except BaseException as error:  # of this thread, or Ctrl-C: no thread may wait for these keys forever
             self._settle(block.fail(error))
             if not isinstance(error, CdiError):
                 raise
@@ -187,11 +187,11 @@ class KeyServiceClient:
             raise block.error
 
     def _work_on(self, block: _Block, helpers: int = 0) -> None:
-        """Ask for keys of a block until none is left or one fails; call the helpers once the service is not quick."""
+        """Request keys of a block until none is left or one fails; start the helpers once the service is not quick."""
         while True:
-            if helpers and not self._is_quick:  # before a key is taken, which nobody would answer if this failed
+            if helpers and not self._is_quick:  # before taking a key, which would stay unanswered if this failed
                 for _ in range(helpers):
-                    self._helping_threads().submit(self._work_on, block)
+                    self._helper_threads().submit(self._work_on, block)
                 helpers = 0
             item = block.take()
             if item is None:
@@ -218,7 +218,7 @@ class KeyServiceClient:
                 self._cache.popitem(last=False)
 
     def _settle(self, refs: Iterable[KeyRef]) -> None:
-        """Let failed keys be asked for again by a later call."""
+        """Let a later call request failed keys again."""
         with self._lock:
             for ref in refs:
                 self._in_flight.pop(ref, None)
@@ -227,15 +227,15 @@ class KeyServiceClient:
         with self._lock:
             self._retries += 1
 
-    def _helping_threads(self) -> ThreadPoolExecutor:
+    def _helper_threads(self) -> ThreadPoolExecutor:
         with self._lock:
             if self._helpers is None:
                 self._helpers = ThreadPoolExecutor(self._config.max_concurrency - 1, thread_name_prefix="key-service")
             return self._helpers
 
 
-def _can_be_asked(ref: KeyRef) -> bool:
-    """Tell whether a reference can be put in a request at all: of sane length, and text that UTF-8 can write."""
+def _is_requestable(ref: KeyRef) -> bool:
+    """Return whether a reference fits in a request: of sane length, and valid UTF-8 text."""
     if len(ref.encrypted_data_key) > _LONGEST_ENCRYPTED_KEY or len(ref.key_encryption_key_id) > _LONGEST_KEY_ID:
         return False
     try:
@@ -250,9 +250,9 @@ _shared: dict[tuple[int, KeyServiceConfig], KeyServiceClient] = {}
 
 
 def shared_client(config: KeyServiceConfig) -> KeyServiceClient:
-    """Return the client of this process for a configuration: one for the life of the process, so its keys stay known.
+    """Return this process's client for a configuration: one per process, so its keys stay cached.
 
-    Spark's Python workers are forked from a daemon: a client that came along with the fork is left alone, because its
+    Spark's Python workers are forked from a daemon: a client inherited by the fork is not used, because its
     connections and locks are the parent's.
     """
     key = (os.getpid(), config)

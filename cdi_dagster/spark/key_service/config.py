@@ -1,4 +1,4 @@
-"""How a job reaches the key service: the configuration, and the command line that carries it to the cluster.
+"""The configuration of the key service client, and the command line that carries it to the cluster.
 
 Values and arguments only; nothing connects here. `key_service` re-exports all of it.
 """
@@ -14,24 +14,24 @@ from cdi_dagster.core.loopback import is_loopback
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyServiceConfig:
-    """Where the key service is and how patient we are with it. Holds paths, never secrets; crosses to Spark's workers.
+    """Address, TLS files and time-outs of the key service. Holds paths, never secrets; is sent to Spark's workers.
 
     Attributes:
         url: base URL. Plain `http://` only to this machine: data keys do not cross a network in the clear.
-        correlation_id: of the run; goes with every call.
+        correlation_id: of the run; sent with every call.
         certificate: path of our client certificate chain (PEM), for mutual TLS.
         private_key: path of its private key (PEM, not encrypted).
         ca: path of the authority that signed the service's certificate (PEM). None: the system's authorities.
         connect_timeout_seconds: for one connection.
         read_timeout_seconds: for one answer.
-        retry_budget_seconds: how long one data key is asked for, tries and waits together, before DKS_UNAVAILABLE. The
-            last try may outlast it by one second.
-        cache_size: data keys remembered per worker process, the least recently used forgotten first; about 1 KB each.
-        max_concurrency: data keys of one block that are asked at the same time. 16 hides 10 ms of latency a call and
-            is kind to a service that every worker asks at once.
+        retry_budget_seconds: how long one data key is requested, tries and waits together, before DKS_UNAVAILABLE. The
+            last try may exceed it by one second.
+        cache_size: data keys remembered per worker process, the least recently used evicted first; about 1 kB each.
+        max_concurrency: data keys of one block requested at the same time. 16 hides 10 ms of latency a call and
+            limits the load on a service that every worker uses at once.
 
     Raises:
-        ValueError: the values do not fit together; the message says how to mend them.
+        ValueError: the values do not fit together; the message says how to fix them.
     """
 
     url: str
@@ -61,7 +61,7 @@ class KeyServiceConfig:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be more than 0")
         if self.retry_budget_seconds < 0:
-            raise ValueError("retry_budget_seconds must not be negative; 0 asks once")
+            raise ValueError("retry_budget_seconds must not be negative; 0 means one try")
 
 
 def add_key_service_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +75,7 @@ def add_key_service_arguments(parser: argparse.ArgumentParser) -> None:
         "--dks-retry-budget-seconds",
         type=float,
         default=DEFAULT_RETRY_BUDGET_SECONDS,
-        help="how long one data key is asked for before the job stops as DKS_UNAVAILABLE (default: %(default)s)",
+        help="how long one data key is requested before the job fails with DKS_UNAVAILABLE (default: %(default)s)",
     )
 
 

@@ -1,6 +1,6 @@
-"""One data key over HTTP: the request, what each answer and each kind of trouble means, and the retries.
+"""Requests one data key over HTTP: the request, the meaning of each response and error, and the retries.
 
-No cache and no threads here (`key_service` has them; only it imports this module). No text made here holds an answer's
+No cache and no threads here (`client` has them; only it imports this module). No message made here holds a response
 body or an encrypted data key. Rules of the service: 200 the data key; 400 it cannot be decrypted; 403 our certificate
 is revoked; 503 try again.
 """
@@ -28,27 +28,27 @@ from cdi_dagster.spark.records.keys import KeyRef
 _log = logging.getLogger(__name__)
 
 _HEADERS = {"Content-Type": "text/plain; charset=utf-8", "Accept": "application/json"}
-_LONGEST_ANSWER_BYTES = 65_536  # a true answer has some 200
+_LONGEST_ANSWER_BYTES = 65_536  # a valid response has some 200
 _FIRST_WAIT_SECONDS = 0.2
 _LONGEST_WAIT_SECONDS = 5.0
 _jitter = wait_random_exponential(multiplier=_FIRST_WAIT_SECONDS, max=_LONGEST_WAIT_SECONDS)
-_SHORTEST_TRY_SECONDS = 1.0  # a try at the end of the budget gets a fair chance
+_SHORTEST_TRY_SECONDS = 1.0  # for a last try at the end of the budget
 _QUIET_SECONDS = 10.0  # an outage is logged this often, not once for every try of every key
 _RETRIED_STATUSES = frozenset({408, 425, 429})  # and every 5xx
 
-# TLS trouble of the moment; every other TLS trouble is somebody's refusal and stays one when asked again.
-_PASSING_TLS_REASONS = ("INTERNAL_ERROR", "USER_CANCELLED", "BAD_RECORD_MAC", "DECRYPTION_FAILED", "UNEXPECTED_EOF")
-_PASSING_TLS_ERRORS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
+# Transient TLS errors; every other TLS error is a refusal, and a retry does not help.
+_TRANSIENT_TLS_REASONS = ("INTERNAL_ERROR", "USER_CANCELLED", "BAD_RECORD_MAC", "DECRYPTION_FAILED", "UNEXPECTED_EOF")
+_TRANSIENT_TLS_ERRORS = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)
 
 Sleep = Callable[[float], None]
 Clock = Callable[[], float]
 
 
 class _Connection(HTTPSConnection):
-    """Hears why it was refused.
+    """Reads the reason of a TLS refusal.
 
-    In TLS 1.3 the service judges our certificate after we believe the handshake done: by then it has closed, so our
-    request fails to leave (two times in three), and its alert with the reason lies unread before us.
+    In TLS 1.3 the service checks our certificate after our side of the handshake is done. It may have closed the
+    connection by then: our request cannot be sent (two times in three), and its alert with the reason is still unread.
     """
 
     def request(self, *args: Any, **options: Any) -> None:
@@ -60,12 +60,12 @@ class _Connection(HTTPSConnection):
             raise
 
 
-class _TroubleError(Exception):
-    """The service did not answer usefully this time. The text says how, for people."""
+class _TransientError(Exception):
+    """This request failed, but a retry may succeed. The message says how it failed."""
 
 
 class KeyServiceHttp:
-    """Asks the key service for one data key at a time, over connections that it keeps. Safe to share by threads."""
+    """Requests one data key at a time from the key service, over kept connections. Thread-safe."""
 
     def __init__(self, config: KeyServiceConfig, *, sleep: Sleep = time.sleep, clock: Clock = time.monotonic) -> None:
         self._config = config
@@ -84,12 +84,12 @@ class KeyServiceHttp:
     ) -> bytes | None:
         """Return a data key, or None where the service answers that it cannot decrypt it.
 
-        The length of the key is not judged here: a key that AES cannot take is the record's trouble.
+        The length of the key is not checked here: a key that AES cannot use is a reject of the record.
 
         Args:
-            ref: what to ask for.
-            given_up: asked before every retry; True ends them.
-            on_retry: told of every retry.
+            ref: the key to request.
+            given_up: called before every retry; True ends them.
+            on_retry: called for every retry.
 
         Raises:
             CdiError: DKS_UNAVAILABLE when the budget is used up, DKS_FORBIDDEN at once, JOB_FAILED at once where the
@@ -98,28 +98,28 @@ class KeyServiceHttp:
         started = self._clock()
         deadline = started + self._config.retry_budget_seconds
         try:
-            return self._ask(ref, deadline)
-        except _TroubleError as trouble:
-            # Only now, as the apparatus costs as much as an answer.
-            return self._ask_again(ref, started, deadline, trouble, given_up, on_retry)
+            return self._request(ref, deadline)
+        except _TransientError as error:
+            # Only now, because setting up tenacity costs as much as a response.
+            return self._retry(ref, started, deadline, error, given_up, on_retry)
 
-    def _ask_again(
+    def _retry(
         self,
         ref: KeyRef,
         started: float,
         deadline: float,
-        first: _TroubleError,
+        first: _TransientError,
         given_up: Callable[[], bool],
         on_retry: Callable[[], None],
     ) -> bytes | None:
-        """Go on after the trouble of the first try, as `decrypt`."""
+        """Retry after a first failure, as `decrypt`."""
         known = [first]
         tries = 1
 
-        def ask() -> bytes | None:
+        def request() -> bytes | None:
             if known:
                 raise known.pop()
-            return self._ask(ref, deadline)
+            return self._request(ref, deadline)
 
         def is_over(state: RetryCallState) -> bool:
             return given_up() or self._clock() >= deadline
@@ -131,10 +131,10 @@ class KeyServiceHttp:
             nonlocal tries
             tries = state.attempt_number + 1
             on_retry()
-            self._log_trouble(state)
+            self._log_failure(state)
 
         retrying = Retrying(
-            retry=retry_if_exception_type(_TroubleError),
+            retry=retry_if_exception_type(_TransientError),
             wait=wait,
             stop=is_over,
             before_sleep=before_sleep,
@@ -142,16 +142,16 @@ class KeyServiceHttp:
             reraise=True,
         )
         try:
-            return retrying(ask)
-        except _TroubleError as trouble:
+            return retrying(request)
+        except _TransientError as error:
             seconds = self._clock() - started
             times = "1 try" if tries == 1 else f"{tries} tries"
             raise CdiError(
                 FailureClass.DKS_UNAVAILABLE,
                 f"The key service at {self.host} gave no data key in {seconds:.0f} s and {times}; "
-                f"the last trouble: {trouble}.",
-                detail={"host": self.host, "tries": tries, "seconds": round(seconds, 3), "last_trouble": str(trouble)},
-            ) from trouble
+                f"the last error: {error}.",
+                detail={"host": self.host, "tries": tries, "seconds": round(seconds, 3), "last_trouble": str(error)},
+            ) from error
 
     def close(self) -> None:
         """Close the kept connections; a later call opens new ones."""
@@ -160,8 +160,8 @@ class KeyServiceHttp:
         if pool is not None:
             pool.close()
 
-    def _ask(self, ref: KeyRef, deadline: float) -> bytes | None:
-        """Ask once. Raises _TroubleError where asking again may help, else CdiError."""
+    def _request(self, ref: KeyRef, deadline: float) -> bytes | None:
+        """Send one request. Raises _TransientError where a retry may help, else CdiError."""
         left = max(deadline - self._clock(), _SHORTEST_TRY_SECONDS)
         config = self._config
         timeout = urllib3.Timeout(
@@ -173,13 +173,13 @@ class KeyServiceHttp:
         except http_errors.SSLError as error:
             failure = self._tls_failure(error)
         except http_errors.HTTPError as error:
-            failure = _TroubleError(_describe(error, timeout))
+            failure = _TransientError(_describe(error, timeout))
         else:
             return self._meaning(status, payload)
-        raise failure  # not in the handlers: an error of urllib3 may hold the answer's bytes, and would come along
+        raise failure  # not in the handlers: an error of urllib3 may hold the response's bytes and would be chained
 
     def _post(self, ref: KeyRef, timeout: urllib3.Timeout) -> tuple[int, bytes]:
-        """Return the status and the body (cut at a length that no true answer reaches)."""
+        """Return the status and the body (cut at a length that no valid response reaches)."""
         key_id = quote(ref.key_encryption_key_id, safe="")
         response = self._connections().urlopen(
             "POST",
@@ -201,12 +201,12 @@ class KeyServiceHttp:
         if status == 200:
             data_key = _data_key(payload)
             if data_key is None:
-                raise _TroubleError("it answered 200 but not a data key")
+                raise _TransientError("it answered 200 but not a data key")
             return data_key
         if status == 400:
             return None
         if status >= 500 or status in _RETRIED_STATUSES:
-            raise _TroubleError(f"it answered {status}")
+            raise _TransientError(f"it answered {status}")
         if status in (401, 403):
             raise self._forbidden(f"The key service at {self.host} refused us: it answered {status}.")
         raise CdiError(
@@ -217,12 +217,12 @@ class KeyServiceHttp:
         )
 
     def _tls_failure(self, error: http_errors.SSLError) -> Exception:
-        """Tell TLS trouble of the moment from a refusal, and who refused whom."""
+        """Distinguish a transient TLS error from a refusal, and who refused whom."""
         cause = error.args[0] if error.args else error
         reason = getattr(cause, "reason", None) or ""
         text = getattr(cause, "verify_message", None) or reason or type(cause).__name__
-        if isinstance(cause, _PASSING_TLS_ERRORS) or any(passing in reason for passing in _PASSING_TLS_REASONS):
-            return _TroubleError(f"TLS was cut ({text})")
+        if isinstance(cause, _TRANSIENT_TLS_ERRORS) or any(transient in reason for transient in _TRANSIENT_TLS_REASONS):
+            return _TransientError(f"the TLS connection was lost ({text})")
         if isinstance(cause, ssl.SSLCertVerificationError):
             return self._forbidden(
                 f"We do not trust the certificate of the key service at {self.host}: {text}.",
@@ -255,7 +255,7 @@ class KeyServiceHttp:
         try:
             context = ssl.create_default_context(cafile=config.ca)
             if config.certificate and config.private_key:
-                # The empty password makes an encrypted key an error where OpenSSL would ask on the terminal.
+                # The empty password makes an encrypted key an error where OpenSSL would prompt on the terminal.
                 context.load_cert_chain(config.certificate, config.private_key, password="")
         except OSError as error:  # ssl.SSLError is one
             why = getattr(error, "reason", None) or error.strerror or type(error).__name__
@@ -267,17 +267,17 @@ class KeyServiceHttp:
             ) from error
         return context
 
-    def _log_trouble(self, state: RetryCallState) -> None:
+    def _log_failure(self, state: RetryCallState) -> None:
         now = self._clock()
         with self._lock:
             if self._logged_at is not None and now - self._logged_at < _QUIET_SECONDS:
                 return
             self._logged_at = now
-        trouble = state.outcome.exception() if state.outcome else None
+        error = state.outcome.exception() if state.outcome else None
         _log.warning(
             "Key service %s: %s; try %d in %.1f s (correlation id %s).",
             self.host,
-            trouble,
+            error,
             state.attempt_number + 1,
             state.upcoming_sleep,
             self._config.correlation_id,
@@ -285,11 +285,11 @@ class KeyServiceHttp:
 
 
 def _data_key(payload: bytes) -> bytes | None:
-    """Return the data key of a 200 answer; None where there is none in it. Lenient base64, as the record contract."""
+    """Return the data key of a 200 response; None where it has none. Lenient base64, as in the record contract."""
     try:
         return base64.b64decode(orjson.loads(payload)["plaintextDataKey"]) or None
     except (ValueError, KeyError, TypeError, binascii.Error):
-        return None  # and nothing of these errors goes on: they may quote the answer
+        return None  # and no chained error: it may quote the response
 
 
 def _describe(error: http_errors.HTTPError, timeout: urllib3.Timeout) -> str:
@@ -303,4 +303,4 @@ def _describe(error: http_errors.HTTPError, timeout: urllib3.Timeout) -> str:
     if isinstance(error, http_errors.TimeoutError):
         return f"no answer within {timeout.read_timeout:.1f} s"
     inner = error.args[1] if len(error.args) > 1 else error
-    return f"the connection was cut ({type(inner).__name__})"
+    return f"the connection was lost ({type(inner).__name__})"

@@ -11,7 +11,7 @@ import pybase64
 from cryptography.hazmat.primitives.ciphers import AEADDecryptionContext, Cipher, CipherContext, algorithms, modes
 
 from cdi_dagster.core.ingest_report import RejectReason
-from cdi_dagster.spark.records.key_prefetch import Asked, KeyPrefetch
+from cdi_dagster.spark.records.key_prefetch import KeyPrefetch, KeyRequest
 from cdi_dagster.spark.records.keys import KeyRef, KeyResolver
 from cdi_dagster.spark.records.rejection import RejectedError, reject
 
@@ -25,44 +25,44 @@ def decode_base64(text: str) -> bytes:
     """Decode as `base64.b64decode` does by default: characters outside the alphabet are skipped.
 
     Raises:
-        ValueError: not even leniently base64 (padding missing, or text that is not ASCII).
+        ValueError: not base64 even by lenient rules (padding missing, or text that is not ASCII).
     """
     try:
-        # The strict decoder is the fast one, and where it succeeds both agree.
+        # The strict decoder is faster, and where it succeeds both give the same.
         return pybase64.b64decode(text, validate=True)
     except ValueError:
         return a2b_base64(text)
 
 
 class DecryptorCache:
-    """Decryptors by data key, kept over blocks, so that a key is asked for and set up once.
+    """Decryptors by data key, kept across blocks, so that a key is requested and set up once.
 
     Args:
         keys: where data keys come from.
-        size: keys kept; a block with more of them still works, only its later ones are then forgotten.
+        size: keys kept; a block may have more, but its later ones are not kept.
     """
 
     def __init__(self, keys: KeyResolver, *, size: int = 1024) -> None:
         self._keys = keys
         self._size = size
         self._kept: dict[KeyRef, Decryptor] = {}
-        self._ahead = KeyPrefetch(keys)
+        self._prefetch = KeyPrefetch(keys)
 
-    def ask(self, refs: Set[KeyRef]) -> Asked | None:
-        """Ask, without waiting, for all keys that are not kept; None where there are none."""
+    def request(self, refs: Set[KeyRef]) -> KeyRequest | None:
+        """Request, without waiting, all keys that are not kept; None where there are none."""
         missing = refs - self._kept.keys()
-        return self._ahead.ask(missing) if missing else None
+        return self._prefetch.request(missing) if missing else None
 
-    def hurry(self) -> None:
-        """Ask for all at once: nothing is left to be done meanwhile."""
-        self._ahead.hurry()
+    def send_now(self) -> None:
+        """Send the collected requests now: there is no other work meanwhile."""
+        self._prefetch.send_now()
 
-    def decryptors(self, refs: Set[KeyRef], asked: Asked | None) -> Mapping[KeyRef, Decryptor | RejectedError]:
-        """Return what decrypts under each key, or why nothing does.
+    def decryptors(self, refs: Set[KeyRef], request: KeyRequest | None) -> Mapping[KeyRef, Decryptor | RejectedError]:
+        """Return the decryptor of each key, or the reason for there being none.
 
         Args:
             refs: the keys.
-            asked: what `ask` returned for the same keys; waited for.
+            request: the result of `request` for the same keys; waited for.
 
         Raises:
             CdiError: DKS_UNAVAILABLE or DKS_FORBIDDEN.
@@ -70,9 +70,9 @@ class DecryptorCache:
         missing = refs - self._kept.keys()
         if not missing:
             return self._kept
-        answered = asked.result() if asked else {}
+        answered = request.result() if request else {}
         data_keys = {ref: answered[ref] for ref in missing & answered.keys()}
-        if forgotten := missing - data_keys.keys():  # kept when they were not asked for, and not any more
+        if forgotten := missing - data_keys.keys():  # kept at the time of the request, but no longer
             data_keys |= self._keys.data_keys(forgotten)
         if len(self._kept) + len(data_keys) > self._size:
             self._kept = {ref: self._kept[ref] for ref in refs & self._kept.keys()}
@@ -95,11 +95,11 @@ def decrypt(ciphertext: str, initialisation_vector: str, decryptor: Decryptor | 
     """Decrypt AES-CTR with a 128-bit big-endian counter that starts at the initialisation vector.
 
     Raises:
-        RejectedError: what is given instead of a decryptor; `encryption` where the vector is unusable, `ciphertext`
+        RejectedError: the one given instead of a decryptor; `encryption` where the vector is unusable, `ciphertext`
             where the base64 is.
     """
     if isinstance(decryptor, RejectedError):
-        raise RejectedError(decryptor.reason, decryptor.detail)  # a new one: raised again, its traceback would grow
+        raise RejectedError(decryptor.reason, decryptor.detail)  # a new one: re-raised, its traceback would grow
     try:
         counter = a2b_base64(initialisation_vector)
     except ValueError:

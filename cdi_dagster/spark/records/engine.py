@@ -1,6 +1,6 @@
 """The record engine: a block of stored envelopes in, canonical records and rejects out.
 
-The one entrance to this package for readers and writers of `spark`. It knows nothing of files, Spark or HTTP.
+The only module of this package for the rest of `spark`. It knows nothing of files, Spark or HTTP.
 """
 
 from collections.abc import Sequence, Set
@@ -13,7 +13,7 @@ from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.spark.records import fast
 from cdi_dagster.spark.records.decrypt import DecryptorCache, decrypt
 from cdi_dagster.spark.records.envelope import Envelope, parse_envelope
-from cdi_dagster.spark.records.key_prefetch import Asked
+from cdi_dagster.spark.records.key_prefetch import KeyRequest
 from cdi_dagster.spark.records.keys import KeyRef, KeyResolver
 from cdi_dagster.spark.records.plain import make_record
 from cdi_dagster.spark.records.rejection import RejectedError
@@ -37,7 +37,7 @@ class Reject:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockResult:
-    """What one block of envelopes gave.
+    """The result of one block of envelopes.
 
     Attributes:
         records: canonical records in the order of their envelopes, each followed by a newline.
@@ -54,17 +54,17 @@ class BlockResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BegunBlock:
-    """A block whose envelopes are read, and whose data keys are asked for: `RecordEngine.finish` makes its records."""
+    """A block whose envelopes are parsed and whose data keys are requested: `RecordEngine.finish` makes its records."""
 
     parsed: list[tuple[int, Envelope]]
     rejects: list[Reject]
     refs: Set[KeyRef]
-    asked: Asked | None
+    key_request: KeyRequest | None
 
     @property
     def is_ready(self) -> bool:
-        """Whether its data keys are there, so that finishing it waits for nobody."""
-        return self.asked is None or self.asked.done()
+        """Whether its data keys have arrived, so that finishing it does not wait."""
+        return self.key_request is None or self.key_request.done()
 
 
 _Decrypted: TypeAlias = tuple[int, bytes, str, Rules]
@@ -72,11 +72,11 @@ _Decrypted: TypeAlias = tuple[int, bytes, str, Rules]
 
 
 class RecordEngine:
-    """Makes records of one collection. Keeps data keys in memory; not for two threads at once.
+    """Makes records of one collection. Keeps data keys in memory; not thread-safe.
 
     Args:
         collection: the collection being ingested.
-        keys: where data keys come from; asked from several threads at once.
+        keys: where data keys come from; called by several threads at once.
     """
 
     def __init__(self, collection: Collection, keys: KeyResolver) -> None:
@@ -87,37 +87,37 @@ class RecordEngine:
         """Make the records of one block of envelope lines (without newlines, without blank lines).
 
         Raises:
-            CdiError: DKS_UNAVAILABLE or DKS_FORBIDDEN, from the key service; never a matter of one record.
+            CdiError: DKS_UNAVAILABLE or DKS_FORBIDDEN, from the key service; never for a single record.
         """
         return self.finish(self.begin(envelopes))
 
     def begin(self, envelopes: Sequence[bytes]) -> BegunBlock:
-        """Read the envelopes of a block and ask, without waiting, for the data keys that it misses.
+        """Parse the envelopes of a block and request, without waiting, the data keys that it lacks.
 
-        Several blocks may be begun before the first is finished: a slow key service then costs no time of its own.
+        Several blocks may be begun before the first is finished: this hides the latency of a slow key service.
         """
         rejects: list[Reject] = []
         parsed = self._parse(envelopes, rejects)
         refs = {envelope.key for _, envelope in parsed}
-        return BegunBlock(parsed=parsed, rejects=rejects, refs=refs, asked=self._decryptors.ask(refs))
+        return BegunBlock(parsed=parsed, rejects=rejects, refs=refs, key_request=self._decryptors.request(refs))
 
     def wait(self, begun: Sequence[BegunBlock]) -> None:
         """Wait until the first of some blocks is ready.
 
         Raises:
-            CdiError: the key service failed or refused, for whichever of the blocks, as soon as it did.
+            CdiError: the key service failed or refused, for any of the blocks, as soon as it did.
         """
         if begun[0].is_ready:
             return
-        self._decryptors.hurry()
-        pending = {block.asked for block in begun if block.asked}
+        self._decryptors.send_now()
+        pending = {block.key_request for block in begun if block.key_request}
         while not begun[0].is_ready:
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for asked in done:
-                asked.result()
+            for request in done:
+                request.result()
 
     def finish(self, begun: BegunBlock) -> BlockResult:
-        """Make the records of a block that was begun.
+        """Make the records of a begun block.
 
         Raises:
             CdiError: as `process`.
@@ -143,7 +143,7 @@ class RecordEngine:
         return parsed
 
     def _decrypt(self, begun: BegunBlock) -> list[_Decrypted]:
-        decryptors = self._decryptors.decryptors(begun.refs, begun.asked)
+        decryptors = self._decryptors.decryptors(begun.refs, begun.key_request)
         decrypted: list[_Decrypted] = []
         for index, (ciphertext, key, initialisation_vector, rules, modified) in begun.parsed:
             try:
@@ -156,7 +156,7 @@ class RecordEngine:
 
 
 def _finished_at_once(decrypted: Sequence[_Decrypted], written: Sequence[bytes | None]) -> bytes | None:
-    """Return the records of a block; None unless `fast` can make all of them and the same rules hold for all."""
+    """Return the records of a block; None unless `fast` can make all of them and all have the same rules."""
     if not decrypted:
         return b""
     rules = decrypted[0][3]
@@ -169,7 +169,7 @@ def _finished_at_once(decrypted: Sequence[_Decrypted], written: Sequence[bytes |
 def _finished_one_by_one(
     decrypted: Sequence[_Decrypted], written: Sequence[bytes | None], rejects: list[Reject]
 ) -> tuple[list[bytes], int]:
-    """Return the records, and how many of them the plain algorithm was needed for."""
+    """Return the records, and how many of them needed the plain algorithm."""
     records = []
     fallbacks = 0
     for (index, plaintext, modified, rules), text in zip(decrypted, written, strict=True):

@@ -1,7 +1,8 @@
-"""From a stored line to what the engine needs of its envelope.
+"""Parses a stored line to the parts of its envelope that the engine needs.
 
-An ordinary line is read by msgspec, which makes only what the engine needs; any other by orjson; and what orjson reads
-otherwise than the record contract, or not at all, by Python's `json`. Nothing is decrypted here. Internal to `records`.
+An ordinary line is parsed by msgspec, which builds only what the engine needs; any other by orjson; and a line that
+orjson cannot parse, or not as the record contract does, by Python's `json`. Nothing is decrypted here. Internal to
+`records`.
 """
 
 from typing import Any, NamedTuple, NoReturn
@@ -18,13 +19,13 @@ from cdi_dagster.spark.records.rules import Rules, rules_for
 
 
 class Envelope(NamedTuple):
-    """What the engine needs of one envelope. A tuple, as one is made for every line.
+    """The parts of one envelope that the engine needs. A tuple, because one is made for every line.
 
     Attributes:
         ciphertext: `message.dbObject`, base64 text.
-        key: names the data key.
+        key: the data key's reference.
         initialisation_vector: base64 text.
-        rules: those of the collection it states, else of the collection being ingested.
+        rules: of the collection it states, else of the collection being ingested.
         modified: `message._lastModifiedDateTime` as text; empty where it is null, a list or an object, or not there.
     """
 
@@ -35,7 +36,7 @@ class Envelope(NamedTuple):
     modified: str
 
 
-_new = tuple.__new__  # half the price of NamedTuple's own constructor, twice for every line
+_new = tuple.__new__  # half the cost of NamedTuple's constructor, called twice for every line
 
 
 class _Encryption(msgspec.Struct, gc=False, rename="camel"):
@@ -60,7 +61,7 @@ _read = msgspec.json.Decoder(_Line).decode
 
 
 def parse_envelope(line: bytes, default_rules: Rules) -> Envelope:
-    """Read one line.
+    """Parse one line.
 
     Args:
         line: the envelope as stored, a trailing carriage return allowed.
@@ -73,8 +74,8 @@ def parse_envelope(line: bytes, default_rules: Rules) -> Envelope:
 
 
 def _ordinary(line: bytes, default_rules: Rules) -> Envelope | None:
-    """Read a line whose fields are all as they should be; None for any other."""
-    if not line.isascii():  # msgspec checks all that it passes over, but not that it is UTF-8
+    """Parse a line whose fields are all valid; None for any other."""
+    if not line.isascii():  # msgspec checks skipped values too, but not that they are UTF-8
         return None
     try:
         message = _read(line).message
@@ -106,7 +107,7 @@ def _any(line: bytes, default_rules: Rules) -> Envelope:
 
 
 class _NotExactError(Exception):
-    """A number's text matters, and orjson reads integers beyond 64 bits as floats."""
+    """A number's exact text is needed, and orjson parses integers beyond 64 bits as floats."""
 
 
 def _parse_exactly(line: bytes) -> Any:

@@ -1,19 +1,19 @@
-r"""The fast path: the same bytes as `plain`, or "not mine".
+r"""The fast path: the same bytes as `plain`, or None.
 
-A payload is parsed once and written once by orjson, sorted (`write`); what the contract asks beyond that is done on the
-written text, where C code finds it, and on that of many records at once (`finish`). That text is what `plain` makes
-too, wherever this module does not give up:
+A payload is parsed once and written once by orjson, sorted (`write`). The rest of the contract is done on the written
+text, by C code, for many records at once (`finish`). Wherever this module does not return None, its text is that of
+`plain`:
 
-- its quotes are all escaped inside strings, so an unescaped quote begins or ends a string, and a string between
+- quotes inside strings are all escaped, so an unescaped quote begins or ends a string, and a string between
   `[:[,]` and `[,}\]]` is a value, one before `:` a key;
 - orjson writes what `json` writes except floats that either of them writes with an exponent (an integer beyond 64
   bits becomes such a float), and refuses half surrogates, NaN and nesting beyond 254 levels;
 - replacing text inside values changes neither the order nor the number of keys; keys that would change are left to
-  `plain`, but for keys that are alone in their object (`$oid`, `$date`);
-- a record's text holds no newline, begins with `{` and ends with `}`: no pattern finds anything across two of them,
-  since what it begins in a string it ends at that string's quote.
+  `plain`, except keys that are alone in their object (`$oid`, `$date`);
+- a record's text holds no newline, begins with `{` and ends with `}`: no pattern matches across two of them,
+  since a match that begins in a string ends at that string's quote.
 
-Internal to `records`. Whatever is added here needs its reason above and the differential test behind it.
+Internal to `records`. Every addition needs its reason above and the differential test.
 """
 
 import re
@@ -33,7 +33,7 @@ _BEGINS = rb'(?<=[:\[,])"'
 _ENDS = rb'"(?=[,}\]])'
 _TO_SIGN: Final = len('"2020-05-21T17:18:15.693')
 _LEAST_APART: Final = len('"2020-05-21T17:18:15.693Z"')
-# Dates are looked for by the character that follows their milliseconds, rare ones both; so this looks back from there.
+# Dates are found by the character after their milliseconds (both are rare); the pattern then looks back from there.
 _USUAL_DATE = re.compile(_BEGINS + rb"[1-9][0-9]{3}-" + _DAY + rb"T" + _CLOCK + rb"(?:Z|\+0000)" + _ENDS)
 _DIGIT = rb"[0-9\x80-\xff]"  # a digit, or a byte of a digit of another script
 _END = rb"(?:Z|\+" + _DIGIT + rb"+)(?:\\n)?"
@@ -45,16 +45,16 @@ _CHECKED_DATE_TEXT = re.compile(
 _USUAL_DATE_TEXT = re.compile((rb"[1-9][0-9]{3}-" + _DAY + rb"T" + _CLOCK + rb"(?:Z|\+0000)").decode())
 
 _POSITIVE_EXPONENT = re.compile(rb"(?<=[0-9]e)\+[0-9]+[,}\]]")
-# Each starts with its rarest character and looks around it: a pattern comes to those sooner than `in` to the whole.
+# Each starts with its rarest character and looks around it: faster than searching the whole with `in`.
 _NEGATIVE_EXPONENT = re.compile(rb"-(?<=[0-9]e-)[0-9]+[,}\]]")
 _TINY_FLOAT = re.compile(rb"\.(?<=0\.)[0]000")
 _ARCHIVED = re.compile(rb"_[a]rchived")
 
-# From the last of them in a key to the key's end; not from every one, which would take the square of a long value.
+# From the last `$` in a key to the key's end; from every one, a long value would take quadratic time.
 _DOLLAR_IN_KEY = re.compile(rb'\$[^"\\$]*+(?:\\.[^"\\$]*+)*+":')
 _LINE_BREAK_IN_KEY = re.compile(rb'(?<!\\)(?:\\\\)*+\\[rn][^"\\]*+(?:\\[^rn][^"\\]*+)*+":')
 _ARCHIVED_IN_KEY = re.compile(rb'_archived[^"\\]*+(?:\\.[^"\\]*+)*+":')
-_MOST_ARCHIVED: Final = 50  # that pattern does look from every one
+_MOST_ARCHIVED: Final = 50  # that pattern does start from every one
 _LINE_BREAK = re.compile(rb"(?<!\\)\\[r|n]")
 _MEMBER_DATE_OBJECT = re.compile(
     rb':\{"\$date":(\{"d_date":"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z"\})\}'
@@ -63,7 +63,7 @@ _MEMBER_ODD_DATE_OBJECT = re.compile(rb':\{"\$date":[^{\[]')
 _LONE_DOLLAR_KEY = re.compile(rb'\{"\$([A-Za-z]+":(?:"[^"\\]*"|[-0-9.]+|null|true|false|\{"d_date":"[^"\\]*"\})\})')
 
 _LAST_MODIFIED: Final = "_lastModifiedDateTime"
-# Ends a wrapped date until all are wrapped; unescaped, no other control character is in the text but the newlines.
+# Ends a wrapped date until all are wrapped; the text holds no other unescaped control character but newlines.
 _WRAPPED: Final = b"\x01"
 _SORT_KEYS: Final = orjson.OPT_SORT_KEYS
 
@@ -73,7 +73,7 @@ _fragment = orjson.Fragment
 
 
 def write(plaintext: bytes, modified: str, rules: Rules) -> bytes | None:
-    """Return the text of one payload's record, to be finished; None where only `plain` knows (a reject, too).
+    """Return the text of one payload's record, to be finished; None where `plain` must decide (also for a reject).
 
     Args:
         plaintext: the decrypted dbObject.
@@ -111,7 +111,7 @@ def _wrapped(date: str) -> orjson.Fragment:
 
 
 def _last_modified(record: dict[str, Any]) -> str | None:
-    """Return the last modified date as stated, or None where that is no string."""
+    """Return the last modified date as stated, or None where it is not a string."""
     for name in (_LAST_MODIFIED, "_removedDateTime", "createdDateTime"):
         stated = record.get(name)
         if type(stated) is dict:
@@ -133,11 +133,11 @@ def _wrap_id(record: dict[str, Any]) -> bool:
 
 
 def finish(text: bytes, rules: Rules) -> bytes | None:
-    """Wrap dates and sanitise; return None where `plain` has to look at one of the records.
+    """Wrap dates and sanitise; return None where `plain` has to make one of the records.
 
     Args:
-        text: what `write` returned: of one record, or of many, each with a newline after it, for a third of the time.
-        rules: those that all of them were written by.
+        text: the text from `write`: one record, or many, each followed by a newline, which takes a third of the time.
+        rules: the rules by which all of them were written.
     """
     try:
         return _finished(text, rules)
@@ -174,23 +174,23 @@ def _finished(text: bytes, rules: Rules) -> bytes | None:
 
 
 def _wrap_dates(text: bytes, sign: bytes) -> bytes | None:
-    """Wrap every date whose milliseconds this sign follows, or return None where `plain` has to look."""
+    """Wrap every date whose milliseconds are followed by this sign; None where `plain` has to decide."""
     pieces: list[bytes] = []
     done = 0
-    for place in _places(sign, text):
-        start = place - _TO_SIGN
+    for position in _positions(sign, text):
+        start = position - _TO_SIGN
         if match := _USUAL_DATE.match(text, start):
-            pieces += (text[done:start], b'{"d_date":', text[start:place], _WRAPPED)
+            pieces += (text[done:start], b'{"d_date":', text[start:position], _WRAPPED)
             done = match.end()
-        elif match := _END_OF_DATE.match(text, place):
-            start = text.rfind(b'"', 0, place)
+        elif match := _END_OF_DATE.match(text, position):
+            start = text.rfind(b'"', 0, position)
             date = _unusual_date(text, start)
             if date is None:
                 return None
             if date:
                 pieces += (text[done:start], b'{"d_date":"', date, _WRAPPED)
                 done = match.end()
-        elif _POSITIVE_EXPONENT.match(text, place):
+        elif _POSITIVE_EXPONENT.match(text, position):
             return None
     if not done:
         return text
@@ -199,24 +199,24 @@ def _wrap_dates(text: bytes, sign: bytes) -> bytes | None:
 
 
 class _CrowdedError(Exception):
-    """What is sought stands so close that looking at one after the other, here, would take long."""
+    """So many matches stand so close that checking one after the other here would take long."""
 
 
-def _places(part: bytes, text: bytes) -> Iterator[int]:
+def _positions(part: bytes, text: bytes) -> Iterator[int]:
     most = 100 + len(text) // _LEAST_APART
-    place = text.find(part)
-    while place >= 0:
+    position = text.find(part)
+    while position >= 0:
         if not most:
             raise _CrowdedError
         most -= 1
-        yield place
-        place = text.find(part, place + 1)
+        yield position
+        position = text.find(part, position + 1)
 
 
 def _unusual_date(text: bytes, start: int) -> bytes | None:
-    """Write, up to its Z, the date that begins here, which is not in UTC or may not exist.
+    """Return, up to its Z, the date that begins here, which is not in UTC or may not exist.
 
-    Empty where it is no date after all; None where `plain` has to look.
+    Empty where it is not a date; None where `plain` has to decide.
     """
     match = _MAYBE_DATE.match(text, start)
     if not match:
@@ -236,17 +236,17 @@ def _unusual_date(text: bytes, start: int) -> bytes | None:
 
 
 def _rename_dollars(text: bytes) -> bytes | None:
-    """Replace every `$`, or return None where that would change keys that have neighbours."""
+    """Replace every `$`, or return None where that would change keys with neighbours."""
     if _has_dollar_key(text):
-        text = _MEMBER_DATE_OBJECT.sub(rb":\1", text)  # its date is wrapped already: once is enough
+        text = _MEMBER_DATE_OBJECT.sub(rb":\1", text)  # its date is wrapped already
         if _MEMBER_ODD_DATE_OBJECT.search(text):
             return None
         text = _LONE_DOLLAR_KEY.sub(rb'{"d_\1', text)
-        # What is left has neighbours, among which it would move.
+        # The rest has neighbours, among which it would change places.
         if _has_dollar_key(text):
             return None
     return text.replace(b"$", b"d_")
 
 
 def _has_dollar_key(text: bytes) -> bool:
-    return any(_DOLLAR_IN_KEY.match(text, place) for place in _places(b"$", text))
+    return any(_DOLLAR_IN_KEY.match(text, position) for position in _positions(b"$", text))

@@ -1,6 +1,6 @@
-"""JSON as the record contract reads and writes it: Python's own `json`, with the edges pinned down.
+"""JSON as the record contract reads and writes it: Python's own `json`, with its edge cases fixed.
 
-Nesting is counted, so that what is too deep does not depend on who calls; integers are exact at any length, though
+Nesting is counted, so that the limit does not depend on the caller's stack; integers are exact at any length, although
 Python refuses to convert long ones. Internal to `records`.
 """
 
@@ -22,7 +22,7 @@ _STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 class LongInteger:
-    """An integer too long for Python to convert; only its text matters, for nobody calculates with it."""
+    """An integer too long for Python to convert; only its text matters, because nothing calculates with it."""
 
     __slots__ = ("text",)
 
@@ -38,7 +38,7 @@ class NotJsonError(ValueError):
 
 
 def parse(text: str) -> Any:
-    """Read JSON as `json.loads` does: NaN and Infinity too, the later of two equal keys wins.
+    """Read JSON as `json.loads` does: NaN and Infinity too, the last of equal keys wins.
 
     Raises:
         NotJsonError: not JSON, or nested deeper than MAX_DEPTH.
@@ -115,7 +115,7 @@ def _write_to(out: list[str], value: Any, style: _Style) -> None:
 
 
 def _is_deeper_than(limit: int, text: str) -> bool:
-    """Count the nesting of brackets outside strings; for text that is not JSON the answer does not matter."""
+    """Count the nesting of brackets outside strings; for text that is not JSON the result does not matter."""
     if text.count("[") + text.count("{") <= limit:
         return False
     outside_strings = "".join(_ESCAPE_PAIR.sub("", text).split('"')[::2])

@@ -1,7 +1,7 @@
-"""Asks for the data keys of coming blocks while others are worked on.
+"""Requests the data keys of coming blocks while others are processed.
 
-One call follows the other, each for all that has gathered meanwhile: every call wakes a thread that competes with the
-engine for Python, which costs more than a quick key service does. Where one takes long, further calls overtake it.
+One call follows the other, each for all keys collected meanwhile: every call wakes a thread that competes with the
+engine for Python's lock, which costs more than a quick key service does. If one takes long, further calls overtake it.
 Internal to `records`.
 """
 
@@ -13,15 +13,15 @@ from typing import TypeAlias
 
 from cdi_dagster.spark.records.keys import KeyRef, KeyResolver
 
-Asked: TypeAlias = Future[Mapping[KeyRef, bytes | None]]
-"""The answer to one call: keys of several blocks."""
+KeyRequest: TypeAlias = Future[Mapping[KeyRef, bytes | None]]
+"""The future result of one call: keys of several blocks."""
 
 _LONG_SECONDS = 0.005
 _MOST_CALLS = 16  # at once
 
 
 class KeyPrefetch:
-    """Asks in threads of its own; for one thread to use.
+    """Calls the resolver in its own threads; used by one thread.
 
     Args:
         keys: where data keys come from.
@@ -29,48 +29,48 @@ class KeyPrefetch:
 
     def __init__(self, keys: KeyResolver) -> None:
         self._keys = keys
-        self._threads = ThreadPoolExecutor(_MOST_CALLS, thread_name_prefix="keys-ahead")
+        self._threads = ThreadPoolExecutor(_MOST_CALLS, thread_name_prefix="key-prefetch")
         self._lock = threading.Lock()  # guards everything below
-        self._gathered: set[KeyRef] = set()
-        self._next: Asked = Future()
+        self._collected: set[KeyRef] = set()
+        self._next: KeyRequest = Future()
         self._calls = 0
-        self._last_began = 0.0
+        self._last_started = 0.0
 
-    def ask(self, refs: Set[KeyRef]) -> Asked:
-        """Return the call that will have answered for these keys."""
+    def request(self, refs: Set[KeyRef]) -> KeyRequest:
+        """Return the call that will return these keys."""
         with self._lock:
-            self._gathered |= refs
-            asked = self._next
-            if not self._calls or time.monotonic() - self._last_began > _LONG_SECONDS:
-                self._begin_call()
-        return asked
+            self._collected |= refs
+            request = self._next
+            if not self._calls or time.monotonic() - self._last_started > _LONG_SECONDS:
+                self._start_call()
+        return request
 
-    def hurry(self) -> None:
-        """Begin a call for what has gathered, now: somebody waits, with nothing else to do."""
+    def send_now(self) -> None:
+        """Start a call for the collected keys now: the caller has nothing else to do."""
         with self._lock:
-            self._begin_call()
+            self._start_call()
 
-    def _begin_call(self) -> None:
-        if self._gathered and self._calls < _MOST_CALLS:
+    def _start_call(self) -> None:
+        if self._collected and self._calls < _MOST_CALLS:
             self._threads.submit(self._call, *self._take())
             self._calls += 1
 
-    def _take(self) -> tuple[set[KeyRef], Asked]:
-        refs, asked = self._gathered, self._next
-        self._gathered, self._next = set(), Future()
-        self._last_began = time.monotonic()
-        return refs, asked
+    def _take(self) -> tuple[set[KeyRef], KeyRequest]:
+        refs, request = self._collected, self._next
+        self._collected, self._next = set(), Future()
+        self._last_started = time.monotonic()
+        return refs, request
 
-    def _call(self, refs: set[KeyRef], asked: Asked) -> None:
-        """Call, and go on with what has gathered meanwhile."""
+    def _call(self, refs: set[KeyRef], request: KeyRequest) -> None:
+        """Call, and then call again for the keys collected meanwhile."""
         while refs:
             try:
-                asked.set_result(self._keys.data_keys(refs))
+                request.set_result(self._keys.data_keys(refs))
             except BaseException as error:  # noqa: BLE001 - for whoever waits
-                asked.set_exception(error)
+                request.set_exception(error)
                 with self._lock:
                     _, waiting = self._take()
                 waiting.set_exception(error)
             with self._lock:
-                refs, asked = self._take()
+                refs, request = self._take()
                 self._calls -= not refs

@@ -1,6 +1,6 @@
-"""What the record engine needs of a key service, and no more: the name of a data key, and who resolves it.
+"""The record engine's view of a key service: the reference of a data key, and the resolver.
 
-The key service client implements `KeyResolver`; tests use a few lines of their own. Anything of `spark` may import it.
+The key service client implements `KeyResolver`; tests have their own. Any module of `spark` may import it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -8,9 +8,9 @@ from typing import NamedTuple, Protocol
 
 
 class KeyRef(NamedTuple):
-    """An encrypted data key together with the key that encrypted it: both, as the same text may be wrapped by two.
+    """An encrypted data key and the key that encrypted it: both, because two keys may wrap to the same text.
 
-    A tuple and not a dataclass: one is made and looked up for every envelope.
+    A tuple, not a dataclass: one is made and looked up for every envelope.
 
     Attributes:
         key_encryption_key_id: which key of the key service wraps the data key, as in the envelope.
@@ -22,11 +22,11 @@ class KeyRef(NamedTuple):
 
 
 class KeyResolver(Protocol):
-    """Whoever can turn encrypted data keys into data keys; may be asked by several threads at once."""
+    """Decrypts data keys; several threads may call it at once."""
 
     def data_keys(self, refs: Iterable[KeyRef]) -> Mapping[KeyRef, bytes | None]:
         """Return the data key of every ref; None where the key service answered that it cannot be decrypted (400).
 
         Raises:
-            CdiError: DKS_UNAVAILABLE or DKS_FORBIDDEN; that is never a matter of one record.
+            CdiError: DKS_UNAVAILABLE or DKS_FORBIDDEN; never for a single record.
         """

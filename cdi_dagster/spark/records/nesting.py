@@ -1,7 +1,7 @@
-"""Room on the stack for nested JSON, wherever the caller stands.
+"""Stack space for nested JSON, however deep the caller is.
 
-What is too deep is counted by `json_text`; up to there Python's stack has to do, however little of it our caller has
-left. Internal to `records`.
+`json_text` limits the depth; up to that limit Python's stack must suffice, however little of it the caller
+has left. Internal to `records`.
 """
 
 import sys
@@ -14,11 +14,11 @@ from cdi_dagster.spark.records.json_text import MAX_DEPTH
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_ROOM = 2 * MAX_DEPTH  # one frame for each level, and as many again for what stands above and below
+_ROOM = 2 * MAX_DEPTH  # one frame for each level, and as many again for callers and callees
 
 
 def with_room_for_nesting(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return `work(...)`, done again on an empty stack of a sufficient limit where it ran out of stack here."""
+    """Return `work(...)`, repeated on an empty stack with a sufficient limit where it ran out of stack here."""
     try:
         return work(*args, **kwargs)
     except RecursionError:

@@ -1,6 +1,6 @@
-"""The record contract, step by step, the plain way: what a record is, is decided here.
+"""The record contract, step by step, without optimisation: this module defines a record.
 
-Standard library only, no shortcuts. `fast` gives the same bytes for ordinary payloads or leaves them to this module.
+Standard library only. `fast` gives the same bytes for ordinary payloads and leaves the others to this module.
 Internal to `records`.
 """
 
@@ -73,7 +73,7 @@ def _validate(record: dict[str, Any]) -> None:
         record[_LAST_MODIFIED] = {"$date": to_utc_text(_last_modified(record))}
         _wrap_dates(record)
     except ValueError:
-        # Which one is not told: the name of a field is payload too.
+        # Not which one: the name of a field is payload too.
         reject(RejectReason.DATE, "a date does not parse or does not exist")
     if _REMOVED in record:
         record.pop(_ARCHIVED, None)
@@ -96,10 +96,10 @@ def _wrap_dates(container: dict[str, Any] | list[Any]) -> None:
     """Wrap every date string at any depth, and reformat the `$date` objects that are members of an object."""
     in_object = isinstance(container, dict)
     members: Any = container.items() if isinstance(container, dict) else enumerate(container)
-    for place, value in members:
+    for index, value in members:
         if isinstance(value, str):
             if is_date_shaped(value):
-                container[place] = {"$date": to_utc_text(value)}
+                container[index] = {"$date": to_utc_text(value)}
         elif in_object and _is_date_object(value):
             value["$date"] = to_utc_text(value["$date"])
         elif isinstance(value, dict | list):
@@ -114,7 +114,7 @@ def _is_date_object(value: Any) -> bool:
 
 
 def _sanitise(text: str, rules: Rules) -> str:
-    """Replace what downstream cannot read, on the ASCII-escaped text, where it may meet keys and escapes alike."""
+    """Replace what downstream cannot read, in the ASCII-escaped text, in keys and escapes alike."""
     if rules.drops_line_breaks:
         text = _LINE_BREAK_ESCAPE.sub("", text)
     return (
@@ -129,7 +129,7 @@ def _canonical(text: str) -> bytes:
     try:
         return json_text.write_canonical(json_text.parse(text)).encode("utf-8")
     except json_text.NotJsonError as error:
-        # A literal backslash before u0000 is left without its pair.
+        # A literal backslash before u0000 loses its pair.
         reject(RejectReason.PAYLOAD, f"sanitised payload is {error}")
     except UnicodeEncodeError:
         reject(RejectReason.ENCODING, "record holds half of a surrogate pair and cannot be written as UTF-8")

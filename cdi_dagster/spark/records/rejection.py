@@ -1,7 +1,7 @@
-"""Why one envelope cannot become a record: the error that the steps raise and the engine turns into a `Reject`.
+"""The error that a step raises where an envelope cannot become a record; the engine turns it into a `Reject`.
 
-Internal to `records`. A detail is written into reports and reject files: it says what is wrong and where (a position),
-and never holds text of the payload or of a key.
+Internal to `records`. A detail is written into reports and reject files: it names the problem and its position, and
+never holds text of the payload or of a key.
 """
 
 from typing import NoReturn
@@ -24,5 +24,5 @@ class RejectedError(Exception):
 
 
 def reject(reason: RejectReason, detail: str) -> NoReturn:
-    """Raise RejectedError, and let no error that quotes the payload travel along as its cause."""
+    """Raise RejectedError, without chaining an error that may quote the payload."""
     raise RejectedError(reason, detail) from None

@@ -1,4 +1,4 @@
-"""Which rules apply to a record: they depend on its db and collection only.
+"""The rules that apply to a record, by its db and collection.
 
 Internal to `records`; the rules themselves are in `plain` and `fast`.
 """
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 _AUDIT = ("data", "businessAudit")
-# The exporter before this one dropped line breaks there; downstream still expects it.
+# The previous exporter dropped line breaks there; downstream still expects it.
 _WITHOUT_LINE_BREAKS = frozenset(
     {
         ("penalties-and-deductions", "sanction"),

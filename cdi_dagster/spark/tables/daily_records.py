@@ -13,5 +13,5 @@ def read_records(spark: SparkSession, published: Storage, records: Mark, *, s3_s
     if not records.parts:
         return spark.createDataFrame([], RAW_SCHEMA)
     paths = [escape_glob(spark_path(published.uri(part.key), s3_scheme=s3_scheme)) for part in records.parts]
-    # A line ends at \n only: a lone \r in a record would else be one.
+    # A line ends at \n only: by default a lone \r in a record would end it too.
     return spark.read.option("lineSep", "\n").text(paths).toDF("val")

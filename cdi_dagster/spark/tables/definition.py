@@ -1,7 +1,7 @@
-"""The definition of a table set: which tables and views there are and which columns they have, read from JSON.
+"""The definition of a table set: its tables, views and columns, read from JSON.
 
-Column lists are configuration, not code: `audit.json` beside this module fits the sample data, `--table-config` names
-another. Everything wrong with a definition is found here, before Spark starts, and said with its mend. Standard library
+Column lists are configuration, not code: `audit.json` in this folder fits the sample data, `--table-config` names
+another. Every error in a definition is found here, before Spark starts, and reported with its fix. Standard library
 only.
 """
 
@@ -34,11 +34,11 @@ class TableKind(StrEnum):
     RAW = "raw"
     """Table: every record exactly, in the one column `val`."""
     MANAGED = "managed"
-    """Table: one typed column for each configured place of the record."""
+    """Table: one typed column for each configured path of the record."""
     SECURED = "secured"
-    """View over managed for those cleared to see everything: chosen columns as they are."""
+    """View over managed for those cleared to see everything: chosen columns unchanged."""
     REDACTED = "redacted"
-    """View over managed for everybody else: sensitive columns masked, hashed or left out."""
+    """View over managed for everybody else: sensitive columns masked, hashed or dropped."""
 
     @property
     def is_view(self) -> bool:
@@ -50,11 +50,11 @@ class Showing(StrEnum):
     """What a view shows of a column."""
 
     KEEP = "keep"
-    """As it is."""
+    """Unchanged."""
     MASK = "mask"
     """A constant where there is a value, null where there is none. Text columns only."""
     HASH = "hash"
-    """SHA-256 of the value: the same value gives the same hash, so whoever can guess a value can confirm the guess."""
+    """SHA-256 of the value: equal values have equal hashes, so a guessed value can be confirmed."""
     DROP = "drop"
     """Not in the view."""
 
@@ -64,13 +64,13 @@ class Column:
     """One column of the managed table.
 
     Attributes:
-        name: lower case, as Hive has it.
-        path: keys from the top of the record down to the value; JSON keys, so case counts.
+        name: lower case, as in Hive.
+        path: JSON keys from the top of the record down to the value; case-sensitive.
         type: a Hive type: string, boolean, int, bigint, double, date, timestamp or decimal(digits,scale). An object or
             a list under `path` becomes its JSON text in a string column; a timestamp also takes `{"d_date": "…"}`.
         secured: what the secured view shows of it.
         redacted: what the redacted view shows of it.
-        comment: for whoever reads the table's description.
+        comment: for the table's description.
     """
 
     name: str
@@ -89,7 +89,7 @@ class TableSet:
         names: `database.name` of each member.
         columns: of the managed table, in order, without the partition column.
         source: where the definition was read.
-        sha256: of the definition's text: which definition made a partition.
+        sha256: of the definition's text, to know which definition made a partition.
     """
 
     names: Mapping[TableKind, str]
@@ -109,7 +109,7 @@ def shipped_table_set(name: str) -> TableSet:
     """Return a table set that ships with the package.
 
     Raises:
-        CdiError: INPUT_INVALID where none has that name.
+        CdiError: INPUT_INVALID where there is none of that name.
     """
     resource = files("cdi_dagster.spark.tables").joinpath(f"{name}.json")
     if not resource.is_file():
@@ -125,7 +125,7 @@ def parse_table_set(text: bytes, *, source: str) -> TableSet:
         source: where it comes from, for messages and the report.
 
     Raises:
-        CdiError: INPUT_INVALID, saying what is wrong, where, and how to write it.
+        CdiError: INPUT_INVALID, with what is wrong, where, and how to write it.
     """
     try:
         value = json.loads(text)

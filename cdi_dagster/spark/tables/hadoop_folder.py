@@ -1,7 +1,7 @@
 """One folder as Hadoop sees it: the data files in it, the folders in it, and their removal.
 
-Table data is written by Spark through Hadoop's file systems, so it is looked at and removed through the same; objects
-that we write ourselves go through `cdi_dagster.storage`.
+Spark writes table data through Hadoop's file systems, so it is listed and removed through them; objects that we write
+ourselves go through `cdi_dagster.storage`.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ class HadoopFolder:
         self._files = self._path.getFileSystem(spark.sparkContext._jsc.hadoopConfiguration())
 
     def data_files(self) -> dict[str, int]:
-        """Return the size in bytes of each data file, by name; what Spark and Hive skip (`_`, `.`) is left out."""
+        """Return the size in bytes of each data file, by name, without those that Spark and Hive skip (`_`, `.`)."""
         return {
             status.getPath().getName(): int(status.getLen())
             for status in self._statuses()
@@ -37,7 +37,7 @@ class HadoopFolder:
         return [status.getPath().getName() for status in self._statuses() if status.isDirectory()]
 
     def delete(self, name: str) -> None:
-        """Delete one folder in it with everything below."""
+        """Delete one folder in it with its content."""
         self._files.delete(self._new_path(self._path, name), True)
 
     def _statuses(self) -> list[Any]:

@@ -1,7 +1,7 @@
 """Spark job: publishes the tables of one collection and storage day from its daily records.
 
 `main(argv)` is the program, the same locally and on EMR. It reads the parts that the `_SUCCESS` mark names, replaces
-the partition of each table whole, and sees that the views show it. How is in `cdi_dagster.spark.tables`.
+the partition of each table as a whole, and checks that the views show it.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.storage_keys import run_prefix, tables_report_key
+from cdi_dagster.core.storage_keys import run_failure_key, tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.published.read import require_published_parts
 from cdi_dagster.spark.job_failures import failure_of
@@ -29,11 +29,11 @@ from cdi_dagster.spark.tables.publish import Request, publish
 from cdi_dagster.storage import ObjectMissingError, Storage, StorageError, open_storage
 
 STEP = "publish_tables"
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the job: 0 done, 1 failed (the failure is reported and written), 2 used wrongly."""
+    """Run the job: 0 done, 1 failed (the failure is reported and written), 2 wrong usage."""
     with open_reporter(argv) as (reporter, rest):
         arguments = _parse(rest)
         with correlated_logging(arguments.correlation_id):
@@ -79,7 +79,7 @@ def run(request: Request, published: Storage, reporter: Reporter) -> TablesRepor
 
 @contextmanager
 def _session(name: str) -> Iterator[SparkSession]:
-    """Start Spark with the metastore that spark-submit configured, and stop it; one that runs already stays running."""
+    """Start Spark with the metastore that spark-submit configured, and stop it; a running one stays running."""
     running = SparkSession.getActiveSession()
     try:
         spark = running or SparkSession.builder.appName(name).enableHiveSupport().getOrCreate()
@@ -87,7 +87,7 @@ def _session(name: str) -> Iterator[SparkSession]:
         raise CdiError(
             FailureClass.LAUNCH_FAILED,
             f"Spark did not start: {failure_of(error).cause}",
-            next_step="Read the log for what Spark missed (Java, memory, master), then run again.",
+            next_step="Read in the log what Spark lacked (Java, memory, master), then run again.",
         ) from error
     try:
         yield spark
@@ -111,8 +111,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _request(arguments: argparse.Namespace) -> Request:
-    asked = {name.strip() for name in arguments.tables.split(",") if name.strip()}
-    if not asked or asked - set(TableKind):
+    names = {name.strip() for name in arguments.tables.split(",") if name.strip()}
+    if not names or names - set(TableKind):
         raise _invalid(f"--tables {arguments.tables!r} must name some of {', '.join(TableKind)}, with commas between.")
     try:
         storage_day = parse_day(arguments.storage_day)
@@ -122,7 +122,7 @@ def _request(arguments: argparse.Namespace) -> Request:
         collection=find_collection(arguments.collection),
         storage_day=storage_day,
         correlation_id=arguments.correlation_id,
-        tables=tuple(kind for kind in TableKind if kind in asked),
+        tables=tuple(kind for kind in TableKind if kind in names),
         table_config=arguments.table_config,
         s3_scheme=arguments.s3_scheme,
     )
@@ -136,14 +136,14 @@ def _table_set(request: Request) -> TableSet:
     return parse_table_set(_read_config(request.table_config), source=request.table_config)
 
 
-def _read_config(place: str) -> bytes:
+def _read_config(path_or_uri: str) -> bytes:
     """Read a definition from a path, or from a `file://` or `s3://` URI."""
-    uri = place if "://" in place else Path(place).absolute().as_uri()
+    uri = path_or_uri if "://" in path_or_uri else Path(path_or_uri).absolute().as_uri()
     folder, _, name = uri.rpartition("/")
     try:
         return open_storage(folder).read(name)
     except (ValueError, ObjectMissingError) as error:
-        raise _invalid(f"--table-config {place} cannot be read: {error}") from error
+        raise _invalid(f"--table-config {path_or_uri} cannot be read: {error}") from error
 
 
 def _open(root: str) -> Storage:
@@ -154,15 +154,15 @@ def _open(root: str) -> Storage:
 
 
 def _failure_key(request: Request) -> str:
-    return f"{run_prefix(request.collection.on(request.storage_day), request.correlation_id)}failure.json"
+    return run_failure_key(request.collection.on(request.storage_day), request.correlation_id)
 
 
 def _write_failure(published: Storage, request: Request, failure: CdiError) -> None:
-    """Leave the failure where `cdi ingest` finds it; the reporter says it in any case."""
+    """Write the failure where `cdi ingest` finds it; the reporter reports it in any case."""
     try:
         published.write(_failure_key(request), json.dumps(failure.to_json(), indent=1).encode())
     except StorageError as error:
-        _LOG.warning("The failure could not be written: %s", error)
+        _log.warning("The failure could not be written: %s", error)
 
 
 def _invalid(cause: str) -> CdiError:

@@ -1,4 +1,4 @@
-"""Where the data of tables lies, and the same place as Spark writes it.
+"""The locations of table data, and their form for Spark.
 
 Pure; the only module that turns a storage URI into a path for Spark.
 """
@@ -14,10 +14,10 @@ _PATTERN_CHARACTERS = re.compile(r"([\[\]{}*?\\])")
 
 
 def spark_path(uri: str, *, s3_scheme: str = "s3a") -> str:
-    """Return a storage URI as Spark's file systems take it.
+    """Return a storage URI in the form of Spark's file systems.
 
     Hadoop's paths are not percent-encoded, and open-source Spark knows S3 as `s3a`. So does EMR from 7.10 on,
-    where S3A is behind both schemes; `s3_scheme="s3"` keeps `s3://` where readers of the metastore know only that.
+    where S3A is behind both schemes; `s3_scheme="s3"` keeps `s3://` where readers of the metastore know only `s3`.
     """
     parts = urlsplit(uri)
     if parts.scheme == "file":
@@ -26,7 +26,7 @@ def spark_path(uri: str, *, s3_scheme: str = "s3a") -> str:
 
 
 def escape_glob(path: str) -> str:
-    """Return a path for Spark's readers, which take `[`, `{`, `*` in a folder's name for a pattern."""
+    """Return a path for Spark's readers, which read `[`, `{`, `*` in a folder's name as a pattern."""
     return _PATTERN_CHARACTERS.sub(r"\\\1", path)
 
 
@@ -37,10 +37,10 @@ def table_prefix(table: str) -> str:
 
 
 def partition_prefix(table: str, export_day: date) -> str:
-    """Return the prefix of all attempts at one partition; below it `<attempt id>/`, one of them the published one."""
+    """Return the prefix of all attempts at one partition; below it `<attempt id>/`, one of them published."""
     return f"{table_prefix(table)}{PARTITION_COLUMN}={export_day}/"
 
 
 def attempt_mark_key(table: str, export_day: date, attempt: str) -> str:
-    """Return the key of what an attempt says of itself. Spark and Hive skip names that begin with `_`."""
+    """Return the key of an attempt's description. Spark and Hive skip names that begin with `_`."""
     return f"{partition_prefix(table, export_day)}{attempt}/_attempt.json"

@@ -1,8 +1,8 @@
-"""Replaces one partition of one table: whole or absent, and as before wherever it is killed.
+"""Replaces one partition of one table: complete or absent, and unchanged wherever it is killed.
 
 An attempt writes its ORC files to a folder of its own, counts them there, and only then points the metastore's
-partition at the folder, which is one change in the metastore. What was published before stays as it is until then, and
-until the next publication after, because a reader may be at it.
+partition at the folder, which is one change in the metastore. The previous attempt stays until the next publication,
+because a reader may still use it.
 """
 
 import json
@@ -22,18 +22,18 @@ from cdi_dagster.spark.tables.definition import PARTITION_COLUMN
 from cdi_dagster.spark.tables.hadoop_folder import HadoopFolder
 from cdi_dagster.spark.tables.locations import escape_glob
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One attempt at one partition, written and counted, that nobody reads yet.
+    """One attempt at one partition, written and counted, but not published yet.
 
     Attributes:
         table: `database.name`.
         export_day: the partition.
         attempt: its id, the name of its folder.
-        folder: the folder, as Spark takes it.
+        folder: the folder, as a path for Spark.
         rows: rows, as read back.
         stored_bytes: of the ORC files.
         files: ORC files.
@@ -57,10 +57,10 @@ def ensure_table(spark: SparkSession, table: str, columns: Sequence[tuple[str, s
         spark: the session.
         table: `database.name`.
         columns: (name, type, comment), without the partition column.
-        location: where it lies; every partition states its own place below.
+        location: its location; every partition has its own below it.
 
     Raises:
-        CdiError: INPUT_INVALID where a column has another type in the table, or the table another partitioning.
+        CdiError: INPUT_INVALID where a column has another type in the table, or the table is partitioned otherwise.
     """
     ensure_database(spark, table)
     if not spark.catalog.tableExists(table):
@@ -76,12 +76,12 @@ def ensure_table(spark: SparkSession, table: str, columns: Sequence[tuple[str, s
             raise _not_ours(table, f"has the column {name} as {types[name]}, the definition has it as {kind}")
     missing = [column for column in columns if column[0] not in types]
     if missing:
-        _LOG.info("%s gets the new columns %s", table, ", ".join(name for name, _, _ in missing))
+        _log.info("%s gets the new columns %s", table, ", ".join(name for name, _, _ in missing))
         spark.sql(statements.add_columns(table, missing))
 
 
 def ensure_database(spark: SparkSession, table: str) -> None:
-    """Create the database of a table or view where there is none (a job's role need not be allowed to elsewhere)."""
+    """Create the database of a table or view if there is none (otherwise the job's role needs no right to create)."""
     database = table.split(".")[0]
     if not spark.catalog.databaseExists(database):
         spark.sql(f"CREATE DATABASE IF NOT EXISTS {database}")
@@ -111,7 +111,7 @@ def write_attempt(
         expected_text_bytes: how many bytes the column `val` must hold in all, newlines not counted.
 
     Raises:
-        CdiError: COUNTS_DO_NOT_RECONCILE where other rows were written than expected.
+        CdiError: COUNTS_DO_NOT_RECONCILE where the written rows are not the expected ones.
     """
     rows.write.mode("errorifexists").option("compression", "zlib").orc(folder)
     unparsable = {name: int(count) for name, count in observation.get.items() if count} if observation else {}
@@ -123,8 +123,8 @@ def write_attempt(
             + (f" of {text_bytes} bytes" if text_bytes is not None else "")
             + f", but the daily records are {expected_rows}"
             + (f" of {expected_text_bytes} bytes" if text_bytes is not None else "")
-            + ". The partition is as it was.",
-            next_step="Run the day again, then its tables; if it comes back, report a defect.",
+            + ". The partition is unchanged.",
+            next_step="Run the day again, then its tables; if it happens again, report a defect.",
             detail={"table": table, "rows": found, "expected_rows": expected_rows},
         )
     files = HadoopFolder(rows.sparkSession, folder).data_files()
@@ -141,11 +141,11 @@ def write_attempt(
 
 
 def publish_attempt(spark: SparkSession, attempt: Attempt, attempts_folder: str) -> None:
-    """Point the partition at the attempt, and delete older attempts but for the one published before.
+    """Point the partition at the attempt, and delete older attempts except the one published before.
 
     Raises:
         CdiError: DUPLICATE_RUN where the attempt's files vanished meanwhile: another run of the day cleans up as this
-            one does. The partition is then as it was.
+            one does. The partition is then unchanged.
     """
     before = published_folder(spark, attempt.table, attempt.export_day)
     if before is None:
@@ -164,7 +164,7 @@ def publish_attempt(spark: SparkSession, attempt: Attempt, attempts_folder: str)
 
 
 def published_folder(spark: SparkSession, table: str, export_day: date) -> str | None:
-    """Return where the metastore says the partition lies, or None where it has none."""
+    """Return the partition's location in the metastore, or None where there is no partition."""
     selected = statements.partition(export_day)
     if not spark.sql(f"SHOW PARTITIONS {table} {selected}").take(1):
         return None
@@ -196,7 +196,7 @@ def _delete_attempts(spark: SparkSession, attempts_folder: str, kept: set[str]) 
                 attempts.delete(name)
             except Py4JJavaError as error:
                 # The partition is published; the next publication tries again.
-                _LOG.warning("The old attempt %s/%s stays: %s", attempts_folder, name, error.java_exception.getClass())
+                _log.warning("The old attempt %s/%s stays: %s", attempts_folder, name, error.java_exception.getClass())
 
 
 def _not_ours(table: str, what: str) -> CdiError:
@@ -210,6 +210,6 @@ def _not_ours(table: str, what: str) -> CdiError:
 
 
 def attempt_mark(attempt: Attempt, **made_from: Any) -> bytes:
-    """Return what an attempt says of itself: what it was made from, and what it holds."""
+    """Return an attempt's description: its input and its content."""
     values = {"table": attempt.table, "export_day": attempt.export_day.isoformat(), "rows": attempt.rows, **made_from}
     return json.dumps(values, indent=2, sort_keys=True).encode()

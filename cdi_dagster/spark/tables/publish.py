@@ -31,9 +31,9 @@ from cdi_dagster.spark.tables.views import ensure_view
 from cdi_dagster.storage import Storage
 
 _SESSION_CONF = {
-    # Days are UTC days; without this a time without a zone would be read in the zone of the machine.
+    # Days are UTC days; without this a time without a zone would be read in the machine's zone.
     "spark.sql.session.timeZone": "UTC",
-    # Whatever the cluster's defaults: a part that vanishes or breaks stops the job.
+    # Whatever the cluster's defaults: a missing or damaged part fails the job.
     "spark.sql.files.ignoreMissingFiles": "false",
     "spark.sql.files.ignoreCorruptFiles": "false",
 }
@@ -41,7 +41,7 @@ _SESSION_CONF = {
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked of one run.
+    """The request of one run.
 
     Attributes:
         collection: whose records.
@@ -73,7 +73,7 @@ def publish(
     published: Storage,
     reporter: Reporter,
 ) -> TablesReport:
-    """Publish the tables that are asked for: first every attempt is written and counted, then each appears.
+    """Publish the requested tables: first every attempt is written and counted, then each appears.
 
     Raises:
         CdiError: INPUT_INVALID, COUNTS_DO_NOT_RECONCILE or DUPLICATE_RUN; nothing half published.
@@ -165,7 +165,7 @@ class _DayTables:
         )
 
     def view(self, kind: TableKind) -> PublishedTable:
-        """See that a view is there as defined and shows the day's records."""
+        """Create or change a view as defined, and check that it shows the day's records."""
         started = time.monotonic()
         view, managed = self._table_set.names[kind], self._table_set.names[TableKind.MANAGED]
         if not self._spark.catalog.tableExists(managed):
@@ -191,7 +191,7 @@ class _DayTables:
         lines = read_records(self._spark, self._published, self._records, s3_scheme=self._request.s3_scheme)
         if kind is TableKind.RAW:
             return lines, None
-        # An empty plan never delivers an observation, and waiting for it would never end.
+        # An empty plan never delivers an observation: waiting for it would never end.
         typed = any(column.type != "string" for column in self._table_set.columns)
         observation = Observation(f"unparsable {self._attempt}") if typed and self._records.parts else None
         return transforms.managed_rows(lines, self._table_set.columns, observation), observation

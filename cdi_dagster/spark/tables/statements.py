@@ -1,4 +1,4 @@
-"""The SQL text of the tables and views. Pure: names, columns and places in, a statement out.
+"""The SQL text of the tables and views. Pure: from names, columns and locations to a statement.
 
 Names have been checked by `definition`; every other text is quoted here.
 """
@@ -37,12 +37,12 @@ def partition(export_day: date) -> str:
 
 
 def add_partition(table: str, export_day: date, folder: str) -> str:
-    """Add a partition that is not there yet, whole at once."""
+    """Add a partition that does not exist yet, in one step."""
     return f"ALTER TABLE {table} ADD IF NOT EXISTS {partition(export_day)} LOCATION {literal(folder)}"
 
 
 def set_location(table: str, export_day: date, folder: str) -> str:
-    """Move a partition to another folder, whole at once."""
+    """Point a partition at another folder, in one step."""
     return f"ALTER TABLE {table} {partition(export_day)} SET LOCATION {literal(folder)}"
 
 

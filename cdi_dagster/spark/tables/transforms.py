@@ -1,4 +1,4 @@
-"""The columns of the tables: from lines of records to DataFrames, without any I/O of their own.
+"""The columns of the tables: from lines of records to DataFrames, without I/O.
 
 Each function is DataFrame -> DataFrame and uses Spark's own functions only. A value that is not of its column's type
 becomes null, on Spark 3.5 and 4 alike, and is counted; it never fails the job.
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import DataFrame, Observation
-from pyspark.sql import functions as F  # noqa: N812 (everybody's name for it)
+from pyspark.sql import functions as F  # noqa: N812 (the usual name)
 from pyspark.sql.types import StringType, StructField, StructType
 
 from cdi_dagster.spark.tables.definition import Column
@@ -18,7 +18,7 @@ RAW_SCHEMA = "val STRING"
 _UNREADABLE = "__not_json__"
 _PARSED = "__parsed__"
 _TEXT = "__text_of__"
-# Jackson's own limits (1,000 digits, 20 MB of text, depth 1,000) would turn a whole row of such a record into nulls.
+# Jackson's own limits (1,000 digits, 20 MB of text, depth 1,000) would turn the whole row of such a record into nulls.
 _JSON_OPTIONS = {
     "columnNameOfCorruptRecord": _UNREADABLE,
     "maxNumLen": "1000000",
@@ -32,7 +32,7 @@ def managed_rows(records: DataFrame, columns: Sequence[Column], observation: Obs
 
     Args:
         records: the column `val`, one record a row.
-        columns: what to take out of each.
+        columns: the columns to extract.
         observation: gets `unparsable_counts` while the rows are computed.
     """
     typed = typed_beside_texts(column_texts(records, columns), columns)
@@ -48,7 +48,7 @@ def typed_beside_texts(texts: DataFrame, columns: Sequence[Column]) -> DataFrame
 
 
 def unparsable_counts(columns: Sequence[Column]) -> list[SparkColumn]:
-    """Return aggregates over `typed_beside_texts`: by column that can go wrong, how many values are null by it."""
+    """Return aggregates over `typed_beside_texts`: for each typed column, how many values became null."""
     return [
         F.count(F.when(F.col(_TEXT + column.name).isNotNull() & F.col(column.name).isNull(), True)).alias(column.name)
         for column in columns
@@ -60,7 +60,7 @@ def column_texts(records: DataFrame, columns: Sequence[Column]) -> DataFrame:
     """Return, for each column, the text at its path (JSON text for an object or list), under the column's name.
 
     Parses level by level and takes a level's values by position: two JSON keys that differ only in case stay two,
-    and a key may be both a value of its own and the way to values below it.
+    and a key may be both a value and the parent of values below it.
     """
     frame = records.select("val")
     below: Mapping[tuple[str, ...], str] = {(): "val"}
@@ -86,13 +86,13 @@ def _with_keys(frame: DataFrame, parent_name: str, names: Mapping[tuple[str, ...
     schema = StructType([StructField(key, StringType()) for key in [*keys, _UNREADABLE]])
     kept = frame.columns
     parsed = frame.select(*kept, F.from_json(F.col(parent_name), schema, _JSON_OPTIONS).alias(_PARSED))
-    # `.*` goes by position; by name, Spark would find "status" and "Status" ambiguous.
+    # `.*` selects by position; by name, Spark would find "status" and "Status" ambiguous.
     spread = parsed.select(*kept, f"{_PARSED}.*").toDF(*kept, *names.values(), _UNREADABLE)
     return spread.select(*kept, *names.values())
 
 
 def _plain_text(column: Column) -> str:
-    """SQL for a column's text as it can be cast: `{"d_date": …}` opened, and the empty text taken for none."""
+    """SQL for a column's text before the cast: `{"d_date": …}` unwrapped, and the empty text as null."""
     text = f"`{column.name}`"
     if column.type == "string":
         return text

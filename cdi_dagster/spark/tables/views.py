@@ -1,7 +1,7 @@
-"""The secured and the redacted view: made, or changed in place where their definition changed.
+"""The secured and the redacted view: created, or changed in place if their definition changed.
 
-Not CREATE OR REPLACE VIEW: Spark drops the view for that and makes it again, so readers may find none in between, a
-kill may leave none, and grants on it may go.
+Not CREATE OR REPLACE VIEW: Spark drops the view and creates it again, so readers may find none in between, a kill may
+leave none, and its grants may be lost.
 """
 
 from pyspark.sql import SparkSession
@@ -17,7 +17,7 @@ def ensure_view(spark: SparkSession, view: str, select: str) -> str:
         What was done: `created`, `changed` or `unchanged`.
 
     Raises:
-        CdiError: INPUT_INVALID where the name is taken by a table.
+        CdiError: INPUT_INVALID where a table has that name.
     """
     ensure_database(spark, view)
     if not spark.catalog.tableExists(view):

@@ -246,7 +246,7 @@ def test_a_key_service_that_refuses_stops_the_day_with_few_calls(
         found = failure(file_day, spark)
     assert found.failure_class is expected
     if code == 403:
-        assert len(service.asked) <= 2 * 16  # two workers, one block each: nothing was tried again
+        assert len(service.requests) <= 2 * 16  # two workers, one block each: nothing was tried again
 
 
 def test_a_full_or_closed_storage_is_said_to_be_so(file_day: SampleDay, spark: SparkSession, tmp_path: Path) -> None:

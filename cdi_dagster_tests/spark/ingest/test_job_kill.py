@@ -7,6 +7,8 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,7 @@ def test_a_killed_worker_is_replaced_and_nothing_is_doubled(file_day: SampleDay,
         file_day.dks_url = service.url
 
         def kill_one_that_has_written() -> None:
-            wait_until(lambda: len(service.asked) >= 16, "somebody has written")
+            wait_until(lambda: len(service.requests) >= 16, "somebody has written")
             for pid in python_workers()[:1]:
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
@@ -83,25 +85,44 @@ def test_a_job_killed_while_it_publishes_again_leaves_the_day_whole_or_as_before
 
 def test_what_a_killed_driver_wrote_does_not_stay(file_day: SampleDay, spark: SparkSession, tmp_path: Path) -> None:
     """Not after the step in the hands of whoever holds the day's lease, and else not after the next run."""
-    file_day.write(records=400, objects=8, seed=1)
+    file_day.write(records=600, objects=24)
     file_day.pin()
+    kill_while_it_writes(file_day, tmp_path)
     day = file_day.collection.on(file_day.storage_day)
-
-    kill_at("Publishing", 0, file_day, tmp_path)
-    left = staged_files(file_day)
     with pytest.raises(CdiError), discard_after_failure(file_day.published, day):
         raise CdiError(FailureClass.CLUSTER_LOST, "SIGKILL ended the Spark process from outside.")
-    assert left
     assert staged_files(file_day) == []
 
-    kill_at("Publishing", 0, file_day, tmp_path)
-    assert staged_files(file_day)
+    kill_while_it_writes(file_day, tmp_path)
     file_day.ingest(spark.sparkContext, correlation_id="another")
     assert staged_files(file_day) == []
 
 
+def kill_while_it_writes(day: SampleDay, folder: Path) -> None:
+    """Kill the job once it has written records and before it publishes: it waits for the last keys then."""
+    url = day.dks_url
+    with ScriptedKeyService(*[slow(0)] * 12, afterwards=slow(8)) as service:
+        day.dks_url = service.url
+        with spark_job(day, folder) as job:
+            wait_until(lambda: staged_files(day) or job.poll() is not None, "the job has written something")
+            assert job.poll() is None, "the job ended before it could be killed"
+    day.dks_url = url
+    assert staged_files(day)
+    assert day.mark() is None
+
+
 def kill_at(moment: str, pause_seconds: float, day: SampleDay, folder: Path) -> None:
-    """Run the job as spark-submit does, and kill all its processes a moment after it says a word."""
+    """Run the job as spark-submit does, and kill all its processes a moment after it logs a word."""
+    with spark_job(day, folder) as job:
+        assert job.stdout is not None
+        logged = next((line for line in job.stdout if f"reporting: {moment}" in line), None)
+        assert logged is not None, "the job ended before it could be killed"
+        time.sleep(pause_seconds)
+
+
+@contextmanager
+def spark_job(day: SampleDay, folder: Path) -> "Iterator[subprocess.Popen[str]]":
+    """Start the job as spark-submit does, and kill all its processes after the block."""
     command = spark_submit_command(
         INGEST_DAILY,
         day.arguments(correlation_id="again"),
@@ -117,9 +138,7 @@ def kill_at(moment: str, pause_seconds: float, day: SampleDay, folder: Path) -> 
     )
     assert job.stdout is not None
     try:
-        said = next((line for line in job.stdout if f"reporting: {moment}" in line), None)
-        assert said is not None, "the job ended before it could be killed"
-        time.sleep(pause_seconds)
+        yield job
     finally:
         for process in processes():
             if process.session == job.pid:

@@ -1,4 +1,4 @@
-"""The key service client over real servers: what is asked, how often, and what every kind of trouble becomes."""
+"""The key service client over real servers: what is requested, how often, and what each kind of error becomes."""
 
 import argparse
 import base64
@@ -73,13 +73,13 @@ def service() -> Iterator[ScriptedKeyService]:
         yield running
 
 
-# What is asked
+# What is requested
 
 
 def test_a_data_key_comes_back_as_the_bytes_that_were_wrapped(service: ScriptedKeyService) -> None:
     with KeyServiceClient(config(service)) as client:
         assert client.data_keys([ref(1)]) == {ref(1): data_key(1)}
-    assert service.asked == [(KEK, "run-1", ref(1).encrypted_data_key.encode())]
+    assert service.requests == [(KEK, "run-1", ref(1).encrypted_data_key.encode())]
 
 
 @pytest.mark.parametrize("length", [4, 16, 24, 32, 64])
@@ -95,20 +95,20 @@ def test_a_key_that_the_service_cannot_decrypt_is_none_and_is_remembered_as_such
         assert client.data_keys([ref(1), ref(1, "gone")]) == {ref(1): data_key(1), ref(1, "gone"): None}
         assert client.data_keys([ref(1, "gone")]) == {ref(1, "gone"): None}
         assert client.counts.retries == 0
-    assert len(service.asked) == 2
+    assert len(service.requests) == 2
 
 
 def test_the_same_encrypted_key_under_another_key_id_is_another_key(service: ScriptedKeyService) -> None:
     with KeyServiceClient(config(service)) as client:
         client.data_keys([ref(1, "cloudhsm:1,2"), ref(1, "cloudhsm:3,4")])
-    assert {key_id for key_id, _, _ in service.asked} == {"cloudhsm:1,2", "cloudhsm:3,4"}
+    assert {key_id for key_id, _, _ in service.requests} == {"cloudhsm:1,2", "cloudhsm:3,4"}
 
 
 def test_key_ids_and_correlation_ids_survive_the_trip_whatever_is_in_them(service: ScriptedKeyService) -> None:
     odd = "a b&c=d/é?#%2B+"
     with KeyServiceClient(KeyServiceConfig(url=service.url + "/", correlation_id=odd)) as client:
         client.data_keys([ref(1, odd)])
-    assert service.asked[0][:2] == (odd, odd)
+    assert service.requests[0][:2] == (odd, odd)
 
 
 def test_a_reference_that_no_request_can_carry_is_none_without_a_call(service: ScriptedKeyService) -> None:
@@ -116,10 +116,10 @@ def test_a_reference_that_no_request_can_carry_is_none_without_a_call(service: S
     with KeyServiceClient(config(service)) as client:
         assert client.data_keys(damaged) == dict.fromkeys(damaged)
         assert client.counts.calls == 0
-    assert service.asked == []
+    assert service.requests == []
 
 
-def test_a_known_key_is_not_asked_again_and_counts_say_so(service: ScriptedKeyService) -> None:
+def test_a_known_key_is_not_requested_again_and_the_counts_show_it(service: ScriptedKeyService) -> None:
     with KeyServiceClient(config(service)) as client:
         client.data_keys([ref(1), ref(2), ref(1)])
         before = client.counts
@@ -128,14 +128,14 @@ def test_a_known_key_is_not_asked_again_and_counts_say_so(service: ScriptedKeySe
         client.data_keys([ref(2), ref(3)])
         since = client.counts_since(before)
         assert (since.calls, since.cache_hits) == (1, 1)
-    assert len(service.asked) == 3
+    assert len(service.requests) == 3
 
 
 def test_the_least_recently_used_key_is_forgotten_first(service: ScriptedKeyService) -> None:
     with KeyServiceClient(config(service, cache_size=2)) as client:
         for number in (1, 2, 1, 3, 1, 2):
             client.data_keys([ref(number)])
-    assert [base64.b64decode(body)[::-1] for _, _, body in service.asked] == [data_key(n) for n in (1, 2, 3, 2)]
+    assert [base64.b64decode(body)[::-1] for _, _, body in service.requests] == [data_key(n) for n in (1, 2, 3, 2)]
 
 
 def test_a_block_with_more_keys_than_the_cache_holds_is_answered_whole(service: ScriptedKeyService) -> None:
@@ -150,10 +150,10 @@ def test_threads_that_want_the_same_key_at_once_ask_for_it_once() -> None:
             answers = list(threads.map(lambda _: client.data_keys([ref(1), ref(2)]), range(8)))
         assert answers == [{ref(1): data_key(1), ref(2): data_key(2)}] * 8
         assert (client.counts.calls, client.counts.cache_hits) == (2, 14)
-        assert len(service.asked) == 2
+        assert len(service.requests) == 2
 
 
-def test_the_missing_keys_of_a_block_are_asked_for_at_once_but_not_more_than_allowed() -> None:
+def test_the_missing_keys_of_a_block_are_requested_at_once_but_not_more_than_allowed() -> None:
     with ScriptedKeyService(latency_seconds=0.02) as service:
         with KeyServiceClient(config(service, max_concurrency=6)) as client:
             client.data_keys(ref(number) for number in range(48))
@@ -167,14 +167,14 @@ def test_a_block_waits_for_many_slow_answers_at_once() -> None:
         assert service.most_at_once > 8  # of 16; judged by no clock, which a busy machine would stretch
 
 
-def test_one_missing_key_is_asked_for_without_starting_a_thread(service: ScriptedKeyService) -> None:
+def test_one_missing_key_is_requested_without_starting_a_thread(service: ScriptedKeyService) -> None:
     with KeyServiceClient(config(service)) as client:
         client.data_keys([ref(1)])
         client.data_keys([ref(1), ref(2)])
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("key-service_")]
 
 
-def test_a_service_that_answers_at_once_is_asked_for_one_key_after_the_other(
+def test_a_service_that_answers_at_once_is_sent_one_key_after_the_other(
     service: ScriptedKeyService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(key_service, "_QUICK_SECONDS", 60.0)
@@ -202,7 +202,7 @@ def test_a_helper_that_cannot_be_started_leaves_no_key_that_is_waited_for_in_vai
 
     with KeyServiceClient(config(service)) as client:
         with monkeypatch.context() as patched:
-            patched.setattr(client, "_helping_threads", no_thread)
+            patched.setattr(client, "_helper_threads", no_thread)
             with pytest.raises(RuntimeError, match="new thread"):
                 client.data_keys([ref(1), ref(2)])
         assert client.data_keys([ref(1), ref(2)]) == {ref(1): data_key(1), ref(2): data_key(2)}
@@ -232,7 +232,7 @@ def test_a_connection_that_the_service_closed_while_idle_is_replaced_without_a_r
         assert client.counts.retries == 0
 
 
-# Trouble that passes
+# Transient errors
 
 
 BEGUN = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 90\r\n\r\n{"
@@ -240,7 +240,7 @@ WEB_PAGE = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 6\r\n\r\n<h
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "error",
     [
         *(pytest.param(scripted.status(code), id=str(code)) for code in (408, 429, 500, 502, 503, 504)),
         pytest.param(scripted.slow(0.6), id="slower than the read timeout"),
@@ -257,9 +257,9 @@ WEB_PAGE = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 6\r\n\r\n<h
         pytest.param(scripted.raw(WEB_PAGE), id="200 with a web page"),
     ],
 )
-def test_trouble_that_passes_is_retried_and_the_key_arrives(trouble: scripted.Behaviour) -> None:
+def test_a_transient_error_is_retried_and_the_key_arrives(error: scripted.Behaviour) -> None:
     slept = Time()
-    with ScriptedKeyService(trouble, trouble) as service:
+    with ScriptedKeyService(error, error) as service:
         with KeyServiceClient(config(service, read_timeout_seconds=0.3), sleep=slept.sleep) as client:
             assert client.data_keys([ref(1)]) == {ref(1): data_key(1)}
             assert (client.counts.calls, client.counts.retries) == (1, 2)
@@ -291,7 +291,7 @@ def test_a_service_that_is_restarted_is_found_again() -> None:
         assert client.counts.retries > 0
 
 
-# Trouble that does not
+# Permanent errors
 
 
 @pytest.mark.parametrize("budget_seconds", [0.5, 3, 120])
@@ -303,7 +303,7 @@ def test_a_service_that_stays_away_is_dks_unavailable_when_the_whole_budget_is_u
             failure = failure_of(client)
     assert failure.failure_class is FailureClass.DKS_UNAVAILABLE
     assert passing.now - 1_000.0 == pytest.approx(budget_seconds)
-    assert failure.detail["tries"] == len(service.asked) == len(passing.slept) + 1
+    assert failure.detail["tries"] == len(service.requests) == len(passing.slept) + 1
     assert failure.detail["last_trouble"] == "it answered 503"
     assert f"127.0.0.1:{service.port}" in failure.cause
     assert max(passing.slept) <= 5.0
@@ -314,7 +314,7 @@ def test_no_budget_means_one_try() -> None:
     with ScriptedKeyService(afterwards=scripted.status(503)) as service:
         with KeyServiceClient(config(service, retry_budget_seconds=0)) as client:
             assert "in 0 s and 1 try;" in failure_of(client).cause
-    assert len(service.asked) == 1
+    assert len(service.requests) == 1
 
 
 def test_the_last_try_outlasts_the_budget_by_a_second_at_most() -> None:
@@ -373,7 +373,7 @@ def test_an_address_that_is_no_key_service_stops_the_job_at_once_and_says_what_t
             failure = failure_of(client)
     assert failure.failure_class is FailureClass.JOB_FAILED
     assert "dks_url" in failure.next_step
-    assert len(service.asked) == 1
+    assert len(service.requests) == 1
 
 
 def test_a_block_fails_with_its_first_failure_and_without_waiting_for_the_other_keys() -> None:
@@ -383,10 +383,10 @@ def test_a_block_fails_with_its_first_failure_and_without_waiting_for_the_other_
             failure = failure_of(client, *(ref(number) for number in range(100)))
             assert time.monotonic() - started < 30  # the others are tried for minutes
     assert failure.failure_class is FailureClass.DKS_FORBIDDEN
-    assert len(service.asked) < 60  # keys whose turn had not come were never asked for
+    assert len(service.requests) < 60  # keys still queued were never requested
 
 
-def test_a_failed_key_is_asked_for_again_by_the_next_call() -> None:
+def test_a_failed_key_is_requested_again_by_the_next_call() -> None:
     with ScriptedKeyService(scripted.status(403)) as service, KeyServiceClient(config(service)) as client:
         failure_of(client)
         assert client.data_keys([ref(1)]) == {ref(1): data_key(1)}
@@ -411,7 +411,7 @@ def test_threads_that_waited_for_a_key_are_told_that_it_failed() -> None:
         with ThreadPoolExecutor(4) as threads:
             failures = list(threads.map(ask, range(4)))
     assert {failure.failure_class for failure in failures} == {FailureClass.DKS_FORBIDDEN}
-    assert len(service.asked) == 1
+    assert len(service.requests) == 1
 
 
 # Secrets, processes, configuration
@@ -457,8 +457,8 @@ def test_a_process_has_one_client_for_a_configuration(service: ScriptedKeyServic
 def test_a_forked_worker_gets_a_client_of_its_own_even_from_a_parent_in_the_middle_of_a_call() -> None:
     with ScriptedKeyService(latency_seconds=0.3) as service:
         parent = shared_client(config(service))
-        asking = threading.Thread(target=parent.data_keys, args=([ref(1), ref(2)],))
-        asking.start()
+        requesting = threading.Thread(target=parent.data_keys, args=([ref(1), ref(2)],))
+        requesting.start()
         time.sleep(0.1)
         fork = multiprocessing.get_context("fork")
         answers = fork.SimpleQueue()
@@ -476,7 +476,7 @@ def test_a_forked_worker_gets_a_client_of_its_own_even_from_a_parent_in_the_midd
         assert "another process" in answers.get()
         assert answers.get() == (False, True, 1)
         worker.join()
-        asking.join()
+        requesting.join()
         assert parent.data_keys([ref(2)]) == {ref(2): data_key(2)}
         assert os.getpid() == parent._pid
 

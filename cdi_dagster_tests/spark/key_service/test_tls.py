@@ -68,7 +68,7 @@ def test_a_service_with_a_certificate_of_a_stranger_is_not_trusted(
     failure = refused(certificates.config(service, ca=certificates.stranger_ca))
     assert "We do not trust" in failure.cause
     assert "dks_ca" in failure.next_step
-    assert service.asked == []
+    assert service.requests == []
 
 
 def test_a_service_with_another_name_in_its_certificate_is_not_trusted(certificates: Certificates) -> None:
@@ -112,7 +112,7 @@ def test_a_private_key_of_another_certificate_is_dks_forbidden(certificates: Cer
     assert "KEY_VALUES_MISMATCH" in failure.cause
 
 
-def test_an_encrypted_private_key_is_refused_and_nobody_is_asked_for_a_password(
+def test_an_encrypted_private_key_is_refused_without_a_password_prompt(
     certificates: Certificates, tmp_path: Path
 ) -> None:
     key = serialization.load_pem_private_key(Path(certificates.client[1]).read_bytes(), password=None)

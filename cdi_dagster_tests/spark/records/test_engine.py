@@ -58,7 +58,7 @@ def test_missing_keys_of_a_block_are_asked_for_in_one_call_and_kept() -> None:
     engine.process([second, third, b"not json"])
     engine.process([first, third])
 
-    assert [len(asked) for asked in keys.calls] == [2, 1]
+    assert [len(requested) for requested in keys.calls] == [2, 1]
 
 
 def test_the_same_encrypted_key_under_two_key_encryption_keys_is_two_keys() -> None:
@@ -87,11 +87,11 @@ def test_a_key_that_was_forgotten_since_its_block_was_begun_is_asked_for_again()
     cache = DecryptorCache(keys, size=2)
     first, *others = (KeyRef("k", wrapped(os.urandom(16))) for _ in range(3))
     cache.decryptors({first}, None)
-    asked = cache.ask({first})
-    cache.decryptors(set(others), cache.ask(set(others)))
+    request = cache.request({first})
+    cache.decryptors(set(others), cache.request(set(others)))
 
-    assert asked is None
-    assert first in cache.decryptors({first}, asked)
+    assert request is None
+    assert first in cache.decryptors({first}, request)
     assert keys.calls == [{first}, set(others), {first}]
 
 

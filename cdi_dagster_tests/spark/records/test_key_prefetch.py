@@ -1,4 +1,4 @@
-"""Calls for keys are few while they are quick, many while they are not, and nobody waits for one that never comes."""
+"""Few calls for keys while they are quick, more while they are slow; a failure reaches every waiting caller."""
 
 import threading
 import time
@@ -19,27 +19,27 @@ def refs(*names: str) -> set[KeyRef]:
 
 
 class HeldKeys:
-    """Answers a call when it is let go."""
+    """Answers a call when it is released."""
 
     def __init__(self, failure: CdiError | None = None) -> None:
         self.calls: list[set[KeyRef]] = []
         self._failure = failure
         self._went_on = threading.Condition()
-        self._let_go = 0
+        self._released = 0
 
     def data_keys(self, wanted: Iterable[KeyRef]) -> Mapping[KeyRef, bytes | None]:
         with self._went_on:
             self.calls.append(set(wanted))
             number = len(self.calls)
             self._went_on.notify_all()
-            assert self._went_on.wait_for(lambda: self._let_go >= number, PATIENCE_SECONDS)
+            assert self._went_on.wait_for(lambda: self._released >= number, PATIENCE_SECONDS)
         if self._failure:
             raise self._failure
         return dict.fromkeys(self.calls[number - 1], b"key")
 
-    def let_go(self, calls: int) -> None:
+    def release(self, calls: int) -> None:
         with self._went_on:
-            self._let_go = calls
+            self._released = calls
             self._went_on.notify_all()
 
     def wait_for_calls(self, count: int) -> None:
@@ -53,60 +53,60 @@ def no_call_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_call_is_long")
-def test_what_gathers_during_a_call_is_asked_for_in_the_next() -> None:
+def test_keys_collected_during_a_call_are_requested_in_the_next() -> None:
     keys = HeldKeys()
-    ahead = KeyPrefetch(keys)
-    first, second, third = ahead.ask(refs("a")), ahead.ask(refs("b")), ahead.ask(refs("b", "c"))
+    prefetch = KeyPrefetch(keys)
+    first, second, third = prefetch.request(refs("a")), prefetch.request(refs("b")), prefetch.request(refs("b", "c"))
     assert second is third
-    keys.let_go(2)
+    keys.release(2)
 
     assert first.result(PATIENCE_SECONDS) == dict.fromkeys(refs("a"), b"key")
     assert second.result(PATIENCE_SECONDS) == dict.fromkeys(refs("b", "c"), b"key")
     assert keys.calls == [refs("a"), refs("b", "c")]
-    keys.let_go(3)
-    assert ahead.ask(refs("d")).result(PATIENCE_SECONDS).keys() == refs("d")
+    keys.release(3)
+    assert prefetch.request(refs("d")).result(PATIENCE_SECONDS).keys() == refs("d")
 
 
 @pytest.mark.usefixtures("no_call_is_long")
-def test_whoever_waits_does_not_wait_for_the_call_before() -> None:
+def test_a_waiting_caller_does_not_wait_for_the_call_before() -> None:
     keys = HeldKeys()
-    ahead = KeyPrefetch(keys)
-    ahead.ask(refs("a"))
+    prefetch = KeyPrefetch(keys)
+    prefetch.request(refs("a"))
     keys.wait_for_calls(1)
-    asked = ahead.ask(refs("b"))
-    ahead.hurry()
+    request = prefetch.request(refs("b"))
+    prefetch.send_now()
     keys.wait_for_calls(2)
-    ahead.hurry()  # nothing has gathered
-    keys.let_go(2)
+    prefetch.send_now()  # nothing is collected
+    keys.release(2)
 
-    assert asked.result(PATIENCE_SECONDS).keys() == refs("b")
+    assert request.result(PATIENCE_SECONDS).keys() == refs("b")
     assert len(keys.calls) == 2
 
 
 def test_a_call_that_takes_long_is_overtaken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_prefetch, "_LONG_SECONDS", 0.01)
     keys = HeldKeys()
-    ahead = KeyPrefetch(keys)
-    ahead.ask(refs("a"))
+    prefetch = KeyPrefetch(keys)
+    prefetch.request(refs("a"))
     keys.wait_for_calls(1)
     time.sleep(0.02)
-    ahead.ask(refs("b"))
+    prefetch.request(refs("b"))
     keys.wait_for_calls(2)
-    keys.let_go(2)
+    keys.release(2)
     assert keys.calls == [refs("a"), refs("b")]
 
 
 @pytest.mark.usefixtures("no_call_is_long")
-def test_a_failure_is_told_to_all_who_wait_and_the_next_call_is_a_new_one() -> None:
+def test_a_failure_reaches_all_who_wait_and_the_next_call_is_a_new_one() -> None:
     keys = HeldKeys(CdiError(FailureClass.DKS_FORBIDDEN, "No."))
-    ahead = KeyPrefetch(keys)
-    asked = [ahead.ask(refs("a"))]
+    prefetch = KeyPrefetch(keys)
+    requests = [prefetch.request(refs("a"))]
     keys.wait_for_calls(1)
-    asked.append(ahead.ask(refs("b")))
-    keys.let_go(2)
-    for call in asked:
+    requests.append(prefetch.request(refs("b")))
+    keys.release(2)
+    for call in requests:
         with pytest.raises(CdiError, match="No"):
             call.result(PATIENCE_SECONDS)
     with pytest.raises(CdiError, match="No"):
-        ahead.ask(refs("c")).result(PATIENCE_SECONDS)
+        prefetch.request(refs("c")).result(PATIENCE_SECONDS)
     assert keys.calls == [refs("a"), refs("c")]

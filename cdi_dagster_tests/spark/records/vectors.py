@@ -49,13 +49,13 @@ def unwrapped(encrypted_data_key: str) -> bytes | None:
 
 
 class ReversedKeys:
-    """A key resolver that remembers what it was asked."""
+    """A key resolver that records its calls."""
 
     def __init__(self, *, refused: Iterable[KeyRef] = ()) -> None:
         self.calls: list[set[KeyRef]] = []
         self._refused = set(refused)
 
     def data_keys(self, refs: Iterable[KeyRef]) -> Mapping[KeyRef, bytes | None]:
-        asked = set(refs)
-        self.calls.append(asked)
-        return {ref: None if ref in self._refused else unwrapped(ref.encrypted_data_key) for ref in asked}
+        requested = set(refs)
+        self.calls.append(requested)
+        return {ref: None if ref in self._refused else unwrapped(ref.encrypted_data_key) for ref in requested}

@@ -37,7 +37,7 @@ def record(number: int, **fields: Any) -> str:
 def publish_records(
     storage: Storage, *parts: Sequence[str], day: date = DAY, fingerprint: str = "f1", **mark: Any
 ) -> None:
-    """Publish parts of records; `mark` overrides what the mark says."""
+    """Publish parts of records; `mark` overrides values of the mark."""
     prefix = daily_records_prefix(AUDIT.on(day))
     written = []
     for number, lines in enumerate(parts):

@@ -1,4 +1,4 @@
-"""A definition of tables is read, or refused with its mend."""
+"""A definition of tables is read, or refused with its fix."""
 
 import json
 import random

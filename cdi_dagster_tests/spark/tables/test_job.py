@@ -233,7 +233,7 @@ def test_a_failed_run_leaves_every_table_as_it_was(metastore: "SparkSession", pu
     assert [row["audit_id"] for row in metastore.table(REDACTED).collect()] == ["id-1"]
 
 
-def test_raw_bytes_other_than_the_records_are_refused_and_only_what_was_asked_for_is_touched(
+def test_raw_bytes_other_than_the_records_are_refused_and_only_the_requested_table_is_touched(
     metastore: "SparkSession", published: Storage
 ) -> None:
     publish_records(published, [record(1)], record_bytes=len(record(1).encode()))
@@ -311,7 +311,7 @@ def test_a_part_that_is_gone_is_named(published: Storage) -> None:
         (["--table-config", "/nowhere/tables.json"], "/nowhere/tables.json"),
     ],
 )
-def test_a_wrong_argument_is_answered_with_its_mend(
+def test_a_wrong_argument_is_refused_with_its_fix(
     published: Storage, capsys: pytest.CaptureFixture[str], more: list[str], said: str
 ) -> None:
     assert run(published, *more) == 1
@@ -339,13 +339,13 @@ for name, value in settings.items():
 spark = builder.enableHiveSupport().getOrCreate()
 published = open_storage(root)
 
-def say(**values):
+def log(**values):
     print(json.dumps(values), flush=True)
 
 def publish(number):
     publish_records(published, [record(number), record(number)], fingerprint=f"f{number}")
-    asked = ("--table-config", narrow, "--tables", "raw,managed")
-    assert main(arguments(published, *asked, correlation_id=f"c{number}")) == 0
+    options = ("--table-config", narrow, "--tables", "raw,managed")
+    assert main(arguments(published, *options, correlation_id=f"c{number}")) == 0
 
 def tables():
     raw = [row[0] for row in spark.table(RAW).collect()]
@@ -357,7 +357,7 @@ if role == "victim":
     publish_attempt = tables_publish.publish_attempt
     def publish_then_wait(spark, attempt, folder):
         if attempt.table == MANAGED:
-            say(state="raw is published, managed is written and not published")
+            log(state="raw is published, managed is written and not published")
             sys.stdin.read()
         publish_attempt(spark, attempt, folder)
     tables_publish.publish_attempt = publish_then_wait
@@ -365,7 +365,7 @@ if role == "victim":
 else:
     found = tables()
     publish(2)
-    say(found=found, then=tables())
+    log(found=found, then=tables())
 """
 
 
