@@ -1,5 +1,5 @@
-# Everything a person does with this repository. `make help` lists it.
-# The environment is made on first use and made again when pyproject.toml or constraints.txt changes.
+# The tasks of this repository; `make help` lists them.
+# The environment is made on first use, and again when pyproject.toml or constraints.txt changes.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -11,11 +11,11 @@ PY := $(BIN)/python
 INSTALLED := .venv/.installed
 INSTALLED_SPARK4 := .venv-spark4/.installed
 
-# The first Python of these that runs and is new enough; `make PYTHON=/path/to/python3.11 …` says otherwise.
+# The first Python of these that runs and is new enough; or name one: `make PYTHON=/path/to/python3.11 …`.
 PYTHON ?= $(shell for candidate in python3.11 python3.12 python3; do \
 	$$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$candidate; break; }; done)
 
-# make_environment(folder, extras): a virtual environment with everything pinned, and a stamp that says it is whole.
+# make_environment(folder, extras): a virtual environment with everything pinned, and a stamp once it is complete.
 define make_environment
 	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 or newer is needed and none was found." \
 		"Install it (Debian: apt-get install python3.11 python3.11-venv), or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; fi
@@ -61,7 +61,7 @@ dev: $(INSTALLED) java ## Open the Dagster UI on the demo's home (http://127.0.0
 QUICK := not (spark or daemon or kill or browser or slow)
 
 .PHONY: test-quick
-test-quick: $(INSTALLED) ## Run what needs no Spark, daemon, browser or kill: two minutes, the loop to work in
+test-quick: $(INSTALLED) ## Run what needs no Spark, daemon, browser or kill: the loop to work in
 	@$(PY) -m cdi_dagster_tests.run_all -m "$(QUICK)" $(ARGS)
 
 .PHONY: test
@@ -84,7 +84,7 @@ check: $(INSTALLED) ## Format, lint, types and import contracts, without changin
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: format
-format: $(INSTALLED) ## Format the code and mend what the linter can mend
+format: $(INSTALLED) ## Format the code and fix what the linter can fix
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 

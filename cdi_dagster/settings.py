@@ -1,4 +1,4 @@
-"""Settings: every knob of an installation, in one place, validated before anything starts.
+"""Settings: everything that an installation configures, in one place, validated before anything starts.
 
 Read from environment variables (`CDI_` and the name in capitals), then from `cdi.env` in the home folder, then the
 defaults below, which are safe on a laptop. Definitions, resources and the terminal read settings; what runs on the
@@ -36,7 +36,7 @@ _MEMORY = re.compile(r"[1-9][0-9]*[mg]")
 
 
 class SettingsError(Exception):
-    """The settings cannot be used; the text has one line for each problem, with its mend."""
+    """The settings cannot be used; the text has one line for each problem, with its fix."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     home: Path = Field(
         default=DEFAULT_HOME,
         description="Folder (absolute, or below the current one) of everything an installation keeps locally: Dagster "
-        "home, metastore, status rows and, unless the roots say otherwise, the data.",
+        "home, metastore, status rows and, unless the roots are set, the data.",
     )
     corporate_root: str = Field(
         default="",
@@ -98,8 +98,9 @@ class Settings(BaseSettings):
         default=DEFAULT_RETRY_BUDGET_SECONDS,
         ge=0,
         le=3600,
-        description="Seconds for which one data key is asked for again while the key service answers 503 or nothing; 0 "
-        "asks once. Beyond two minutes the run is better retried later than kept waiting on a paid cluster.",
+        description="Seconds for which the request for one data key is retried while the key service responds with 503 "
+        "or not at all; 0 tries once. Beyond two minutes it is cheaper to retry the run later than to wait on a paid "
+        "cluster.",
     )
 
     spark_master: str = Field(
@@ -124,9 +125,9 @@ class Settings(BaseSettings):
 
     coalescer_source: Literal["marker", "batch", "quiet"] = Field(
         default="marker",
-        description="Who says what the coalescer is doing: `marker`, the marker that our own coalescer writes; "
-        "`batch`, AWS Batch, which runs the platform's; `quiet`, nobody: a listing without change for "
-        "CDI_COALESCER_QUIET_SECONDS counts as complete. That is a guess, only for where nothing can be asked.",
+        description="Where the coalescer's status is read: `marker`, the marker that our own coalescer writes; "
+        "`batch`, AWS Batch, which runs the platform's; `quiet`, the listing: without change for "
+        "CDI_COALESCER_QUIET_SECONDS it counts as complete. That is a guess, only for where there is no other source.",
     )
     emr_template: Path = Field(
         default=Path("deploy/emr/cluster.yaml"),
@@ -140,14 +141,14 @@ class Settings(BaseSettings):
     )
     emr_cluster_id: str | None = Field(
         default=None,
-        description="Id (`j-...`) of a cluster to add steps to, instead of starting one each: for trying things out.",
+        description="Id (`j-...`) of a cluster to add steps to, instead of one for each step: for trying things out.",
     )
     emr_poll_interval_seconds: int = Field(
         default=20,
         ge=5,
         le=300,
-        description="Seconds between looks at a cluster. EMR throttles DescribeCluster for the whole account, and a "
-        "step takes minutes.",
+        description="Seconds between two polls of a cluster. EMR throttles DescribeCluster for the whole account, and "
+        "a step takes minutes.",
     )
     emr_start_deadline_seconds: int = Field(
         default=1200,
@@ -158,8 +159,8 @@ class Settings(BaseSettings):
     emr_run_deadline_seconds: int = Field(
         default=21600,
         ge=600,
-        description="Seconds for one step with all its attempts, after which its cluster is ended: what a job that "
-        "hangs costs at most.",
+        description="Seconds for one step with all its attempts, after which its cluster is terminated: it limits what "
+        "a job that hangs can cost.",
     )
 
     emr_bootstrap_deadline_seconds: int = Field(
@@ -188,27 +189,27 @@ class Settings(BaseSettings):
         default=120,
         ge=10,
         description="Seconds without a heartbeat after which a RUNNING coalescer marker is that of a killed one (the "
-        "state is then FAILED: it still waits, and says so). As long as the coalescer's own lease, of which it beats "
-        "six times: every 20 s. Only for `marker`.",
+        "state is then FAILED: the day still waits, with that reason). As long as the coalescer's own lease, in which "
+        "it beats six times: every 20 s. Only for `marker`.",
     )
     coalescer_batch_queues: Annotated[tuple[str, ...], NoDecode] = Field(
         default=BATCH_QUEUES,
         min_length=1,
-        description="AWS Batch job queues that coalescer jobs may be in, separated by commas. All of them are asked: a "
-        "job in a queue that is left out would run unseen beside ingestion. Only for `batch`.",
+        description="AWS Batch job queues that coalescer jobs may be in, separated by commas. All of them are queried: "
+        "a job in a queue that is left out would run unseen beside ingestion. Only for `batch`.",
     )
     coalescer_quiet_seconds: int = Field(
         default=3600,
         ge=60,
         description="Seconds for which a day's listing must not change to count as complete; longer than the "
-        "coalescer's longest silence, which is one batch (an hour is ten times a slow one). Only for `quiet`.",
+        "coalescer's longest pause, which is one batch (an hour is ten times a slow one). Only for `quiet`.",
     )
     due_time: time = Field(
         default=time(9, 30), description="UTC time of the export day from which a storage day is due (HH:MM)."
     )
     late_time: time = Field(
         default=time(12, 0),
-        description="UTC time of the export day after which a day that is not ingested is late and somebody is told. "
+        description="UTC time of the export day after which a day that is not ingested is late and an alert is sent. "
         "After `due_time`; the default leaves the coalescer two and a half hours.",
     )
     look_back_days: int = Field(
@@ -220,12 +221,12 @@ class Settings(BaseSettings):
     )
     local_time_zone: str = Field(
         default="Europe/London",
-        description="Time zone in whose clocks times are shown beside UTC. Nothing is scheduled by it: UTC decides.",
+        description="Time zone in which times are also shown, beside UTC. Schedules use UTC only.",
     )
     alert_target: str = Field(
         default="",
-        description="Who is told when a day is late or a run fails: `https://…` gets it posted as JSON, "
-        "`arn:aws:sns:…` published. Default: only the log, the check and the pages of asset and run say so.",
+        description="Where alerts of late days and failed runs are sent: `https://…` gets each posted as JSON, "
+        "`arn:aws:sns:…` published. Default: nowhere; the log, the check and the pages of asset and run show them.",
     )
     automation: bool = Field(
         default=False,
@@ -427,7 +428,7 @@ def check_root(root: str) -> str:
     """Return a root URI without its trailing slash.
 
     Raises:
-        ValueError: neither `file:///absolute/folder` nor `s3://bucket[/prefix]`; the message says how to write it.
+        ValueError: neither `file:///absolute/folder` nor `s3://bucket[/prefix]`; the message states how to write it.
     """
     parts = urlsplit(root)
     is_file = parts.scheme == "file" and not parts.netloc and parts.path.startswith("/") and root.startswith("file:///")
@@ -448,7 +449,7 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         settings = Settings(_env_file=home / ENV_FILE_NAME, home=home, **_without_home(overrides))  # type: ignore[call-arg]
     except ValidationError as error:
-        problems += [line for detail in error.errors() for line in _mend(detail)]
+        problems += [line for detail in error.errors() for line in _problem_lines(detail)]
         raise SettingsError(problems) from None
     if problems:
         raise SettingsError(problems)
@@ -469,8 +470,8 @@ def _misspelt_variables() -> Iterator[str]:
                 yield f"{variable} is not a setting: did you mean {close[0]}?"
 
 
-def _mend(detail: ErrorDetails) -> Iterator[str]:
-    """One line for each problem: the variable, its value, the mend. Values that need secrecy are not settings."""
+def _problem_lines(detail: ErrorDetails) -> Iterator[str]:
+    """Yield one line for each problem: variable, value, fix. Secrets are not settings, so values may be shown."""
     message = detail["msg"].removeprefix("Value error, ")
     if not detail["loc"]:
         yield from message.split("\n")

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from cdi_dagster.cli.console import json_wanted, print_json, say_failure
+from cdi_dagster.cli.console import json_wanted, print_failure, print_json
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.storage import StorageError, storage_failure
 
@@ -34,7 +34,7 @@ _START = "Start here"
 _DAILY = "Daily work"
 _BY_HAND = "By hand, without Dagster"
 _CLUSTERS = "Clusters (AWS EMR)"
-_DEVELOPMENT = "Development (invented data, keys without secrecy)"
+_DEVELOPMENT = "Development (invented data, keys that are not secret)"
 
 COMMANDS: tuple[Entry, ...] = (
     Entry(
@@ -53,13 +53,13 @@ COMMANDS: tuple[Entry, ...] = (
         section=_START,
         name="doctor",
         target="cdi_dagster.cli.doctor:doctor_command",
-        summary="Check this installation: a line a part, with the mend.",
+        summary="Check this installation: a line for each part, with the fix.",
     ),
     Entry(
         section=_DAILY,
         name="status",
         target="cdi_dagster.cli.status:status_command",
-        summary="What the coalescer does with a day, and its usual size.",
+        summary="State of the coalescer for a day, and its usual size.",
     ),
     Entry(
         section=_DAILY,
@@ -71,13 +71,13 @@ COMMANDS: tuple[Entry, ...] = (
         section=_DAILY,
         name="clusters",
         target="cdi_dagster.cli.clusters:clusters_command",
-        summary="List our clusters on EMR; end those without a run.",
+        summary="List our clusters on EMR; terminate those without a run.",
     ),
     Entry(
         section=_DAILY,
         name="rejects",
         target="cdi_dagster.cli.rejects:rejects_group",
-        summary="Where rejects came from; ingest them again once mended.",
+        summary="Where rejects came from; ingest them again once fixed.",
     ),
     Entry(
         section=_BY_HAND,
@@ -89,7 +89,7 @@ COMMANDS: tuple[Entry, ...] = (
         section=_BY_HAND,
         name="pin",
         target="cdi_dagster.cli.pin:pin_command",
-        summary="Write the pinned input of a day, or say why not.",
+        summary="Write the pinned input of a day, or report why not.",
     ),
     Entry(
         section=_BY_HAND,
@@ -113,7 +113,7 @@ COMMANDS: tuple[Entry, ...] = (
         section=_CLUSTERS,
         name="deploy",
         target="cdi_dagster.cli.bundle:deploy_command",
-        summary="Put a bundle where clusters fetch it.",
+        summary="Upload a bundle to where clusters fetch it.",
     ),
     Entry(
         section=_DEVELOPMENT,
@@ -131,14 +131,14 @@ COMMANDS: tuple[Entry, ...] = (
 
 
 class Tour(click.Group):
-    """Lists commands by section without importing them, and turns failures into words and exit codes."""
+    """Lists commands by section without importing them, and turns failures into messages and exit codes."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the tour."""
         return [entry.name for entry in COMMANDS]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the one command that was asked for."""
+        """Import the one command that was requested."""
         for entry in COMMANDS:
             if entry.name == cmd_name:
                 module, _, attribute = entry.target.partition(":")
@@ -175,14 +175,14 @@ class Tour(click.Group):
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
-    """End as Ctrl-C does: Spark is ended, the lease given back, the status row says FAILED."""
+    """End as Ctrl-C does: Spark is ended, the lease released, the status row is FAILED."""
     raise KeyboardInterrupt
 
 
 def _fail(ctx: click.Context, error: CdiError) -> NoReturn:
     if json_wanted(ctx):
         print_json({"failure": error.to_json()})
-    say_failure(error)
+    print_failure(error)
     ctx.exit(1)
 
 

@@ -1,10 +1,10 @@
-"""`cdi bundle` and `cdi deploy`: make what a cluster needs, and put it where clusters fetch it."""
+"""`cdi bundle` and `cdi deploy`: make what a cluster needs, and upload it to where clusters fetch it."""
 
 from pathlib import Path
 
 import click
 
-from cdi_dagster.cli.console import facts, json_option, print_json, result_console, saying
+from cdi_dagster.cli.console import facts, json_option, print_json, progress, result_console
 from cdi_dagster.core.amounts import size_text
 
 _DEFAULT_OUTPUT = Path("dist/bundle")
@@ -33,7 +33,7 @@ def bundle_command(output: Path, constraints: Path, as_json: bool) -> None:
     """
     from cdi_dagster.bundle.build import build_bundle
 
-    with saying("Making the bundle"):
+    with progress("Making the bundle"):
         bundle = build_bundle(output, constraints=constraints)
     if as_json:
         print_json({"id": bundle.id, "folder": str(bundle.folder), "files": bundle.files, "bytes": bundle.size_bytes})
@@ -48,7 +48,7 @@ def bundle_command(output: Path, constraints: Path, as_json: bool) -> None:
 @click.option("--to", "root", required=True, metavar="URI", help="Root below which bundles lie: s3://bucket/bundles.")
 @json_option
 def deploy_command(folder: Path, root: str, as_json: bool) -> None:
-    """Upload a bundle, unless it is there already, and say what to set so that clusters use it."""
+    """Upload a bundle, unless it is there already, and print the setting that makes clusters use it."""
     from cdi_dagster.bundle.upload import MARK, upload_bundle
     from cdi_dagster.storage import open_storage
 
@@ -58,8 +58,8 @@ def deploy_command(folder: Path, root: str, as_json: bool) -> None:
         storage = open_storage(root)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--to") from error
-    with saying(f"Uploading {folder.name}") as say:
-        uploaded = upload_bundle(folder, storage, log=say)
+    with progress(f"Uploading {folder.name}") as report:
+        uploaded = upload_bundle(folder, storage, log=report)
     uri = storage.uri(folder.name)
     if as_json:
         print_json({"uri": uri, "uploaded": uploaded})

@@ -1,4 +1,4 @@
-"""`cdi clusters`: our clusters on EMR, whose they are, and an end for those that no run follows any more."""
+"""`cdi clusters`: our clusters on EMR, the run of each, and how to terminate those that no run follows any more."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -23,21 +23,21 @@ RunLivenessOf = Callable[[str], "RunLiveness"]
 
 
 @click.command("clusters")
-@click.option("--terminate-orphans", is_flag=True, help="End those whose run has ended, after a confirmation.")
+@click.option("--terminate-orphans", is_flag=True, help="Terminate those whose run has ended, after a confirmation.")
 @click.option("--yes", is_flag=True, help="With --terminate-orphans: no confirmation.")
 @click.option(
     "--min-age-minutes",
     type=click.IntRange(min=0),
     default=15,
     show_default=True,
-    help="A younger cluster is no orphan: its run may just be being retried.",
+    help="A younger cluster is no orphan: its run may be about to be retried.",
 )
 @json_option
 def clusters_command(terminate_orphans: bool, yes: bool, min_age_minutes: int, as_json: bool) -> None:
     """List the clusters that we started and that have not ended, with the run each belongs to.
 
-    The runs are looked up in the Dagster of DAGSTER_HOME. A cluster is an orphan only where that Dagster knows its run,
-    and neither it nor any retry of it is live: others are never ended from here.
+    The runs are looked up in the Dagster of DAGSTER_HOME. A cluster is an orphan only if that Dagster knows its run,
+    and neither the run nor any retry of it is live: others are never terminated from here.
     """
     from cdi_dagster.emr.backend import UnreachableError
     from cdi_dagster.emr.clusters.api import EmrApi
@@ -122,4 +122,4 @@ def _show(listed: "list[ListedCluster]") -> None:
 
 
 def _agreed(orphans: "list[ListedCluster]") -> bool:
-    return click.confirm(f"End {len(orphans)} cluster(s): {', '.join(c.cluster_id for c in orphans)}?", err=True)
+    return click.confirm(f"Terminate {len(orphans)} cluster(s): {', '.join(c.cluster_id for c in orphans)}?", err=True)

@@ -1,4 +1,4 @@
-"""How the terminal speaks: results on stdout (text, or one JSON object), everything else on stderr.
+"""Terminal output: results on stdout (text, or one JSON object), everything else on stderr.
 
 Tables are rich's where a person watches and plain lines of text elsewhere; only this module knows which.
 """
@@ -41,12 +41,12 @@ def _remember_json(ctx: click.Context, _parameter: click.Parameter, value: bool)
 
 
 def json_wanted(ctx: click.Context) -> bool:
-    """Whether the command was asked for JSON."""
+    """Whether the command prints JSON."""
     return bool(ctx.meta.get(_JSON_WANTED))
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON object on stdout; days and other odd values as text."""
+    """Print one JSON object on stdout; days and other values that JSON lacks as text."""
     click.echo(json.dumps(value, indent=2, default=str, ensure_ascii=False))
 
 
@@ -66,10 +66,10 @@ def _console(stream: TextIO) -> Console:
 
 
 @contextmanager
-def saying(what: str) -> Iterator[Callable[[str], None]]:
-    """Say on stderr what is being done, and yield a function that says how far it is.
+def progress(what: str) -> Iterator[Callable[[str], None]]:
+    """Print on stderr what is being done, and yield a function that prints how far it is.
 
-    One changing line where a person watches, a line for each saying elsewhere.
+    On a terminal one line that changes; elsewhere a new line for each text that differs from the last.
     """
     console = progress_console()
     if console.is_terminal:
@@ -77,14 +77,15 @@ def saying(what: str) -> Iterator[Callable[[str], None]]:
             yield lambda text: status.update(escape(f"{what}: {text}"))
         return
     console.print(escape(what))
-    said = [what]
+    last = what
 
-    def say(text: str) -> None:
-        if text != said[-1]:
-            said.append(text)
+    def report(text: str) -> None:
+        nonlocal last
+        if text != last:
+            last = text
             console.print(f"  {escape(text)}")
 
-    yield say
+    yield report
 
 
 def facts(rows: Sequence[tuple[str, str]]) -> Text:
@@ -105,7 +106,7 @@ def figures_table(title: str | None, headings: Sequence[str], *, words: int = 1)
     return table
 
 
-def say_failure(error: CdiError) -> None:
+def print_failure(error: CdiError) -> None:
     """Print class, cause and next step on stderr."""
     console = progress_console()
     console.print(f"[bold red]{error.failure_class}[/]: {escape(error.cause)}")

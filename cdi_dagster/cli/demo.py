@@ -1,7 +1,7 @@
-"""`cdi demo`: several storage days through the real thing, on this machine, then where to look.
+"""`cdi demo`: several storage days through the real software, on this machine, then where to look.
 
 Invents encrypted raw objects, runs the coalescer, and materialises the days through a real Dagster: webserver, daemon,
-run workers, Spark. The home is `demo_home`, the runs are followed in `demo_runs`; here is the story.
+run workers, Spark. The home is `demo_home`, the runs are followed in `demo_runs`; this module has the order of steps.
 """
 
 import shlex
@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from cdi_dagster.cli.console import facts, figures_table, json_option, print_json, result_console, saying
+from cdi_dagster.cli.console import facts, figures_table, json_option, print_json, progress, result_console
 from cdi_dagster.cli.demo_home import COLLECTION, DemoHome, home_option
 from cdi_dagster.cli.demo_runs import DayResult, materialise_day, wait_until_loaded
 from cdi_dagster.core.amounts import size_text
@@ -29,7 +29,7 @@ from cdi_dagster.core.storage_keys import daily_records_prefix
 def demo_command(home: Path, days: int, records: int, as_json: bool) -> None:
     """Run sample days through the real thing: encrypt, coalesce, ingest through Dagster, publish records and tables.
 
-    One of the days holds events that cannot become records, and shows what happens then. Running it again is safe:
+    One of the days holds events that cannot become records, to show what happens then. Running it again is safe:
     days that are there are kept, and each is materialised again, which replaces what was published. Needs no network
     and no AWS.
     """
@@ -40,7 +40,7 @@ def demo_command(home: Path, days: int, records: int, as_json: bool) -> None:
     if as_json:
         print_json({"home": str(demo.folder), "seconds": seconds, "days": [asdict(result) for result in results]})
     else:
-        _tell(result_console(), demo, results, seconds)
+        _print_results(result_console(), demo, results, seconds)
     _require_expected(demo, results)
 
 
@@ -56,18 +56,18 @@ def _run(demo: DemoHome, records: int) -> list[DayResult]:
         # Dagster needs some seconds to come up: meanwhile the days are written and coalesced.
         dagster_dev(demo.environment(dks_url), port=port, log_path=log_path) as dagster,
     ):
-        with saying("Writing storage days as K2HB does (invented, encrypted)") as say:
-            demo.write_days(records, say)
+        with progress("Writing storage days as K2HB does (invented, encrypted)") as report:
+            demo.write_days(records, report)
         coalesce_days(demo)
         webserver = Webserver(f"http://127.0.0.1:{port}")
-        with saying("Starting Dagster: webserver, daemon, code location"):
+        with progress("Starting Dagster: webserver, daemon, code location"):
             wait_until_loaded(webserver, dagster)
         results = []
         for number, day in enumerate(demo.days, start=1):
             what = f"Materialising storage day {day.storage_day} ({number} of {len(demo.days)})"
-            with saying(what) as say:
-                result = materialise_day(demo, webserver, dagster, day.storage_day, say)
-            say_result(result)
+            with progress(what) as report:
+                result = materialise_day(demo, webserver, dagster, day.storage_day, report)
+            print_result(result)
             results.append(result)
         return results
 
@@ -80,27 +80,27 @@ def coalesce_days(demo: DemoHome) -> None:
     """
     from cdi_dagster.coalescer import coalesce
 
-    with saying("Coalescing: small objects become large ones, then go") as say:
+    with progress("Coalescing: small objects become large ones, then go") as report:
         for day in demo.days:
             summary = coalesce(demo.corporate, COLLECTION.on(day.storage_day))
             if not summary.succeeded:
                 raise CdiError(
                     FailureClass.COALESCER_FAILED,
                     f"The coalescer did not finish {day.storage_day}: {' '.join(summary.failures)}",
-                    next_step="Mend what it names, then run the demo again; or remove the demo's folder first.",
+                    next_step="Fix what it names, then run the demo again; or remove the demo's folder first.",
                 )
-            say(f"{day.storage_day}: {summary.before.objects} objects became {summary.after.objects}")
+            report(f"{day.storage_day}: {summary.before.objects} objects became {summary.after.objects}")
 
 
-def say_result(result: DayResult) -> None:
-    """Say in one line, on stderr, what a day came to."""
+def print_result(result: DayResult) -> None:
+    """Print one line on stderr: how a day ended."""
     from cdi_dagster.cli.console import progress_console
 
     style = "green" if result.status == "SUCCESS" else "yellow"
     progress_console().print(f"  {result.storage_day}: [{style}]{result.status}[/] in {result.seconds:.0f} s")
 
 
-def _tell(console: Console, demo: DemoHome, results: list[DayResult], seconds: float) -> None:
+def _print_results(console: Console, demo: DemoHome, results: list[DayResult], seconds: float) -> None:
     headings = ("storage day", "export day", "result", "read", "published", "rejected", "input", "output", "seconds")
     table = figures_table(f"{COLLECTION.id}: {len(results)} storage days in {seconds:.0f} s", headings, words=3)
     for result in results:
@@ -120,11 +120,11 @@ def _tell(console: Console, demo: DemoHome, results: list[DayResult], seconds: f
     console.print(table)
     for result in results:
         if not result.was_published:
-            _tell_failure(console, demo, result)
-    _tell_places(console, demo, results)
+            _print_failure(console, demo, result)
+    _print_locations(console, demo, results)
 
 
-def _tell_failure(console: Console, demo: DemoHome, result: DayResult) -> None:
+def _print_failure(console: Console, demo: DemoHome, result: DayResult) -> None:
     console.print(f"[bold]{result.storage_day} published nothing, and that is the point:[/] {result.status}")
     rows = [("cause", str(result.failure.get("cause", "")))]
     rejects_prefix = result.report.get("rejects_prefix")
@@ -142,7 +142,7 @@ def _tell_failure(console: Console, demo: DemoHome, result: DayResult) -> None:
     console.print()
 
 
-def _tell_places(console: Console, demo: DemoHome, results: list[DayResult]) -> None:
+def _print_locations(console: Console, demo: DemoHome, results: list[DayResult]) -> None:
     published = [result for result in results if result.was_published]
     rows = [
         (
@@ -169,7 +169,7 @@ def _tell_places(console: Console, demo: DemoHome, results: list[DayResult]) -> 
 
 
 def _require_expected(demo: DemoHome, results: list[DayResult]) -> None:
-    """Raise where a day ended in another way than the demo's days do."""
+    """Raise where a day did not end as its sample data must."""
     for day, result in zip(demo.days, results, strict=True):
         expected = FailureClass.RECORDS_REJECTED if day.bad_envelopes else "SUCCESS"
         if result.status != expected:

@@ -1,7 +1,7 @@
 """The demo's home: a folder with invented corporate storage, what is published of it, and a real DAGSTER_HOME.
 
 `cdi demo` fills it, `cdi dev` opens it. Nothing outside the folder is touched: settings of a real installation that
-may be in the environment are left aside, so that invented data can never land in a real bucket.
+may be in the environment are ignored, so that invented data can never land in a real bucket.
 """
 
 import os
@@ -113,10 +113,10 @@ class DemoHome:
         self.settings.dagster_home.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, self.settings.dagster_home / "dagster.yaml")
 
-    def write_days(self, records: int, say: Callable[[str], None]) -> None:
+    def write_days(self, records: int, report: Callable[[str], None]) -> None:
         """Write so many records for every day that is not coalesced yet, the Kafka offsets going on from day to day.
 
-        The same day gets the same bytes under the same names, so a day that was half written is mended by this.
+        The same day gets the same bytes under the same names, so this completes a day that was half written.
         """
         from cdi_dagster.demo.sample import write_sample
 
@@ -125,7 +125,7 @@ class DemoHome:
         for day in self.days:
             if corporate.head(coalescer_marker_key(COLLECTION.on(day.storage_day))):
                 there = list(_offsets(corporate, day.storage_day))
-                say(f"{day.storage_day}: {len(there)} objects are there already and are kept")
+                report(f"{day.storage_day}: {len(there)} objects are there already and are kept")
                 next_offsets = _after(there)
                 continue
             summary = write_sample(
@@ -139,11 +139,11 @@ class DemoHome:
             )
             next_offsets = summary.next_offsets
             bad = f", {summary.bad_envelopes} of them broken on purpose" if summary.bad_envelopes else ""
-            say(f"{day.storage_day}: {summary.objects} raw objects, {summary.records:,} encrypted events{bad}")
+            report(f"{day.storage_day}: {summary.objects} raw objects, {summary.records:,} encrypted events{bad}")
 
 
 def leave_installation_aside() -> None:
-    """Forget the settings of a real installation; how Spark runs on this machine may stay."""
+    """Remove the settings of a real installation from the environment; how Spark runs on this machine may stay."""
     for variable in [name for name in os.environ if name.startswith("CDI_") and not name.startswith(_SPARK_SETTINGS)]:
         del os.environ[variable]
 

@@ -1,4 +1,4 @@
-"""Following runs of the demo through Dagster's webserver, and what each of them came to.
+"""Follows runs of the demo through Dagster's webserver, and reads their results.
 
 Counts are read where any reader finds them: in the report that the run left below the published root.
 """
@@ -27,7 +27,7 @@ _ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 
 @dataclass(frozen=True, kw_only=True)
 class DayResult:
-    """What the run of one storage day came to.
+    """The result of the run of one storage day.
 
     Attributes:
         storage_day: the partition.
@@ -80,7 +80,7 @@ def wait_until_loaded(webserver: Webserver, dagster: Guarded) -> None:
                 raise CdiError(
                     FailureClass.LAUNCH_FAILED,
                     f"The code location {name} does not load: {error}",
-                    next_step=f"Mend what it names; the whole trace is in {dagster.log_path}.",
+                    next_step=f"Fix what it names; the whole trace is in {dagster.log_path}.",
                 )
         time.sleep(_POLL_SECONDS)
     raise CdiError(
@@ -91,13 +91,13 @@ def wait_until_loaded(webserver: Webserver, dagster: Guarded) -> None:
 
 
 def materialise_day(
-    home: DemoHome, webserver: Webserver, dagster: Guarded, storage_day: date, say: Callable[[str], None]
+    home: DemoHome, webserver: Webserver, dagster: Guarded, storage_day: date, report: Callable[[str], None]
 ) -> DayResult:
-    """Launch a run that materialises every asset of one day, follow it to its end, and return what it came to."""
+    """Launch a run that materialises every asset of one day, follow it to its end, and return its result."""
     started = time.monotonic()
     assets = webserver.assets_of(COLLECTION)
     run_id = webserver.launch_run(assets, str(storage_day), tags={"cdi/asked_by": "cdi demo"})
-    status, checks = _follow(webserver, dagster, run_id, say)
+    status, checks = _follow(webserver, dagster, run_id, report)
     left = _left_by_run(home, storage_day, run_id)
     if status != "SUCCESS":
         status = str(left.get("failure", {}).get("failure_class", status))
@@ -114,7 +114,7 @@ def materialise_day(
 
 
 def _follow(
-    webserver: Webserver, dagster: Guarded, run_id: str, say: Callable[[str], None]
+    webserver: Webserver, dagster: Guarded, run_id: str, report: Callable[[str], None]
 ) -> tuple[str, dict[str, bool]]:
     cursor: str | None = None
     checks: dict[str, bool] = {}
@@ -125,9 +125,9 @@ def _follow(
         events = run["eventConnection"]
         cursor = events["cursor"]
         for event in events["events"]:
-            text = _saying(event)
+            text = _progress_text(event)
             if text:
-                say(text)
+                report(text)
             if event["__typename"] == "AssetCheckEvaluationEvent":
                 checks[event["evaluation"]["checkName"]] = event["evaluation"]["success"]
         if run["status"] in _ENDED and not events["hasMore"]:
@@ -140,8 +140,8 @@ def _follow(
     )
 
 
-def _saying(event: dict[str, Any]) -> str | None:
-    """Return what a person wants to hear of an event, or None."""
+def _progress_text(event: dict[str, Any]) -> str | None:
+    """Return the progress that an event means to a person, or None."""
     kind = event["__typename"]
     if kind == "RunEnqueuedEvent":
         return "queued"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from cdi_dagster.cli.console import json_option, print_json, progress_console, saying
+from cdi_dagster.cli.console import json_option, print_json, progress, progress_console
 from cdi_dagster.cli.demo_home import DemoHome, home_option
 
 _DAYS = 4
@@ -15,7 +15,7 @@ _DAYS = 4
 @click.command("dev")
 @home_option()
 @click.option(
-    "--port", type=click.IntRange(1024, 65535), default=3000, show_default=True, help="Of the UI, on loopback."
+    "--port", type=click.IntRange(1024, 65535), default=3000, show_default=True, help="Port of the UI, on loopback."
 )
 @json_option
 def dev_command(home: Path, port: int, as_json: bool) -> None:
@@ -35,7 +35,7 @@ def dev_command(home: Path, port: int, as_json: bool) -> None:
         key_service(demo.folder) as dks_url,
         dagster_dev(demo.environment(dks_url), port=port, log_path=log_path) as dagster,
     ):
-        with saying("Starting Dagster: webserver, daemon, code location"):
+        with progress("Starting Dagster: webserver, daemon, code location"):
             wait_until_loaded(Webserver(url), dagster)
         if as_json:
             print_json({"url": url, "dks_url": dks_url, "home": str(demo.folder), "log": str(log_path)})

@@ -1,7 +1,7 @@
-"""`cdi doctor`: checks an installation, a line for each part, with the mend.
+"""`cdi doctor`: checks an installation: a line for each part, with the fix.
 
 Each check is a function of the settings that returns a `Finding`; a new check is one entry in `CHECKS`. A check never
-raises for what it is there to find.
+raises for what it is meant to find.
 """
 
 import importlib.metadata
@@ -12,7 +12,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -20,7 +19,7 @@ from rich.text import Text
 
 from cdi_dagster.cli.console import json_option, print_json, result_console
 from cdi_dagster.cli.doctor_aws import EMR_CHECKS, check_aws
-from cdi_dagster.cli.findings import Finding, Verdict, failed, note, ok
+from cdi_dagster.cli.findings import CheckResult, Finding, failed, note, ok
 from cdi_dagster.core.amounts import duration_text, size_text
 from cdi_dagster.core.collections import CORPORATE_STORAGE
 from cdi_dagster.core.failures import CdiError
@@ -57,11 +56,11 @@ def check_spark(settings: Settings) -> Finding:
     except CdiError as error:
         return failed(error.cause, error.next_step)
     version = importlib.metadata.version("pyspark")
-    answer = subprocess.run(  # noqa: S603
+    ended = subprocess.run(  # noqa: S603
         [submit, "--version"], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
-    if answer.returncode:
-        last = (answer.stderr.strip().splitlines() or ["no output"])[-1]
+    if ended.returncode:
+        last = (ended.stderr.strip().splitlines() or ["no output"])[-1]
         return failed(f"{submit} does not start: {last}", f"Install it again: pip install pyspark=={version}.")
     return ok(f"pyspark {version}, spark-submit starts")
 
@@ -72,7 +71,7 @@ def check_corporate_root(settings: Settings) -> Finding:
         storage = open_storage(settings.corporate_root)
         next(iter(storage.list(CORPORATE_STORAGE)), None)
     except StorageError as error:
-        return failed(str(error), "Mend what it names, or correct CDI_CORPORATE_ROOT.")
+        return failed(str(error), "Fix what it names, or correct CDI_CORPORATE_ROOT.")
     return ok(f"{settings.corporate_root} can be listed")
 
 
@@ -85,12 +84,12 @@ def check_published_root(settings: Settings) -> Finding:
         storage.read(key)
         storage.delete([key])
     except StorageError as error:
-        return failed(str(error), "Mend what it names, or correct CDI_PUBLISHED_ROOT.")
+        return failed(str(error), "Fix what it names, or correct CDI_PUBLISHED_ROOT.")
     return ok(f"{settings.published_root} can be written and read")
 
 
 def check_key_service(settings: Settings) -> Finding:
-    """Whether the Data Key Service answers, with our certificate where one is set."""
+    """Whether the Data Key Service responds, with our certificate where one is set."""
     import urllib3
 
     url = f"{settings.dks_url}/healthcheck"
@@ -110,19 +109,19 @@ def check_key_service(settings: Settings) -> Finding:
             return note(
                 f"{settings.dks_url} is not running", "cdi dks starts it; make demo and make dev have their own."
             )
-        return failed(f"{url} does not answer ({type(error).__name__})", "Check CDI_DKS_URL and the network to it.")
+        return failed(f"{url} does not respond ({type(error).__name__})", "Check CDI_DKS_URL and the network to it.")
     if status == 403:
         return failed(f"{url} refuses our certificate (403)", "Renew or restore the client certificate.")
     if status != 200:
-        return failed(f"{url} answers {status}", "Ask for the state of the Data Key Service.")
-    return ok(f"{settings.dks_url} answers")
+        return failed(f"{url} responds with {status}", "Check the state of the Data Key Service with its team.")
+    return ok(f"{settings.dks_url} responds")
 
 
 def check_daemon(settings: Settings) -> Finding:
-    """Whether the Dagster daemon of DAGSTER_HOME lives; without it no schedule, sensor or queued run starts."""
+    """Whether the Dagster daemon of DAGSTER_HOME runs; without it no schedule, sensor or queued run starts."""
     home = Path(os.environ.get("DAGSTER_HOME") or settings.dagster_home)
     if not (home / "dagster.yaml").is_file():
-        return note(f"no Dagster home at {home}", _dagster_home_mend())
+        return note(f"no Dagster home at {home}", _dagster_home_fix())
     from dagster import DagsterInstance
 
     with DagsterInstance.from_config(str(home)) as instance:
@@ -139,7 +138,7 @@ def check_daemon(settings: Settings) -> Finding:
     return failed(f"not running: {last}", f"Start dagster-daemon with DAGSTER_HOME={home}; no schedule or sensor runs.")
 
 
-def _dagster_home_mend() -> str:
+def _dagster_home_fix() -> str:
     from cdi_dagster.cli.demo_home import DEMO_HOME
 
     if (DEMO_HOME / "dagster_home" / "dagster.yaml").is_file() and not os.environ.get("DAGSTER_HOME"):
@@ -177,32 +176,36 @@ CHECKS: dict[str, tuple[str, Callable[[Settings], Finding]]] = {
 
 @click.command("doctor")
 @click.option("--only", type=click.Choice(list(CHECKS)), multiple=True, help="Check only this; may be repeated.")
-@click.option("--quiet", is_flag=True, help="Say only what failed.")
+@click.option("--quiet", is_flag=True, help="Print only what failed.")
 @json_option
 @click.pass_context
 def doctor_command(ctx: click.Context, only: tuple[str, ...], quiet: bool, as_json: bool) -> None:
-    """Check this installation: a line for each part, with the mend where it fails. Exits 1 if anything fails."""
+    """Check this installation: a line for each part, with the fix where it fails. Exits 1 if anything fails."""
     settings = load_settings()
     console = result_console()
     findings: dict[str, Finding] = {}
     for name in only or [name for name in CHECKS if settings.deployment == "emr" or name not in EMR_CHECKS]:
         title, check = CHECKS[name]
         findings[name] = finding = check(settings)
-        if not as_json and (finding.verdict is Verdict.FAILED or not quiet):
+        if not as_json and (finding.result is CheckResult.FAILED or not quiet):
             console.print(_line(title, finding))
-    bad = [name for name, finding in findings.items() if finding.verdict is Verdict.FAILED]
+    bad = [name for name, finding in findings.items() if finding.result is CheckResult.FAILED]
     if as_json:
-        print_json({"ok": not bad, "checks": {name: asdict(finding) for name, finding in findings.items()}})
+        print_json({"ok": not bad, "checks": {name: finding.to_json() for name, finding in findings.items()}})
     if bad:
         ctx.exit(1)
 
 
-_MARKS = {Verdict.OK: ("ok", "green"), Verdict.NOTE: ("--", "yellow"), Verdict.FAILED: ("FAILED", "bold red")}
+_MARKS = {
+    CheckResult.OK: ("ok", "green"),
+    CheckResult.NOTE: ("--", "yellow"),
+    CheckResult.FAILED: ("FAILED", "bold red"),
+}
 
 
 def _line(title: str, finding: Finding) -> Text:
-    mark, style = _MARKS[finding.verdict]
+    mark, style = _MARKS[finding.result]
     line = Text(f"{mark:<8}", style=style).append(f"{title:<16}{finding.text}", style="default")
-    if finding.mend:
-        line.append(f"\n{'':<24}{finding.mend}", style="dim")
+    if finding.fix:
+        line.append(f"\n{'':<24}{finding.fix}", style="dim")
     return line

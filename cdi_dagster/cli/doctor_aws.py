@@ -1,4 +1,4 @@
-"""The checks of `cdi doctor` that ask AWS: who we are, and everything that a cluster needs before it can run a step.
+"""The checks of `cdi doctor` that query AWS: who we are, and everything that a cluster needs before it can run a step.
 
 boto3 is imported by the checks themselves: the terminal starts without it.
 """
@@ -29,7 +29,7 @@ def check_aws(settings: Settings) -> Finding:
     try:
         identity = boto3.client("sts").get_caller_identity()
     except (BotoCoreError, ClientError) as error:
-        return failed(f"AWS does not know us: {error}", "Set AWS_PROFILE or the instance role, and AWS_REGION.")
+        return failed(f"AWS refuses our identity: {error}", "Set AWS_PROFILE or the instance role, and AWS_REGION.")
     return ok(str(identity["Arn"]))
 
 
@@ -42,13 +42,13 @@ def check_emr_template(settings: Settings) -> Finding:
     problems = template_problems(path, environment=environment)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        return failed(f"{path}: {problems[0]}{more}", "Correct the file; each line says how.")
+        return failed(f"{path}: {problems[0]}{more}", "Correct the file; each line states how.")
     profiles = load_template(path, environment=environment).profiles
     return ok(f"{path}, profiles {', '.join(profile.name for profile in profiles)}")
 
 
 def check_emr_api(settings: Settings) -> Finding:
-    """Whether EMR answers us, and what of ours is at work there."""
+    """Whether EMR responds, and how many clusters of ours run there."""
     from cdi_dagster.emr.backend import UnreachableError
     from cdi_dagster.emr.clusters.api import EmrApi
     from cdi_dagster.emr.resume import NAME_PREFIX
@@ -57,9 +57,9 @@ def check_emr_api(settings: Settings) -> Finding:
         api = EmrApi()
         clusters = api.our_clusters(name_prefix=NAME_PREFIX)
     except UnreachableError as error:
-        mend = "Check AWS_REGION; allow elasticmapreduce:ListClusters and DescribeCluster."
-        return failed(f"EMR does not answer us: {error}", mend)
-    return ok(f"answers in {api.region}; clusters of ours at work: {len(clusters)}")
+        fix = "Check AWS_REGION; allow elasticmapreduce:ListClusters and DescribeCluster."
+        return failed(f"EMR does not respond: {error}", fix)
+    return ok(f"responds in {api.region}; clusters of ours that run: {len(clusters)}")
 
 
 def check_emr_roles(template: "ClusterTemplate") -> Finding:
@@ -100,7 +100,7 @@ def check_emr_subnets(template: "ClusterTemplate") -> Finding:
 
 
 def check_emr_logs(template: "ClusterTemplate") -> Finding:
-    """Whether we can look where EMR writes its logs: without them a failed step is not explained."""
+    """Whether we can list where EMR writes its logs: without them a failed step is not explained."""
     try:
         next(iter(open_storage(template.log_uri).list("")), None)
     except (StorageError, ValueError) as error:
@@ -109,21 +109,21 @@ def check_emr_logs(template: "ClusterTemplate") -> Finding:
 
 
 def check_emr_bundle(settings: Settings) -> Finding:
-    """Whether the bundle is where clusters fetch it, whole, and hashes to what its list and its id say."""
+    """Whether the bundle is where clusters fetch it, whole, and has the hashes in its list and its id."""
     uri = settings.emr_bundle_uri.rstrip("/")
-    mend = "Deploy it again: make bundle, cdi deploy; set CDI_EMR_BUNDLE_URI to what it prints."
+    fix = "Deploy it again: make bundle, cdi deploy; set CDI_EMR_BUNDLE_URI to what it prints."
     try:
         storage = open_storage(uri)
         sums = storage.read("SHA256SUMS")
         if hashlib.sha256(sums).hexdigest()[:16] != uri.rpartition("/")[2]:
-            return failed(f"{uri} is not what its id says: its list of hashes was changed", mend)
+            return failed(f"{uri} does not match its id: its list of hashes was changed", fix)
         named = [line.split("  ", 1) for line in sums.decode().splitlines()]
-        spoilt = next((name for digest, name in named if _sha256(storage, name) != digest), None)
+        changed = next((name for digest, name in named if _sha256(storage, name) != digest), None)
         size = sum(stored.size_bytes for stored in storage.list(""))
     except (StorageError, ValueError) as error:
-        return failed(f"{uri}: {error}", mend)
-    if spoilt is not None:
-        return failed(f"{uri}/{spoilt} is not what was deployed: its hash differs", mend)
+        return failed(f"{uri}: {error}", fix)
+    if changed is not None:
+        return failed(f"{uri}/{changed} is not what was deployed: its hash differs", fix)
     return ok(f"{uri}, {len(named)} files, {size_text(size)}, every hash as deployed")
 
 
@@ -136,9 +136,9 @@ def _sha256(storage: Storage, key: str) -> str:
 
 
 def _of_template(check: Callable[["ClusterTemplate"], Finding]) -> Callable[[Settings], Finding]:
-    """Return the check of what the template names; where we may not look it is no failure: EMR looks, not we."""
+    """Return the check of what the template names; a missing permission of ours is no failure: EMR has its own."""
 
-    def look(settings: Settings) -> Finding:
+    def check_template(settings: Settings) -> Finding:
         from botocore.exceptions import BotoCoreError, ClientError
 
         from cdi_dagster.emr.clusters.template import TemplateError, load_template
@@ -146,15 +146,15 @@ def _of_template(check: Callable[["ClusterTemplate"], Finding]) -> Callable[[Set
         try:
             return check(load_template(settings.emr_template, environment=settings.emr_environment))
         except TemplateError:
-            return note("not looked at: the template that names it cannot be used")
+            return note("not checked: the template that names it cannot be used")
         except ClientError as error:
             if error.response["Error"].get("Code", "") in _MAY_NOT:
-                return note(f"not looked at: we may not ({error.operation_name})")
+                return note(f"not checked: no permission ({error.operation_name})")
             return failed(str(error), "Create it, or correct its name in the cluster template (CDI_EMR_TEMPLATE).")
         except BotoCoreError as error:
-            return failed(f"AWS cannot be asked: {error}", "Set AWS_PROFILE or the instance role, and AWS_REGION.")
+            return failed(f"AWS cannot be queried: {error}", "Set AWS_PROFILE or the instance role, and AWS_REGION.")
 
-    return look
+    return check_template
 
 
 EMR_CHECKS: Mapping[str, tuple[str, Callable[[Settings], Finding]]] = {

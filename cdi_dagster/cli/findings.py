@@ -1,11 +1,11 @@
-"""What a check of `cdi doctor` finds. No checks here."""
+"""What a check of `cdi doctor` returns. No checks here."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Verdict(StrEnum):
-    """What a check found."""
+class CheckResult(StrEnum):
+    """How a check ended."""
 
     OK = "ok"
     NOTE = "note"
@@ -15,23 +15,27 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one check found, and the mend where it failed."""
+    """What one check found, and the fix where it failed."""
 
-    verdict: Verdict
+    result: CheckResult
     text: str
-    mend: str | None = None
+    fix: str | None = None
+
+    def to_json(self) -> dict[str, str | None]:
+        """Return what `--json` prints, under the keys that scripts read."""
+        return {"verdict": self.result, "text": self.text, "mend": self.fix}
 
 
 def ok(text: str) -> Finding:
     """Return a good finding."""
-    return Finding(verdict=Verdict.OK, text=text)
+    return Finding(result=CheckResult.OK, text=text)
 
 
-def note(text: str, mend: str | None = None) -> Finding:
+def note(text: str, fix: str | None = None) -> Finding:
     """Return one that breaks nothing."""
-    return Finding(verdict=Verdict.NOTE, text=text, mend=mend)
+    return Finding(result=CheckResult.NOTE, text=text, fix=fix)
 
 
-def failed(text: str, mend: str) -> Finding:
-    """Return a bad one with its mend."""
-    return Finding(verdict=Verdict.FAILED, text=text, mend=mend)
+def failed(text: str, fix: str) -> Finding:
+    """Return a bad one with its fix."""
+    return Finding(result=CheckResult.FAILED, text=text, fix=fix)

@@ -11,7 +11,7 @@ from cdi_dagster.storage.roots import Roots
 
 
 def coalescer_status(settings: Settings, roots: Roots, day: CollectionDay) -> CoalescerStatus:
-    """Return what the source that the settings choose says of a day."""
+    """Return a day's status from the source that the settings choose."""
     from cdi_dagster.coalescer_status.sources import coalescer_source
 
     source = coalescer_source(
@@ -25,7 +25,7 @@ def coalescer_status(settings: Settings, roots: Roots, day: CollectionDay) -> Co
 
 
 def require_gate(settings: Settings, roots: Roots, day: CollectionDay, *, override: bool) -> CoalescerStatus:
-    """Return the coalescer's status where the gate is open, or overridden: then say what is overridden.
+    """Return the coalescer's status where the gate is open, or overridden: then print what is overridden.
 
     Raises:
         CdiError: the coalescer is not done; the next step names `--override-gate`, unless the status has its own.
@@ -33,7 +33,7 @@ def require_gate(settings: Settings, roots: Roots, day: CollectionDay, *, overri
     if override:
         status = _status_in_any_case(settings, roots, day)
         if not status.is_open:
-            text = f"--override-gate: going on though the coalescer is {status.state}: {status.reason}"
+            text = f"--override-gate: continuing although the coalescer is {status.state}: {status.reason}"
             progress_console().print(escape(text), style="yellow")
         return status
     status = coalescer_status(settings, roots, day)
@@ -52,9 +52,9 @@ def require_gate(settings: Settings, roots: Roots, day: CollectionDay, *, overri
 
 
 def _status_in_any_case(settings: Settings, roots: Roots, day: CollectionDay) -> CoalescerStatus:
-    """Return the status; where nobody can even be asked, that: an override is for just such a day."""
+    """Return the status, UNKNOWN where it cannot even be read: an override is for just such a day."""
     try:
         return coalescer_status(settings, roots, day)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it must not stop who was told to go on
-        reason = f"It could not be asked: {type(error).__name__}: {error}"
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not stop an override
+        reason = f"It could not be read: {type(error).__name__}: {error}"
         return CoalescerStatus(state=CoalescerState.UNKNOWN, reason=reason)

@@ -44,11 +44,11 @@ if TYPE_CHECKING:
 @collection_option()
 @storage_day_option()
 @click.option("--dks-url", metavar="URL", help="Data Key Service. Default: CDI_DKS_URL, else where cdi dks listens.")
-@click.option("--max-rejected", metavar="N|P%", help="Publish with at most so many rejects. Default: CDI_MAX_REJECTED.")
+@click.option("--max-rejected", metavar="N|P%", help="Publish with at most N or P% rejects. Default: CDI_MAX_REJECTED.")
 @click.option("--tables", is_flag=True, help="Publish the tables of the day too.")
 @click.option("--allow-empty", is_flag=True, help="Publish a day without objects as an empty one.")
 @click.option("--allow-sparse-offsets", is_flag=True, help="Accept fewer records than offsets (compacted topics).")
-@correlation_id_option("Of this run. Default: a new one.")
+@correlation_id_option("Id of this run. Default: a new one.")
 @allow_fewer_offsets_option()
 @override_gate_option()
 @verbose_option()
@@ -69,10 +69,10 @@ def ingest_command(
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Pin a day, run the Spark job on this machine, publish; print counts, reject reasons and places.
+    """Pin a day, run the Spark job on this machine, publish; print counts, reject reasons and locations.
 
-    Works without Dagster, and refuses to run beside the coalescer as Dagster's runs do. Asked again it publishes the
-    day again, whole; if it fails, what was published before stays.
+    Works without Dagster, and refuses to run beside the coalescer as Dagster's runs do. Run again, it publishes
+    the day again, whole; if it fails, what was published before stays.
     """
     require_append_only(collection)
     options = given(
@@ -94,7 +94,7 @@ def ingest_command(
             table_report = publish_tables(run, verbose=verbose)
             row.add_tables(table_report, run.roots.published)
     if as_json:
-        places = {"published_to": run.uri(report.published_prefix), "rejects_in": run.uri(report.rejects_prefix)}
+        locations = {"published_to": run.uri(report.published_prefix), "rejects_in": run.uri(report.rejects_prefix)}
         print_json(
             {
                 "correlation_id": run.correlation_id,
@@ -102,7 +102,7 @@ def ingest_command(
                 "storage_day": storage_day,
                 "export_day": export_day_of(storage_day),
                 **report.to_json()["totals"],
-                **places,
+                **locations,
                 "published_bytes": report.published_bytes,
                 "seconds": report.seconds,
                 "tables": table_report and table_report.to_json(),
@@ -122,14 +122,14 @@ def _pin(
     row.add_gate(require_gate(run.settings, run.roots, run.day, override=override_gate), overridden=override_gate)
     pinned = pin_storage_day(run.roots, run.day, allow_empty=allow_empty, allow_fewer_offsets=allow_fewer_offsets)
     row.add_pinned(pinned, allow_fewer_offsets=allow_fewer_offsets)
-    # The second look at the listing: what is the same in both was there, whole, at the moment between.
+    # The second listing: what is the same in both was there, whole, at the moment between.
     require_unchanged(run.roots.corporate, pinned)
     progress_console().print(facts([*pinned_facts(pinned), ("run", run.correlation_id)]))
     return pinned
 
 
 def _ingest(run: LocalRun, pinned: PinnedInput, *, allow_sparse_offsets: bool, verbose: bool) -> IngestReport:
-    """Run the Spark job; where it failed, show the counts that it came to first.
+    """Run the Spark job; where it failed, first show the counts it reached.
 
     Raises:
         CdiError: of the class that the job stated, or that its end suggests.

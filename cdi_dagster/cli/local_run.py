@@ -1,6 +1,6 @@
 """A run of one day on this machine, without Dagster: its settings and roots, its Spark steps, its status row.
 
-What `cdi ingest`, `cdi tables` and `cdi rejects replay` have in common. Not for commands that only look.
+What `cdi ingest`, `cdi tables` and `cdi rejects replay` have in common. Not for commands that only read.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from cdi_dagster.cli.console import progress_console, saying
+from cdi_dagster.cli.console import progress, progress_console
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.spark_jobs import SparkStep
@@ -39,7 +39,7 @@ class LocalRun:
 
     @classmethod
     def of(cls, day: CollectionDay, *, correlation_id: str | None = None, **given: Any) -> "LocalRun":
-        """Return the day, with the settings that were given on the command line before those of the installation."""
+        """Return the day, with the settings that were given on the command line in the place of the installation's."""
         return cls(
             settings=load_settings(**given),
             day=day,
@@ -48,7 +48,7 @@ class LocalRun:
 
     @property
     def roots(self) -> Roots:
-        """Corporate storage and what we publish."""
+        """Corporate storage and the published root."""
         return open_roots(self.settings.corporate_root, self.settings.published_root)
 
     def uri(self, prefix: str | None) -> str | None:
@@ -64,7 +64,7 @@ def only_this_run(run: LocalRun) -> AbstractContextManager[Any]:
     return ingestion_lease(
         run.roots.published,
         run.day,
-        # With its process: two that were given the same correlation id are two.
+        # With its process: two processes may be given the same correlation id.
         holder=f"{run.correlation_id} ({socket.gethostname()}:{os.getpid()})",
         log=lambda text: console.print(escape(text)),
     )
@@ -73,7 +73,7 @@ def only_this_run(run: LocalRun) -> AbstractContextManager[Any]:
 def record(run: LocalRun, step: str) -> "AbstractContextManager[StepRecord]":
     """Keep the status row around a day's work, as Dagster's runs do.
 
-    Enter it while holding the lease: the row of a run that was refused would state that the day failed.
+    Enter it while holding the lease: the row of a run that was refused would be FAILED for the day.
     """
     from cdi_dagster.ingestion.status_rows import StepRecord, recorded
 
@@ -106,16 +106,16 @@ def run_step(
     from cdi_dagster.local_spark.spark_process import run_spark_step, spark_failure
 
     failures: list[CdiError] = []
-    with saying(f"Running {step.name}") as say:
+    with progress(f"Running {step.name}") as show_progress:
 
-        def hear(line: str) -> None:
+        def on_line(line: str) -> None:
             found = _LOG_LINE.search(line)
             text = found["text"] if found and found["run"] == run.correlation_id else ""
             failure = CdiError.from_text(text)
             if failure:
                 failures.append(failure)  # shown at the end, once
             elif text and " is done: " not in text:
-                say(text)
+                show_progress(text)
             elif verbose:
                 progress_console().print(escape(line), style="dim")
 
@@ -124,7 +124,7 @@ def run_step(
             step.arguments,
             config=run.settings.local_spark,
             correlation_id=run.correlation_id,
-            on_line=hear,
+            on_line=on_line,
         )
     report = _read(run, report_key)
     # The file has its detail too; where it could not be written (a full disk), the log has class, cause and next step.

@@ -21,7 +21,7 @@ class DayType(click.ParamType):
     name = "day"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        """Read the day, or say how to write it."""
+        """Read the day, or fail with how to write it."""
         if isinstance(value, date):
             return value
         try:
@@ -36,7 +36,7 @@ class CollectionType(click.ParamType):
     name = "db:name"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Collection:
-        """Find the collection, or say how to write it."""
+        """Find the collection, or fail with how to write it."""
         if isinstance(value, Collection):
             return value
         try:
@@ -51,7 +51,7 @@ class RootType(click.ParamType):
     name = "URI"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check the root, or say how to write it."""
+        """Check the root, or fail with how to write it."""
         from cdi_dagster.settings import check_root
 
         try:
@@ -110,7 +110,7 @@ def override_gate_option() -> Decorator:
     return click.option(
         "--override-gate",
         is_flag=True,
-        help="Go on although the coalescer is not known to be done. Only if you know that it is.",
+        help="Continue although the coalescer is not known to be done. Only if you know that it is.",
     )
 
 
@@ -119,7 +119,7 @@ def allow_fewer_offsets_option() -> Decorator:
     return click.option(
         "--allow-fewer-offsets",
         is_flag=True,
-        help="Go on although the day lacks offsets that it had when it was pinned or published before.",
+        help="Continue although the day lacks offsets that it had when it was pinned or published before.",
     )
 
 
@@ -137,7 +137,7 @@ class CorrelationIdType(click.ParamType):
     name = "ID"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check the id, or say how to write it."""
+        """Check the id, or fail with how to write it."""
         if not _CORRELATION_ID.fullmatch(str(value)):
             self.fail("write up to 128 letters, digits, '.', '_' or '-', beginning with a letter or digit", param, ctx)
         return str(value)

@@ -1,4 +1,4 @@
-"""`cdi pin`: the pinned input of a day, written beside the published records or to a file of one's own."""
+"""`cdi pin`: the pinned input of a day, written below the published root, and to a file if one is named."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from cdi_dagster.core.pinned_input import PinnedInput
 def _in_a_folder(ctx: click.Context, parameter: click.Parameter, output: Path | None) -> Path | None:
     """Refuse a file that cannot be written before anything is pinned."""
     if output and not os.access(output.parent, os.W_OK | os.X_OK):
-        raise click.BadParameter(f"{output.parent} is no folder that can be written in: make it, or name another.")
+        raise click.BadParameter(f"{output.parent} is not a folder that can be written to: make it, or name another.")
     return output
 
 
@@ -40,7 +40,7 @@ def _in_a_folder(ctx: click.Context, parameter: click.Parameter, output: Path | 
     type=click.Path(dir_okay=False, path_type=Path),
     callback=_in_a_folder,
     metavar="FILE",
-    help="Write the manifest here too.",
+    help="Write the manifest to this file too.",
 )
 @click.option("--allow-empty", is_flag=True, help="Pin a day that has no objects.")
 @allow_fewer_offsets_option()
@@ -57,10 +57,10 @@ def pin_command(
     override_gate: bool,
     as_json: bool,
 ) -> None:
-    """Decide which objects a run of the day reads, and write that down.
+    """Decide which objects a run of the day reads, and write the manifest of them.
 
-    The manifest goes where the next run reads it, below the published root. Refuses, saying why, while the coalescer
-    is not done, where there are no objects, where a name is wrong, and where offsets overlap.
+    The manifest goes where the next run reads it, below the published root. Refuses, with the reason, while the
+    coalescer is not done, where there are no objects, where a name is wrong, and where offsets overlap.
     """
     from cdi_dagster.cli.gate import require_gate
     from cdi_dagster.core.storage_keys import pinned_input_key
@@ -82,12 +82,12 @@ def pin_command(
     if as_json:
         print_json(pinned.to_json())
         return
-    places = [roots.published.uri(pinned_input_key(day)), *([str(output)] if output else [])]
-    result_console().print(facts([*pinned_facts(pinned), *(("written to", place) for place in places)]))
+    written_to = [roots.published.uri(pinned_input_key(day)), *([str(output)] if output else [])]
+    result_console().print(facts([*pinned_facts(pinned), *(("written to", location) for location in written_to)]))
 
 
 def pinned_facts(pinned: PinnedInput) -> list[tuple[str, str]]:
-    """Say what a pinned input holds."""
+    """List what a pinned input holds."""
     rows = [
         ("pinned", f"{len(pinned.objects)} objects, {size_text(pinned.input_bytes)}, {pinned.offset_count:,} offsets"),
         ("fingerprint", pinned.fingerprint),

@@ -1,4 +1,4 @@
-"""`cdi rejects show` and `cdi rejects replay`: where rejects came from, and ingesting them again once mended."""
+"""`cdi rejects show` and `cdi rejects replay`: where rejects came from, and ingesting them again once fixed."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.markup import escape
 
-from cdi_dagster.cli.console import facts, figures_table, json_option, print_json, result_console, saying
+from cdi_dagster.cli.console import facts, figures_table, json_option, print_json, progress, result_console
 from cdi_dagster.cli.options import (
     collection_option,
     correlation_id_option,
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 @click.group("rejects")
 def rejects_group() -> None:
-    """Look at the rejected records of a day, and ingest them again once their cause is mended."""
+    """Look at the rejected records of a day, and ingest them again once their cause is fixed."""
 
 
 @rejects_group.command("show")
 @published_root_option()
 @collection_option()
 @storage_day_option()
-@correlation_id_option("Of the run. Default: the last run of the day that kept rejects.")
-@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Places to show.")
+@correlation_id_option("Id of the run. Default: the last run of the day that kept rejects.")
+@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Rejects to list.")
 @json_option
 def show_command(
     published_root: str | None,
@@ -45,21 +45,21 @@ def show_command(
     limit: int,
     as_json: bool,
 ) -> None:
-    """Count a run's rejects by reason and show places: object, line, offset. Never content."""
+    """Count a run's rejects by reason and list where they are: object, line, offset. Never content."""
     from cdi_dagster.spark.ingest.rejects import stored_rejects
 
     published = _published(published_root)
     run = correlation_id or _last_run_with_rejects(published, collection.on(storage_day))
     prefix = rejects_prefix(collection.on(storage_day), run) if run else None
     reasons: Counter[str] = Counter()
-    places: list[dict[str, Any]] = []
-    for reject in stored_rejects(published, prefix):
-        reasons[reject.reason] += 1
-        if len(places) < limit:
-            place = {"reason": reject.reason, "detail": reject.detail, "key": reject.key}
-            places.append({**place, "line_number": reject.line_number, "offset": reject.offset})
+    listed: list[dict[str, Any]] = []
+    for stored in stored_rejects(published, prefix):
+        reasons[stored.reason] += 1
+        if len(listed) < limit:
+            location = {"reason": stored.reason, "detail": stored.detail, "key": stored.key}
+            listed.append({**location, "line_number": stored.line_number, "offset": stored.offset})
     if as_json:
-        print_json({"correlation_id": run, "rejected": reasons.total(), "by_reason": dict(reasons), "places": places})
+        print_json({"correlation_id": run, "rejected": reasons.total(), "by_reason": dict(reasons), "places": listed})
         return
     console = result_console()
     if not reasons:
@@ -71,11 +71,11 @@ def show_command(
             [("run", run or ""), ("rejected", f"{reasons.total():,}: {by_reason}"), ("in", published.uri(prefix or ""))]
         )
     )
-    table = figures_table(None, ("place", "line", "offset", "reason", "detail"))
-    for place in places:
-        name = place["key"].rsplit("/", 1)[-1]
-        offset = "" if place["offset"] is None else str(place["offset"])
-        table.add_row(name, str(place["line_number"]), offset, place["reason"], place["detail"])
+    table = figures_table(None, ("object", "line", "offset", "reason", "detail"))
+    for reject in listed:
+        name = reject["key"].rsplit("/", 1)[-1]
+        offset = "" if reject["offset"] is None else str(reject["offset"])
+        table.add_row(name, str(reject["line_number"]), offset, reject["reason"], reject["detail"])
     console.print(table)
 
 
@@ -90,9 +90,9 @@ def replay_command(
 ) -> None:
     """Ingest the rejects of a published day again and publish what becomes a record now.
 
-    For a day that was published with rejects, once their cause is mended (a key restored, say). The records that are
-    published stay; the new ones come beside them, in one publication. The tables stay as they
-    are until they are published again (cdi tables). A day that was not published at all is simply run again.
+    For a day that was published with rejects, once their cause is fixed (for example, a key was restored). The
+    published records stay, and the new ones are added to them, in one publication. The tables do not change until
+    they are published again (cdi tables). A day that was not published at all is run again instead.
     """
     from cdi_dagster.cli.local_run import LocalRun, only_this_run, record
     from cdi_dagster.spark.ingest.replay import begin_replay, replay_rejects
@@ -103,7 +103,7 @@ def replay_command(
     config = KeyServiceConfig(correlation_id=run.correlation_id, **asdict(run.settings.key_service))
     with only_this_run(run):
         publication = begin_replay(published, collection.on(storage_day), run.correlation_id)
-        with record(run, "replay_rejects") as row, saying(f"Trying {publication.report.rejected:,} rejects again"):
+        with record(run, "replay_rejects") as row, progress(f"Trying {publication.report.rejected:,} rejects again"):
             summary = replay_rejects(publication, published, config)
             row.s3_prefix = run.uri(summary.report.published_prefix)
             row.detail |= {**summary.report.totals, "replayed": summary.replayed, "recovered": summary.recovered}
@@ -130,7 +130,7 @@ def replay_command(
         raise CdiError(
             FailureClass.RECORDS_REJECTED,
             f"All {summary.replayed:,} rejects were rejected again; the publication is as it was.",
-            next_step="Read the reasons (cdi rejects show), mend the cause, then replay again.",
+            next_step="Read the reasons (cdi rejects show), fix the cause, then replay again.",
         )
 
 
@@ -147,12 +147,12 @@ def _published(published_root: str | None) -> Storage:
 
 
 def _no_rejects(published: Storage, day: CollectionDay, correlation_id: str | None) -> str:
-    """Say that nothing was rejected, or that no run could have rejected anything."""
+    """Return whether nothing was rejected, or there was no run that could have."""
     runs = runs_prefix(day)
     prefix = run_prefix(day, correlation_id) if correlation_id else runs
     if next(iter(published.list(prefix)), None) is None:
         run = f"run {correlation_id}" if correlation_id else "run"
-        return f"No {run} of {day} is there: nothing lies under {published.uri(prefix)}"
+        return f"No {run} of {day} was found: there is nothing under {published.uri(prefix)}"
     return f"No rejects are kept of {day}."
 
 

@@ -1,4 +1,4 @@
-"""`cdi relaunch`: what the old relaunch job did, as a Dagster backfill: seen in the UI, gated, retried like any run."""
+"""`cdi relaunch`: ingest export days again, as a Dagster backfill: seen in the UI, gated, retried like any run."""
 
 from datetime import date
 
@@ -22,13 +22,13 @@ def relaunch_command(
 ) -> None:
     """Ingest export days again, as a Dagster backfill.
 
-    An export day is the day after its storage day, which is the partition. The gate holds for these runs as for any:
+    An export day is the day after its storage day, which is the partition. The gate applies to these runs as to any:
     days whose coalescer is not done do not start.
     """
     require_append_only(collection)
     last = last_export_day or export_day
     if last < export_day:
-        raise click.UsageError(f"--to {last} is before --export-day {export_day}: exchange them")
+        raise click.UsageError(f"--to {last} is before --export-day {export_day}: swap them")
     storage_days = [str(day) for day in storage_days_between(storage_day_of(export_day), storage_day_of(last))]
     webserver = Webserver(url)
     assets = webserver.assets_of(collection)

@@ -40,8 +40,8 @@ def sample_command(
 ) -> None:
     """Write one storage day of invented, encrypted raw objects, as K2HB does.
 
-    For development and tests: the data keys are wrapped as the local key service (cdi dks) unwraps them, which is no
-    secrecy. The same arguments write the same bytes.
+    For development and tests: the data keys are wrapped as the local key service (cdi dks) unwraps them, which keeps
+    nothing secret. The same arguments write the same bytes.
     """
     from cdi_dagster.demo.sample import write_sample
     from cdi_dagster.settings import load_settings

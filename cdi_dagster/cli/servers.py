@@ -1,6 +1,6 @@
 """The processes of a development installation: the local key service, and Dagster's webserver and daemon.
 
-Each runs under the process guard, whose lifeline ends the whole tree when we end, however we end. For `cdi demo` and
+Each runs under the process guard, which ends the whole process tree when we end, however we end. For `cdi demo` and
 `cdi dev` only.
 """
 
@@ -68,7 +68,7 @@ class Guarded:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it ended, which none of ours does by itself unless something is wrong."""
+        """Whether it ended: none of ours does by itself unless something is wrong."""
         return self._process.poll() is not None
 
     def log(self) -> str:
@@ -85,7 +85,7 @@ class Guarded:
             raise CdiError(
                 FailureClass.LAUNCH_FAILED,
                 f"{what} ended with code {self._process.returncode}: {last_lines(self.log().splitlines(), 5)}",
-                next_step=f"Read {self.log_path}, mend what it names, then start again.",
+                next_step=f"Read {self.log_path}, fix what it names, then start again.",
             )
 
 
@@ -114,14 +114,14 @@ def dagster_dev(environment: Mapping[str, str], *, port: int, log_path: Path) ->
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on now."""
+    """Return a port of loopback that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def require_free(port: int) -> None:
-    """Return where nobody listens on the port.
+    """Return where the port is free.
 
     Raises:
         CdiError: LAUNCH_FAILED, naming another port to take.
@@ -133,6 +133,6 @@ def require_free(port: int) -> None:
         except OSError as error:
             raise CdiError(
                 FailureClass.LAUNCH_FAILED,
-                f"Port {port} of this machine is taken: {error.strerror}.",
-                next_step=f"End what listens there, or choose another: cdi dev --port {port + 1}.",
+                f"Port {port} of this machine is in use: {error.strerror}.",
+                next_step=f"Stop what listens there, or choose another: cdi dev --port {port + 1}.",
             ) from error

@@ -1,4 +1,4 @@
-"""`cdi status`: what the coalescer does with a day, how large the day is against the usual, and how far it got."""
+"""`cdi status`: the coalescer's state for a day, the day's size against the usual, and how far the day is."""
 
 from dataclasses import asdict
 from datetime import date
@@ -33,7 +33,7 @@ from cdi_dagster.storage.interface import Storage
     type=click.IntRange(0, 60),
     default=HISTORY_DAYS,
     show_default=True,
-    help="Days before, whose median is the usual.",
+    help="How many earlier days the usual is the median of.",
 )
 @json_option
 def status_command(
@@ -44,9 +44,9 @@ def status_command(
     usual_days: int,
     as_json: bool,
 ) -> None:
-    """Say what the coalescer does with a storage day and why, and its objects, bytes and offsets against the usual.
+    """Show the coalescer's state for a storage day and why, and its objects, bytes and offsets beside the usual.
 
-    Very many small objects, or far more bytes than usual, are why a coalescer is late.
+    A coalescer is usually late because of very many small objects, or far more bytes than usual.
     """
     from cdi_dagster.cli.gate import coalescer_status
     from cdi_dagster.settings import load_settings
@@ -109,7 +109,7 @@ def _show(
         return
     table = figures_table(None, ["", "this day", "usual"])
     volume, usual = diagnosis.day, diagnosis.usual
-    # Of coalesced days nobody knows how many objects K2HB wrote.
+    # Once a day is coalesced, the number of objects that K2HB wrote is lost.
     usual_objects = f"{usual.objects:,}" if diagnosis.objects_compare else "does not compare"
     usual_size = size_text(usual.mean_object_bytes) if diagnosis.objects_compare else "does not compare"
     more_than = "more than " if volume.is_cut_off else ""

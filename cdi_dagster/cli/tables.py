@@ -25,7 +25,7 @@ from cdi_dagster.core.tables_report import TablesReport
 @published_root_option()
 @collection_option()
 @storage_day_option()
-@correlation_id_option("Of this run. Default: a new one.")
+@correlation_id_option("Id of this run. Default: a new one.")
 @verbose_option()
 @json_option
 def tables_command(
@@ -36,9 +36,9 @@ def tables_command(
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Publish the tables of a day from its published records: after a replay of rejects, or a lost metastore.
+    """Publish the tables of a day from its published records: after a replay of rejects, or the loss of a metastore.
 
-    Replaces exactly the day's partition of each table, as often as it is asked. For tables of this machine; those of
+    Replaces exactly the day's partition of each table, however often it is run. For tables of this machine; those of
     the clusters are materialised in Dagster.
     """
     run = LocalRun.of(collection.on(storage_day), correlation_id=correlation_id, **given(published_root=published_root))
@@ -55,7 +55,7 @@ def tables_command(
 
 
 def require_tables_here(run: LocalRun) -> None:
-    """Return where the collection has tables, and this machine is where they are kept.
+    """Return where the collection has tables and they are kept on this machine.
 
     Raises:
         CdiError: INPUT_INVALID where the collection is keyed.
@@ -63,7 +63,7 @@ def require_tables_here(run: LocalRun) -> None:
     """
     require_append_only(run.day.collection)
     if run.day.collection.tables is None:
-        raise click.UsageError(f"No tables are published of {run.day.collection.id}: its files are all there is.")
+        raise click.UsageError(f"No tables are published of {run.day.collection.id}: only its files are published.")
     if run.settings.deployment != "local":
         raise click.UsageError(
             f"CDI_DEPLOYMENT is {run.settings.deployment}: the tables are in the clusters' Hive, which this machine "

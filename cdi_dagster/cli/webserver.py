@@ -1,4 +1,4 @@
-"""A client for Dagster's webserver: the few GraphQL questions that `cdi relaunch` and `cdi demo` ask.
+"""A client for Dagster's webserver: the few GraphQL queries of `cdi relaunch` and `cdi demo`.
 
 The same requests as the UI's buttons send, so that what the terminal starts looks and behaves like what a click
 starts. No dagster import.
@@ -63,7 +63,7 @@ class AssetOfCollection:
 
 
 class Webserver:
-    """Asks one Dagster webserver."""
+    """A client of one Dagster webserver."""
 
     def __init__(self, url: str = DEFAULT_URL) -> None:
         self.url = url.rstrip("/")
@@ -71,7 +71,7 @@ class Webserver:
 
     def locations(self) -> list[tuple[str, str | None]]:
         """Return the code locations that are loaded, each with its load error if it has one."""
-        workspace = self._ask(_LOCATIONS)["workspaceOrError"]
+        workspace = self._query(_LOCATIONS)["workspaceOrError"]
         if workspace["__typename"] != "Workspace":
             raise self._failed(f"The workspace could not be read: {workspace.get('message')}")
         entries = [entry for entry in workspace["locationEntries"] if entry["loadStatus"] == "LOADED"]
@@ -89,7 +89,7 @@ class Webserver:
                 repository=node["repository"]["name"],
                 location=node["repository"]["location"]["name"],
             )
-            for node in self._ask(_ASSETS)["assetNodes"]
+            for node in self._query(_ASSETS)["assetNodes"]
             if node["isPartitioned"] and node["isMaterializable"] and collection.asset_name in node["assetKey"]["path"]
         ]
         if not found:
@@ -106,8 +106,8 @@ class Webserver:
         Raises:
             CdiError: INPUT_INVALID, naming those that are not and the first and last that are.
         """
-        answer = self._ask(_PARTITIONS, key={"path": list(asset.path)})["assetNodeOrError"]
-        dimensions = answer.get("partitionKeysByDimension") or [{"partitionKeys": []}]
+        response = self._query(_PARTITIONS, key={"path": list(asset.path)})["assetNodeOrError"]
+        dimensions = response.get("partitionKeysByDimension") or [{"partitionKeys": []}]
         partitions = dimensions[0]["partitionKeys"]
         missing = [day for day in storage_days if day not in set(partitions)]
         if missing:
@@ -115,7 +115,7 @@ class Webserver:
             raise CdiError(
                 FailureClass.INPUT_INVALID,
                 f"{', '.join(missing)} cannot be ingested: the storage days that are partitions are {there}.",
-                next_step="Ask for other days (a storage day is the day before its export day), or set "
+                next_step="Name other days (a storage day is the day before its export day), or set "
                 "CDI_FIRST_STORAGE_DAY where the code location is loaded.",
             )
 
@@ -129,10 +129,10 @@ class Webserver:
             "title": title,
             "tags": _tags(tags),
         }
-        answer = self._ask(_LAUNCH_BACKFILL, params=params)["launchPartitionBackfill"]
-        if answer["__typename"] != "LaunchBackfillSuccess":
-            raise self._failed(f"The backfill was not launched: {answer.get('message', answer['__typename'])}")
-        return str(answer["backfillId"])
+        response = self._query(_LAUNCH_BACKFILL, params=params)["launchPartitionBackfill"]
+        if response["__typename"] != "LaunchBackfillSuccess":
+            raise self._failed(f"The backfill was not launched: {response.get('message', response['__typename'])}")
+        return str(response["backfillId"])
 
     def launch_run(self, assets: Sequence[AssetOfCollection], partition: str, *, tags: Mapping[str, str]) -> str:
         """Launch one run that materialises the assets of one partition, as the UI does, and return its id."""
@@ -148,18 +148,20 @@ class Webserver:
             "runConfigData": {},
             "executionMetadata": {"tags": _tags({"dagster/partition": partition, **tags})},
         }
-        answer = self._ask(_LAUNCH_RUN, params=params)["launchRun"]
-        if answer["__typename"] != "LaunchRunSuccess":
-            errors = "; ".join(error["message"] for error in answer.get("errors", []))
-            raise self._failed(f"The run was not launched: {answer.get('message') or errors or answer['__typename']}")
-        return str(answer["run"]["runId"])
+        response = self._query(_LAUNCH_RUN, params=params)["launchRun"]
+        if response["__typename"] != "LaunchRunSuccess":
+            errors = "; ".join(error["message"] for error in response.get("errors", []))
+            raise self._failed(
+                f"The run was not launched: {response.get('message') or errors or response['__typename']}"
+            )
+        return str(response["run"]["runId"])
 
     def run(self, run_id: str, after: str | None) -> dict[str, Any]:
         """Return a run's status and its events after a cursor."""
-        answer = self._ask(_RUN, id=run_id, after=after)["runOrError"]
-        if answer["__typename"] != "Run":
-            raise self._failed(f"Run {run_id} cannot be read: {answer.get('message', answer['__typename'])}")
-        return dict(answer)
+        response = self._query(_RUN, id=run_id, after=after)["runOrError"]
+        if response["__typename"] != "Run":
+            raise self._failed(f"Run {run_id} cannot be read: {response.get('message', response['__typename'])}")
+        return dict(response)
 
     def answers(self) -> bool:
         """Whether the webserver is up."""
@@ -168,28 +170,30 @@ class Webserver:
         except urllib3.exceptions.HTTPError:
             return False
 
-    def _ask(self, query: str, **variables: Any) -> dict[str, Any]:
+    def _query(self, query: str, **variables: Any) -> dict[str, Any]:
         try:
-            answer = self._pool.request("POST", f"{self.url}/graphql", json={"query": query, "variables": variables})
+            response = self._pool.request("POST", f"{self.url}/graphql", json={"query": query, "variables": variables})
         except urllib3.exceptions.HTTPError as error:
             raise CdiError(
                 FailureClass.LAUNCH_FAILED,
-                f"Dagster's webserver at {self.url} does not answer ({type(error).__name__}).",
+                f"Dagster's webserver at {self.url} does not respond ({type(error).__name__}).",
                 next_step="Start it (make dev), or name the right one with --url.",
             ) from error
         try:
-            value = json.loads(answer.data)
+            value = json.loads(response.data)
         except ValueError:
             value = None
         if not isinstance(value, dict) or not value.get("data"):
             errors = value.get("errors") if isinstance(value, dict) else None
-            what = errors[0]["message"] if errors else f"HTTP {answer.status}"
-            raise self._failed(f"{self.url} is not answering as Dagster's webserver: {what}")
+            what = errors[0]["message"] if errors else f"HTTP {response.status}"
+            raise self._failed(f"{self.url} does not respond as Dagster's webserver does: {what}")
         return dict(value["data"])
 
     def _failed(self, cause: str) -> CdiError:
         return CdiError(
-            FailureClass.LAUNCH_FAILED, cause, next_step="Look at the deployment page of the UI, mend it, ask again."
+            FailureClass.LAUNCH_FAILED,
+            cause,
+            next_step="Check the deployment page of the UI, fix what it shows, then retry.",
         )
 
 

@@ -85,7 +85,7 @@ def test_pinning_a_day_without_objects_says_that_there_are_none(cdi: Cdi) -> Non
     answer = cdi("pin", *DAY, "--override-gate")
     assert answer.exit_code == 1
     overridden, refused, _ = answer.stderr.splitlines()
-    assert overridden.startswith("--override-gate: going on though the coalescer is NOT_STARTED: ")
+    assert overridden.startswith("--override-gate: continuing although the coalescer is NOT_STARTED: ")
     assert refused.startswith("INPUT_INVALID: There are no objects under file:///")
 
 
@@ -93,7 +93,7 @@ def test_a_manifest_that_cannot_be_written_is_refused_before_anything_is_pinned(
     sample(cdi)
     assert cdi("coalesce", *DAY).exit_code == 0
     answer = cdi("pin", *DAY, "-o", "nowhere/pinned.json")
-    assert (answer.exit_code, "nowhere is no folder that can be written in" in answer.stderr) == (2, True)
+    assert (answer.exit_code, "nowhere is not a folder that can be written to" in answer.stderr) == (2, True)
     assert not list(home.rglob("pinned_input.json"))
 
 
@@ -106,7 +106,7 @@ def test_an_overridden_gate_is_told_with_what_it_was_on_the_terminal_and_in_the_
     sample(cdi, DAY_BEFORE)
     no_aws = {"AWS_CONFIG_FILE": os.devnull, "AWS_REGION": "", "AWS_DEFAULT_REGION": ""}
     answer = cdi("ingest", *DAY, "--override-gate", **no_aws, **source)
-    assert answer.stderr.startswith(f"--override-gate: going on though the coalescer is {state}: ")
+    assert answer.stderr.startswith(f"--override-gate: continuing although the coalescer is {state}: ")
     (row,) = status_rows(home)
     assert row["Failure"].startswith("INPUT_INVALID: There are no objects")
     detail = json.loads(row["Detail"])

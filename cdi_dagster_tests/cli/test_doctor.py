@@ -1,4 +1,4 @@
-"""`cdi doctor` says what is wrong with an installation, and how to mend it."""
+"""`cdi doctor` reports what is wrong with an installation, and how to fix it."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_a_key_service_that_answers_is_well_and_one_that_does_not_is_noted(cdi: 
     assert answer.json["checks"]["key-service"]["verdict"] == "note"
     answer = cdi("doctor", "--only", "key-service", "--json", CDI_DKS_URL=url.replace("http:", "https:"))
     assert answer.exit_code == 1
-    assert "does not answer" in answer.json["checks"]["key-service"]["text"]
+    assert "does not respond" in answer.json["checks"]["key-service"]["text"]
 
 
 def test_parts_that_are_not_there_yet_on_a_laptop_are_notes(cdi: Cdi) -> None:

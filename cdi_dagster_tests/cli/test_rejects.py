@@ -17,7 +17,7 @@ DAY = ("--collection", "data:businessAudit", "--storage-day", "2023-03-26")
 
 def test_a_day_without_rejects_says_so_and_an_unpublished_day_is_not_replayed(cdi: Cdi, home: Path) -> None:
     assert cdi("rejects", "show", *DAY).stdout.startswith(
-        "No run of data:businessAudit, storage day 2023-03-26 (export day 2023-03-27) is there"
+        "No run of data:businessAudit, storage day 2023-03-26 (export day 2023-03-27) was found"
     )
     report = home / "published" / run_report_key(find_collection(DAY[1]).on(date(2023, 3, 26)), "a-run")
     report.parent.mkdir(parents=True)

@@ -45,7 +45,7 @@ def test_every_command_of_the_tour_exists_takes_json_and_explains_itself(name: s
 
 
 @pytest.mark.parametrize(
-    ("arguments", "mend"),
+    ("arguments", "fix"),
     [
         (["status", "--collection", "businessAudit", "--storage-day", "2023-03-26"], "write it as db:name"),
         (["status", "--collection", "data:businessAudit", "--storage-day", "26/03/2023"], "write it as YYYY-MM-DD"),
@@ -60,10 +60,10 @@ def test_every_command_of_the_tour_exists_takes_json_and_explains_itself(name: s
         (["no-such-command"], "No such command"),
     ],
 )
-def test_wrong_use_exits_2_and_says_how_it_is_right(cdi: Cdi, arguments: list[str], mend: str) -> None:
+def test_wrong_use_exits_2_and_says_how_it_is_right(cdi: Cdi, arguments: list[str], fix: str) -> None:
     answer = cdi(*arguments)
     assert answer.exit_code == 2
-    assert mend in answer.stderr
+    assert fix in answer.stderr
     assert "Traceback" not in answer.stderr
 
 

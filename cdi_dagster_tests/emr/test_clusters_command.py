@@ -75,7 +75,7 @@ def test_only_clusters_whose_run_and_retries_have_ended_are_orphans(bench: Bench
 def test_nothing_is_ended_without_a_yes(bench: Bench, instance: dg.DagsterInstance) -> None:
     orphan = cluster_of(bench, run_with(instance, dg.DagsterRunStatus.CANCELED))
     asked = CliRunner().invoke(cdi, ["clusters", "--terminate-orphans", "--min-age-minutes", "0"], input="n\n")
-    assert f"End 1 cluster(s): {orphan}?" in asked.output
+    assert f"Terminate 1 cluster(s): {orphan}?" in asked.output
     assert len(bench.emr.live()) == 1
     end_all(bench)
 

@@ -143,7 +143,7 @@ def test_an_emr_that_refuses_us_fails_and_what_we_may_not_look_at_is_a_note(inst
     checks = installation.doctor("emr-roles")[1]
     assert (checks["emr-roles"]["verdict"], checks["emr-roles"]["text"]) == (
         "note",
-        "not looked at: we may not (GetRole)",
+        "not checked: no permission (GetRole)",
     )
 
 

@@ -1,4 +1,4 @@
-"""Settings are validated before anything starts, and each message says the mend."""
+"""Settings are validated before anything starts, and each message states the fix."""
 
 import os
 from datetime import date, time
@@ -72,7 +72,7 @@ def test_home_given_as_argument_wins_over_the_environment(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "mend"),
+    ("variable", "value", "fix"),
     [
         ("CDI_CORPORATE_ROOT", "s3:/x", "CDI_CORPORATE_ROOT='s3:/x' is not a root: write file:///absolute/folder or "),
         ("CDI_PUBLISHED_ROOT", "file://data", "is not a root: write file:///absolute/folder or s3://bucket"),
@@ -95,8 +95,8 @@ def test_home_given_as_argument_wins_over_the_environment(monkeypatch: pytest.Mo
         ("CDI_COPORATE_ROOT", "s3://bucket", "CDI_COPORATE_ROOT is not a setting: did you mean CDI_CORPORATE_ROOT?"),
     ],
 )
-def test_a_wrong_value_is_answered_with_its_mend(variable: str, value: str, mend: str) -> None:
-    assert any(mend in problem for problem in problems_of(**{variable: value}))
+def test_a_wrong_value_is_answered_with_its_fix(variable: str, value: str, fix: str) -> None:
+    assert any(fix in problem for problem in problems_of(**{variable: value}))
 
 
 def test_every_problem_is_named_at_once() -> None:

@@ -1,6 +1,6 @@
 """The command line of `ingest_daily`: everything the job needs is here or in objects it names.
 
-Environment variables do not reach every EMR deploy mode, so none is read. Used wrongly it exits 2 and says why.
+Environment variables do not reach every EMR deploy mode, so none is read. Used wrongly it exits 2 and prints why.
 """
 
 import argparse
@@ -20,7 +20,7 @@ step on stderr and in failure.json), 2 when used wrongly."""
 
 @dataclass(frozen=True, kw_only=True)
 class IngestArguments:
-    """What `ingest_daily` was asked to do.
+    """What `ingest_daily` is to do.
 
     Attributes:
         pinned_input: URI of the manifest.
@@ -47,7 +47,7 @@ def parse_arguments(argv: Sequence[str]) -> IngestArguments:
     """Read the command line.
 
     Raises:
-        SystemExit: with 2, after a message that says the mend; with 0 after `--help`.
+        SystemExit: with 2, after a message with the fix; with 0 after `--help`.
     """
     parser = _parser()
     found = parser.parse_args(list(argv))
@@ -71,7 +71,7 @@ def storage_and_key(uri: str) -> tuple[Storage, str]:
     """Return the storage and key of one object's full URI.
 
     Raises:
-        ValueError: it is not the URI of an object; the message says how to write it.
+        ValueError: it is not the URI of an object; the message states how to write it.
     """
     folder, _, key = uri.rpartition("/")
     if not key or "://" not in folder or folder.endswith("/"):
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         default="0",
         type=_reject_limit,
         metavar="N|P%",
-        help="publish with at most so many rejects: a count or a share of what was read (default: 0)",
+        help="publish with at most this many rejects: a count or a share of what was read (default: 0)",
     )
     parser.add_argument(
         "--allow-sparse-offsets",
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         choices=range(1, 17),
         metavar="1..16",
-        help="tasks planned for each core: more level out the end, fewer start faster (default: 3)",
+        help="tasks planned for each core: more balance the end better, fewer start faster (default: 3)",
     )
     add_key_service_arguments(parser)
     return parser

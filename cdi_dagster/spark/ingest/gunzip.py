@@ -12,7 +12,7 @@ from isal import igzip_lib, isal_zlib
 from cdi_dagster.core.failures import CdiError, FailureClass
 
 READ_BYTES: Final = 256 * 1024
-"""Compressed bytes asked of the storage at once; 64 KB to 512 KB measure alike."""
+"""Compressed bytes requested from storage at once; 64 kB to 512 kB measure alike."""
 
 _FEED_BYTES: Final = 32 * 1024
 """Compressed bytes given to the inflater at once: what it copies back at the end of a member stays small, which
@@ -21,7 +21,7 @@ matters for coalesced objects of thousands of small members."""
 _INFLATED_BYTES: Final = 256 * 1024
 """Most that one step may inflate to: a bomb of zeros costs time, never memory."""
 
-_DAMAGED = cast(type[Exception], igzip_lib.IsalError)  # its stub calls it an instance
+_DAMAGED = cast(type[Exception], igzip_lib.IsalError)  # its stub declares it an instance
 _GZIP_CONTAINER: Final = 31
 _FIRST_MAGIC_BYTE: Final = 0x1F
 
@@ -40,7 +40,7 @@ class Gunzip:
         self._members = 0
 
     def chunks(self) -> Iterator[bytes | None]:
-        """Yield inflated bytes in pieces of at most 256 KB, and None where a member ends.
+        """Yield inflated bytes in pieces of at most 256 kB, and None where a member ends.
 
         Zero padding between and after members is skipped. Every byte of the object is read and its checksums are
         verified before this ends.

@@ -1,6 +1,6 @@
 """Spark job: one pinned storage day of an append-only collection becomes its published daily records.
 
-`main(argv)` is the program, the same locally and on EMR; read `IngestDaily.run` for its story. What a worker does is
+`main(argv)` is the program, the same locally and on EMR; read `IngestDaily.run` for its steps. What a worker does is
 `task`; nothing but this module publishes.
 """
 
@@ -79,17 +79,17 @@ class IngestDaily:
 
     @property
     def name(self) -> str:
-        """What Spark's pages call it."""
+        """Its name on Spark's pages."""
         return f"cdi {STEP} {self._collection.id} {self._pinned.storage_day}"
 
     def run(self, spark: SparkContext) -> IngestReport:
         """Read, check, publish, report.
 
         Raises:
-            CdiError: what went wrong, with its class; nothing was published then, and `failure.json` says it too.
+            CdiError: what went wrong, with its class; nothing was published then, and `failure.json` has it too.
         """
         try:
-            self._forget_earlier_attempts()
+            self._settle_earlier_attempts()
             self._require_objects()
             try:
                 outcome = self._read_everything(spark)
@@ -106,7 +106,7 @@ class IngestDaily:
             self._write_failure(failure)
             raise failure from error
 
-    def _forget_earlier_attempts(self) -> None:
+    def _settle_earlier_attempts(self) -> None:
         """Settle what killed runs of the day left; the published partition stays, or becomes what they had decided."""
         begin_ingestion(self._published, self._day, self._arguments.correlation_id)
         self._published.delete([self._failure_key])
@@ -184,18 +184,18 @@ class IngestDaily:
         return time.monotonic() - self._started
 
     def _write_failure(self, failure: CdiError) -> None:
-        """Leave the failure where `cdi ingest` finds it; the reporter says it in any case."""
+        """Write the failure where `cdi ingest` finds it; the reporter reports it in any case."""
         try:
             self._published.write(self._failure_key, json.dumps(failure.to_json(), indent=1).encode())
         except StorageError as error:
             _LOG.warning("The failure could not be written to %s: %s", self._failure_key, error)
 
     def _discard_uploads_if_possible(self) -> None:
-        """At the end: what made the run fail may forbid this too, and is the failure to report."""
+        """At the end: what made the run fail may make this fail too, and is the failure to report."""
         try:
             discard_uploads(self._published, self._day)
         except StorageError as error:
-            _LOG.warning("Some uploads of this day could not be discarded; nobody reads them: %s", error)
+            _LOG.warning("Some uploads of this day could not be discarded; they are never read: %s", error)
 
 
 def _read_pinned_input(uri: str) -> PinnedInput:

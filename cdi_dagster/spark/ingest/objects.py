@@ -17,7 +17,7 @@ from cdi_dagster.spark.ingest.writing import PartsWriter, overlong_reject_line, 
 from cdi_dagster.spark.records.engine import BegunBlock, RecordEngine
 
 SAMPLES_PER_REASON: Final = 5
-"""Places shown per reject reason; the rejects themselves hold them all."""
+"""Rejects listed per reason in the report; the rejects' own files have them all."""
 
 _BLOCKS_AHEAD: Final = 64
 """Most blocks begun while the keys of the first are on their way: where objects hold a few envelopes each."""
@@ -55,11 +55,11 @@ class ObjectsIngestion:
         engine: makes the records.
         records: takes the records.
         rejects: takes the rejects.
-        progress: is told how far it is.
+        progress: sends how far it is.
         dense_offsets: whether every offset of an object's name is one envelope, so that a reject's offset is known.
 
     Attributes:
-        samples: a few places of rejects by reason.
+        samples: where a few rejects of each reason are.
         fallback_records: records that took the plain algorithm.
     """
 
@@ -111,7 +111,7 @@ class ObjectsIngestion:
         self._finish_begun(most_blocks=_BLOCKS_AHEAD, most_bytes=_BYTES_AHEAD)
 
     def _finish_begun(self, *, most_blocks: int = 0, most_bytes: int = 0) -> None:
-        """Finish the blocks whose keys are there, in order, and more until so few are left."""
+        """Finish the blocks whose keys have arrived, in order, and more until only that many are left."""
         while self._begun and (
             len(self._begun) > most_blocks or self._begun_bytes > most_bytes or self._begun[0][2].is_ready
         ):

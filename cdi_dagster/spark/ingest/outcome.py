@@ -1,6 +1,6 @@
-"""What the tasks of an ingestion amount to: the closing report, the parts to publish, and whether they may be.
+"""The outcome of all tasks of an ingestion: closing report, parts to publish, and whether they may be published.
 
-Pure: from task results to values. Reading and publishing are `ingest_daily`.
+Pure: from task results to values. Reading and publishing are `job`'s.
 """
 
 from collections import Counter
@@ -48,7 +48,7 @@ def combine(pinned: PinnedInput, results: Sequence[TaskResult]) -> IngestOutcome
 
 
 def require_all_written(outcome: IngestOutcome) -> None:
-    """Check that the parts hold what the objects gave.
+    """Check that the parts hold what was counted in the objects.
 
     Raises:
         CdiError: COUNTS_DO_NOT_RECONCILE, with both numbers.
@@ -68,7 +68,7 @@ def require_few_rejects(report: IngestReport, limit: RejectLimit, *, rejects_uri
     """Check the rejects against the limit.
 
     Raises:
-        CdiError: RECORDS_REJECTED, with the counts by reason, places, and where the rejects are.
+        CdiError: RECORDS_REJECTED, with the counts by reason, samples, and where the rejects are.
     """
     if limit.allows(rejected=report.rejected, read=report.read):
         return
@@ -94,7 +94,7 @@ def _in_key_order(parts: Iterable[WrittenPart]) -> tuple[WrittenPart, ...]:
 
 
 def _samples(results: Sequence[TaskResult]) -> tuple[RejectSample, ...]:
-    """Return a few places of each reason, the same ones whichever task ended first."""
+    """Return a few samples of each reason, the same ones whichever task ended first."""
     taken: Counter[str] = Counter()
     samples = []
     found = (sample for result in results for sample in result.reject_samples)

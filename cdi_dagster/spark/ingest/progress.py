@@ -1,4 +1,4 @@
-"""How far the workers are, while they are: tiny datagrams from every task to the driver.
+"""How far the workers are while they work: small datagrams from every task to the driver.
 
 Purely informational: a lost, late or foreign datagram changes a line on the run page and nothing else, and no task
 waits for or fails on one. Counts that matter come back as task results. `ProgressSender` runs in the workers,
@@ -37,7 +37,7 @@ class ProgressAddress:
 
 
 class ProgressSender:
-    """Tells the driver what one task has done so far, at most twice a second."""
+    """Sends the driver what one task has done so far, at most twice a second."""
 
     def __init__(self, address: ProgressAddress | None, task_index: int) -> None:
         self._address = address
@@ -46,7 +46,7 @@ class ProgressSender:
         self._socket: socket.socket | None = None
 
     def done(self, *, objects: int, compressed_bytes: int, last: bool = False) -> None:
-        """State the task's totals. Cumulative, so that a lost datagram is mended by the next."""
+        """State the task's totals. Cumulative, so that the next datagram makes up for a lost one."""
         now = time.monotonic()
         if self._address is None or (now < self._due and not last):
             return
@@ -57,16 +57,16 @@ class ProgressSender:
                 self._socket = _udp_socket(self._address.host)
             self._socket.sendto(message.encode(), (self._address.host, self._address.port))
         except OSError:
-            self._address = None  # no way to the driver: go on without, silently and for good
+            self._address = None  # the driver cannot be reached: continue without progress, silently and for good
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         if self._socket is not None:
             self._socket.close()
 
 
 class ProgressBoard:
-    """Adds up what the tasks say and puts it into a sentence.
+    """Adds up what the tasks report and makes a sentence of it.
 
     Attributes:
         address: what the senders need, or None where no socket could be opened.
@@ -89,7 +89,7 @@ class ProgressBoard:
             self.close()
 
     def listen(self) -> None:
-        """Take in the datagrams that have arrived, without waiting."""
+        """Receive the datagrams that have arrived, without waiting."""
         while self._socket is not None:
             try:
                 token, *numbers = json.loads(self._socket.recv(_DATAGRAM_BYTES))

@@ -1,7 +1,7 @@
 """Opens the objects of a task a few ahead of the one that is read, so that many small ones don't each cost a wait.
 
-A day on which K2HB did not batch is tens of thousands of objects of some KB: on S3 each waits some 20 ms for its
-first byte, several times what its records cost. Local files are opened in turn: threads would cost more than they wait.
+A day on which K2HB did not batch is tens of thousands of objects of some kB: on S3 each waits some 20 ms for its
+first byte, several times what its records cost. Local files are opened in turn: threads would cost more than the wait.
 Runs in Spark's Python workers; imported by `task`.
 """
 
@@ -22,7 +22,7 @@ _AHEAD: Final = 4
 
 
 def opened(storage: Storage, objects: Sequence[PinnedObject]) -> Generator[tuple[PinnedObject, BinaryIO]]:
-    """Yield every object, in order, open at its first byte as it was pinned; each is closed when the next is asked for.
+    """Yield every object, in order, open at its first byte as it was pinned; each is closed when the next is requested.
 
     Raises:
         CdiError: INPUT_CHANGED, when its turn comes or from the stream, where an object is not as it was pinned.
@@ -105,5 +105,5 @@ def _as_pinned(pinned: PinnedObject) -> Iterator[None]:
 def _close_all(begun: Sequence["Future[_PinnedStream]"]) -> None:
     for future in begun:
         if not future.cancel():
-            with suppress(StorageError, CdiError):  # of objects whose turn never came
+            with suppress(StorageError, CdiError):  # of objects that are no longer read
                 future.result().close()

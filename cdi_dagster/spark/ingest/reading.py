@@ -1,7 +1,7 @@
 r"""Reads one pinned object as blocks of envelope lines, in memory that depends on neither object nor line length.
 
 Decides what a line is: `\n` ends it, and so does the end of a gzip member (K2HB's members hold whole lines, and a
-coalesced object glues members, never lines). Judges no envelope: that is the record engine's. Runs in Spark's Python
+coalesced object glues members, never lines). Does not check envelopes: the record engine does. Runs in Spark's Python
 workers; imported by `objects`.
 """
 
@@ -13,7 +13,7 @@ from typing import BinaryIO, Final
 from cdi_dagster.spark.ingest.gunzip import Gunzip
 
 BLOCK_BYTES: Final = 256 * 1024
-"""Envelope bytes in a block: some 130 of the usual 2 KB. Enough to spread a block's cost; four times as many cost the
+"""Envelope bytes in a block: some 130 of the usual 2 kB. Enough to spread a block's cost; four times as many cost the
 record engine a tenth more, because what one stage leaves for the next no longer stays in the processor's cache."""
 
 MAX_ENVELOPE_BYTES: Final = 32 * 1024 * 1024

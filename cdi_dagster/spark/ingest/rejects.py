@@ -1,4 +1,4 @@
-"""Reads kept rejects back: places and reasons to look at, envelopes to try again.
+"""Reads kept rejects back: their reasons and locations, and the envelopes to try again.
 
 The counterpart of `writing.reject_line`. An envelope is still encrypted here, so nothing of it is ever shown.
 """

@@ -42,7 +42,7 @@ class TaskSettings:
         task_count: how many tasks there are.
         dense_offsets: whether every offset of an object's name is one envelope, so that a reject's offset is known.
         key_service: how to reach it.
-        progress: where to say how far the task is.
+        progress: where to send how far the task is.
     """
 
     collection: Collection
@@ -66,9 +66,9 @@ class TaskResult:
         objects: counts of each object it read.
         parts: of records.
         rejects: parts of rejects.
-        reject_samples: a few places by reason.
+        reject_samples: a few rejects by reason.
         fallback_records: records that took the plain algorithm.
-        key_service: what the task asked of it.
+        key_service: counts of the task's requests to it.
     """
 
     objects: tuple[ObjectCounts, ...]
@@ -88,7 +88,7 @@ def run_tasks(
             result = _run(settings, task)
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - travels to the driver without its text; Rust's panics too
+        except BaseException as error:  # noqa: BLE001 - sent to the driver without its text; Rust's panics too
             failures.add([task_failure(error).to_json()])
         else:
             yield result

@@ -42,10 +42,10 @@ _SPARK_LOST: Final = ("Answer from Java side is empty", "Connection refused", "S
 def run_on_spark(
     spark: SparkContext, settings: TaskSettings, tasks: Sequence[ReadTask], board: ProgressBoard, reporter: Reporter
 ) -> list[TaskResult]:
-    """Run every task and return what each made; Spark itself runs those again whose worker or machine was lost.
+    """Run every task and return what each made; Spark itself repeats those whose worker or machine was lost.
 
     Raises:
-        CdiError: the failure of the first task that failed, the others being ended at once; or what Spark died of.
+        CdiError: the failure of the first task that failed, the others being ended at once; or Spark's own failure.
     """
     failures = spark.accumulator([], _FailureList())
     group = f"ingest_daily {settings.correlation_id} {settings.publication_id}"
@@ -82,7 +82,7 @@ def planned_cores(spark: SparkContext) -> int:
 
 
 def failure_of_spark(error: Exception) -> CdiError:
-    """Return the failure that an error of Spark's own amounts to, judged by its text."""
+    """Return the failure that an error of Spark's own stands for, by its text."""
     text = str(error)
     if any(sign in text for sign in _KILLED_FOR_MEMORY):
         return CdiError(FailureClass.OUT_OF_MEMORY, f"Spark's executors were killed for memory: {_first_cause(text)}")

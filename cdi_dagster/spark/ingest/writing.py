@@ -29,7 +29,7 @@ _GZIP_CONTAINER: Final = 31
 class PartsWriter:
     """Writes the lines of one task into as many parts as they need; none for no lines.
 
-    The parts are numbered `task_index`, `task_index + stride`, ...: unique over all tasks without asking anyone.
+    The parts are numbered `task_index`, `task_index + stride`, ...: unique over all tasks without coordination.
 
     Args:
         storage: where to.
@@ -120,7 +120,7 @@ def reject_line(
 ) -> bytes:
     """Return one reject as a line of JSON, the envelope as it was stored (still encrypted).
 
-    Where the envelope is not UTF-8 it is kept as `envelope_base64` in the place of `envelope`.
+    Where the envelope is not UTF-8 it is kept as `envelope_base64` instead of `envelope`.
     """
     line = _place(reason, detail, key, line_number, offset)
     try:
@@ -131,7 +131,7 @@ def reject_line(
 
 
 def overlong_reject_line(overlong: OverlongEnvelope, *, detail: str, key: str, offset: int | None) -> bytes:
-    """Return the reject of a line too long to be held: its length and digest in the place of the envelope."""
+    """Return the reject of a line too long to be held: its length and digest instead of the envelope."""
     line = _place(RejectReason.ENVELOPE, detail, key, overlong.line_number, offset)
     line |= {"envelope_bytes": overlong.size_bytes, "envelope_sha256": overlong.sha256}
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
