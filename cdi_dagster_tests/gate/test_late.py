@@ -107,7 +107,7 @@ def test_a_webhook_gets_the_alert_as_json_and_its_refusal_is_an_error():
         assert (heard.alerts[0]["kind"], heard.alerts[0]["export_day"]) == ("LATE", "2023-03-27")
         with pytest.raises(AlertNotSentError, match="HTTP 500"):
             sink.send(ALERT)
-    with pytest.raises(AlertNotSentError, match="does not answer"):
+    with pytest.raises(AlertNotSentError, match="does not respond"):
         sink.send(ALERT)
 
 
