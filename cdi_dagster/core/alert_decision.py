@@ -40,7 +40,7 @@ def decide_alert(
         failure_class: why it failed.
         facts: of its day. Its runs hold this one only if it publishes: a run of tables alone does not.
         now: aware, UTC.
-        automated: whether automation looks at the day at all; it does not look at days before the look-back.
+        automated: whether automation launches the day at all; it does not launch days before the look-back.
     """
     position = next((number for number, run in enumerate(facts.runs) if run.run_id == run_id), len(facts.runs))
     succeeded = next((run for run in facts.runs[position + 1 :] if run.state is RunState.SUCCEEDED), None)

@@ -14,7 +14,7 @@ _NAME = re.compile(
 
 
 class InvalidObjectNameError(ValueError):
-    """The name is neither a raw nor a coalesced object's; the message says what was expected."""
+    """The name is neither a raw nor a coalesced object's; the message names what was expected."""
 
 
 @dataclass(frozen=True, kw_only=True)
