@@ -1,4 +1,4 @@
-"""A run that fails: a person is told once, with class, cause, owner, next step and link; its row does not stay open."""
+"""A run that fails: one alert is sent, with class, cause, owner, next step and link; its row does not stay open."""
 
 import json
 import os
@@ -42,11 +42,11 @@ def _tick(day, at=NOW):
     return sensor_tick(day, at, name="failed_runs_sensor").skip_message
 
 
-def _told(day):
+def _alerted(day):
     return [alert.failure_class for alert in day.alerts.sent if alert.kind == "FAILED"]
 
 
-def test_rejected_records_are_told_at_once_with_all_that_a_person_needs_and_once(open_day):
+def test_rejected_records_are_alerted_at_once_with_all_that_a_person_needs_and_once(open_day):
     open_day.spark.failure = CdiError(FailureClass.RECORDS_REJECTED, "24 of 10,000 records were rejected.")
     run_id = _run(open_day).run_id
     assert f"Run {run_id}: RECORDS_REJECTED; alert sent" in _tick(open_day)
@@ -71,7 +71,7 @@ def test_rejected_records_are_told_at_once_with_all_that_a_person_needs_and_once
     assert len(open_day.alerts.sent) == 1
 
 
-def test_a_failed_job_is_told_with_its_last_log_lines(open_day):
+def test_a_failed_job_is_alerted_with_its_last_log_lines(open_day):
     open_day.spark.failure = CdiError(FailureClass.JOB_FAILED, "It broke.", detail={"last_log_lines": "ERROR a\nb"})
     _run(open_day)
     _tick(open_day)
@@ -86,10 +86,10 @@ def test_an_alert_that_cannot_be_sent_is_sent_at_a_later_tick(open_day):
     open_day.alerts.refuse = False
     _tick(open_day)
     _tick(open_day)
-    assert _told(open_day) == ["DKS_FORBIDDEN"]
+    assert _alerted(open_day) == ["DKS_FORBIDDEN"]
 
 
-def test_storage_that_does_not_answer_is_run_again_by_itself_and_nobody_is_woken_for_it(open_day):
+def test_storage_that_does_not_answer_is_retried_without_an_alert(open_day):
     open_day.spark.failure = TransientStorageError("s3://b: the connection was cut 6 times")
     _run(open_day)
     assert "STORAGE_UNAVAILABLE; no alert is sent: " in _tick(open_day)
@@ -98,24 +98,24 @@ def test_storage_that_does_not_answer_is_run_again_by_itself_and_nobody_is_woken
     open_day.spark.failure = None
     assert _run(open_day, tags=request.tags).success
     _tick(open_day)
-    assert _told(open_day) == []
+    assert _alerted(open_day) == []
 
 
-def test_what_is_used_up_is_told_and_a_closed_gate_is_not(open_day):
+def test_used_up_retries_send_an_alert_and_a_closed_gate_does_not(open_day):
     open_day.spark.failure = CdiError(FailureClass.DKS_UNAVAILABLE, "503")
     for attempt in range(3):
         (request,) = sensor_tick(open_day, NOW + timedelta(hours=attempt)).run_requests
         with freeze_time(NOW + timedelta(hours=attempt)):
             open_day.run(*RECORDS, tags=request.tags)
         _tick(open_day, NOW + timedelta(hours=attempt))
-        assert len(_told(open_day)) == (1 if attempt == 2 else 0)
+        assert len(_alerted(open_day)) == (1 if attempt == 2 else 0)
     open_day.status.by_day[DAY] = CoalescerState.RUNNING
     _run(open_day)
     assert "no alert is sent: its day is reported if it is late" in _tick(open_day)
-    assert _told(open_day) == ["DKS_UNAVAILABLE"]
+    assert _alerted(open_day) == ["DKS_UNAVAILABLE"]
 
 
-def test_of_an_unforeseen_error_the_type_is_told_and_never_the_text(open_day):
+def test_of_an_unforeseen_error_the_alert_has_the_type_and_never_the_text(open_day):
     open_day.spark.failure = ZeroDivisionError("payload")
     result = _run(open_day)
     assert open_day.instance.get_run_by_id(result.run_id).tags["cdi/failure_class"] == "JOB_FAILED"
@@ -126,7 +126,7 @@ def test_of_an_unforeseen_error_the_type_is_told_and_never_the_text(open_day):
     assert launched(sensor_tick(open_day, NOW + timedelta(hours=2))) == []
 
 
-def test_counts_that_do_not_reconcile_after_publication_are_told_by_class_too(open_day, monkeypatch):
+def test_counts_that_do_not_reconcile_after_publication_are_alerted_by_class_too(open_day, monkeypatch):
     monkeypatch.setattr("cdi_dagster.checks.daily_records.count_mismatches", lambda *_: ["10 read, 9 published"])
     assert not _run(open_day).success
     _tick(open_day)
@@ -179,11 +179,11 @@ def test_the_row_of_a_killed_worker_is_closed_and_the_day_is_run_again_by_itself
     assert result.success
     _tick(day)
     assert day.rows.get(result.run_id, DATA_PRODUCT).status == "COMPLETED"
-    assert _told(day) == []
+    assert _alerted(day) == []
 
 
 @pytest.mark.kill
-def test_a_lost_run_that_dagster_itself_runs_again_is_told_to_nobody_and_its_row_is_closed(killed):
+def test_a_lost_run_that_dagster_itself_runs_again_sends_no_alert_and_its_row_is_closed(killed):
     day, run = killed
     day.instance.add_run_tags(run.run_id, {"dagster/max_retries": "1"})
     with freeze_time(NOW):
@@ -191,7 +191,7 @@ def test_a_lost_run_that_dagster_itself_runs_again_is_told_to_nobody_and_its_row
     day.instance.add_run_tags(run.run_id, {"dagster/will_retry": "true"})
     assert "Dagster retries it" in _tick(day)
     assert day.rows.get(run.run_id, DATA_PRODUCT).status == "FAILED"
-    assert _told(day) == []
+    assert _alerted(day) == []
 
 
 @pytest.mark.kill
@@ -208,7 +208,7 @@ def test_a_row_that_cannot_be_closed_delays_no_alert_and_is_closed_later(killed,
     with monkeypatch.context() as patched:
         patched.setattr(day.rows, "put", refuse)
         _tick(day, later)
-        assert _told(day) == ["WORKER_LOST"]
+        assert _alerted(day) == ["WORKER_LOST"]
         # One that is still to be closed stands in nobody's way.
         patched.setattr("cdi_dagster.sensors.failed_runs.MOST_PER_TICK", 1)
         tags = {"dagster/partition": str(DAY)}
@@ -219,7 +219,7 @@ def test_a_row_that_cannot_be_closed_delays_no_alert_and_is_closed_later(killed,
     assert "its status row is still to be closed" in _tick(day, later)
     assert day.rows.get(run.run_id, DATA_PRODUCT).status == "FAILED"
     assert "There is no failed run" in _tick(day, later)
-    assert len(_told(day)) == 2
+    assert len(_alerted(day)) == 2
 
 
 @pytest.mark.kill
@@ -235,13 +235,13 @@ def test_a_run_that_dagster_ended_between_its_steps_was_interrupted(killed):
 
 
 @pytest.mark.kill
-def test_a_run_that_a_person_ended_is_told_to_nobody_and_its_row_is_closed(killed):
+def test_a_run_that_a_person_terminated_sends_no_alert_and_its_row_is_closed(killed):
     day, run = killed
     with freeze_time(NOW):
         day.instance.report_run_canceled(run)
     assert "it was terminated" in _tick(day)
     assert day.rows.get(run.run_id, DATA_PRODUCT).failure == "The run was terminated."
-    assert _told(day) == []
+    assert _alerted(day) == []
 
 
 def test_of_a_run_of_two_collections_the_one_that_failed_is_named(open_day):
@@ -259,7 +259,7 @@ def test_of_a_run_of_two_collections_the_one_that_failed_is_named(open_day):
     assert (alert.collection_id, alert.failure_class) == ("data:equality", "INPUT_INVALID")
 
 
-def test_a_re_execution_that_fails_is_told_by_itself(open_day):
+def test_a_re_execution_that_fails_sends_its_own_alert(open_day):
     open_day.spark.failure = CdiError(FailureClass.INPUT_INVALID, "overlap")
     first = _run(open_day)
     _tick(open_day)
