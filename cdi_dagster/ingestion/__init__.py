@@ -1,4 +1,5 @@
-"""Working on one storage day without dagster, for the Dagster assets and `cdi`.
+"""One storage day without dagster, run in one way by the Dagster assets and `cdi`.
 
-What the day holds (`day_volumes`), what a run reads (`pinning`), and that one run at a time writes (`ingestion_lease`).
+What it holds (`day_volumes`), what a run reads (`pinning`), that only one run of it writes (`ingestion_lease`), the
+Spark steps of it (`steps`), its status row (`status_rows`), and how far it got (`day_progress`).
 """

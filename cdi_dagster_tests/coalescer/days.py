@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from typing import Any
 
-from cdi_dagster.core.object_names import parse_object_name
 from cdi_dagster.core.pinned_input import pin
 from cdi_dagster.storage.interface import Storage
 from cdi_dagster_tests.collections import AUDIT
@@ -56,10 +55,6 @@ def ingested(storage: Storage) -> list[bytes]:
     return sorted(
         line for each in pinned.objects for line in gzip.decompress(storage.read(each.key)).split(b"\n") if line
     )
-
-
-def lines_in_names(storage: Storage) -> int:
-    return sum(parse_object_name(stored.key).offset_count for stored in storage.list(PREFIX))
 
 
 class Meddled:

@@ -85,7 +85,7 @@ def test_a_shut_gate_costs_one_comparison_with_the_days_before_and_then_none(his
     shut = history.marker.status
 
     def status(day):
-        found = shut(day.collection, day.storage_day)
+        found = shut(day)
         if day.storage_day == YESTERDAY:
             return type(found)(state=CoalescerState.RUNNING, reason="still running")
         return found

@@ -61,4 +61,4 @@ def test_spark_beside_the_coalescer_publishes_every_record_once_or_names_the_obj
 
 def _coalesce_after(day, seconds):
     time.sleep(seconds)
-    coalesce(day.corporate, day, max_objects=5)
+    coalesce(day.corporate, day.collection.on(day.storage_day), max_objects=5)

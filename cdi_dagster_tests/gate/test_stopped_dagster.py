@@ -4,12 +4,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster_tests.clock import clock_at
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.gate.real_dagster import RECORDS, gate_dagster
 
 pytestmark = [pytest.mark.daemon, pytest.mark.kill, pytest.mark.timeout(1800)]
-AUDIT = REGISTRY[0]
 DATA_PRODUCT = "CDI-data:businessAudit"
 SENSORS = ("business_audit_coalescer_completion_sensor", "failed_runs_sensor")
 

@@ -108,8 +108,17 @@ def keep_versions(storage: Storage) -> None:
 
 
 def unfinished_uploads(storage: Storage) -> list[str]:
-    """Return the keys of uploads that were begun and neither completed nor aborted."""
-    return [found["Key"] for found in _client().list_multipart_uploads(Bucket=_bucket(storage)).get("Uploads", [])]
+    """Return the keys of uploads that hold bytes and were neither completed nor aborted.
+
+    One without a part may stay of a process that was killed right after it began it: it stores and costs nothing.
+    """
+    bucket = _bucket(storage)
+    begun = _client().list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+    return [
+        upload["Key"]
+        for upload in begun
+        if _client().list_parts(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]).get("Parts")
+    ]
 
 
 def _bucket(storage: Storage) -> str:
