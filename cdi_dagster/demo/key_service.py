@@ -5,7 +5,6 @@ default, over HTTP or over TLS with required client certificates. Keys are never
 `cdi dks`, the demo and tests use it. `key_service_server` answers the requests.
 """
 
-import ipaddress
 import json
 import signal
 import threading
@@ -16,6 +15,7 @@ from typing import ClassVar, Self
 
 import click
 
+from cdi_dagster.core.loopback import is_loopback
 from cdi_dagster.demo.key_service_server import (
     NOTICE,
     KeyServiceHandler,
@@ -99,14 +99,6 @@ class DevelopmentKeyService:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @click.command("dks", short_help="Run the local key service (development only).")
