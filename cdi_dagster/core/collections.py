@@ -5,12 +5,13 @@ is not in the registry can still be ingested on request, as append-only, from `u
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.table_definition import TableDefinition
 
 CORPORATE_STORAGE = "corporate_storage/"
 """Below it, under the corporate root, K2HB writes."""
@@ -45,7 +46,8 @@ class Collection:
         group: where K2HB writes it.
         kind: how its events add up.
         asset_name: snake case name of its assets in Dagster.
-        tables: name of the table set (`cdi_dagster.spark.tables`) published of it, or None where only files are.
+        tables: the tables published of it, where `cdi_dagster.table_definitions` has added them; the registry and
+            `find_collection` do not know them. None: only files. Does not count in comparisons.
     """
 
     db: str
@@ -53,7 +55,7 @@ class Collection:
     group: StorageGroup
     kind: CollectionKind
     asset_name: str
-    tables: str | None = None
+    tables: TableDefinition | None = field(default=None, compare=False, repr=False)
 
     @property
     def id(self) -> str:
@@ -106,7 +108,6 @@ REGISTRY: tuple[Collection, ...] = (
         group=StorageGroup.AUDIT,
         kind=CollectionKind.APPEND_ONLY,
         asset_name="business_audit",
-        tables="audit",
     ),
     Collection(
         db="data",

@@ -90,9 +90,19 @@ def tables_report_key(day: CollectionDay, correlation_id: str) -> str:
     return f"{run_prefix(day, correlation_id)}tables_report.json"
 
 
+def table_definition_key(sha256: str) -> str:
+    """Key of the copy of a table definition that Spark jobs read."""
+    return f"{_BASE}/_control/table_definitions/{sha256}.json"
+
+
 def tables_prefix() -> str:
-    """Prefix of the data of all published tables; below it `<database>/<table>/`."""
+    """Prefix of the data of tables made from records; below it `<database>/<table>/`."""
     return f"{_BASE}/tables/"
+
+
+def shared_tables_prefix() -> str:
+    """Prefix of the data of tables over managed; below it `<database>/<table>/`: readers are granted access by it."""
+    return "data/"
 
 
 def coalescer_marker_key(day: CollectionDay) -> str:

@@ -13,7 +13,7 @@ class PublishedTable:
     """One partition of a table, or a view as it shows that partition.
 
     Attributes:
-        kind: raw, managed, secured or redacted.
+        kind: raw, managed, view or table (`table_definition.TableKind`).
         name: `database.name`.
         rows: rows of the partition.
         columns: columns, the partition column not counted.
@@ -48,8 +48,8 @@ class TablesReport:
         export_day: YYYY-MM-DD, the partition's `date_str`.
         fingerprint: of the pinned input from which the daily records were made.
         records: daily records, by their mark.
-        table_config: where the definition of the tables was read.
-        table_config_sha256: of its text.
+        definition: URI of the definition that the job read.
+        definition_sha256: of its text.
         tables: in the order published.
         seconds: of the whole job, the session's start not counted.
     """
@@ -60,8 +60,8 @@ class TablesReport:
     export_day: str
     fingerprint: str
     records: int
-    table_config: str
-    table_config_sha256: str
+    definition: str
+    definition_sha256: str
     tables: tuple[PublishedTable, ...]
     seconds: float
 

@@ -22,7 +22,6 @@ from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, reconcile
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.storage_keys import daily_records_prefix
-from cdi_dagster.core.table_sets import TABLE_SETS
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
 from cdi_dagster.published.publish import IngestOutcome, WrittenPart, publish_day
@@ -31,6 +30,7 @@ from cdi_dagster.spark.ingest.read_ahead import opened
 from cdi_dagster.spark.ingest.reading import EnvelopeReader
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster.table_definitions import read_table_definition
 
 
 class UnwrappedKeys:
@@ -144,8 +144,10 @@ class QuickLauncher(dg.ConfigurableResource):
 
 
 def _tables(step: SparkStep) -> dict[str, Any]:
-    members = {member.kind: member for member in TABLE_SETS["audit"]}
-    kinds = step.arguments[step.arguments.index("--tables") + 1].split(",")
+    definition, names = (
+        step.arguments[step.arguments.index(option) + 1] for option in ("--table-definition", "--tables")
+    )
+    read = read_table_definition(definition)
     return TablesReport(
         correlation_id=step.correlation_id,
         collection_id=step.collection.id,
@@ -153,13 +155,11 @@ def _tables(step: SparkStep) -> dict[str, Any]:
         export_day=export_day_of(step.storage_day).isoformat(),
         fingerprint="f" * 64,
         records=1,
-        table_config="audit.json (shipped)",
-        table_config_sha256="a" * 64,
+        definition=read.source,
+        definition_sha256=read.sha256,
         tables=tuple(
-            PublishedTable(
-                kind=kind, name=f"{members[kind].database}.{members[kind].name}", rows=1, columns=1, seconds=0.1
-            )
-            for kind in kinds
+            PublishedTable(kind=table.kind, name=table.name, rows=1, columns=1, seconds=0.1)
+            for table in read.named(names.split(","))
         ),
         seconds=0.1,
     ).to_json()
