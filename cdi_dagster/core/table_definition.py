@@ -46,7 +46,7 @@ class Column:
     Attributes:
         name: lower case, as in Hive; may begin with a digit and be a reserved word.
         path: JSON keys from the top of the record down to the value, case-sensitive; empty for the whole record.
-        type: of the record's value: string, boolean, int, bigint, double, date or timestamp.
+        type: of the record's value: string, boolean, int, bigint, double, date, timestamp or decimal(digits,scale).
         comment: for the table's description.
         showing: what the table shows of the value; never `drop`.
     """

@@ -24,7 +24,9 @@ from cdi_dagster.core.table_definition import (
 FORMAT_VERSION = 2
 
 _NAME = re.compile(r"[A-Za-z0-9_]{1,128}")
-_TYPES = ("string", "boolean", "int", "bigint", "double", "date", "timestamp")
+_TYPES = "string, boolean, int, bigint, double, date, timestamp or decimal(digits,scale)"
+_TYPE = re.compile(r"string|boolean|int|bigint|double|date|timestamp|decimal\((?P<digits>\d{1,2}),(?P<scale>\d{1,2})\)")
+_MOST_DIGITS = 38
 _HASHED_TYPES = ("string", "int", "bigint")
 """Those with one text for each value, whatever the reader's time zone or Spark."""
 _DEFINITION_KEYS = ("format_version", "about", "tables", "columns")
@@ -175,8 +177,10 @@ class _Reading:
         if not isinstance(keys, list) or not keys or not all(isinstance(key, str) for key in keys):
             self._wrong((*place, "path"), "must be a key of the record, or the list of keys down to the value")
             keys = []
-        if kind not in _TYPES:
-            self._wrong((*place, "type"), f"is {kind!r}; write one of {', '.join(_TYPES)}")
+        if not _is_type(kind):
+            self._wrong(
+                (*place, "type"), f"is {kind!r}; write {_TYPES}, 1 to {_MOST_DIGITS} digits, scale in them"
+            )
         shown = {} if shown_by is None else self._shown((*place, "shown"), row.get("shown", {}), kind, shown_by)
         column = Column(name=name.lower(), path=tuple(keys), type=str(kind), comment=str(row.get("comment", "")))
         return (column, shown) if name else None
@@ -192,9 +196,9 @@ class _Reading:
             written, showing = given.pop(name, (name, None))
             if showing not in list(Showing):
                 self._wrong((*place, written), f"is {showing!r}; write one of {', '.join(Showing)}")
-            elif showing == Showing.MASK and kind in _TYPES and kind != "string":
+            elif showing == Showing.MASK and _is_type(kind) and kind != "string":
                 self._wrong((*place, written), f'is "mask", which is for text only, and the column is {kind}: drop it')
-            elif showing == Showing.HASH and kind in set(_TYPES) - set(_HASHED_TYPES):
+            elif showing == Showing.HASH and _is_type(kind) and kind not in _HASHED_TYPES:
                 fix = f"is for {', '.join(_HASHED_TYPES)}, and the column is {kind}: drop it"
                 self._wrong((*place, written), f'is "hash", which {fix}')
             else:
@@ -223,6 +227,13 @@ class _Reading:
 
     def _wrong(self, place: Place, what: str) -> None:
         self.problems.append(f"{self._places.describe(place)} {what}")
+
+
+def _is_type(kind: Any) -> bool:
+    match = _TYPE.fullmatch(kind) if isinstance(kind, str) else None
+    if match is None or match["digits"] is None:
+        return match is not None
+    return 1 <= int(match["digits"]) <= _MOST_DIGITS and int(match["scale"]) <= int(match["digits"])
 
 
 def _from_version_1(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,6 +91,12 @@ def test_a_definition_of_version_1_is_read_as_four_tables() -> None:
     assert [table.columns[0].showing for table in old.tables[2:]] == [Showing.KEEP, Showing.MASK]
 
 
+def test_a_decimal_has_digits_and_scale() -> None:
+    money = parsed(**with_column(type="decimal(38,2)", shown={"sec": "keep", "red": "keep"})).managed
+    assert money is not None
+    assert money.columns[0].type == "decimal(38,2)"
+
+
 def test_the_digest_is_of_the_text() -> None:
     assert parsed().sha256 == parsed().sha256 != parsed(about="another").sha256
 
@@ -122,7 +128,14 @@ def test_the_digest_is_of_the_text() -> None:
         ({"columns": [COLUMN, {**COLUMN, "name": "A"}]}, "columns[1].name", "is a, as columns[0].name (line "),
         (with_column(path=[]), "columns[0].path", "list of keys"),
         (with_column(path=["a", 1]), "columns[0].path", "list of keys"),
-        (with_column(type="text"), "columns[0].type", "string, boolean, int, bigint, double, date, timestamp"),
+        (
+            with_column(type="text"),
+            "columns[0].type",
+            "write string, boolean, int, bigint, double, date",
+        ),
+        (with_column(type="decimal(39,2)"), "columns[0].type", "1 to 38 digits"),
+        (with_column(type="decimal(4,5)"), "columns[0].type", "scale in them"),
+        (with_column(type="decimal(0,0)"), "columns[0].type", "1 to 38 digits"),
         (with_column(shown={"sec": "keep"}), "columns[0].shown.red (line ", "write one of keep, mask, hash, drop"),
         (with_column(shown={"sec": "keep", "red": "show"}), "columns[0].shown.red", "is 'show'; write one of"),
         (with_column(shown={**COLUMN["shown"], "rad": "keep"}), "columns[0].shown.rad", "correct the name"),  # type: ignore[dict-item]
