@@ -178,9 +178,7 @@ class _Reading:
             self._wrong((*place, "path"), "must be a key of the record, or the list of keys down to the value")
             keys = []
         if not _is_type(kind):
-            self._wrong(
-                (*place, "type"), f"is {kind!r}; write {_TYPES}, 1 to {_MOST_DIGITS} digits, scale in them"
-            )
+            self._wrong((*place, "type"), f"is {kind!r}; write {_TYPES}, 1 to {_MOST_DIGITS} digits, scale in them")
         shown = {} if shown_by is None else self._shown((*place, "shown"), row.get("shown", {}), kind, shown_by)
         column = Column(name=name.lower(), path=tuple(keys), type=str(kind), comment=str(row.get("comment", "")))
         return (column, shown) if name else None
