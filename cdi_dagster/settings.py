@@ -125,11 +125,12 @@ class Settings(BaseSettings):
         "`make s3a-jars` puts them, `.cdi/jars/spark-<version>` below the current folder. EMR has its own.",
     )
 
-    table_definitions: Annotated[dict[str, str], NoDecode] = Field(
+    table_definitions: Annotated[dict[str, str | None], NoDecode] = Field(
         default_factory=dict,
         description="The tables of a collection where they are not the shipped ones, as a JSON object of paths, "
-        '`file://` or `s3://` URIs: {"data:businessAudit": "/etc/cdi/audit_tables.json"} (docs/tables.md). A path is '
-        "absolute or below the current folder. Read and checked when the code location is loaded.",
+        '`file://` or `s3://` URIs: {"data:businessAudit": "/etc/cdi/audit_tables.json"} (docs/tables.md); null in the '
+        "place of one: only the files are published. A path is absolute or below the current folder. Definitions are "
+        "read and checked when the code location is loaded.",
     )
     coalescer_source: Literal["marker", "batch", "quiet"] = Field(
         default="marker",
@@ -365,7 +366,9 @@ class Settings(BaseSettings):
     @classmethod
     def _are_definitions(cls, value: Any) -> Any:
         paths = _json_object(value) if isinstance(value, str) else value
-        if not isinstance(paths, dict) or any(not isinstance(path, str) or not path for path in paths.values()):
+        if not isinstance(paths, dict) or not all(
+            path is None or (path and type(path) is str) for path in paths.values()
+        ):
             raise ValueError('not a JSON object of paths: write {"data:businessAudit": "/etc/cdi/audit_tables.json"}')
         registered = [collection.id for collection in REGISTRY]
         for collection_id in paths:

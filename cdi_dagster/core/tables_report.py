@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+_RENAMED = {"table_config": "definition", "table_config_sha256": "definition_sha256"}
+"""Fields that reports of earlier versions have under another name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedTable:
@@ -77,7 +80,7 @@ class TablesReport:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "TablesReport":
-        """Read what `to_json` wrote; the totals are counted again, not trusted."""
-        fields = {name: part for name, part in value.items() if name != "totals"}
+        """Read what `to_json` wrote, earlier versions too; the totals are counted again, not trusted."""
+        fields = {_RENAMED.get(name, name): part for name, part in value.items() if name != "totals"}
         fields["tables"] = tuple(PublishedTable(**row) for row in value["tables"])
         return cls(**fields)

@@ -18,23 +18,24 @@ from cdi_dagster.core.table_definition_text import parse_table_definition
 from cdi_dagster.storage import ObjectMissingError, Storage, open_storage
 
 
-def with_tables(collection: Collection, configured: Mapping[str, str]) -> Collection:
+def with_tables(collection: Collection, configured: Mapping[str, str | None]) -> Collection:
     """Return the collection with its tables: those of the configured definition, else of the shipped one, if any.
 
     Args:
         collection: any.
-        configured: path, `file://` or `s3://` URI of a definition, by collection id (CDI_TABLE_DEFINITIONS).
+        configured: path, `file://` or `s3://` URI of a definition, or None for no tables, by collection id
+            (CDI_TABLE_DEFINITIONS).
 
     Raises:
         CdiError: INPUT_INVALID where the definition cannot be read or used.
     """
-    path_or_uri = configured.get(collection.id)
-    if path_or_uri:
-        return replace(collection, tables=read_table_definition(path_or_uri))
-    return replace(collection, tables=shipped_table_definition(collection))
+    if collection.id not in configured:
+        return replace(collection, tables=shipped_table_definition(collection))
+    path_or_uri = configured[collection.id]
+    return replace(collection, tables=read_table_definition(path_or_uri) if path_or_uri else None)
 
 
-def all_with_tables(collections: Iterable[Collection], configured: Mapping[str, str]) -> list[Collection]:
+def all_with_tables(collections: Iterable[Collection], configured: Mapping[str, str | None]) -> list[Collection]:
     """Return the collections `with_tables`.
 
     Raises:

@@ -165,8 +165,8 @@ def test_a_keyed_collection_is_refused_in_words_before_anything_starts(cdi: Cdi,
 
 
 def test_tables_are_refused_where_there_are_none_or_they_are_elsewhere(cdi: Cdi) -> None:
-    answer = cdi("tables", "--collection", "data:equality", "--storage-day", "2023-03-26")
-    assert (answer.exit_code, "No tables are published of data:equality" in answer.stderr) == (2, True)
+    answer = cdi("tables", "--collection", "core:claimant", "--storage-day", "2023-03-26")
+    assert (answer.exit_code, "No tables are published of core:claimant" in answer.stderr) == (2, True)
     emr = {
         "CDI_DEPLOYMENT": "emr",
         "CDI_CORPORATE_ROOT": "s3://corporate",

@@ -30,6 +30,15 @@ def test_a_published_root_that_cannot_be_written_fails(cdi: Cdi, tmp_path: Path)
     assert "CDI_PUBLISHED_ROOT" in answer.json["checks"]["published-root"]["mend"]
 
 
+def test_a_table_definition_that_cannot_be_used_fails_with_its_place(cdi: Cdi, tmp_path: Path) -> None:
+    found = cdi("doctor", "--only", "table-definitions").stdout
+    assert "data:businessAudit: 4 by business_audit.json (shipped)" in found
+    (tmp_path / "mine.json").write_text('{"format_version": 2,\n "tables": 1}')
+    answer = cdi("doctor", "--only", "table-definitions", CDI_TABLE_DEFINITIONS='{"data:businessAudit": "mine.json"}')
+    assert answer.exit_code == 1
+    assert "tables (line 2) must be a list" in answer.stdout
+
+
 def test_a_key_service_that_answers_is_well_and_one_that_does_not_is_noted(cdi: Cdi) -> None:
     with DevelopmentKeyService() as service:
         url = service.url

@@ -70,8 +70,21 @@ def test_the_shipped_redacted_view_keeps_nothing_that_names_a_person() -> None:
     assert [name for name in kept if name.endswith(personal)] == []
 
 
-def test_a_collection_without_a_definition_has_no_tables() -> None:
+def test_the_shipped_equality_table_has_the_columns_that_downstream_products_read() -> None:
+    definition = shipped_table_definition(EQUALITY)
+    assert definition is not None
+    (table,) = definition.tables
+    assert {column.name: column.type for column in table.columns} == {
+        **dict.fromkeys(("type", "claimantid", "ethnicgroup", "ethnicitysubgroup", "sexualorientation"), "string"),
+        **dict.fromkeys(("religion", "maritalstatus"), "string"),
+        "load_date": "date",
+    }
+
+
+def test_a_collection_without_a_definition_has_no_tables(tmp_path: Path) -> None:
     assert with_tables(CLAIMANT, {}).tables is None
+    files_only = load_settings(home=tmp_path, table_definitions='{"data:businessAudit": null}')
+    assert with_tables(AUDIT, files_only.table_definitions).tables is None
 
 
 def test_a_definition_is_read_from_a_path_a_file_uri_and_s3(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +138,7 @@ def test_a_definition_that_cannot_be_used_fails_the_code_location_with_place_lin
     lines = str(refused.value).splitlines()
     assert str(path) in lines[0]
     assert lines[1].strip().startswith("tables[0].name (line 5) is 'equality'; write \"database.name\"")
-    assert lines[2].strip().startswith("columns[0].type (line 15) is 'bool'; write one of string, boolean")
+    assert lines[2].strip().startswith("columns[0].type (line 15) is 'bool'; write string, boolean")
 
 
 @pytest.mark.parametrize(

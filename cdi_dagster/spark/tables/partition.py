@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -26,10 +26,6 @@ from cdi_dagster.spark.tables.statements import identifier
 from cdi_dagster.storage import ObjectMissingError, Storage, StorageError
 
 _log = logging.getLogger(__name__)
-
-_BEGAN = "%Y%m%dT%H%M%SZ"
-_LONGEST_RUN = timedelta(hours=48)
-"""Several times the run deadline of EMR (CDI_EMR_RUN_DEADLINE_SECONDS, 6 hours)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +111,9 @@ def write_attempt(
 def publish_attempt(spark: SparkSession, published: Storage, attempt: Attempt, mark: Mapping[str, Any]) -> None:
     """Point the partition at the attempt, and delete what the attempt published before it had replaced.
 
-    Several metastores may have tables over one published root. So only the attempt that this metastore's own chain
-    names is deleted, and attempts that a killed run never completed, once no run can still be at work on them.
+    Several metastores may have tables over one published root, each with an attempt of its own in a partition. So only
+    that attempt is deleted which this metastore is known to have replaced, and those that were never about to be
+    published: what a killed run left. (A run that is still at work on one notices, see below.)
 
     Args:
         spark: the session.
@@ -147,8 +144,8 @@ def publish_attempt(spark: SparkSession, published: Storage, attempt: Attempt, m
             f"{table.name} for {export_day} is being published by another run, which removed this attempt.",
             detail={"table": table.name, "attempt": attempt.attempt},
         )
-    superseded = _abandoned(published, table, export_day) | ({replaced} if replaced else set())
-    _delete_attempts(published, table, export_day, superseded - {attempt.attempt, previous})
+    superseded = {*_unmarked(published, table, export_day), replaced} - {attempt.attempt, previous, None}
+    _delete_attempts(published, table, export_day, superseded)
 
 
 def _point_at(spark: SparkSession, table: str, export_day: date, folder: str) -> None:
@@ -173,8 +170,8 @@ def _data_files(published: Storage, table: Table, export_day: date, attempt: str
 
 
 def new_attempt_id(now: datetime) -> str:
-    """Return an id that states when the attempt began: `_abandoned` reads it."""
-    return f"{now:{_BEGAN}}-{uuid4().hex[:8]}"
+    """Return an id that no other attempt has."""
+    return f"{now:%Y%m%dT%H%M%SZ}-{uuid4().hex[:8]}"
 
 
 def _attempt_in(folder: str, attempt: Attempt) -> str | None:
@@ -190,23 +187,15 @@ def _mark_of(published: Storage, table: Table, export_day: date, attempt: str) -
         return {}
 
 
-def _abandoned(published: Storage, table: Table, export_day: date) -> set[str]:
-    """Return attempts that were never about to be published, and began before any run that can still be at work."""
+def _unmarked(published: Storage, table: Table, export_day: date) -> set[str]:
+    """Return the attempts that have no description: none was about to be published."""
     prefix = partition_prefix(table, export_day)
-    below = {tuple(stored.key.removeprefix(prefix).split("/", 1)) for stored in published.list(prefix)}
-    marked = {names[0] for names in below if names[-1] == "_attempt.json"}
-    return {names[0] for names in below if len(names) == 2 and _is_old(names[0])} - marked
+    keys = [stored.key for stored in published.list(prefix)]
+    attempts = {key.removeprefix(prefix).split("/")[0] for key in keys if "/" in key.removeprefix(prefix)}
+    return {attempt for attempt in attempts if attempt_mark_key(table, export_day, attempt) not in keys}
 
 
-def _is_old(attempt: str) -> bool:
-    try:
-        began = datetime.strptime(attempt.partition("-")[0], _BEGAN).replace(tzinfo=UTC)
-    except ValueError:
-        return False
-    return datetime.now(UTC) - began > _LONGEST_RUN
-
-
-def _delete_attempts(published: Storage, table: Table, export_day: date, attempts: Iterable[str]) -> None:
+def _delete_attempts(published: Storage, table: Table, export_day: date, attempts: Iterable[str | None]) -> None:
     for attempt in attempts:
         prefix = f"{partition_prefix(table, export_day)}{attempt}/"
         try:
