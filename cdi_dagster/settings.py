@@ -366,9 +366,8 @@ class Settings(BaseSettings):
     @classmethod
     def _are_definitions(cls, value: Any) -> Any:
         paths = _json_object(value) if isinstance(value, str) else value
-        if not isinstance(paths, dict) or not all(
-            path is None or (path and type(path) is str) for path in paths.values()
-        ):
+        given = [path for path in paths.values() if path is not None] if isinstance(paths, dict) else [None]
+        if not all(isinstance(path, str) and path for path in given):
             raise ValueError('not a JSON object of paths: write {"data:businessAudit": "/etc/cdi/audit_tables.json"}')
         registered = [collection.id for collection in REGISTRY]
         for collection_id in paths:
