@@ -6,6 +6,8 @@ Columns and SQL are configuration of the Spark job (`cdi_dagster.spark.tables`);
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cdi_dagster.core.collections import Collection
+
 
 @dataclass(frozen=True, kw_only=True)
 class TableMember:
@@ -62,3 +64,8 @@ TABLE_SETS: Mapping[str, tuple[TableMember, ...]] = {
         ),
     ),
 }
+
+
+def table_kinds(collection: Collection) -> tuple[str, ...]:
+    """Return the kinds of all tables and views of a collection; none where only files are published."""
+    return tuple(member.kind for member in TABLE_SETS[collection.tables]) if collection.tables else ()

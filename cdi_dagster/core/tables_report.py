@@ -52,6 +52,8 @@ class TablesReport:
         table_config_sha256: of its text.
         tables: in the order published.
         seconds: of the whole job, the session's start not counted.
+        defined: kinds of all tables that the definition has, published by this run or not; empty in the reports of
+            earlier versions.
     """
 
     correlation_id: str
@@ -64,6 +66,7 @@ class TablesReport:
     table_config_sha256: str
     tables: tuple[PublishedTable, ...]
     seconds: float
+    defined: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values; `from_json` reads it back."""
@@ -80,4 +83,5 @@ class TablesReport:
         """Read what `to_json` wrote; the totals are counted again, not trusted."""
         fields = {name: part for name, part in value.items() if name != "totals"}
         fields["tables"] = tuple(PublishedTable(**row) for row in value["tables"])
+        fields["defined"] = tuple(value.get("defined", ()))
         return cls(**fields)

@@ -32,6 +32,7 @@ ALERTED_RUNS = {
     "STORAGE_UNAVAILABLE": {3},
     "WORKER_LOST": {3},
     "INTERRUPTED": {3},
+    "TABLES_MISSING": {3},
     "JOB_FAILED": {1, 2, 3},
 }
 

@@ -106,6 +106,7 @@ def publish(
         table_config_sha256=table_set.sha256,
         tables=tuple(tables),
         seconds=round(time.monotonic() - started, 3),
+        defined=tuple(TableKind),
     )
 
 
