@@ -133,7 +133,7 @@ class DayFacts:
         return next(
             (
                 run
-                for run in self.runs
+                for run in self.runs_for_records
                 if run.launch == launch and (run.state is RunState.SUCCEEDED or run.run_id == publisher)
             ),
             None,
