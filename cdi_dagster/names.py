@@ -43,6 +43,11 @@ def daily_records_key(collection: Collection) -> dg.AssetKey:
     return dg.AssetKey([collection.asset_name, "daily_records"])
 
 
+def on_time_check_key(collection: Collection) -> dg.AssetCheckKey:
+    """Key of the check that every due day is published."""
+    return dg.AssetCheckKey(daily_records_key(collection), ON_TIME_CHECK)
+
+
 def table_key(collection: Collection, table: Table) -> dg.AssetKey:
     """Asset key of one of a collection's tables or views."""
     return dg.AssetKey([collection.asset_name, table.short_name])

@@ -22,11 +22,12 @@ from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, RejectSample
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix
+from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix, tables_report_key
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.definitions import build_definitions
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep, StatusRow
 from cdi_dagster.published.publish import IngestOutcome, WrittenPart, publish_day
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import Storage, open_storage
@@ -156,13 +157,15 @@ class ScriptedSpark:
 
     def _tables(self, step: SparkStep) -> Mapping[str, Any]:
         definition = read_table_definition(argument(step, "--table-definition"))
-        return TablesReport(
+        day = step.collection.on(step.storage_day)
+        mark = read_mark(self.published, day)
+        report = TablesReport(
             correlation_id=step.correlation_id,
             collection_id=step.collection.id,
             storage_day=step.storage_day.isoformat(),
             export_day=export_day_of(step.storage_day).isoformat(),
-            fingerprint="f" * 64,
-            records=10,
+            fingerprint=mark.fingerprint,
+            records=mark.published,
             definition=definition.source,
             definition_sha256=definition.sha256,
             tables=tuple(
@@ -171,7 +174,10 @@ class ScriptedSpark:
                 if table.short_name not in self.unreported_tables
             ),
             seconds=3.0,
+            defined=tuple(table.name for table in definition.tables),
         ).to_json()
+        self.published.write(tables_report_key(day, step.correlation_id), json.dumps(report).encode())
+        return report
 
 
 def _counts(key: str, size: int, read: int, rejected: int) -> ObjectCounts:

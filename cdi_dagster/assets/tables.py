@@ -7,13 +7,18 @@ import dagster as dg
 from cdi_dagster import names
 from cdi_dagster.assets.attempts import attempt_values, attempts_metadata
 from cdi_dagster.assets.steps import recorded_step
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import Collection, CollectionDay
+from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.core.table_definition import Table, TableDefinition, TableKind
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
+from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
 from cdi_dagster.ingestion.steps import tables_of, tables_step
 from cdi_dagster.interfaces import LaunchEvidence, PySparkStepLauncher, StatusTable
+from cdi_dagster.published.tables import is_whole
 from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.run_records import assets_of_run, is_by_person
+from cdi_dagster.storage.interface import Storage
 from cdi_dagster.storage.roots import Roots
 
 
@@ -41,8 +46,11 @@ def tables_asset(
         with recorded_step(
             context, collection, PUBLISH_TABLES.name, status_table=status_table, options=options
         ) as step:
-            spark_step = tables_step(step.day, roots.published, correlation_id=step.correlation_id, tables=selected)
-            evidence = step_launcher.launch(context, spark_step)
+            # As `cdi tables` does: an ingestion beside it would replace the records while they are read.
+            with ingestion_lease(roots.published, step.day, holder=step.correlation_id, log=context.log.info):
+                _require_work_left(context, step.day, roots.published)
+                spark_step = tables_step(step.day, roots.published, correlation_id=step.correlation_id, tables=selected)
+                evidence = step_launcher.launch(context, spark_step)
             step.cluster_id = evidence.cluster_id
             step.detail["table_attempts"] = attempt_values(evidence.attempts)
             report = tables_of(spark_step, evidence.report)
@@ -56,6 +64,13 @@ def tables_asset(
             )
 
     return tables
+
+
+def _require_work_left(context: dg.AssetExecutionContext, day: CollectionDay, published: Storage) -> None:
+    """Stop a run that automation launched for missing tables where another has published them since."""
+    is_for_missing = names.daily_records_key(day.collection) not in assets_of_run(context)
+    if is_for_missing and not is_by_person(context.run) and is_whole(published, day):
+        raise CdiError(FailureClass.DUPLICATE_RUN, f"The tables of {day} show its records already.")
 
 
 def _spec(

@@ -69,6 +69,11 @@ class Collection:
             return f"{self.db}.{self.name}"
         return f"db.{self.db}.{self.name}"
 
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """`database.name` of every table and view; none where only files are published."""
+        return tuple(table.name for table in self.tables.tables) if self.tables else ()
+
     def on(self, storage_day: date) -> "CollectionDay":
         """Return one storage day of this collection."""
         return CollectionDay(collection=self, storage_day=storage_day)

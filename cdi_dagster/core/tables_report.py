@@ -55,6 +55,8 @@ class TablesReport:
         definition_sha256: of its text.
         tables: in the order published.
         seconds: of the whole job, the session's start not counted.
+        defined: `database.name` of all tables that the definition has, published or not; empty in reports of
+            earlier versions.
     """
 
     correlation_id: str
@@ -67,6 +69,7 @@ class TablesReport:
     definition_sha256: str
     tables: tuple[PublishedTable, ...]
     seconds: float
+    defined: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values; `from_json` reads it back."""
@@ -83,4 +86,5 @@ class TablesReport:
         """Read what `to_json` wrote, earlier versions too; the totals are counted again, not trusted."""
         fields = {_RENAMED.get(name, name): part for name, part in value.items() if name != "totals"}
         fields["tables"] = tuple(PublishedTable(**row) for row in value["tables"])
+        fields["defined"] = tuple(value.get("defined", ()))
         return cls(**fields)

@@ -21,7 +21,7 @@ from cdi_dagster.core.collections import Collection, find_collection
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, reconcile
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.storage_keys import daily_records_prefix
+from cdi_dagster.core.storage_keys import daily_records_prefix, tables_report_key
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
 from cdi_dagster.published.publish import IngestOutcome, WrittenPart, publish_day
@@ -130,7 +130,7 @@ class QuickLauncher(dg.ConfigurableResource):
             report = ingest_pinned(corporate, published, pinned, step.correlation_id).to_json()
         else:
             self._note(step, "")
-            report = _tables(step)
+            report = _tables(published, step)
         return LaunchEvidence(
             report=report,
             attempts=(LaunchAttempt(where="here", outcome="COMPLETED", seconds=0.1),),
@@ -143,18 +143,22 @@ class QuickLauncher(dg.ConfigurableResource):
             file.write(f"{step.name} {step.storage_day} {fingerprint} {step.correlation_id} {os.getpid()}\n")
 
 
-def _tables(step: SparkStep) -> dict[str, Any]:
+def _tables(published: Storage, step: SparkStep) -> dict[str, Any]:
+    """Leave the closing report that the real job leaves."""
+    day = step.collection.on(step.storage_day)
+    mark = read_mark(published, day)
+    assert mark
     definition, names = (
         step.arguments[step.arguments.index(option) + 1] for option in ("--table-definition", "--tables")
     )
     read = read_table_definition(definition)
-    return TablesReport(
+    report = TablesReport(
         correlation_id=step.correlation_id,
         collection_id=step.collection.id,
         storage_day=step.storage_day.isoformat(),
         export_day=export_day_of(step.storage_day).isoformat(),
-        fingerprint="f" * 64,
-        records=1,
+        fingerprint=mark.fingerprint,
+        records=mark.published,
         definition=read.source,
         definition_sha256=read.sha256,
         tables=tuple(
@@ -162,4 +166,7 @@ def _tables(step: SparkStep) -> dict[str, Any]:
             for table in read.named(names.split(","))
         ),
         seconds=0.1,
+        defined=tuple(table.name for table in read.tables),
     ).to_json()
+    published.write(tables_report_key(day, step.correlation_id), json.dumps(report).encode())
+    return report

@@ -99,6 +99,7 @@ def publish(
         definition_sha256=request.definition.sha256,
         tables=tuple(tables),
         seconds=round(time.monotonic() - started, 3),
+        defined=tuple(table.name for table in request.definition.tables),
     )
 
 
