@@ -142,10 +142,15 @@ def test_ingest_counts_rejects_and_publishes_nothing_unless_they_are_allowed(cdi
     assert json.loads((published / "_SUCCESS").read_text())["published"] == 297
     status = cdi("status", *DAY, "--json").json
     assert (status["published_is_current"], status["published_records"]) == (True, 297)
+    assert (status["missing_tables"], status["is_whole"]) == (["raw", "managed", "secured", "redacted"], False)
+    assert "no, TABLES_MISSING: raw, managed, secured, redacted." in " ".join(cdi("status", *DAY).stdout.split())
+    assert status_row(home, allowed.json["correlation_id"])["Status"] == "IN_PROGRESS"
 
     tables = cdi("tables", *DAY, "--json")
     assert tables.exit_code == 0, tables.stderr
     assert {table["rows"] for table in tables.json["tables"]} == {297}
+    status = cdi("status", *DAY, "--json").json
+    assert (status["missing_tables"], status["is_whole"]) == ([], True)
     told = [status_row(home, answer.json["correlation_id"]) for answer in (allowed, tables)]
     assert [(row["Status"], row["CurrentStep"], row["Date"]) for row in told] == [
         ("COMPLETED", "ingest_daily", "2023-03-27"),
