@@ -100,14 +100,15 @@ class ScriptedSpark:
     published: Storage
     rejected: int = 0
     failure: CdiError | BaseException | None = None
+    failure_of: dict[str, CdiError] = field(default_factory=dict)
     keep_rejects: bool = True
     unreported_tables: tuple[str, ...] = ()
     launched: list[SparkStep] = field(default_factory=list)
 
     def launch(self, context: Any, step: SparkStep) -> LaunchEvidence:
         self.launched.append(step)
-        if self.failure:
-            raise self.failure
+        if failure := self.failure or self.failure_of.get(step.name):
+            raise failure
         report = self._ingest(step) if step.name == "ingest_daily" else self._tables(step)
         return LaunchEvidence(
             report=report,

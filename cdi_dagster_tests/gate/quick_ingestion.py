@@ -19,6 +19,7 @@ import dagster as dg
 
 from cdi_dagster.core.collections import Collection, find_collection
 from cdi_dagster.core.days import export_day_of
+from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, reconcile
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.storage_keys import daily_records_prefix, tables_report_key
@@ -114,7 +115,8 @@ class QuickLauncher(dg.ConfigurableResource):
     launches: str
     """File that gets a line for every launch: step, storage day, fingerprint, run id, process id.
 
-    An ingestion goes on once there is no file of its name and `.hold-<storage day>` (any more).
+    A step goes on once there is no file of its name and `.hold-<step>-<storage day>` (any more), and fails, once, as if
+    its cluster were lost where there is one with `.lose-<step>-<storage day>`.
     """
 
     def launch(self, context: Any, step: SparkStep) -> LaunchEvidence:
@@ -123,13 +125,11 @@ class QuickLauncher(dg.ConfigurableResource):
         if step.name == "ingest_daily":
             manifest = step.arguments[step.arguments.index("--pinned-input") + 1]
             pinned = PinnedInput.from_json(json.loads(published.read(manifest.removeprefix(f"{root}/"))))
-            self._note(step, pinned.fingerprint)
-            while Path(f"{self.launches}.hold-{step.storage_day}").exists():
-                time.sleep(0.1)
+            self._at_work(step, pinned.fingerprint)
             corporate = open_storage(pinned.corporate_root)
             report = ingest_pinned(corporate, published, pinned, step.correlation_id).to_json()
         else:
-            self._note(step, "")
+            self._at_work(step, "-")
             report = _tables(published, step)
         return LaunchEvidence(
             report=report,
@@ -138,9 +138,15 @@ class QuickLauncher(dg.ConfigurableResource):
             cluster_id="local",
         )
 
-    def _note(self, step: SparkStep, fingerprint: str) -> None:
+    def _at_work(self, step: SparkStep, fingerprint: str) -> None:
         with Path(self.launches).open("a") as file:
             file.write(f"{step.name} {step.storage_day} {fingerprint} {step.correlation_id} {os.getpid()}\n")
+        while Path(f"{self.launches}.hold-{step.name}-{step.storage_day}").exists():
+            time.sleep(0.1)
+        lost = Path(f"{self.launches}.lose-{step.name}-{step.storage_day}")
+        if lost.exists():
+            lost.unlink()
+            raise CdiError(FailureClass.CLUSTER_LOST, f"The cluster ended under {step.name}.")
 
 
 def _tables(published: Storage, step: SparkStep) -> dict[str, Any]:
