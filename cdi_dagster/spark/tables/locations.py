@@ -3,14 +3,11 @@
 Pure; the only module that turns a storage URI into a path for Spark.
 """
 
-import re
 from datetime import date
 from urllib.parse import unquote, urlsplit
 
 from cdi_dagster.core.storage_keys import tables_prefix
 from cdi_dagster.spark.tables.definition import PARTITION_COLUMN
-
-_PATTERN_CHARACTERS = re.compile(r"([\[\]{}*?\\])")
 
 
 def spark_path(uri: str, *, s3_scheme: str = "s3a") -> str:
@@ -25,11 +22,6 @@ def spark_path(uri: str, *, s3_scheme: str = "s3a") -> str:
     return f"{s3_scheme}://{parts.netloc}{parts.path}" if parts.scheme in ("s3", "s3a") else uri
 
 
-def escape_glob(path: str) -> str:
-    """Return a path for Spark's readers, which read `[`, `{`, `*` in a folder's name as a pattern."""
-    return _PATTERN_CHARACTERS.sub(r"\\\1", path)
-
-
 def table_prefix(table: str) -> str:
     """Return the prefix, below the published root, of all data of a table (`database.name`)."""
     database, name = table.split(".")
@@ -39,8 +31,3 @@ def table_prefix(table: str) -> str:
 def partition_prefix(table: str, export_day: date) -> str:
     """Return the prefix of all attempts at one partition; below it `<attempt id>/`, one of them published."""
     return f"{table_prefix(table)}{PARTITION_COLUMN}={export_day}/"
-
-
-def attempt_mark_key(table: str, export_day: date, attempt: str) -> str:
-    """Return the key of an attempt's description. Spark and Hive skip names that begin with `_`."""
-    return f"{partition_prefix(table, export_day)}{attempt}/_attempt.json"

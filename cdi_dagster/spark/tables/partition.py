@@ -1,8 +1,8 @@
 """Replaces one partition of one table: complete or absent, and unchanged wherever it is killed.
 
-An attempt writes its ORC files to a folder of its own, counts them there, and only then points the metastore's
-partition at the folder, which is one change in the metastore. The previous attempt stays until the next publication,
-because a reader may still use it.
+An attempt has its ORC files in a folder of its own; they are counted there, and only then the metastore's
+partition is pointed at the folder, which is one change in the metastore. The previous attempt stays until the next
+publication, because a reader may still use it.
 """
 
 import json
@@ -13,14 +13,15 @@ from datetime import date
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
-from pyspark.sql import DataFrame, Observation, SparkSession
-from pyspark.sql import functions as F  # noqa: N812
+from pyspark.sql import SparkSession
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.spark.tables import statements
 from cdi_dagster.spark.tables.definition import PARTITION_COLUMN
 from cdi_dagster.spark.tables.hadoop_folder import HadoopFolder
-from cdi_dagster.spark.tables.locations import escape_glob
+from cdi_dagster.spark.tables.locations import partition_prefix
+from cdi_dagster.spark.tables.rows_job import WrittenRows, require_stored
+from cdi_dagster.storage import Storage
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Attempt:
         export_day: the partition.
         attempt: its id, the name of its folder.
         folder: the folder, as a path for Spark.
-        rows: rows, as read back.
+        rows: as the files state them.
         stored_bytes: of the ORC files.
         files: ORC files.
         unparsable: values that became null because they are not of their column's type, by column.
@@ -87,56 +88,36 @@ def ensure_database(spark: SparkSession, table: str) -> None:
         spark.sql(f"CREATE DATABASE IF NOT EXISTS {database}")
 
 
-def write_attempt(
-    rows: DataFrame,
+def store_attempt(
+    published: Storage,
+    written: WrittenRows,
     *,
     table: str,
     export_day: date,
     attempt: str,
     folder: str,
-    expected_rows: int,
-    observation: Observation | None = None,
-    expected_text_bytes: int | None = None,
+    **made_from: Any,
 ) -> Attempt:
-    """Write the rows to the attempt's own folder and read them back.
-
-    Args:
-        rows: what to write, without the partition column.
-        table: `database.name`.
-        export_day: the partition.
-        attempt: id of the attempt.
-        folder: its folder, new.
-        expected_rows: how many rows there must be.
-        observation: counts, somewhere below `rows`, the values that become null (`Attempt.unparsable`).
-        expected_text_bytes: how many bytes the column `val` must hold in all, newlines not counted.
+    """Make the files of an attempt appear in its own folder, with a mark of what it was made from.
 
     Raises:
-        CdiError: COUNTS_DO_NOT_RECONCILE where the written rows are not the expected ones.
+        CdiError: COUNTS_DO_NOT_RECONCILE where a stored file does not hold the rows that were written.
     """
-    rows.write.mode("errorifexists").option("compression", "zlib").orc(folder)
-    unparsable = {name: int(count) for name, count in observation.get.items() if count} if observation else {}
-    found, text_bytes = _read_back(rows, folder, measure=expected_text_bytes is not None)
-    if found != expected_rows or text_bytes != expected_text_bytes:
-        raise CdiError(
-            FailureClass.COUNTS_DO_NOT_RECONCILE,
-            f"{table} for {export_day} would hold {found} rows"
-            + (f" of {text_bytes} bytes" if text_bytes is not None else "")
-            + f", but the daily records are {expected_rows}"
-            + (f" of {expected_text_bytes} bytes" if text_bytes is not None else "")
-            + ". The partition is unchanged.",
-            next_step="Run the day again, then its tables; if it happens again, report a defect.",
-            detail={"table": table, "rows": found, "expected_rows": expected_rows},
-        )
-    files = HadoopFolder(rows.sparkSession, folder).data_files()
+    mark = {"table": table, "export_day": export_day.isoformat(), "rows": written.rows, **made_from}
+    prefix = f"{partition_prefix(table, export_day)}{attempt}/"
+    prepared = [file.prepared for file in written.files]
+    content = json.dumps(mark, indent=2, sort_keys=True).encode()
+    published.publish(prefix, prepared, content, group=str(made_from["correlation_id"]))
+    require_stored(published, written.files)
     return Attempt(
         table=table,
         export_day=export_day,
         attempt=attempt,
         folder=folder,
-        rows=found,
-        stored_bytes=sum(files.values()),
-        files=len(files),
-        unparsable=unparsable,
+        rows=written.rows,
+        stored_bytes=sum(file.size_bytes for file in prepared),
+        files=len(prepared),
+        unparsable=written.unparsable,
     )
 
 
@@ -179,15 +160,6 @@ def _point_at(spark: SparkSession, table: str, export_day: date, folder: str) ->
     spark.sql(f"REFRESH TABLE {table}")
 
 
-def _read_back(rows: DataFrame, folder: str, *, measure: bool) -> tuple[int, int | None]:
-    stored = rows.sparkSession.read.schema(rows.schema).orc(escape_glob(folder))
-    if not measure:
-        return stored.count(), None
-    found = stored.agg(F.count("*").alias("rows"), F.coalesce(F.sum(F.octet_length("val")), F.lit(0)).alias("bytes"))
-    row = found.collect()[0]
-    return int(row["rows"]), int(row["bytes"])
-
-
 def _delete_attempts(spark: SparkSession, attempts_folder: str, kept: set[str]) -> None:
     attempts = HadoopFolder(spark, attempts_folder)
     for name in attempts.folders():
@@ -207,9 +179,3 @@ def _not_ours(table: str, what: str) -> CdiError:
         "and every day's tables can be materialised again.",
         detail={"table": table},
     )
-
-
-def attempt_mark(attempt: Attempt, **made_from: Any) -> bytes:
-    """Return an attempt's description: its input and its content."""
-    values = {"table": attempt.table, "export_day": attempt.export_day.isoformat(), "rows": attempt.rows, **made_from}
-    return json.dumps(values, indent=2, sort_keys=True).encode()

@@ -3,12 +3,14 @@
 Knows no command line and starts no session: that is `cdi_dagster.spark.tables.job`.
 """
 
+import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from uuid import uuid4
 
-from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import SparkSession
 
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of
@@ -16,19 +18,16 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.spark.reporting import Reporter
-from cdi_dagster.spark.tables import statements, transforms
-from cdi_dagster.spark.tables.daily_records import read_records
+from cdi_dagster.spark.tables import statements
 from cdi_dagster.spark.tables.definition import PARTITION_COLUMN, TableKind, TableSet
-from cdi_dagster.spark.tables.locations import attempt_mark_key, partition_prefix, spark_path, table_prefix
-from cdi_dagster.spark.tables.partition import (
-    Attempt,
-    attempt_mark,
-    ensure_table,
-    publish_attempt,
-    write_attempt,
-)
+from cdi_dagster.spark.tables.locations import partition_prefix, spark_path, table_prefix
+from cdi_dagster.spark.tables.partition import Attempt, ensure_table, publish_attempt, store_attempt
+from cdi_dagster.spark.tables.rows_job import WrittenRows, write_rows
+from cdi_dagster.spark.tables.rows_task import TableOutput
 from cdi_dagster.spark.tables.views import ensure_view
-from cdi_dagster.storage import Storage
+from cdi_dagster.storage import Storage, StorageError
+
+_LOG = logging.getLogger(__name__)
 
 _SESSION_CONF = {
     # Days are UTC days; without this a time without a zone would be read in the machine's zone.
@@ -36,6 +35,8 @@ _SESSION_CONF = {
     # Whatever the cluster's defaults: a missing or damaged part fails the job.
     "spark.sql.files.ignoreMissingFiles": "false",
     "spark.sql.files.ignoreCorruptFiles": "false",
+    # A comment or name that holds ${env:NAME} stays as it is: substituted, the environment would reach the metastore.
+    "spark.sql.variable.substitute": "false",
 }
 
 
@@ -82,14 +83,10 @@ def publish(
     for name, value in _SESSION_CONF.items():
         spark.conf.set(name, value)
     day_tables = _DayTables(spark, request, table_set, records, published)
-    attempts = []
-    for kind in request.tables:
-        if not kind.is_view:
-            reporter.progress(f"Writing {table_set.names[kind]} for {request.export_day}", table=kind)
-            attempts.append((kind, *day_tables.write(kind)))
+    attempts = day_tables.write([kind for kind in request.tables if not kind.is_view], reporter)
     tables = []
-    for kind, attempt, seconds in attempts:
-        tables.append(day_tables.publish(kind, attempt, seconds))
+    for kind, attempt in attempts.items():
+        tables.append(day_tables.publish(kind, attempt))
         reporter.progress(f"Published {attempt.rows} rows in {attempt.table}", table=kind, rows=attempt.rows)
     for kind in request.tables:
         if kind.is_view:
@@ -121,43 +118,75 @@ class _DayTables:
         self._records = records
         self._published = published
         self._attempt = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:8]}"
+        self._writing_seconds = 0.0
+        self._managed_rows: int | None = None  # of the partition that this run published
 
-    def write(self, kind: TableKind) -> tuple[Attempt, float]:
-        """Write and count an attempt at a table; return it and the seconds it took."""
+    def write(self, kinds: Sequence[TableKind], reporter: Reporter) -> dict[TableKind, Attempt]:
+        """Write and count an attempt at each table, all in one pass over the records."""
+        if not kinds:
+            return {}
         started = time.monotonic()
+        names = ", ".join(self._table_set.names[kind] for kind in kinds)
+        reporter.progress(f"Writing {names} for {self._request.export_day}")
+        try:
+            written = write_rows(
+                self._spark.sparkContext,
+                self._records,
+                {self._table_set.names[kind]: self._output(kind) for kind in kinds},
+                published=self._published,
+                attempt=self._attempt,
+                export_day=self._request.export_day,
+                correlation_id=self._request.correlation_id,
+                reporter=reporter,
+            )
+            attempts = {kind: self._stored(kind, written[self._table_set.names[kind]]) for kind in kinds}
+        finally:
+            self._discard_uploads(kinds)
+        self._writing_seconds = time.monotonic() - started
+        return attempts
+
+    def _stored(self, kind: TableKind, written: WrittenRows) -> Attempt:
         table, export_day = self._table_set.names[kind], self._request.export_day
-        ensure_table(self._spark, table, self._columns(kind), self._path(table_prefix(table)))
-        rows, observation = self._rows(kind)
-        attempt = write_attempt(
-            rows,
+        return store_attempt(
+            self._published,
+            written,
             table=table,
             export_day=export_day,
             attempt=self._attempt,
             folder=self._path(f"{partition_prefix(table, export_day)}{self._attempt}"),
-            expected_rows=self._records.published,
-            expected_text_bytes=self._records.text_bytes if kind is TableKind.RAW else None,
-            observation=observation,
-        )
-        mark = attempt_mark(
-            attempt,
             correlation_id=self._request.correlation_id,
             fingerprint=self._records.fingerprint,
             table_config_sha256=self._table_set.sha256,
         )
-        self._published.write(attempt_mark_key(table, export_day, self._attempt), mark)
-        return attempt, time.monotonic() - started
 
-    def publish(self, kind: TableKind, attempt: Attempt, seconds: float) -> PublishedTable:
+    def _output(self, kind: TableKind) -> TableOutput:
+        prefix = f"{partition_prefix(self._table_set.names[kind], self._request.export_day)}{self._attempt}/"
+        return TableOutput(prefix=prefix, columns=None if kind is TableKind.RAW else self._table_set.columns)
+
+    def _discard_uploads(self, kinds: Sequence[TableKind]) -> None:
+        """Of failed and repeated tasks. What made the run fail may make this fail too, and is the failure to report."""
+        for kind in kinds:
+            prefix = partition_prefix(self._table_set.names[kind], self._request.export_day)
+            try:
+                self._published.discard(prefix, group=self._request.correlation_id)
+            except StorageError as error:
+                _LOG.warning("Some uploads to %s could not be discarded; they are never read: %s", prefix, error)
+
+    def publish(self, kind: TableKind, attempt: Attempt) -> PublishedTable:
         """Let a written attempt appear."""
         started = time.monotonic()
+        table = attempt.table
+        ensure_table(self._spark, table, self._columns(kind), self._path(table_prefix(table)))
         prefix = partition_prefix(attempt.table, attempt.export_day)
         publish_attempt(self._spark, attempt, self._path(prefix))
+        if kind is TableKind.MANAGED:
+            self._managed_rows = attempt.rows
         return PublishedTable(
             kind=kind,
             name=attempt.table,
             rows=attempt.rows,
             columns=len(self._columns(kind)),
-            seconds=round(seconds + time.monotonic() - started, 3),
+            seconds=round(self._writing_seconds + time.monotonic() - started, 3),
             location=self._published.uri(f"{prefix}{attempt.attempt}/"),
             stored_bytes=attempt.stored_bytes,
             files=attempt.files,
@@ -172,7 +201,9 @@ class _DayTables:
             raise self._managed_first(f"There is no table {managed} yet")
         shown = self._table_set.columns_shown(kind)
         action = ensure_view(self._spark, view, statements.view_select(managed, shown))
-        rows = self._spark.table(view).where(f"{PARTITION_COLUMN} = '{self._request.export_day}'").count()
+        rows = self._managed_rows
+        if rows is None:
+            rows = self._spark.table(view).where(f"{PARTITION_COLUMN} = '{self._request.export_day}'").count()
         records = self._records.published
         if rows != records:
             raise self._managed_first(
@@ -186,15 +217,6 @@ class _DayTables:
             seconds=round(time.monotonic() - started, 3),
             action=action,
         )
-
-    def _rows(self, kind: TableKind) -> tuple[DataFrame, Observation | None]:
-        lines = read_records(self._spark, self._published, self._records, s3_scheme=self._request.s3_scheme)
-        if kind is TableKind.RAW:
-            return lines, None
-        # An empty plan never delivers an observation: waiting for it would never end.
-        typed = any(column.type != "string" for column in self._table_set.columns)
-        observation = Observation(f"unparsable {self._attempt}") if typed and self._records.parts else None
-        return transforms.managed_rows(lines, self._table_set.columns, observation), observation
 
     def _columns(self, kind: TableKind) -> list[tuple[str, str, str]]:
         if kind is TableKind.RAW:

@@ -253,11 +253,12 @@ def test_an_attempt_that_another_run_removed_does_not_stay_published(
     publish_records(published, [record(2)], fingerprint="f2")
     write = publish._DayTables.write
 
-    def write_and_lose(self: Any, kind: TableKind) -> Any:
-        attempt, seconds = write(self, kind)
-        prefix = f"{partition_prefix(RAW, attempt.export_day)}{attempt.attempt}/"
-        published.delete([stored.key for stored in published.list(prefix)])
-        return attempt, seconds
+    def write_and_lose(self: Any, *arguments: Any) -> Any:
+        attempts = write(self, *arguments)
+        for attempt in attempts.values():
+            prefix = f"{partition_prefix(RAW, attempt.export_day)}{attempt.attempt}/"
+            published.delete([stored.key for stored in published.list(prefix)])
+        return attempts
 
     monkeypatch.setattr(publish._DayTables, "write", write_and_lose)
     assert run(published, "--tables", "raw", correlation_id="c2") == 1

@@ -12,7 +12,8 @@ from cdi_dagster.spark.tables.definition import Column, Showing
 from cdi_dagster.spark.tables.values import day_of, moment_of
 
 VECTORS = [
-    json.loads(line) for line in (Path(__file__).parents[2] / "vectors" / "table_values.jsonl").read_text(encoding="utf-8").splitlines()
+    json.loads(line)
+    for line in (Path(__file__).parents[2] / "vectors" / "table_values.jsonl").read_text(encoding="utf-8").splitlines()
 ]
 
 
@@ -41,7 +42,7 @@ def test_golden_value(vector: dict[str, Any]) -> None:
     expected = ([vector["expected"]], int(vector["unparsable"]))
     assert read(kind, path, record) == expected
     # A NaN beside it, and a line of other spacing: taken from the text.
-    slow = record[:-1] + (',' if len(record) > 2 else '') + '"not a number":NaN}'
+    slow = record[:-1] + ("," if len(record) > 2 else "") + '"not a number":NaN}'
     assert read(kind, path, slow) == expected
     # Among others of a block.
     many = read(kind, path, "{}", record, slow, record)

@@ -177,6 +177,7 @@ class StringColumn(Column):
         return [(DATA, self._data.finish()), (LENGTH, self._lengths.finish())]
 
     def absorb(self, other: Self) -> None:
+        """Add the statistics of another stripe's column."""
         super().absorb(other)
         self._text_bytes += other._text_bytes
 
@@ -193,6 +194,7 @@ class _RangedColumn(Column):
         self._largest: Any = None
 
     def absorb(self, other: Self) -> None:
+        """Add the statistics of another stripe's column."""
         super().absorb(other)
         if other._least is not None:
             self._widen((other._least, other._largest))
@@ -271,7 +273,9 @@ class TimestampColumn(_RangedColumn):
             return b""
         # In milliseconds, rounded outwards.
         least, largest = zigzag(self._least // 1_000), zigzag(-(-self._largest // 1_000))
-        return bytes_field(9, b"".join(number_field(f, n) for f, n in ((1, least), (2, largest), (3, least), (4, largest))))
+        return bytes_field(
+            9, b"".join(number_field(f, n) for f, n in ((1, least), (2, largest), (3, least), (4, largest)))
+        )
 
 
 class DoubleColumn(Column):
@@ -301,6 +305,7 @@ class BooleanColumn(Column):
         return [(DATA, self._bits.finish())]
 
     def absorb(self, other: Self) -> None:
+        """Add the statistics of another stripe's column."""
         super().absorb(other)
         self._true += other._true
 

@@ -1,4 +1,4 @@
-"""Days of the proleptic Gregorian calendar as days of the hybrid one, in which ORC files count unless they state another.
+"""Days of the proleptic Gregorian calendar as days of the hybrid one, in which ORC files count by default.
 
 The hybrid calendar is Julian before 1582-10-15. A day keeps its name: 1066-10-14 stays 1066-10-14.
 """

@@ -39,10 +39,10 @@ def read_fields(message: bytes) -> dict[int, list[int | bytes]]:
     position = 0
     while position < len(message):
         key, position = _read_varint(message, position)
-        value: int | bytes
-        value, position = _read_varint(message, position)
+        number, position = _read_varint(message, position)
+        value: int | bytes = number
         if key & 7 == 2:
-            value, position = message[position : position + value], position + value
+            value, position = message[position : position + number], position + number
         elif key & 7:
             raise ValueError(f"a field of wire type {key & 7}")
         fields.setdefault(key >> 3, []).append(value)

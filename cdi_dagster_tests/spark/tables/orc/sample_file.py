@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +28,28 @@ SCHEMA = (
 )
 ROWS = 4_000
 
-_EPOCH = datetime(1970, 1, 1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
+
+
+def _micros(year: int, month: int = 1, day: int = 1) -> int:
+    return (datetime(year, month, day, tzinfo=UTC) - _EPOCH) // _MICRO
 
 
 def _moment(random: random.Random) -> int:
     """Any year, dense around 1970 and around the change of calendar."""
     micros = random.choice(
         [
-            random.randrange((datetime(1, 1, 1) - _EPOCH) // _MICRO, (datetime(9999, 12, 31) - _EPOCH) // _MICRO),
+            random.randrange(_micros(1, 1, 1), _micros(9999, 12, 31)),
             random.randrange(-4_000_000, 4_000_000),
             random.randrange(-4_000, 4_000) * 1_000,
             random.randrange(-9, 9) * 1_000_000,
-            (datetime(1582, 10, 5) - _EPOCH) // _MICRO - random.randrange(1, 2_000_000),
-            (datetime(1582, 10, 15) - _EPOCH) // _MICRO + random.randrange(2_000_000),
-            (datetime(2023, 3, 26) - _EPOCH) // _MICRO + random.randrange(86_400_000) * 1_000,
+            _micros(1582, 10, 5) - random.randrange(1, 2_000_000),
+            _micros(1582, 10, 15) + random.randrange(2_000_000),
+            _micros(2023, 3, 26) + random.randrange(86_400_000) * 1_000,
         ]
     )
-    text = (_EPOCH + micros * _MICRO).isoformat(timespec="microseconds")
+    text = (_EPOCH + micros * _MICRO).isoformat(timespec="microseconds").removesuffix("+00:00")
     convert = conversion("timestamp")
     assert convert is not None
     kept = convert(text)
@@ -58,7 +62,9 @@ def _day(random: random.Random) -> int:
 
 
 _MAKE: dict[str, Callable[[random.Random], Any]] = {
-    "text": lambda random: random.choice(["", "a", "Zoë \U0001f600" * random.randrange(90), "x" * random.randrange(40_000)]),
+    "text": lambda random: random.choice(
+        ["", "a", "Zoë \U0001f600" * random.randrange(90), "x" * random.randrange(40_000)]
+    ),
     "long": lambda random: random.choice([0, 1, -(2**63), 2**63 - 1, random.randrange(-99, 99)]),
     "short": lambda random: random.choice([0, -(2**31), 2**31 - 1, random.randrange(-99, 99)]),
     "day": _day,
@@ -100,7 +106,7 @@ def as_text(name: str, value: Any) -> str | None:
     if name == "day":
         return str(date.fromordinal(value + date(1970, 1, 1).toordinal()))
     if name == "moment":
-        text = (_EPOCH + value * _MICRO).isoformat(sep=" ", timespec="microseconds")
+        text = (_EPOCH + value * _MICRO).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
         return text.rstrip("0").rstrip(".")
     if name == "amount":
         sign, digits = "-" if value < 0 else "", f"{abs(value):04d}"
