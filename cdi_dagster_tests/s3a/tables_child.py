@@ -7,7 +7,6 @@ then, as JSON, a line each. Told to stop, it says so between the first table and
 import json
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +41,11 @@ def start_spark(folder: Path) -> SparkSession:
 def stop_before_managed() -> None:
     publish_attempt = publish.publish_attempt
 
-    def publish_or_stop(spark: SparkSession, storage: Storage, attempt: Attempt, mark: Mapping[str, Any]) -> None:
+    def publish_or_stop(spark: SparkSession, storage: Storage, attempt: Attempt) -> None:
         if attempt.table.name == MANAGED:
             say("raw is published, managed is not")
             sys.stdin.read()
-        publish_attempt(spark, storage, attempt, mark)
+        publish_attempt(spark, storage, attempt)
 
     publish.publish_attempt = publish_or_stop  # type: ignore[assignment]
 

@@ -17,14 +17,13 @@ import pytest
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import daily_records_prefix, run_prefix, tables_report_key
-from cdi_dagster.core.table_definition import Table
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.spark_process import run_spark_step
 from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
 from cdi_dagster.spark.tables import publish
 from cdi_dagster.spark.tables.job import main
-from cdi_dagster.spark.tables.locations import partition_prefix
+from cdi_dagster.spark.tables.locations import attempt_prefix, partition_prefix
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster.table_definitions import read_table_definition
 from cdi_dagster_tests.collections import AUDIT
@@ -263,11 +262,12 @@ def test_an_attempt_that_another_run_removed_does_not_stay_published(
     publish_records(published, [record(2)], fingerprint="f2")
     write = publish._DayTables.write
 
-    def write_and_lose(self: Any, table: Table) -> Any:
-        attempt, seconds = write(self, table)
-        prefix = f"{partition_prefix(table, attempt.export_day)}{attempt.attempt}/"
-        published.delete([stored.key for stored in published.list(prefix)])
-        return attempt, seconds
+    def write_and_lose(self: Any, *arguments: Any) -> Any:
+        attempts = write(self, *arguments)
+        for attempt in attempts:
+            prefix = attempt_prefix(attempt.table, attempt.export_day, attempt.attempt)
+            published.delete([stored.key for stored in published.list(prefix)])
+        return attempts
 
     monkeypatch.setattr(publish._DayTables, "write", write_and_lose)
     assert run(published, "--tables", "auditlog_raw", correlation_id="c2") == 1
@@ -364,11 +364,11 @@ def tables():
 if role == "victim":
     publish(1)
     publish_attempt = tables_publish.publish_attempt
-    def publish_then_wait(spark, storage, attempt, mark):
+    def publish_then_wait(spark, storage, attempt):
         if attempt.table.name == MANAGED:
             log(state="raw is published, managed is written and not published")
             sys.stdin.read()
-        publish_attempt(spark, storage, attempt, mark)
+        publish_attempt(spark, storage, attempt)
     tables_publish.publish_attempt = publish_then_wait
     publish(2)
 else:
