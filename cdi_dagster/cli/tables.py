@@ -83,8 +83,8 @@ def publish_command(
     options = given(published_root=published_root)
     runs = [LocalRun.of(collection.on(day), correlation_id=correlation_id, **options) for day in days]
     require_tables_here(runs[0])
-    # Of one day that is requested, missing records are the failure; of many, they are days off.
-    published = [run for run in runs if len(runs) == 1 or read_mark(run.roots.published, run.day)]
+    # Where no day has records, the first one fails with what to do.
+    published = [run for run in runs if read_mark(run.roots.published, run.day)] or runs[:1]
     results = []
     for run in published:
         # The lease too: an ingestion beside it would replace the records while they are read.
