@@ -80,9 +80,9 @@ def publish_command(
         raise click.UsageError(f"--to {last_day} is before --from {storage_day}: swap them.")
     if correlation_id and len(days) > 1:
         raise click.UsageError("--correlation-id is for a single day: leave it out, or leave out --to.")
-    options = given(published_root=published_root)
-    runs = [LocalRun.of(collection.on(day), correlation_id=correlation_id, **options) for day in days]
-    require_tables_here(runs[0])
+    first = LocalRun.of(collection.on(days[0]), correlation_id=correlation_id, **given(published_root=published_root))
+    require_tables_here(first)
+    runs = [first, *(first.on(day) for day in days[1:])]
     # Where no day has records, the first one fails with what to do.
     published = [run for run in runs if read_mark(run.roots.published, run.day)] or runs[:1]
     results = []
