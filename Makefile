@@ -69,8 +69,8 @@ test: $(INSTALLED) java ## Run all tests, a package for each core side by side
 	@$(PY) -m cdi_dagster_tests.run_all $(ARGS)
 
 .PHONY: test-spark4
-test-spark4: $(INSTALLED_SPARK4) $(INSTALLED) java ## Run the tests of the Spark side on Spark 4, in its own environment
-	@.venv-spark4/bin/python -m pytest cdi_dagster_tests/spark cdi_dagster_tests/s3a/test_publish_tables_on_s3.py
+test-spark4: $(INSTALLED_SPARK4) $(INSTALLED) java ## Run the tests that start the jobs' Spark on Spark 4, in its own environment
+	@.venv-spark4/bin/python -m cdi_dagster_tests.run_all -m spark spark s3a/test_publish_tables_on_s3.py $(ARGS)
 
 .PHONY: bench
 bench: $(INSTALLED) java ## Measure the Spark job against a plain chain of steps: make bench ARGS="--help"; docs/performance.md

@@ -17,7 +17,7 @@ import cdi_dagster
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import SparkJob
 from cdi_dagster.local_spark.metastore import local_metastore_conf
-from cdi_dagster.local_spark.s3a_conf import s3a_conf_here
+from cdi_dagster.local_spark.s3a_conf import find_s3a_jars, s3a_class_path, s3a_conf_here
 
 JAVA_VERSIONS = range(17, 22)
 """Java releases that Spark 3.5 and Spark 4 run on; production has 17."""
@@ -72,11 +72,22 @@ def spark_submit_command(job: SparkJob, arguments: Sequence[str], *, config: Spa
     command += ["--master", config.master, "--driver-memory", config.driver_memory, "--name", job.name]
     metastore = local_metastore_conf(config.metastore_folder) if config.metastore_folder else {}
     conf = {**_LOCAL_CONF, **metastore, **config.conf}
-    if job.needs_s3a and _publishes_to_s3(arguments):
-        conf = {**s3a_conf_here(pyspark_folder(), os.environ, folder=config.s3a_jars), **conf}
+    if s3a_jars(job, arguments, config=config):
+        conf = {**s3a_conf_here(os.environ), **conf}
     for key, value in conf.items():
         command += ["--conf", f"{key}={value}"]
     return [*command, str(entry_point), *arguments]
+
+
+def s3a_jars(job: SparkJob, arguments: Sequence[str], *, config: SparkProcessConfig) -> tuple[Path, ...]:
+    """Return the jars that a step needs on its class path; none unless it writes tables to S3.
+
+    Raises:
+        CdiError: LAUNCH_FAILED where they are missing.
+    """
+    if job.needs_s3a and _publishes_to_s3(arguments):
+        return find_s3a_jars(pyspark_folder(), config.s3a_jars)
+    return ()
 
 
 def _publishes_to_s3(arguments: Sequence[str]) -> bool:
@@ -124,9 +135,9 @@ def pyspark_folder() -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def spark_environment(java: Path) -> dict[str, str]:
-    """Return the environment of the Spark process: ours, with this Python, this pyspark and that Java."""
-    environment = dict(os.environ)
+def spark_environment(java: Path, jars: Sequence[Path] = ()) -> dict[str, str]:
+    """Return the environment of the Spark process: ours, with this Python, this pyspark, that Java and these jars."""
+    environment = {**os.environ, **s3a_class_path(jars, os.environ)}
     environment["SPARK_HOME"] = str(pyspark_folder())
     environment["PYSPARK_PYTHON"] = environment["PYSPARK_DRIVER_PYTHON"] = sys.executable
     environment["PYTHONUNBUFFERED"] = "1"
