@@ -13,13 +13,9 @@ import boto3
 import pytest
 
 from cdi_dagster.core.spark_jobs import SparkJob
+from cdi_dagster.local_spark.java import find_java
 from cdi_dagster.local_spark.metastore import local_metastore_conf
-from cdi_dagster.local_spark.spark_submit import (
-    SparkProcessConfig,
-    require_java,
-    spark_environment,
-    spark_submit_command,
-)
+from cdi_dagster.local_spark.spark_submit import SparkProcessConfig, spark_environment, spark_submit_command
 from cdi_dagster.storage import Storage
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 from cdi_dagster_tests.storage.faulty_s3 import Proxy
@@ -80,7 +76,7 @@ def killed_at(chosen: Chosen, job: SparkJob, arguments: Sequence[str], *, config
         with log.open("wb") as output, s3_at(proxy.url):
             process = subprocess.Popen(
                 spark_submit_command(job, arguments, config=config),
-                env=spark_environment(require_java()),
+                env=spark_environment(find_java().path),
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
