@@ -1,7 +1,7 @@
 """Makes this repository's Python environments, with progress: `python tools/environment.py --help`; `make` runs it.
 
-Standard library only, and it starts on an old Python 3 too, so that it can refuse the wrong one in a sentence. Index, proxy and
-certificates are pip's own settings; wheels that `make wheels` has kept are enough by themselves.
+Standard library only, and it starts on an old Python 3 too, so that it can refuse the wrong one in a sentence. Index,
+proxy and certificates are pip's own settings; wheels that `make wheels` has kept are enough by themselves.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def wheels_are_complete():
 
 
 def pip(python, arguments, usual):
-    """Run pip with a line of progress, on a terminal always the same one; stop with pip's own last lines if it fails."""
+    """Run pip with lines of progress, on a terminal one that changes; end with pip's own last lines if it fails."""
     began = shown = time.monotonic()
     lines, packages = [], 0
     command = [str(python), "-m", "pip", "--disable-pip-version-check", *arguments, "-c", "constraints.txt"]
