@@ -47,8 +47,7 @@ def find_java() -> Java:
     """
     passed_over: list[str] = []
     for source, path in _candidates():
-        release = _release(path)
-        reason = _unfit(path, release)
+        release, reason = _release(path)
         if reason is None:
             return Java(path=path, release=release, source=source, passed_over=tuple(passed_over))
         passed_over.append(f"{path} ({source}) {reason}")
@@ -93,22 +92,18 @@ def _candidates() -> Iterator[tuple[str, Path]]:
     yield PACKAGED_JAVA, JAVA
 
 
-def _release(java: Path) -> int | None:
-    """Return the release of a Java; 0 where it does not report one, None where it does not run."""
+def _release(java: Path) -> tuple[int, str | None]:
+    """Return the release of a Java, and why the installed Spark does not run on it, if so."""
     answer = _run(java, "-version")
-    match = re.search(r'version "(?:1\.)?(\d+)', answer) if answer is not None else None
-    return int(match[1]) if match else (None if answer is None else 0)
-
-
-def _unfit(java: Path, release: int | None) -> str | None:
-    """Return why the installed Spark does not run on a Java; None where it does."""
-    if release is None:
-        return "does not run"
+    if answer is None:
+        return 0, "does not run"
+    match = re.search(r'version "(?:1\.)?(\d+)', answer)
+    release = int(match[1]) if match else 0
     if release not in JAVA_RELEASES:
-        return f"is Java {release}" if release else "does not report its version"
+        return release, f"is Java {release}" if release else "does not report its version"
     if _needs_module() and f"{_SPARK_4_MODULE}@" not in (_run(java, "--list-modules") or ""):
-        return f"lacks the module {_SPARK_4_MODULE}, which Spark 4 needs"
-    return None
+        return release, f"lacks the module {_SPARK_4_MODULE}, which Spark 4 needs"
+    return release, None
 
 
 def _needs_module() -> bool:

@@ -66,13 +66,21 @@ def spark_submit_command(job: SparkJob, arguments: Sequence[str], *, config: Spa
         raise launch_failed(f"There is no Spark job {job.name} in this installation.", "Install cdi_dagster again.")
     command = [str(pyspark_folder() / "bin" / "spark-submit")]
     command += ["--master", config.master, "--driver-memory", config.driver_memory, "--name", job.name]
-    metastore = local_metastore_conf(config.metastore_folder) if config.metastore_folder else {}
-    conf = {**_LOCAL_CONF, **metastore, **config.conf}
-    if job.needs_s3a and _publishes_to_s3(arguments):
-        conf = {**s3a_conf_here(pyspark_folder(), os.environ, folder=config.s3a_jars), **conf}
+    conf = spark_conf(config, needs_s3a=job.needs_s3a and _publishes_to_s3(arguments))
     for key, value in conf.items():
         command += ["--conf", f"{key}={value}"]
     return [*command, str(entry_point), *arguments]
+
+
+def spark_conf(config: SparkProcessConfig, *, needs_s3a: bool) -> dict[str, str]:
+    """Return the Spark settings of this machine, with its metastore, and with S3 where that is needed.
+
+    Raises:
+        CdiError: LAUNCH_FAILED where pyspark, or what it needs for S3, is not installed.
+    """
+    metastore = local_metastore_conf(config.metastore_folder) if config.metastore_folder else {}
+    s3a = s3a_conf_here(pyspark_folder(), os.environ, folder=config.s3a_jars) if needs_s3a else {}
+    return {**s3a, **_LOCAL_CONF, **metastore, **config.conf}
 
 
 def _publishes_to_s3(arguments: Sequence[str]) -> bool:
