@@ -112,6 +112,19 @@ $(S3A_JARS)/.fetched: deploy/s3a/spark-$(SPARK).xml
 	@touch $@
 	@echo "Local Spark $(SPARK) can now write tables to s3://: the jars are in $(S3A_JARS)"
 
+$(VENV)/.docs: $(INSTALLED)
+	@echo "Fetching the generator of the site (some seconds)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+.PHONY: docs
+docs: $(VENV)/.docs ## Build the pages as a site in site/, and check every link and command in them
+	@$(PY) tools/docs.py
+
+.PHONY: screenshots
+screenshots: $(INSTALLED) java ## Take the pictures of docs/images from the real UI; needs Chromium
+	@$(PY) tools/screenshots.py
+
 .PHONY: clean
 clean: ## Remove environments, caches and the demo's home
 	@rm -rf .venv .venv-spark4 .cdi site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache \
