@@ -122,7 +122,7 @@ docs: $(VENV)/.docs ## Build the pages as a site in site/, and check every link 
 	@$(PY) tools/docs.py
 
 .PHONY: screenshots
-screenshots: $(INSTALLED) java ## Take the pictures of docs/images from the real UI; needs Chromium
+screenshots: $(INSTALLED) java ## Take the pictures of docs/images from the UI of the demo; needs Chromium
 	@$(PY) tools/screenshots.py
 
 .PHONY: clean

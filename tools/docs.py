@@ -4,6 +4,7 @@ The pages are README, CONTRIBUTING, SECURITY, CHANGELOG and docs/; the reference
 generated from the code. Links to the outside are not followed.
 """
 
+import os
 import re
 import shlex
 import shutil
@@ -155,10 +156,13 @@ def main() -> int:
         print(*wrong, sep="\n", file=sys.stderr)
         return 1
     assemble()
-    built = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"], cwd=REPOSITORY, check=False
-    )
+    environment = os.environ | {
+        "NO_MKDOCS_2_WARNING": "1"
+    }  # of a successor of the theme, which reads the same mkdocs.yml
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    built = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     if built.returncode:
+        print(built.stdout + built.stderr, file=sys.stderr)
         return 1
     print(f"The site is in site/: open {(REPOSITORY / 'site' / 'index.html').as_uri()}")
     return 0

@@ -44,6 +44,12 @@ def test_every_page_is_in_the_navigation_of_the_site_or_is_a_decision() -> None:
         assert name in navigation or name.startswith("adr/"), name
 
 
+def test_every_link_leads_somewhere() -> None:
+    for page in docs.sources():
+        for target, _ in docs._LINK.findall(page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
 def test_links_lead_to_the_same_place_from_the_assembled_page(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(docs, "PAGES", tmp_path / "pages")
     docs.assemble()
