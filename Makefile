@@ -127,5 +127,5 @@ screenshots: $(INSTALLED) java ## Take the pictures of docs/images from the UI o
 
 .PHONY: clean
 clean: ## Remove environments, caches and the demo's home
-	@rm -rf .venv .venv-spark4 .cdi site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache \
+	@rm -rf .venv .venv-* .cdi site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache \
 		metastore_db derby.log spark-warehouse

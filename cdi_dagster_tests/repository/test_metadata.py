@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -129,3 +130,15 @@ def _is_absolute(hit: str) -> bool:
     name, _, word = hit.rpartition(": ")
     text = (REPOSITORY / name).read_text(encoding="utf-8", errors="replace")
     return re.search(rf"(?<![\w.}}/>*]){re.escape(word)}", text) is not None
+
+
+def test_make_refuses_in_a_sentence_where_there_is_no_python(tmp_path: Path) -> None:
+    refused = subprocess.run(
+        ["make", "install", f"INSTALLED={tmp_path / 'installed'}", f"PYTHON={tmp_path / 'python3.11'}"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode != 0
+    assert refused.stderr.startswith("Python 3.11 to 3.13 is needed and none was found. Install it")
