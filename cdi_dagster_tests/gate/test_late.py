@@ -13,6 +13,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.resources.alerts import AlertNotSentError, AlertResource, WebhookAlerts
 from cdi_dagster.settings import load_settings
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.dagster_day import DAY, checks_of
 from cdi_dagster_tests.gate.hearing import hearing
 from cdi_dagster_tests.gate.instigators import RECORDS, launched, publish_mark, run_as, sensor_tick
