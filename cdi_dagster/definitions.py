@@ -142,6 +142,7 @@ def _emr_launcher(settings: Settings) -> dg.ConfigurableResource:
         environment=settings.emr_environment,
         bundle_uri=settings.emr_bundle_uri,
         existing_cluster_id=settings.emr_cluster_id,
+        idle_seconds=settings.emr_idle_seconds,
         conf=settings.spark_conf,
         poll_interval_seconds=settings.emr_poll_interval_seconds,
         start_deadline_seconds=settings.emr_start_deadline_seconds,

@@ -150,7 +150,14 @@ class Settings(BaseSettings):
     )
     emr_cluster_id: str | None = Field(
         default=None,
-        description="Id (`j-...`) of a cluster to add steps to, instead of one for each step: for trying things out.",
+        description="Id (`j-...`) of a cluster to add every step to, and never to end: for trying things out.",
+    )
+    emr_idle_seconds: int = Field(
+        default=300,
+        ge=60,
+        le=604800,
+        description="Seconds that a cluster may idle between two steps before EMR ends it (its auto-termination "
+        "policy): it limits what a cluster costs that nobody needs any more. Usually it is ended at once.",
     )
     emr_poll_interval_seconds: int = Field(
         default=20,

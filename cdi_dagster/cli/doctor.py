@@ -36,24 +36,27 @@ _HEARTBEAT_PATIENCE_SECONDS = 300
 
 def check_java(settings: Settings) -> Finding:
     """The Java that local Spark would use."""
-    from cdi_dagster.local_spark.spark_submit import require_java
+    from cdi_dagster.local_spark.java import find_java
 
     try:
-        return ok(f"{require_java()}, of a release that Spark runs on")
+        java = find_java()
     except CdiError as error:
         return failed(error.cause, error.next_step)
+    passed_over = "".join(f"; {reason}" for reason in java.passed_over)
+    return ok(f"{java.path}: Java {java.release}, from {java.source}{passed_over}")
 
 
 def check_spark(settings: Settings) -> Finding:
     """Whether spark-submit starts, and has what it needs where tables are published to S3."""
-    from cdi_dagster.local_spark.spark_submit import require_java, spark_environment, spark_submit_command
+    from cdi_dagster.local_spark.java import find_java
+    from cdi_dagster.local_spark.spark_submit import spark_environment, spark_submit_command
 
     if settings.deployment == "emr":
         return note("not needed here: Spark runs on EMR")
     try:
         arguments = ("--published-root", settings.published_root)
         submit = spark_submit_command(PUBLISH_TABLES, arguments, config=settings.local_spark)[0]
-        environment = spark_environment(require_java())
+        environment = spark_environment(find_java().path)
     except CdiError as error:
         return failed(error.cause, error.next_step)
     version = importlib.metadata.version("pyspark")

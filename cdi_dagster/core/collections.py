@@ -131,22 +131,34 @@ REGISTRY: tuple[Collection, ...] = (
 )
 
 
+class Transform(StrEnum):
+    """What of an envelope becomes the record."""
+
+    PAYLOAD = "payload"
+    """The payload as it is."""
+    AUDIT = "audit"
+    """The `context` of the payload, stamped with the audit type and the envelope's last modified date."""
+    EQUALITY = "equality"
+    """The payload, stamped with the envelope's `@type`; the envelope's last modified date where it has none itself."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordRules:
     """What is special about the records of one collection (`cdi_dagster.spark.records` applies it).
 
     Attributes:
-        audit: the record is the `context` of the payload, stamped with the envelope's last modified date.
+        transform: what of an envelope becomes the record.
         drops_line_breaks: the escapes of line breaks are dropped from the text, as the exporter before this one did.
     """
 
-    audit: bool = False
+    transform: Transform = Transform.PAYLOAD
     drops_line_breaks: bool = False
 
 
 ORDINARY_RECORDS = RecordRules()
 _RECORD_RULES = {
-    ("data", "businessAudit"): RecordRules(audit=True),
+    ("data", "businessAudit"): RecordRules(transform=Transform.AUDIT),
+    ("data", "equality"): RecordRules(transform=Transform.EQUALITY),
     ("penalties-and-deductions", "sanction"): RecordRules(drops_line_breaks=True),
     ("core", "healthAndDisabilityDeclaration"): RecordRules(drops_line_breaks=True),
     ("accepted-data", "healthAndDisabilityCircumstances"): RecordRules(drops_line_breaks=True),

@@ -118,6 +118,11 @@ def coalescer_marker_key(day: CollectionDay) -> str:
     )
 
 
+def clusters_prefix() -> str:
+    """Prefix of what is kept of the clusters that steps pass on to each other; below it `<cluster id>.json`."""
+    return f"{_BASE}/_control/clusters/"
+
+
 def doctor_key(name: str) -> str:
     """Key of what `cdi doctor` writes and deletes again, to see whether it may."""
     return f"{_BASE}/_control/doctor/{name}"

@@ -28,6 +28,7 @@ def ingest_step(
     key_service: KeyServiceAccess,
     max_rejected: str,
     allow_sparse_offsets: bool = False,
+    is_followed: bool = False,
 ) -> SparkStep:
     """Return the step that publishes the daily records of a pinned day.
 
@@ -39,6 +40,7 @@ def ingest_step(
         key_service: where the data keys are.
         max_rejected: most rejects with which the day is published: a number or a share.
         allow_sparse_offsets: accept objects with fewer records than their names state offsets.
+        is_followed: whether the run publishes tables, too.
     """
     # The kept copy of the manifest, not the current one: nothing replaces that while the job runs.
     manifest = published.uri(pinned_input_history_key(day, pinned.fingerprint))
@@ -61,6 +63,7 @@ def ingest_step(
         storage_day=day.storage_day,
         correlation_id=correlation_id,
         input_bytes=pinned.input_bytes,
+        is_followed=is_followed,
     )
 
 

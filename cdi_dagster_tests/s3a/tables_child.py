@@ -13,7 +13,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from cdi_dagster.local_spark.metastore import local_metastore_conf
-from cdi_dagster.local_spark.s3a_conf import s3a_conf_here
+from cdi_dagster.local_spark.s3a_conf import find_s3a_jars, s3a_class_path, s3a_conf_here
 from cdi_dagster.spark.tables import publish
 from cdi_dagster.spark.tables.job import main
 from cdi_dagster.spark.tables.partition import Attempt
@@ -27,9 +27,10 @@ def say(value: Any) -> None:
 
 
 def start_spark(folder: Path) -> SparkSession:
+    os.environ |= s3a_class_path(find_s3a_jars(pyspark_folder()), os.environ)
     settings = {
         "spark.ui.enabled": "false",
-        **s3a_conf_here(pyspark_folder(), os.environ),
+        **s3a_conf_here(os.environ),
         **local_metastore_conf(folder / "metastore"),
     }
     builder = SparkSession.builder.master("local[2]")

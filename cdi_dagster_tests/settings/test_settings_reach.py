@@ -31,6 +31,7 @@ LOCAL: dict[str, tuple[str, str, Any]] = {
 EMR: dict[str, tuple[str, Any]] = {
     "emr_bundle_uri": ("bundle_uri", "s3://published-2/bundles/1"),
     "emr_cluster_id": ("existing_cluster_id", "j-1"),
+    "emr_idle_seconds": ("idle_seconds", 301),
     "emr_poll_interval_seconds": ("poll_interval_seconds", 21),
     "emr_start_deadline_seconds": ("start_deadline_seconds", 1201),
     "emr_bootstrap_deadline_seconds": ("bootstrap_deadline_seconds", 1202),
