@@ -23,7 +23,6 @@ from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, Objec
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix, tables_report_key
-from cdi_dagster.core.table_sets import TABLE_SETS
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.definitions import build_definitions
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep, StatusRow
@@ -33,6 +32,7 @@ from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster.table_definitions import read_table_definition
 from cdi_dagster_tests.collections import AUDIT
 
 DAY = date(2023, 3, 26)
@@ -157,7 +157,7 @@ class ScriptedSpark:
             return WrittenPart(prepared=upload.prepare(), lines=lines, text_bytes=0)
 
     def _tables(self, step: SparkStep) -> Mapping[str, Any]:
-        members = {member.kind: member for member in TABLE_SETS["audit"]}
+        definition = read_table_definition(argument(step, "--table-definition"))
         day = step.collection.on(step.storage_day)
         mark = read_mark(self.published, day)
         report = TablesReport(
@@ -167,17 +167,15 @@ class ScriptedSpark:
             export_day=export_day_of(step.storage_day).isoformat(),
             fingerprint=mark.fingerprint,
             records=mark.published,
-            table_config="audit.json (shipped)",
-            table_config_sha256="a" * 64,
+            definition=definition.source,
+            definition_sha256=definition.sha256,
             tables=tuple(
-                PublishedTable(
-                    kind=kind, name=f"{members[kind].database}.{members[kind].name}", rows=10, columns=3, seconds=1.0
-                )
-                for kind in argument(step, "--tables").split(",")
-                if kind not in self.unreported_tables
+                PublishedTable(kind=table.kind, name=table.name, rows=10, columns=3, seconds=1.0)
+                for table in definition.named(argument(step, "--tables").split(","))
+                if table.short_name not in self.unreported_tables
             ),
             seconds=3.0,
-            defined=tuple(members),
+            defined=tuple(table.name for table in definition.tables),
         ).to_json()
         self.published.write(tables_report_key(day, step.correlation_id), json.dumps(report).encode())
         return report

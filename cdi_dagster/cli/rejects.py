@@ -124,7 +124,7 @@ def replay_command(
         ]
         if summary.recovered:
             rows.append(("published", f"{summary.report.published:,} records now"))
-            if collection.tables:
+            if run.day.collection.tables:
                 rows.append(("tables", f"as before; to publish them again: {_tables_command(run)}"))
         result_console().print(facts(rows))
     if summary.replayed and not summary.recovered:

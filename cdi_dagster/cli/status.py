@@ -52,9 +52,11 @@ def status_command(
     from cdi_dagster.cli.gate import coalescer_status
     from cdi_dagster.settings import load_settings
     from cdi_dagster.storage import open_roots
+    from cdi_dagster.table_definitions import with_tables
 
     settings = load_settings(**given(corporate_root=corporate_root, published_root=published_root))
-    roots, day = open_roots(settings.corporate_root, settings.published_root), collection.on(storage_day)
+    roots = open_roots(settings.corporate_root, settings.published_root)
+    day = with_tables(collection, settings.table_definitions).on(storage_day)
     status = coalescer_status(settings, roots, day)
     diagnosis = DayVolumes(history_days=usual_days).diagnosis(roots, day)
     progress = day_progress(roots, day, fingerprint=status.fingerprint)

@@ -95,7 +95,7 @@ class DayFacts:
         storage_day: the partition.
         coalescer: the gate.
         published_from: of the published records, or None.
-        missing_tables: kinds of the tables that do not show the published records; none where no table is defined.
+        missing_tables: names of the tables that do not show the published records; none where no table is defined.
         runs: of this day, oldest first.
         listing_fingerprint: of the day's listing now. Read only for a published day whose coalescer is complete but
             has no fingerprint: where both are the same, it ran again and changed nothing.

@@ -6,7 +6,6 @@ from itertools import islice
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.table_sets import table_kinds
 from cdi_dagster.ingestion.pinning import read_pinned_input
 from cdi_dagster.published.read import read_mark, read_published_input
 from cdi_dagster.published.tables import missing_tables
@@ -25,7 +24,7 @@ class DayProgress:
         published_is_current: whether they were made from the objects that are there now.
         published_records: how many, where published.
         has_tables: whether any table is defined for the collection.
-        missing_tables: kinds of those that do not show the published records.
+        missing_tables: names of those that do not show the published records.
         is_whole: whether records are published and every table shows them.
     """
 
@@ -57,15 +56,14 @@ def day_progress(roots: Roots, day: CollectionDay, *, fingerprint: str | None) -
         if mark and (pinned is None or mark.fingerprint != pinned.fingerprint):
             inputs.append(read_published_input(roots.published, day))
         fingerprint = _present_fingerprint(roots.corporate, day, inputs)
-    kinds = table_kinds(day.collection)
-    missing = missing_tables(roots.published, day, mark) if mark else kinds
+    missing = missing_tables(roots.published, day, mark) if mark else day.collection.table_names
     return DayProgress(
         pinned=pinned is not None,
         pinned_is_current=pinned is not None and pinned.fingerprint == fingerprint,
         published=mark is not None,
         published_is_current=mark is not None and mark.fingerprint == fingerprint,
         published_records=mark.published if mark else None,
-        has_tables=bool(kinds),
+        has_tables=bool(day.collection.table_names),
         missing_tables=missing,
         is_whole=mark is not None and not missing,
     )

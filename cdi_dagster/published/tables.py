@@ -8,7 +8,6 @@ import json
 
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.storage_keys import is_tables_report_key, runs_prefix
-from cdi_dagster.core.table_sets import table_kinds
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.published.read import read_mark
@@ -27,7 +26,7 @@ def is_whole(published: Storage, day: CollectionDay) -> bool:
 
 
 def missing_tables(published: Storage, day: CollectionDay, mark: Mark) -> tuple[str, ...]:
-    """Return the kinds of the tables that do not show the published records; none where no table is defined.
+    """Return the names of the tables that do not show the published records; none where no table is defined.
 
     Which tables a day has is decided by the definition with which they were made: another definition alone does not
     reopen a day. Costs one listing, and mostly one read.
@@ -40,7 +39,7 @@ def missing_tables(published: Storage, day: CollectionDay, mark: Mark) -> tuple[
     Raises:
         StorageError: the storage does not respond.
     """
-    defined = table_kinds(day.collection)
+    defined = day.collection.table_names
     if not defined:
         return ()
     listing = (stored for stored in published.list(runs_prefix(day)) if is_tables_report_key(stored.key))
@@ -55,10 +54,10 @@ def missing_tables(published: Storage, day: CollectionDay, mark: Mark) -> tuple[
         # A replay of rejects adds records of the same input.
         made_from_these = (report.fingerprint, report.records) == (mark.fingerprint, mark.published)
         for table in report.tables:
-            shows.setdefault(table.kind, made_from_these)
+            shows.setdefault(table.name, made_from_these)
         if shows.keys() >= set(defined):
             break
-    return tuple(kind for kind in defined if not shows.get(kind))
+    return tuple(name for name in defined if not shows.get(name))
 
 
 def _read(published: Storage, key: str) -> TablesReport | None:

@@ -9,13 +9,11 @@ from freezegun import freeze_time
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.storage_keys import mark_key, tables_report_key
-from cdi_dagster.core.table_sets import table_kinds
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
 from cdi_dagster_tests.collections import AUDIT
 
 RECORDS = ("corporate_storage/business_audit", "business_audit/daily_records")
-KINDS = table_kinds(AUDIT)
 SENSOR = "business_audit_coalescer_completion_sensor"
 SCHEDULE = "business_audit_daily_schedule"
 
@@ -78,16 +76,16 @@ def publish_mark(day, storage_day, *, fingerprint=None, at=datetime(2023, 3, 27,
         publish_report(day, storage_day, mark)
 
 
-def publish_report(day, storage_day, mark, *, run_id="a-run", kinds=KINDS, **values):
+def publish_report(day, storage_day, mark, *, run_id="a-run", tables=AUDIT.table_names, **values):
     """Leave the closing report of a run that published tables of the records of a mark."""
     report = TablesReport(
         correlation_id=run_id,
         collection_id=AUDIT.id,
         storage_day=str(storage_day),
         export_day=str(export_day_of(storage_day)),
-        table_config="audit.json (shipped)",
-        table_config_sha256="a" * 64,
-        tables=tuple(PublishedTable(kind=kind, name=f"d.{kind}", rows=1, columns=1, seconds=0.1) for kind in kinds),
+        definition="business_audit.json (shipped)",
+        definition_sha256="a" * 64,
+        tables=tuple(PublishedTable(kind="table", name=name, rows=1, columns=1, seconds=0.1) for name in tables),
         seconds=0.1,
         **{"fingerprint": mark.fingerprint, "records": mark.published} | values,
     )

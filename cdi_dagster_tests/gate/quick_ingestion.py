@@ -23,7 +23,6 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, reconcile
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.storage_keys import daily_records_prefix, tables_report_key
-from cdi_dagster.core.table_sets import TABLE_SETS
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
 from cdi_dagster.published.publish import IngestOutcome, WrittenPart, publish_day
@@ -32,6 +31,7 @@ from cdi_dagster.spark.ingest.read_ahead import opened
 from cdi_dagster.spark.ingest.reading import EnvelopeReader
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster.table_definitions import read_table_definition
 
 
 class UnwrappedKeys:
@@ -154,8 +154,10 @@ def _tables(published: Storage, step: SparkStep) -> dict[str, Any]:
     day = step.collection.on(step.storage_day)
     mark = read_mark(published, day)
     assert mark
-    members = {member.kind: member for member in TABLE_SETS["audit"]}
-    kinds = step.arguments[step.arguments.index("--tables") + 1].split(",")
+    definition, names = (
+        step.arguments[step.arguments.index(option) + 1] for option in ("--table-definition", "--tables")
+    )
+    read = read_table_definition(definition)
     report = TablesReport(
         correlation_id=step.correlation_id,
         collection_id=step.collection.id,
@@ -163,16 +165,14 @@ def _tables(published: Storage, step: SparkStep) -> dict[str, Any]:
         export_day=export_day_of(step.storage_day).isoformat(),
         fingerprint=mark.fingerprint,
         records=mark.published,
-        table_config="audit.json (shipped)",
-        table_config_sha256="a" * 64,
+        definition=read.source,
+        definition_sha256=read.sha256,
         tables=tuple(
-            PublishedTable(
-                kind=kind, name=f"{members[kind].database}.{members[kind].name}", rows=1, columns=1, seconds=0.1
-            )
-            for kind in kinds
+            PublishedTable(kind=table.kind, name=table.name, rows=1, columns=1, seconds=0.1)
+            for table in read.named(names.split(","))
         ),
         seconds=0.1,
-        defined=tuple(members),
+        defined=tuple(table.name for table in read.tables),
     ).to_json()
     published.write(tables_report_key(day, step.correlation_id), json.dumps(report).encode())
     return report

@@ -13,6 +13,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.resources.alerts import AlertNotSentError, AlertResource, WebhookAlerts
 from cdi_dagster.settings import load_settings
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.dagster_day import DAY, checks_of
 from cdi_dagster_tests.gate.hearing import hearing
 from cdi_dagster_tests.gate.instigators import RECORDS, launched, publish_mark, run_as, sensor_tick
@@ -102,7 +103,7 @@ def test_records_without_tables_are_late_and_the_alert_says_which_are_missing(la
     (alert,) = late_day.alerts.sent
     assert (alert.kind, alert.failure_class, alert.owner) == ("LATE", "TABLES_MISSING", "CDI on-call engineer")
     assert alert.text.startswith(
-        "TABLES_MISSING: records are published, tables (raw, managed, secured, redacted) are not: run "
+        f"TABLES_MISSING: records are published, tables ({', '.join(AUDIT.table_names)}) are not: run "
     )
 
 

@@ -18,7 +18,7 @@ from cdi_dagster_tests.gate.real_dagster import RECORDS, gate_dagster
 pytestmark = [pytest.mark.daemon, pytest.mark.kill, pytest.mark.timeout(1800)]
 DATA_PRODUCT = "CDI-data:businessAudit"
 SENSOR = "business_audit_coalescer_completion_sensor"
-KINDS = ["raw", "managed", "secured", "redacted"]
+NAMES = list(AUDIT.table_names)
 TABLES = "publish_tables"
 
 
@@ -39,7 +39,7 @@ def test_tables_that_are_killed_or_fail_once_are_published_alone_and_the_day_is_
         retries.lose_once(lost, step=TABLES)
         (first, worker) = dagster.wait(lambda: retries.tables_at_work(killed), "the tables are at work")[0]
         assert retries.is_published(AUDIT, killed) == RECORDS
-        assert _status(retries, killed) == (True, KINDS, False)
+        assert _status(retries, killed) == (True, NAMES, False)
         assert retries.rows.get(first, DATA_PRODUCT).status == "IN_PROGRESS"
         _two_more_ticks(dagster)
         assert dagster.heard.of("LATE", storage_day=killed)

@@ -6,15 +6,15 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.storage_keys import mark_key, rejects_prefix, tables_report_key
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.published.tables import is_whole, missing_tables
 from cdi_dagster.storage import open_storage
+from cdi_dagster_tests.collections import AUDIT, CLAIMANT
 
-DAY = find_collection("data:businessAudit").on(date(2023, 3, 26))
-KINDS = ("raw", "managed", "secured", "redacted")
+DAY = AUDIT.on(date(2023, 3, 26))
+NAMES = RAW, MANAGED, SECURED, REDACTED = AUDIT.table_names
 
 
 class Published:
@@ -42,7 +42,7 @@ class Published:
         self.storage.write(mark_key(DAY), self.mark.to_bytes())
         return self.mark
 
-    def tables(self, *kinds, fingerprint="f1", records=10, defined=KINDS, sha256="a", drop=()):
+    def tables(self, *names, fingerprint="f1", records=10, defined=NAMES, sha256="a", drop=(), renamed=None):
         self.runs += 1
         report = TablesReport(
             correlation_id=f"r{self.runs}",
@@ -51,13 +51,13 @@ class Published:
             export_day=str(DAY.export_day),
             fingerprint=fingerprint,
             records=records,
-            table_config="audit.json",
-            table_config_sha256=sha256,
-            tables=tuple(PublishedTable(kind=kind, name=kind, rows=1, columns=1, seconds=1.0) for kind in kinds),
+            definition="audit.json",
+            definition_sha256=sha256,
+            tables=tuple(PublishedTable(kind="table", name=name, rows=1, columns=1, seconds=1.0) for name in names),
             seconds=1.0,
             defined=defined,
         )
-        value = {name: part for name, part in report.to_json().items() if name not in drop}
+        value = {(renamed or {}).get(name, name): part for name, part in report.to_json().items() if name not in drop}
         self.write(json.dumps(value).encode())
 
     def write(self, content):
@@ -77,88 +77,88 @@ def published(tmp_path):
 
 
 def test_without_a_report_every_table_is_missing(published):
-    assert published.missing == KINDS
+    assert published.missing == NAMES
     assert not is_whole(published.storage, DAY)
 
 
 def test_tables_of_these_records_are_there(published):
-    published.tables(*KINDS)
+    published.tables(*NAMES)
     assert published.missing == ()
     assert is_whole(published.storage, DAY)
 
 
 def test_a_day_without_records_is_not_whole_whatever_was_reported(published):
-    published.tables(*KINDS)
+    published.tables(*NAMES)
     published.storage.delete([mark_key(DAY)])
     assert not is_whole(published.storage, DAY)
 
 
 def test_a_collection_without_tables_is_whole_with_its_records(published):
-    equality = find_collection("data:equality").on(DAY.storage_day)
-    assert missing_tables(published.storage, equality, published.mark) == ()
+    claimant = CLAIMANT.on(DAY.storage_day)
+    assert missing_tables(published.storage, claimant, published.mark) == ()
 
 
 def test_runs_of_some_tables_add_up(published):
-    published.tables("raw", "managed")
-    assert published.missing == ("secured", "redacted")
-    published.tables("secured")
-    published.tables("redacted")
+    published.tables(RAW, MANAGED)
+    assert published.missing == (SECURED, REDACTED)
+    published.tables(SECURED)
+    published.tables(REDACTED)
     assert published.missing == ()
 
 
 def test_a_day_that_was_ingested_again_needs_its_tables_again_and_each_of_them(published):
-    published.tables(*KINDS)
+    published.tables(*NAMES)
     published.records("f2")
-    assert published.missing == KINDS
-    published.tables("secured", "redacted", fingerprint="f2")
-    assert published.missing == ("raw", "managed")
+    assert published.missing == NAMES
+    published.tables(SECURED, REDACTED, fingerprint="f2")
+    assert published.missing == (RAW, MANAGED)
 
 
 def test_a_replay_of_rejects_needs_its_tables_again_though_its_input_is_the_same(published):
-    published.tables(*KINDS)
+    published.tables(*NAMES)
     published.records("f1", records=12)
-    assert published.missing == KINDS
-    published.tables(*KINDS, records=12)
+    assert published.missing == NAMES
+    published.tables(*NAMES, records=12)
     assert published.missing == ()
 
 
 def test_a_day_that_comes_back_to_what_it_was_needs_its_tables_again(published):
-    published.tables(*KINDS)
-    published.tables(*KINDS, fingerprint="f2")
-    assert published.missing == KINDS
+    published.tables(*NAMES)
+    published.tables(*NAMES, fingerprint="f2")
+    assert published.missing == NAMES
 
 
 def test_what_an_earlier_version_published_is_known_by_its_report(published):
-    published.tables(*KINDS, drop=("defined",))
+    published.tables(*NAMES, drop=("defined",), renamed={"definition": "table_config"})
     assert published.missing == ()
     published.records("f2")
-    assert published.missing == KINDS
+    assert published.missing == NAMES
 
 
 def test_the_report_of_a_later_version_is_known_too(published):
-    published.tables(*KINDS)
+    published.tables(*NAMES)
     key = tables_report_key(DAY, "99")
     report = json.loads(published.storage.read(key))
-    published.storage.write(key, json.dumps(report | {"later": 1, "tables": [{"kind": "raw"}]}).encode())
-    assert published.missing == KINDS
+    published.storage.write(key, json.dumps(report | {"later": 1, "tables": [{"name": RAW}]}).encode())
+    assert published.missing == NAMES
     tables = [{**table, "later": 1} for table in report["tables"]]
     published.storage.write(key, json.dumps(report | {"later": 1, "tables": tables}).encode())
     assert published.missing == ()
 
 
 def test_another_definition_alone_reopens_no_day_and_a_day_is_judged_by_its_own(published):
-    published.tables("raw", "managed", defined=("raw", "managed"), sha256="b")
+    published.tables(RAW, MANAGED, defined=(RAW, MANAGED), sha256="b")
     assert published.missing == ()
-    published.tables("raw", defined=("raw", "extra"), sha256="c")
+    published.tables(RAW, defined=(RAW, "extra"), sha256="c")
     assert published.missing == ("extra",)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"tables": [1]}', b"\xff"])
 def test_what_is_no_report_proves_nothing_and_hides_nothing(published, content):
     published.write(content)
-    assert published.missing == KINDS
+    assert published.missing == NAMES
     published.runs += 1
-    published.tables(*KINDS)
+    published.tables(*NAMES)
     published.runs += 1
     published.write(content)
     assert published.missing == ()
@@ -166,7 +166,7 @@ def test_what_is_no_report_proves_nothing_and_hides_nothing(published, content):
 
 def test_it_reads_one_report_of_many(published, monkeypatch):
     for _ in range(5):
-        published.tables(*KINDS)
+        published.tables(*NAMES)
     published.storage.write(f"{rejects_prefix(DAY, 'r1')}part-0.jsonl.gz", b"x")
     read, keys = published.storage.read, []
     monkeypatch.setattr(published.storage, "read", lambda key: keys.append(key) or read(key))
