@@ -72,7 +72,8 @@ def publish_mark(day, storage_day, *, fingerprint=None, at=datetime(2023, 3, 27,
         published_at=at,
     )
     day.published.write(mark_key(AUDIT.on(storage_day)), mark.to_bytes())
-    publish_report(day, storage_day, mark)
+    with freeze_time(at):
+        publish_report(day, storage_day, mark)
 
 
 def publish_report(day, storage_day, mark, *, run_id="a-run", tables=AUDIT.table_names, **values):
