@@ -128,6 +128,8 @@ class _DayTables:
         started = time.monotonic()
         names = ", ".join(self._table_set.names[kind] for kind in kinds)
         reporter.progress(f"Writing {names} for {self._request.export_day}")
+        for kind in kinds:  # what a killed run had begun becomes a whole attempt, which the next publication deletes
+            self._published.recover(partition_prefix(self._table_set.names[kind], self._request.export_day))
         try:
             written = write_rows(
                 self._spark.sparkContext,
