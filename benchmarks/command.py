@@ -91,6 +91,9 @@ def _measured_case(day: SampleDay, arguments: argparse.Namespace, setting: Setti
                 f"{arguments.rounds}: {contender} {run.measured.wall_seconds:.1f} s, "
                 f"CPU {run.measured.cpu_seconds:.1f} s"
             )
+            if run.tables:
+                of_tables = run.tables.measured
+                log(f"  its tables {of_tables.wall_seconds:.1f} s, CPU {of_tables.cpu_seconds:.1f} s")
             runs[contender] = run
         _require_equal(day, runs)
         rounds.append(runs)
@@ -115,6 +118,10 @@ def _require_equal(day: SampleDay, runs: Mapping[Contender, Run]) -> None:
                 f"{job.records} and {dict(job.rejected)} rejected. One of them is wrong: run --keep with fewer "
                 "--records until the day is small enough to compare by eye."
             )
+    made = {contender: run.tables.tables for contender, run in runs.items() if run.tables}
+    for contender, tables in made.items():
+        if tables != made[Contender.JOB]:
+            raise OutputsDifferError(f"The tables of the {contender} are others than the job's.")
     if job.records.lines + sum(job.rejected.values()) != day.size.records:
         raise OutputsDifferError(f"All agree on {job.records.lines} records, but the day holds {day.size.records}.")
 
@@ -143,6 +150,7 @@ def _setting(arguments: argparse.Namespace, work_folder: Path) -> Iterator[Setti
             driver_memory=arguments.driver_memory,
             spark_conf=dict(arguments.spark_conf),
             keys=keys,
+            tables=not arguments.without_tables,
         )
 
 
@@ -204,6 +212,7 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
         help="also measure the job with a key service this slow (0: no)",
     )
     run.add_argument("--without-chain", action="store_true", help="leave out the plain chain, which takes longest")
+    run.add_argument("--without-tables", action="store_true", help="only the records, not the tables of the day")
     run.add_argument(
         "--tuned-chain", action="store_true", help="also measure the plain chain with the job's Spark settings"
     )

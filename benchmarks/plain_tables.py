@@ -1,107 +1,77 @@
-"""The columns of the tables: from lines of records to DataFrames, without I/O.
+"""Plain tables: the baseline, a Spark SQL program that makes the two audit tables of a day in the obvious way.
 
-Each function is DataFrame -> DataFrame and uses Spark's own functions only. A value that is not of its column's type
-becomes null, on Spark 3.5 and 4 alike, and is counted; it never fails the job.
+Lines are read as text, `from_json` parses each with one schema, casts make the types, Spark's own ORC writer writes
+zlib with Spark's own settings, and the partitions are added to a Hive metastore. It does less than the job: no counts,
+nothing read back, no whole-or-absent publication, values not as exact. Run by spark-submit.
 """
 
+import argparse
+import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from pyspark.sql import Column as SparkColumn
-from pyspark.sql import DataFrame, Observation
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812 (the usual name)
 from pyspark.sql.types import StringType, StructField, StructType
 
 from cdi_dagster.core.table_definition import Column
+from cdi_dagster.table_definitions import read_table_definition
 
-RAW_SCHEMA = "val STRING"
-
-_UNREADABLE = "__not_json__"
-_PARSED = "__parsed__"
-_TEXT = "__text_of__"
-# Jackson's own limits (1,000 digits, 20 MB of text, depth 1,000) would turn the whole row of such a record into nulls.
-_JSON_OPTIONS = {
-    "columnNameOfCorruptRecord": _UNREADABLE,
-    "maxNumLen": "1000000",
-    "maxStringLen": "2000000000",
-    "maxNestingDepth": "100000",
-}
+DONE = "Tables are done"
 
 
-def managed_rows(records: DataFrame, columns: Sequence[Column], observation: Observation | None = None) -> DataFrame:
-    """Return the managed table's rows: one per record, in the configured columns.
-
-    Args:
-        records: the column `val`, one record a row.
-        columns: the columns to extract.
-        observation: gets `unparsable_counts` while the rows are computed.
-    """
-    typed = typed_beside_texts(column_texts(records, columns), columns)
-    counts = unparsable_counts(columns)
-    observed = typed.observe(observation, *counts) if observation and counts else typed
-    return observed.select(*(column.name for column in columns))
-
-
-def typed_beside_texts(texts: DataFrame, columns: Sequence[Column]) -> DataFrame:
-    """Return `column_texts` in their types (null where a text is not of its type), and the texts beside them."""
-    plain = texts.select(*(F.expr(_plain_text(column)).alias(_TEXT + column.name) for column in columns))
-    return plain.select(*plain.columns, *(_typed(column).alias(column.name) for column in columns))
-
-
-def unparsable_counts(columns: Sequence[Column]) -> list[SparkColumn]:
-    """Return aggregates over `typed_beside_texts`: for each typed column, how many values became null."""
-    return [
-        F.count(F.when(F.col(_TEXT + column.name).isNotNull() & F.col(column.name).isNull(), True)).alias(column.name)
-        for column in columns
-        if column.type != "string"
-    ]
-
-
-def column_texts(records: DataFrame, columns: Sequence[Column]) -> DataFrame:
-    """Return, for each column, the text at its path (JSON text for an object or list), under the column's name.
-
-    Parses level by level and takes a level's values by position: two JSON keys that differ only in case stay two,
-    and a key may be both a value and the parent of values below it.
-    """
-    frame = records.select("val")
-    below: Mapping[tuple[str, ...], str] = {(): "val"}
-    found: dict[tuple[str, ...], str] = {}
-    depth = max(len(column.path) for column in columns)
-    for level in range(depth):
-        for parent, parent_name in dict(below).items():
-            keys = sorted(
-                {column.path[level] for column in columns if len(column.path) > level and column.path[:level] == parent}
-            )
-            if not keys:
-                continue
-            names = {(*parent, key): f"__{len(found) + number}__" for number, key in enumerate(keys)}
-            frame = _with_keys(frame, parent_name, names)
-            found |= names
-        below = {path: name for path, name in found.items() if len(path) == level + 1}
-    return frame.select(*(F.col(found[column.path]).alias(column.name) for column in columns))
+def main(argv: Sequence[str]) -> int:
+    """Make the raw and the managed table from parts of records."""
+    parser = argparse.ArgumentParser(prog="plain_tables", description=__doc__)
+    parser.add_argument("--records", required=True, help="folder of the parts")
+    parser.add_argument("--output", required=True, help="folder of the tables")
+    parser.add_argument("--export-day", required=True)
+    parser.add_argument("--table-definition", required=True)
+    found = parser.parse_args(list(argv))
+    managed_table = read_table_definition(found.table_definition).managed
+    columns = managed_table.columns if managed_table else ()
+    spark = SparkSession.builder.appName("plain tables").enableHiveSupport().getOrCreate()
+    spark.conf.set("spark.sql.session.timeZone", "UTC")
+    lines = spark.read.option("lineSep", "\n").text(f"{found.records}/part-*.gz").toDF("val")
+    parsed = lines.select(F.from_json("val", _schema(columns)).alias("r"))
+    managed = parsed.select(*(F.expr(_typed(column)).alias(column.name) for column in columns))
+    spark.sql("CREATE DATABASE IF NOT EXISTS uc_dw_auditlog")
+    for name, rows in (("raw", lines), ("managed", managed)):
+        folder = f"{found.output}/{name}"
+        partition = f"{folder}/date_str={found.export_day}"
+        rows.write.option("compression", "zlib").orc(partition)
+        types = ", ".join(f"{field.name} {field.dataType.simpleString()}" for field in rows.schema)
+        table = f"uc_dw_auditlog.auditlog_{name}"
+        spark.sql(
+            f"CREATE EXTERNAL TABLE IF NOT EXISTS {table} ({types}) PARTITIONED BY (date_str STRING) "
+            f"STORED AS ORC LOCATION '{folder}'"
+        )
+        spark.sql(f"ALTER TABLE {table} ADD PARTITION (date_str = '{found.export_day}') LOCATION '{partition}'")
+    print(DONE, flush=True)
+    spark.stop()
+    return 0
 
 
-def _with_keys(frame: DataFrame, parent_name: str, names: Mapping[tuple[str, ...], str]) -> DataFrame:
-    """Add the values of an object's keys as text columns, under the given names by path."""
-    keys = [path[-1] for path in names]
-    schema = StructType([StructField(key, StringType()) for key in [*keys, _UNREADABLE]])
-    kept = frame.columns
-    parsed = frame.select(*kept, F.from_json(F.col(parent_name), schema, _JSON_OPTIONS).alias(_PARSED))
-    # `.*` selects by position; by name, Spark would find "status" and "Status" ambiguous.
-    spread = parsed.select(*kept, f"{_PARSED}.*").toDF(*kept, *names.values(), _UNREADABLE)
-    return spread.select(*kept, *names.values())
+def _schema(columns: Sequence[Column]) -> StructType:
+    tree: dict[str, Any] = {}
+    for column in columns:
+        below = tree
+        for key in column.path[:-1]:
+            below = below.setdefault(key, {})
+        below[column.path[-1]] = {"d_date": None} if column.type == "timestamp" else None
+    return _struct(tree)
 
 
-def _plain_text(column: Column) -> str:
-    """SQL for a column's text before the cast: `{"d_date": …}` unwrapped, and the empty text as null."""
-    text = f"`{column.name}`"
-    if column.type == "string":
-        return text
-    if column.type in ("timestamp", "date"):
-        # The platform's form of a date: the validator wraps it, the sanitiser renames "$date".
-        text = f"CASE WHEN {text} LIKE '{{%' THEN coalesce(get_json_object({text}, '$.d_date'), {text}) ELSE {text} END"
-    return f"nullif({text}, '')"
+def _struct(tree: Mapping[str, Any]) -> StructType:
+    return StructType([StructField(key, _struct(below) if below else StringType()) for key, below in tree.items()])
 
 
-def _typed(column: Column) -> SparkColumn:
-    text = f"`{_TEXT}{column.name}`"
-    return F.expr(text if column.type == "string" else f"try_cast({text} AS {column.type})")
+def _typed(column: Column) -> str:
+    path = ".".join(f"`{key}`" for key in ("r", *column.path))
+    if column.type == "timestamp":
+        path += ".`d_date`"
+    return path if column.type == "string" else f"try_cast({path} AS {column.type})"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

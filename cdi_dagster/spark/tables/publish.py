@@ -131,6 +131,8 @@ class _DayTables:
         if not tables:
             return []
         reporter.progress(f"Writing {', '.join(table.name for table in tables)} for {export_day}")
+        for table in tables:  # what a killed run had begun becomes a whole attempt, which the next publication deletes
+            self._published.recover(partition_prefix(table, export_day))
         try:
             written = write_rows(
                 self._spark.sparkContext,

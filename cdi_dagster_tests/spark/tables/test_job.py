@@ -226,6 +226,40 @@ def test_an_empty_day_is_an_empty_partition_beside_the_others(
     assert [table.rows for table in report_of(published).tables] == [0, 0, 0, 0]
 
 
+def test_the_environment_does_not_reach_the_metastore(
+    metastore: "SparkSession", published: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAME_OF_A_SECRET", "its value")
+    comment = "of ${env:NAME_OF_A_SECRET} and ${env:HOME} and ${system:user.dir}"
+    publish_records(published, [record(1)])
+    definition = config(tmp_path, {**column("audit_id", "AUDIT_ID"), "comment": comment})
+    assert run(published, "--table-definition", definition) == 0
+
+    comments = {row["col_name"]: row["comment"] for row in metastore.sql(f"DESCRIBE TABLE {MANAGED}").collect()}
+    assert comments["audit_id"] == comment
+
+
+def test_every_golden_value_reaches_a_reader_of_the_table(
+    metastore: "SparkSession", published: Storage, tmp_path: Path
+) -> None:
+    path = Path(__file__).parents[2] / "vectors" / "table_values.jsonl"
+    vectors = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    vectors = [vector for vector in vectors if all(vector["path"])]
+    columns = [column(f"c{i}", *vector["path"], type=vector["type"]) for i, vector in enumerate(vectors)]
+    publish_records(published, [vector["record"] for vector in vectors])
+    assert run(published, "--table-definition", config(tmp_path, *columns)) == 0
+
+    rows = metastore.table(SECURED).selectExpr(*(f"CAST(c{i} AS STRING)" for i in range(len(vectors)))).collect()
+    for i, vector in enumerate(vectors):  # one part is one file, in the order of the records
+        expected = vector["expected"]
+        if vector["type"] == "timestamp" and expected:
+            expected = expected.replace("T", " ").rstrip("0").rstrip(".")
+        elif expected is not None and vector["type"] != "string":
+            expected = str(expected).lower() if vector["type"] == "boolean" else str(expected)
+        assert rows[i][i] == expected, vector["name"]
+    assert report_of(published).tables[1].unparsable
+
+
 def test_a_failed_run_leaves_every_table_as_it_was(metastore: "SparkSession", published: Storage, narrow: str) -> None:
     publish_records(published, [record(1)])
     assert run(published, "--table-definition", narrow) == 0
