@@ -4,12 +4,14 @@ import gzip
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from pyarrow import orc
 
-from cdi_dagster.core.table_definition import Column
+from cdi_dagster.core.table_definition import Column, Showing
 from cdi_dagster.published.mark import PublishedPart
 from cdi_dagster.spark.tables import orc_parts
 from cdi_dagster.spark.tables.rows_job import plan_rows
@@ -21,7 +23,7 @@ MB = 1024 * 1024
 
 
 def written(
-    storage: Storage, *parts: list[str], columns: tuple[Column, ...]
+    storage: Storage, *parts: list[str], columns: tuple[Column, ...], shown: tuple[Column, ...] = ()
 ) -> tuple[RowsResult, dict[str, list[Path]]]:
     """Run one task over parts of records; return what it counted and the files of each table, published."""
     found = []
@@ -32,6 +34,7 @@ def written(
     outputs = {
         "raw": TableOutput(prefix="raw/", columns=None),
         "managed": TableOutput(prefix="managed/", columns=columns),
+        **({"over": TableOutput(prefix="over/", columns=shown)} if shown else {}),
     }
     settings = RowsSettings(
         published_root=storage.root, outputs=outputs, attempt="a", correlation_id="c", task_count=2, progress=None
@@ -52,6 +55,19 @@ def values(paths: list[Path], name: str) -> list[object]:
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
     return open_storage(tmp_path.as_uri())
+
+
+def test_a_table_over_managed_shows_columns_in_the_same_pass(storage: Storage) -> None:
+    columns = (column("name", "n"), column("number", "i", type="bigint"), column("day", "d", type="date"))
+    name, number, _ = columns
+    plain = replace(number, name="plain")
+    shown = (replace(number, showing=Showing.HASH), replace(name, showing=Showing.MASK), plain)
+    records = ['{"n":"Zoë","i":7,"d":"2023-03-26"}', '{"i":"7 pounds","d":"soon"}']
+    result, paths = written(storage, records, columns=columns, shown=shown)
+    assert values(paths["over"], "name") == ["REDACTED", None]
+    assert values(paths["over"], "number") == [sha256(b"7").hexdigest(), None]
+    assert values(paths["over"], "plain") == values(paths["managed"], "number") == [7, None]
+    assert result.unparsable == {"raw": {}, "managed": {"number": 1, "day": 1}, "over": {"number": 1, "plain": 1}}
 
 
 def test_rows_of_several_parts_and_blocks_keep_their_order(storage: Storage) -> None:
