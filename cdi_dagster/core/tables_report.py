@@ -52,6 +52,7 @@ class TablesReport:
         table_config_sha256: of its text.
         tables: in the order published.
         seconds: of the whole job, the session's start not counted.
+        slow_records: records whose values were taken from their text, because the JSON parser refuses them.
     """
 
     correlation_id: str
@@ -64,6 +65,7 @@ class TablesReport:
     table_config_sha256: str
     tables: tuple[PublishedTable, ...]
     seconds: float
+    slow_records: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values; `from_json` reads it back."""

@@ -103,6 +103,7 @@ def publish(
         table_config_sha256=table_set.sha256,
         tables=tuple(tables),
         seconds=round(time.monotonic() - started, 3),
+        slow_records=day_tables.slow_records,
     )
 
 
@@ -118,6 +119,7 @@ class _DayTables:
         self._records = records
         self._published = published
         self._attempt = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:8]}"
+        self.slow_records = 0
         self._writing_seconds = 0.0
         self._managed_rows: int | None = None  # of the partition that this run published
 
@@ -145,6 +147,7 @@ class _DayTables:
         finally:
             self._discard_uploads(kinds)
         self._writing_seconds = time.monotonic() - started
+        self.slow_records = max(of_table.slow_records for of_table in written.values())
         return attempts
 
     def _stored(self, kind: TableKind, written: WrittenRows) -> Attempt:

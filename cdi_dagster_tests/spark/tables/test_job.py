@@ -168,6 +168,7 @@ class TestOneDayWithTheShippedDefinition:
             ("secured", SECURED, 6),
             ("redacted", REDACTED, 6),
         ]
+        assert report.slow_records == 1  # the one with NaN
         raw, managed = report.tables[:2]
         assert raw.location is not None
         prefix = unquote(raw.location.removeprefix(f"{day.root}/"))
