@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import record_stages
+from benchmarks import record_stages, table_stages
 from benchmarks.contenders import Contender, Run, Setting, run_once
 from benchmarks.data import SampleDay, SampleSize, sample_day
 from benchmarks.figures import Case, for_machines
@@ -60,7 +60,9 @@ def _run(arguments: argparse.Namespace, log: Log) -> None:
     stages = None
     if arguments.stage_records:
         log("measuring stage by stage")
-        stages = record_stages.measure(arguments.stage_records, arguments.seed, rounds=5).microseconds
+        stages = dict(record_stages.measure(arguments.stage_records, arguments.seed, rounds=5).microseconds)
+        of_tables = table_stages.measure(arguments.stage_records, arguments.seed, rounds=5)
+        stages |= {f"tables: {stage}": cost for stage, cost in of_tables.items()}
     if arguments.json:
         print(json.dumps({"cases": [for_machines(case) for case in cases], "stages_microseconds": stages}, indent=1))
     text = as_markdown(

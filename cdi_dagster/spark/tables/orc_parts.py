@@ -74,7 +74,7 @@ class OrcParts:
         self._storage = storage
         self._prefix = prefix
         self._names = [name for name, _ in columns]
-        self._types = [_column_type(kind) for _, kind in columns]
+        self._types = [column_type(kind) for _, kind in columns]
         self._attempt = attempt
         self._group = group
         self._number = task_index
@@ -152,7 +152,8 @@ class _OpenFile:
             self._upload.abort()
 
 
-def _column_type(kind: str) -> type[encodings.Column]:
+def column_type(kind: str) -> type[encodings.Column]:
+    """Return the ORC column of a Hive type."""
     if match := _DECIMAL.fullmatch(kind):
         return encodings.decimal_column(int(match[1]), int(match[2]))
     return _TYPES[kind]

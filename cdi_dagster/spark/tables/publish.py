@@ -108,6 +108,7 @@ def publish(
         tables=tuple(tables),
         seconds=round(time.monotonic() - started, 3),
         defined=tuple(table.name for table in request.definition.tables),
+        slow_records=day_tables.slow_records,
     )
 
 
@@ -120,6 +121,7 @@ class _DayTables:
         self._records = records
         self._published = published
         self._attempt = new_attempt_id(datetime.now(UTC))
+        self.slow_records = 0
         self._writing_seconds = 0.0
         self._managed_rows: int | None = None  # of the partition that this run published
 
@@ -161,6 +163,7 @@ class _DayTables:
         finally:
             self._discard_uploads(tables)
         self._writing_seconds = time.monotonic() - started
+        self.slow_records = max(of_table.slow_records for of_table in written.values())
         return attempts
 
     def publish(self, attempt: Attempt) -> PublishedTable:

@@ -41,11 +41,13 @@ class WrittenRows:
         files: in order of their keys; not visible yet.
         rows: in them.
         unparsable: values that are null because they are not of their column's type, by column.
+        slow_records: records whose values were taken from their text.
     """
 
     files: tuple[WrittenFile, ...]
     rows: int
     unparsable: Mapping[str, int]
+    slow_records: int
 
 
 def plan_rows(parts: Sequence[PublishedPart], *, cores: int) -> list[RowsTask]:
@@ -148,6 +150,7 @@ def _combined(name: str, results: Sequence[RowsResult]) -> WrittenRows:
         files=tuple(sorted(files, key=lambda file: file.prepared.key)),
         rows=sum(file.rows for file in files),
         unparsable={column: count for column, count in unparsable.items() if count},
+        slow_records=sum(result.slow_records for result in results),
     )
 
 

@@ -30,6 +30,8 @@ _TIMESTAMP_BASE: Final = 1_420_070_400
 
 _MICROS: Final = 1_000_000
 _VARINTS: Final = tuple(varint(number) for number in range(1 << 14))
+_CONTINUED: Final = tuple(bytes((number & 0x7F | 0x80, number >> 7 | 0x80)) for number in range(1 << 14))
+"""The lowest 14 bits of a number that has more."""
 
 
 def compressed(data: bytes | bytearray | memoryview) -> bytes:
@@ -342,16 +344,30 @@ def decimal_column(digits: int, scale: int) -> type[Column]:
 
 
 def _unsigned_runs(values: Sequence[int]) -> bytes:
-    largest = max(values)
-    if largest < 0x80:
+    if max(values) < 0x80:
         return _byte_groups(bytes(values))
-    if largest < len(_VARINTS):
-        return _groups([_VARINTS[value] for value in values])
-    return _groups([varint(value) for value in values])
+    return _groups(_varints(values))
 
 
 def _signed_runs(values: Sequence[int]) -> bytes:
-    return _groups([varint(value << 1 if value >= 0 else (-value << 1) - 1) for value in values])
+    return _groups(_varints([value << 1 if value >= 0 else (-value << 1) - 1 for value in values]))
+
+
+def _varints(values: Sequence[int]) -> list[bytes]:
+    """Return each number as `varint` does: by tables of 14 bits where that is enough."""
+    largest = max(values)
+    if largest < 1 << 14:
+        return [_VARINTS[value] for value in values]
+    if largest < 1 << 28:
+        return [
+            _CONTINUED[value & 0x3FFF] + _VARINTS[value >> 14] if value > 0x3FFF else _VARINTS[value]
+            for value in values
+        ]
+    if largest < 1 << 42 and min(values) >= 1 << 28:
+        return [
+            _CONTINUED[value & 0x3FFF] + _CONTINUED[value >> 14 & 0x3FFF] + _VARINTS[value >> 28] for value in values
+        ]
+    return [varint(value) for value in values]
 
 
 def _groups(varints: Sequence[bytes]) -> bytes:
@@ -360,7 +376,7 @@ def _groups(varints: Sequence[bytes]) -> bytes:
     for start in range(0, len(varints), _GROUP):
         group = varints[start : start + _GROUP]
         count = len(group)
-        if count > 2 and group.count(group[0]) == count:
+        if count > 2 and group[0] == group[-1] and group.count(group[0]) == count:
             out.append(bytes((count - 3, 0)) + group[0])
         else:
             out.append(bytes((256 - count,)))
@@ -374,7 +390,7 @@ def _byte_groups(values: bytes) -> bytes:
     for start in range(0, len(values), _GROUP):
         group = values[start : start + _GROUP]
         count = len(group)
-        if count > 2 and group.count(group[0]) == count:
+        if count > 2 and group[0] == group[-1] and group.count(group[0]) == count:
             out.append(bytes((count - 3, 0, group[0])))
         else:
             out.append(bytes((256 - count,)))
@@ -388,7 +404,7 @@ def _byte_runs(values: bytes) -> bytes:
     for start in range(0, len(values), _GROUP):
         group = values[start : start + _GROUP]
         count = len(group)
-        if count > 2 and group.count(group[0]) == count:
+        if count > 2 and group[0] == group[-1] and group.count(group[0]) == count:
             out.append(bytes((count - 3, group[0])))
         else:
             out.append(bytes((256 - count,)))
