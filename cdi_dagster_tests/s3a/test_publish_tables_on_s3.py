@@ -133,7 +133,9 @@ def test_a_job_killed_while_a_table_is_committed_and_one_between_tables_leave_ea
     found = kill_between_tables(day, "c3")
     assert found == {"raw": sorted(records(1)), "managed": ["a-1", "b-1", "c-1", "d-1"]}
 
-    found, then = look_and_publish(day, "c4")
+    found, before, then, after = look_and_publish(day, "c4")
+    assert [place.partition(":")[0] for place in before] == ["s3a", "s3a"]
+    assert [place.partition(":")[0] for place in after] == ["s3", "s3"]
     assert found == {"raw": sorted(records(2)), "managed": ["a-1", "b-1", "c-1", "d-1"]}
     assert then == {"raw": sorted(records(2)), "managed": ["a-2", "b-2", "c-2", "d-2"]}
     # The one that is published and the one before; what was killed is gone.
@@ -167,10 +169,10 @@ def kill_between_tables(day: PublishedDay, correlation_id: str) -> Tables:
     return found
 
 
-def look_and_publish(day: PublishedDay, correlation_id: str) -> tuple[Tables, Tables]:
-    """Return what a reader finds, and finds once the tables are published again."""
+def look_and_publish(day: PublishedDay, correlation_id: str) -> tuple[Tables, list[str], Tables, list[str]]:
+    """Return what a reader finds where, and finds where once the tables are published again."""
     with s3_at(s3_endpoint()), start_child(day, "go on", correlation_id) as child:
         said, _ = child.communicate(timeout=2 * PATIENCE_SECONDS)
     assert child.returncode == 0
-    found, then = map(json.loads, said.splitlines())
-    return found, then
+    found, before, then, after = map(json.loads, said.splitlines())
+    return found, before, then, after
