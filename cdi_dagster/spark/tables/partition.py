@@ -7,6 +7,7 @@ publication, because a reader may still use it.
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -26,6 +27,8 @@ from cdi_dagster.spark.tables.statements import identifier
 from cdi_dagster.storage import ObjectMissingError, Storage, StorageError
 
 _log = logging.getLogger(__name__)
+
+_ATTEMPT = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +147,7 @@ def _data_files(published: Storage, table: Table, export_day: date, attempt: str
 
 
 def new_attempt_id(now: datetime) -> str:
-    """Return an id that no other attempt has."""
+    """Return an id that no other attempt has; `_ATTEMPT` is its form."""
     return f"{now:%Y%m%dT%H%M%SZ}-{uuid4().hex[:8]}"
 
 
@@ -166,11 +169,18 @@ def _mark_of(published: Storage, table: Table, export_day: date, attempt: str) -
 
 
 def _unmarked(published: Storage, table: Table, export_day: date) -> set[str]:
-    """Return the attempts that have no description: none was about to be published."""
+    """Return the attempts that have no description: none was about to be published.
+
+    An adopted table may have files and folders of others here, which are not ours to delete.
+    """
     prefix = partition_prefix(table, export_day)
-    keys = [stored.key for stored in published.list(prefix)]
-    attempts = {key.removeprefix(prefix).split("/")[0] for key in keys if "/" in key.removeprefix(prefix)}
-    return {attempt for attempt in attempts if attempt_mark_key(table, export_day, attempt) not in keys}
+    keys = {stored.key for stored in published.list(prefix)}
+    attempts = {key.removeprefix(prefix).partition("/")[0] for key in keys}
+    return {
+        attempt
+        for attempt in attempts
+        if _ATTEMPT.fullmatch(attempt) and attempt_mark_key(table, export_day, attempt) not in keys
+    }
 
 
 def _delete_attempts(published: Storage, table: Table, export_day: date, attempts: Iterable[str]) -> None:

@@ -436,7 +436,9 @@ def test_a_kill_between_tables_leaves_each_whole_and_the_metastore_is_for_one_at
     refused = failure_of(published, "second")
     assert (ended.exit_code, refused.failure_class) == (1, FailureClass.LAUNCH_FAILED)
     assert "has the metastore open" in refused.cause
-    half_written = f"{partition_prefix(TABLES[RAW], date.fromisoformat(EXPORT_DAY))}killed/_temporary/0/part-00000.orc"
+    half_written = (
+        f"{partition_prefix(TABLES[RAW], date.fromisoformat(EXPORT_DAY))}20230327T100000Z-0badcafe/part-00000.orc"
+    )
     published.write(half_written, b"ORC")
 
     after = subprocess.run([*command, "next"], stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE_SECONDS)

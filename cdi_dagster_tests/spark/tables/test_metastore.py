@@ -143,8 +143,11 @@ def test_an_existing_table_is_adopted_with_its_other_partitions(
     )
     for day in ("2023-03-26", EXPORT_DAY):
         metastore.sql(f"INSERT INTO lab.over PARTITION (date_str = '{day}') VALUES ('x', 'before')")
+    theirs = f"data/lab/over/date_str={EXPORT_DAY}/HIVE_UNION_SUBDIR_1/000000_0"
+    published.write(theirs, b"ORC")
     publish(published, over_managed("table"), shown(AMOUNT), shown(ID))
 
+    assert published.head(theirs)
     assert metastore.table("lab.over").columns == ["theirs", "AUDIT_ID", "amount", "date_str"]
     assert rows(metastore, "SELECT * FROM lab.over ORDER BY date_str, amount") == [
         ("x", "before", None, "2023-03-26"),
