@@ -21,7 +21,7 @@ from cdi_dagster.storage import Storage
 MOST_PATHS = 2_000
 """Different paths that are counted: records keyed by ids would have millions."""
 
-_PLATFORM_DATE = {"d_date"}
+_PLATFORM_DATE = "d_date"
 """The one key of a date in a record: it is a value, not an object with a path of its own."""
 
 
@@ -119,7 +119,7 @@ def _untaken_paths(record: Any, taken: Iterable[tuple[str, ...]]) -> Iterator[tu
         path, value = waiting.pop()
         if path in taken:
             continue
-        if isinstance(value, dict) and value and (set(value) != _PLATFORM_DATE or not path):
+        if isinstance(value, dict) and value and not (len(value) == 1 and _PLATFORM_DATE in value and path):
             waiting += [((*path, key), below) for key, below in value.items()]
         else:
             yield path
