@@ -19,7 +19,7 @@ from typing import Final
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from benchmarks import floor, plain_chain, plain_tables
-from benchmarks.data import COLLECTION, STORAGE_DAY, SampleDay
+from benchmarks.data import COLLECTION, DEFINITION, STORAGE_DAY, SampleDay
 from benchmarks.key_services import KeyServices
 from benchmarks.line_digest import LineDigest, digest_lines
 from benchmarks.measured_process import Measured, MeasuredProcessError, run_measured
@@ -27,19 +27,20 @@ from benchmarks.tables import TablesRun, run_tables
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.spark_jobs import INGEST_DAILY, PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_key
+from cdi_dagster.core.table_definition import TableKind
 from cdi_dagster.ingestion.pinning import pin_storage_day
+from cdi_dagster.local_spark.java import find_java
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.spark_submit import (
     SparkProcessConfig,
     pyspark_folder,
-    require_java,
     spark_environment,
     spark_submit_command,
 )
-from cdi_dagster.spark.tables.definition import TableKind, shipped_table_set
 from cdi_dagster.spark.tables.locations import table_prefix
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster.table_definitions import read_table_definition
 
 _REPOSITORY: Final = Path(__file__).parents[1]
 _CORRELATION_ID: Final = "benchmark"
@@ -135,7 +136,7 @@ _RECORDS_PREFIX: Final = daily_records_prefix(COLLECTION.on(STORAGE_DAY))
 def _run_tables(contender: Contender, setting: Setting, folder: Path) -> TablesRun:
     """Make the tables of the records that this contender has just published: plain Spark SQL, or the job."""
     output, published = folder / "tables", folder / "published"
-    environment = spark_environment(require_java())
+    environment = spark_environment(find_java().path)
     scratch = folder / "scratch"
     if contender is Contender.CHAIN:
         metastore = f"jdbc:derby:;databaseName={folder / 'plain-metastore'};create=true"
@@ -144,7 +145,7 @@ def _run_tables(contender: Contender, setting: Setting, folder: Path) -> TablesR
             *("--conf", f"spark.hadoop.javax.jdo.option.ConnectionURL={metastore}"),
             *("--conf", "spark.driver.extraJavaOptions=-Duser.timezone=UTC"),
             *(plain_tables.__file__, "--records", (folder / "output").as_uri(), "--output", output.as_uri()),
-            *("--export-day", str(export_day_of(STORAGE_DAY))),
+            *("--export-day", str(export_day_of(STORAGE_DAY)), "--definition", str(DEFINITION)),
         ]
         folders = {name: output / name for name in ("raw", "managed")}
         return run_tables(command, environment={**environment, "PYTHONPATH": ""}, work_folder=scratch, folders=folders)
@@ -157,11 +158,15 @@ def _run_tables(contender: Contender, setting: Setting, folder: Path) -> TablesR
     )
     arguments = [
         *("--published-root", published.as_uri(), "--collection", COLLECTION.id, "--storage-day", str(STORAGE_DAY)),
-        *("--correlation-id", _CORRELATION_ID),
+        *("--correlation-id", _CORRELATION_ID, "--table-definition", str(DEFINITION)),
     ]
     command = spark_submit_command(PUBLISH_TABLES, arguments, config=config)
-    names = {kind: shipped_table_set("audit").names[TableKind(kind)] for kind in ("raw", "managed")}
-    folders = {kind: published / table_prefix(name) for kind, name in names.items()}
+    tables = read_table_definition(str(DEFINITION)).tables
+    folders = {
+        str(table.kind): published / table_prefix(table)
+        for table in tables
+        if table.kind in (TableKind.RAW, TableKind.MANAGED)
+    }
     return run_tables(command, environment=environment, work_folder=scratch, folders=folders)
 
 
@@ -177,7 +182,7 @@ def _command(contender: Contender, day: SampleDay, setting: Setting, folder: Pat
     ]
     job = [*common, "--published-root", published_root, "--max-rejected", str(day.bad_envelopes)]
     chain = [plain_chain.__file__, *common, "--output", (folder / "output").as_uri()]
-    environment = spark_environment(require_java())
+    environment = spark_environment(find_java().path)
     unpacked = {**environment, "PYTHONPATH": str(_REPOSITORY)}
     if contender is Contender.FLOOR:
         return [sys.executable, floor.__file__, *job], unpacked

@@ -14,7 +14,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812 (the usual name)
 from pyspark.sql.types import StringType, StructField, StructType
 
-from cdi_dagster.spark.tables.definition import Column, shipped_table_set
+from cdi_dagster.core.table_definition import Column
+from cdi_dagster.table_definitions import read_table_definition
 
 DONE = "Tables are done"
 
@@ -25,8 +26,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--records", required=True, help="folder of the parts")
     parser.add_argument("--output", required=True, help="folder of the tables")
     parser.add_argument("--export-day", required=True)
+    parser.add_argument("--definition", required=True)
     found = parser.parse_args(list(argv))
-    columns = shipped_table_set("audit").columns
+    managed_table = read_table_definition(found.definition).managed
+    assert managed_table is not None  # noqa: S101 - the definition of the benchmark has one
+    columns = managed_table.columns
     spark = SparkSession.builder.appName("plain tables").enableHiveSupport().getOrCreate()
     spark.conf.set("spark.sql.session.timeZone", "UTC")
     lines = spark.read.option("lineSep", "\n").text(f"{found.records}/part-*.gz").toDF("val")

@@ -1,4 +1,4 @@
-"""Publishes a table set for one storage day: every table written and counted first, then each appears, then the views.
+"""Publishes the tables of one storage day: every table written and counted first, then each appears, then the views.
 
 Knows no command line and starts no session: that is `cdi_dagster.spark.tables.job`.
 """
@@ -8,23 +8,23 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from uuid import uuid4
 
 from pyspark.sql import SparkSession
 
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.table_definition import PARTITION_COLUMN, Table, TableDefinition, TableKind
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.spark.reporting import Reporter
 from cdi_dagster.spark.tables import statements
-from cdi_dagster.spark.tables.definition import PARTITION_COLUMN, TableKind, TableSet
-from cdi_dagster.spark.tables.locations import partition_prefix, spark_path, table_prefix
-from cdi_dagster.spark.tables.partition import Attempt, ensure_table, publish_attempt, store_attempt
+from cdi_dagster.spark.tables.locations import database_prefix, partition_prefix, spark_path, table_prefix
+from cdi_dagster.spark.tables.metastore import ensure_table, ensure_view, require_fits
+from cdi_dagster.spark.tables.partition import Attempt, new_attempt_id, publish_attempt, store_attempt
 from cdi_dagster.spark.tables.rows_job import WrittenRows, write_rows
 from cdi_dagster.spark.tables.rows_task import TableOutput
-from cdi_dagster.spark.tables.views import ensure_view
+from cdi_dagster.spark.tables.statements import identifier
 from cdi_dagster.storage import Storage, StorageError
 
 _LOG = logging.getLogger(__name__)
@@ -48,17 +48,15 @@ class Request:
         collection: whose records.
         storage_day: the day.
         correlation_id: of the run.
-        tables: which members of the table set, in order of publication.
-        table_config: URI or path of a definition, or None for the one that ships for the collection.
-        s3_scheme: scheme under which Spark knows S3.
+        definition: of the collection's tables.
+        tables: which of them, in order of publication.
     """
 
     collection: Collection
     storage_day: date
     correlation_id: str
-    tables: tuple[TableKind, ...] = tuple(TableKind)
-    table_config: str | None = None
-    s3_scheme: str = "s3a"
+    definition: TableDefinition
+    tables: tuple[Table, ...]
 
     @property
     def export_day(self) -> date:
@@ -69,7 +67,6 @@ class Request:
 def publish(
     spark: SparkSession,
     request: Request,
-    table_set: TableSet,
     records: Mark,
     published: Storage,
     reporter: Reporter,
@@ -82,16 +79,18 @@ def publish(
     started = time.monotonic()
     for name, value in _SESSION_CONF.items():
         spark.conf.set(name, value)
-    day_tables = _DayTables(spark, request, table_set, records, published)
-    attempts = day_tables.write([kind for kind in request.tables if not kind.is_view], reporter)
+    day_tables = _DayTables(spark, request, records, published)
+    day_tables.require_fits()
+    attempts = day_tables.write([table for table in request.tables if table.kind is not TableKind.VIEW], reporter)
     tables = []
-    for kind, attempt in attempts.items():
-        tables.append(day_tables.publish(kind, attempt))
-        reporter.progress(f"Published {attempt.rows} rows in {attempt.table}", table=kind, rows=attempt.rows)
-    for kind in request.tables:
-        if kind.is_view:
-            tables.append(day_tables.view(kind))
-            reporter.progress(f"{tables[-1].name} shows {tables[-1].rows} rows", table=kind, rows=tables[-1].rows)
+    for attempt in attempts:
+        tables.append(day_tables.publish(attempt))
+        reporter.progress(f"Published {attempt.rows} rows in {tables[-1].name}", table=tables[-1].name)
+    managed = request.definition.managed
+    for table in request.tables:
+        if table.kind is TableKind.VIEW and managed:
+            tables.append(day_tables.view(table, managed))
+            reporter.progress(f"{table.name} shows {tables[-1].rows} rows", table=table.name)
     return TablesReport(
         correlation_id=request.correlation_id,
         collection_id=request.collection.id,
@@ -99,137 +98,145 @@ def publish(
         export_day=request.export_day.isoformat(),
         fingerprint=records.fingerprint,
         records=records.published,
-        table_config=table_set.source,
-        table_config_sha256=table_set.sha256,
+        definition=request.definition.source,
+        definition_sha256=request.definition.sha256,
         tables=tuple(tables),
         seconds=round(time.monotonic() - started, 3),
+        defined=tuple(table.name for table in request.definition.tables),
         slow_records=day_tables.slow_records,
     )
 
 
 class _DayTables:
-    """One run's work on one table set."""
+    """One run's work on the tables of a day."""
 
-    def __init__(
-        self, spark: SparkSession, request: Request, table_set: TableSet, records: Mark, published: Storage
-    ) -> None:
+    def __init__(self, spark: SparkSession, request: Request, records: Mark, published: Storage) -> None:
         self._spark = spark
         self._request = request
-        self._table_set = table_set
         self._records = records
         self._published = published
-        self._attempt = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:8]}"
+        self._attempt = new_attempt_id(datetime.now(UTC))
         self.slow_records = 0
         self._writing_seconds = 0.0
         self._managed_rows: int | None = None  # of the partition that this run published
 
-    def write(self, kinds: Sequence[TableKind], reporter: Reporter) -> dict[TableKind, Attempt]:
+    def require_fits(self) -> None:
+        """Check, before anything is written, that the metastore can take every requested table."""
+        for table in self._request.tables:
+            if table.kind is not TableKind.VIEW:
+                require_fits(self._spark, table)
+
+    def write(self, tables: Sequence[Table], reporter: Reporter) -> list[Attempt]:
         """Write and count an attempt at each table, all in one pass over the records."""
-        if not kinds:
-            return {}
+        if not tables:
+            return []
         started = time.monotonic()
-        names = ", ".join(self._table_set.names[kind] for kind in kinds)
-        reporter.progress(f"Writing {names} for {self._request.export_day}")
-        for kind in kinds:  # what a killed run had begun becomes a whole attempt, which the next publication deletes
-            self._published.recover(partition_prefix(self._table_set.names[kind], self._request.export_day))
+        reporter.progress(f"Writing {', '.join(table.name for table in tables)} for {self._request.export_day}")
+        for (
+            table
+        ) in tables:  # what a killed run had begun becomes a whole attempt, without a description: see partition
+            self._published.recover(self._prefix(table))
         try:
             written = write_rows(
                 self._spark.sparkContext,
                 self._records,
-                {self._table_set.names[kind]: self._output(kind) for kind in kinds},
+                {table.name: self._output(table) for table in tables},
                 published=self._published,
                 attempt=self._attempt,
                 export_day=self._request.export_day,
                 correlation_id=self._request.correlation_id,
                 reporter=reporter,
             )
-            attempts = {kind: self._stored(kind, written[self._table_set.names[kind]]) for kind in kinds}
+            attempts = [self._stored(table, written[table.name]) for table in tables]
         finally:
-            self._discard_uploads(kinds)
-        self._writing_seconds = time.monotonic() - started
+            self._discard_uploads(tables)
         self.slow_records = max(of_table.slow_records for of_table in written.values())
+        self._writing_seconds = time.monotonic() - started
         return attempts
 
-    def _stored(self, kind: TableKind, written: WrittenRows) -> Attempt:
-        table, export_day = self._table_set.names[kind], self._request.export_day
+    def _stored(self, table: Table, written: WrittenRows) -> Attempt:
         return store_attempt(
             self._published,
             written,
             table=table,
-            export_day=export_day,
+            export_day=self._request.export_day,
             attempt=self._attempt,
-            folder=self._path(f"{partition_prefix(table, export_day)}{self._attempt}"),
+            folder=self._path(f"{self._prefix(table)}{self._attempt}"),
             correlation_id=self._request.correlation_id,
-            fingerprint=self._records.fingerprint,
-            table_config_sha256=self._table_set.sha256,
         )
 
-    def _output(self, kind: TableKind) -> TableOutput:
-        prefix = f"{partition_prefix(self._table_set.names[kind], self._request.export_day)}{self._attempt}/"
-        return TableOutput(prefix=prefix, columns=None if kind is TableKind.RAW else self._table_set.columns)
+    def _output(self, table: Table) -> TableOutput:
+        return TableOutput(prefix=f"{self._prefix(table)}{self._attempt}/", columns=table.columns)
 
-    def _discard_uploads(self, kinds: Sequence[TableKind]) -> None:
+    def _prefix(self, table: Table) -> str:
+        return partition_prefix(table, self._request.export_day)
+
+    def _discard_uploads(self, tables: Sequence[Table]) -> None:
         """Of failed and repeated tasks. What made the run fail may make this fail too, and is the failure to report."""
-        for kind in kinds:
-            prefix = partition_prefix(self._table_set.names[kind], self._request.export_day)
+        for table in tables:
             try:
-                self._published.discard(prefix, group=self._request.correlation_id)
+                self._published.discard(self._prefix(table), group=self._request.correlation_id)
             except StorageError as error:
-                _LOG.warning("Some uploads to %s could not be discarded; they are never read: %s", prefix, error)
+                _LOG.warning("Some uploads of %s could not be discarded; they are never read: %s", table.name, error)
 
-    def publish(self, kind: TableKind, attempt: Attempt) -> PublishedTable:
+    def publish(self, attempt: Attempt) -> PublishedTable:
         """Let a written attempt appear."""
         started = time.monotonic()
         table = attempt.table
-        ensure_table(self._spark, table, self._columns(kind), self._path(table_prefix(table)))
-        prefix = partition_prefix(attempt.table, attempt.export_day)
-        publish_attempt(self._spark, attempt, self._path(prefix))
-        if kind is TableKind.MANAGED:
+        ensure_table(
+            self._spark,
+            table,
+            location=self._path(table_prefix(table)),
+            database_location=self._path(database_prefix(table.database)),
+        )
+        mark = {
+            "correlation_id": self._request.correlation_id,
+            "fingerprint": self._records.fingerprint,
+            "definition_sha256": self._request.definition.sha256,
+        }
+        publish_attempt(self._spark, self._published, attempt, mark)
+        if table.kind is TableKind.MANAGED:
             self._managed_rows = attempt.rows
         return PublishedTable(
-            kind=kind,
-            name=attempt.table,
+            kind=table.kind,
+            name=table.name,
             rows=attempt.rows,
-            columns=len(self._columns(kind)),
+            columns=len(table.columns),
             seconds=round(self._writing_seconds + time.monotonic() - started, 3),
-            location=self._published.uri(f"{prefix}{attempt.attempt}/"),
+            location=self._published.uri(f"{partition_prefix(table, attempt.export_day)}{attempt.attempt}/"),
             stored_bytes=attempt.stored_bytes,
             files=attempt.files,
             unparsable=attempt.unparsable,
         )
 
-    def view(self, kind: TableKind) -> PublishedTable:
+    def view(self, view: Table, managed: Table) -> PublishedTable:
         """Create or change a view as defined, and check that it shows the day's records."""
         started = time.monotonic()
-        view, managed = self._table_set.names[kind], self._table_set.names[TableKind.MANAGED]
-        if not self._spark.catalog.tableExists(managed):
-            raise self._managed_first(f"There is no table {managed} yet")
-        shown = self._table_set.columns_shown(kind)
-        action = ensure_view(self._spark, view, statements.view_select(managed, shown))
+        if not self._spark.catalog.tableExists(identifier(managed.name)):
+            raise self._managed_first(f"There is no table {managed.name} yet")
+        select = statements.view_select(managed.name, view.columns)
+        location = self._path(database_prefix(view.database))
+        action = ensure_view(self._spark, view, select, database_location=location)
         rows = self._managed_rows
         if rows is None:
-            rows = self._spark.table(view).where(f"{PARTITION_COLUMN} = '{self._request.export_day}'").count()
+            shown = self._spark.table(identifier(view.name))
+            rows = shown.where(f"{PARTITION_COLUMN} = '{self._request.export_day}'").count()
         records = self._records.published
         if rows != records:
             raise self._managed_first(
-                f"{view} shows {rows} rows of {self._request.export_day}, the daily records are {records}"
+                f"{view.name} shows {rows} rows of {self._request.export_day}, the daily records are {records}"
             )
         return PublishedTable(
-            kind=kind,
-            name=view,
+            kind=view.kind,
+            name=view.name,
             rows=rows,
-            columns=len(shown),
+            columns=len(view.columns),
             seconds=round(time.monotonic() - started, 3),
             action=action,
         )
 
-    def _columns(self, kind: TableKind) -> list[tuple[str, str, str]]:
-        if kind is TableKind.RAW:
-            return [("val", "string", "The record, exactly")]
-        return [(column.name, column.type, column.comment) for column in self._table_set.columns]
-
     def _path(self, prefix: str) -> str:
-        return spark_path(self._published.uri(prefix), s3_scheme=self._request.s3_scheme).rstrip("/")
+        return spark_path(self._published.uri(prefix)).rstrip("/")
 
     def _managed_first(self, cause: str) -> CdiError:
         return CdiError(

@@ -4,18 +4,20 @@ Reads every record once for all tables. Runs in Spark's Python workers; the driv
 it makes is visible until the driver publishes it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+from cdi_dagster.core.table_definition import Column, Showing
 from cdi_dagster.published.mark import PublishedPart
 from cdi_dagster.spark.ingest.gunzip import Gunzip
 from cdi_dagster.spark.ingest.progress import ProgressAddress, ProgressSender
 from cdi_dagster.spark.ingest.task import task_storage
 from cdi_dagster.spark.tables.columns import ColumnReader
-from cdi_dagster.spark.tables.definition import Column
 from cdi_dagster.spark.tables.orc_parts import OrcParts, WrittenFile
+from cdi_dagster.spark.tables.showing import shown_value
+from cdi_dagster.spark.tables.values import spark_text
 from cdi_dagster.storage import Storage
 
 BLOCK_BYTES: Final = 256 * 1024
@@ -41,11 +43,16 @@ class TableOutput:
 
     Attributes:
         prefix: of its files, ending in `/`.
-        columns: of the table; None for the one column `val`, the record exactly.
+        columns: of the table; one without a path is the record exactly, and then the only one.
     """
 
     prefix: str
-    columns: tuple[Column, ...] | None
+    columns: tuple[Column, ...]
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether it holds the records themselves."""
+        return not self.columns[0].path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,63 +100,80 @@ def run_rows_task(settings: RowsSettings, task: RowsTask) -> RowsResult:
     storage = task_storage(settings.published_root)
     with ExitStack() as stack:
         progress = stack.enter_context(closing(ProgressSender(settings.progress, task.index)))
-        tables = {}
-        for name, output in settings.outputs.items():
-            files = OrcParts(
-                storage,
-                output.prefix,
-                columns=_types_of(output),
-                attempt=settings.attempt,
-                group=settings.correlation_id,
-                task_index=task.index,
-                stride=settings.task_count,
-            )
-            tables[name] = _Table(stack.enter_context(files), output)
+        columns = _different_columns(settings.outputs.values())
+        reader = ColumnReader(columns)
+        tables = {
+            name: _Table(stack, storage, settings, output, task.index) for name, output in settings.outputs.items()
+        }
         rows = text_bytes = bytes_done = 0
         for done, part in enumerate(task.parts):
             for text in _blocks(storage, part):
                 count = text.count(b"\n")
+                values = dict(zip(map(_source, columns), reader.read(text, count), strict=True)) if columns else {}
                 for table in tables.values():
-                    table.write(text, count)
+                    table.write(text, count, values)
                 rows += count
                 text_bytes += len(text) - count
             bytes_done += part.size_bytes
             progress.done(objects=done + 1, compressed_bytes=bytes_done, last=done + 1 == len(task.parts))
+        unparsable = {_source(column): reader.unparsable[column.name] for column in columns}
         return RowsResult(
             files={name: table.files.finish() for name, table in tables.items()},
             rows=rows,
             text_bytes=text_bytes,
-            unparsable={name: table.unparsable for name, table in tables.items()},
-            slow_records=max((table.slow_records for table in tables.values()), default=0),
+            unparsable={
+                name: {column.name: unparsable.get(_source(column), 0) for column in output.columns}
+                for name, output in settings.outputs.items()
+            },
+            slow_records=reader.slow_records,
         )
+
+
+_Source = tuple[tuple[str, ...], str]
+
+
+def _source(column: Column) -> _Source:
+    """Return what a column's values are made of: columns of several tables may share it."""
+    return column.path, column.type
+
+
+def _different_columns(outputs: Iterable[TableOutput]) -> list[Column]:
+    """Return the columns to take from the records, each once, under names of their own."""
+    sources = dict.fromkeys(_source(column) for output in outputs if not output.is_raw for column in output.columns)
+    return [Column(name=f"c{i}", path=path, type=kind) for i, (path, kind) in enumerate(sources)]
 
 
 class _Table:
     """One table being written."""
 
-    def __init__(self, files: OrcParts, output: TableOutput) -> None:
-        self.files = files
-        self._reader = None if output.columns is None else ColumnReader(output.columns)
+    def __init__(
+        self, stack: ExitStack, storage: Storage, settings: RowsSettings, output: TableOutput, task_index: int
+    ) -> None:
+        self.files = OrcParts(
+            storage,
+            output.prefix,
+            columns=[(column.name, column.shown_type) for column in output.columns],
+            attempt=settings.attempt,
+            group=settings.correlation_id,
+            task_index=task_index,
+            stride=settings.task_count,
+        )
+        stack.enter_context(self.files)
+        self._output = output
 
-    def write(self, text: bytes, count: int) -> None:
-        if self._reader is None:
+    def write(self, text: bytes, count: int, values: Mapping[_Source, list[Any]]) -> None:
+        if self._output.is_raw:
             self.files.write_texts(text, count)
         else:
-            self.files.write(self._reader.read(text, count), count)
-
-    @property
-    def unparsable(self) -> dict[str, int]:
-        return dict(self._reader.unparsable) if self._reader else {}
-
-    @property
-    def slow_records(self) -> int:
-        return self._reader.slow_records if self._reader else 0
+            self.files.write([_shown(column, values[_source(column)]) for column in self._output.columns], count)
 
 
-def _types_of(output: TableOutput) -> Sequence[tuple[str, str]]:
-    if output.columns is None:
-        return [("val", "string")]
-    return [(column.name, column.type) for column in output.columns]
+def _shown(column: Column, values: list[Any]) -> list[Any]:
+    if column.showing is Showing.KEEP:
+        return values
+    if column.showing is Showing.HASH and column.type != "string":
+        values = [None if value is None else spark_text(column.type, value) for value in values]
+    return list(map(shown_value(column), values))
 
 
 def _blocks(storage: Storage, part: PublishedPart) -> Iterator[bytes]:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pyarrow import orc
 
+from cdi_dagster.core.table_definition import RAW_COLUMNS, Column
 from cdi_dagster.published.mark import PublishedPart
 from cdi_dagster.spark.tables import orc_parts
-from cdi_dagster.spark.tables.definition import Column
 from cdi_dagster.spark.tables.rows_job import plan_rows
 from cdi_dagster.spark.tables.rows_task import RowsResult, RowsSettings, RowsTask, TableOutput, run_rows_task
 from cdi_dagster.storage import Storage, open_storage
@@ -30,7 +30,7 @@ def written(
         stored = storage.write(f"records/part-{number}.gz", content)
         found.append(PublishedPart(key=stored.key, size_bytes=stored.size_bytes, records=len(lines)))
     outputs = {
-        "raw": TableOutput(prefix="raw/", columns=None),
+        "raw": TableOutput(prefix="raw/", columns=RAW_COLUMNS),
         "managed": TableOutput(prefix="managed/", columns=columns),
     }
     settings = RowsSettings(

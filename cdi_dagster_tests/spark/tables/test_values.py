@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from cdi_dagster.core.table_definition import Column
 from cdi_dagster.spark.tables.columns import ColumnReader
-from cdi_dagster.spark.tables.definition import Column, Showing
 from cdi_dagster.spark.tables.values import day_of, moment_of
 
 VECTORS = [
@@ -18,7 +18,7 @@ VECTORS = [
 
 
 def column(name: str, *path: str, type: str = "string") -> Column:
-    return Column(name=name, path=path, type=type, secured=Showing.KEEP, redacted=Showing.KEEP)
+    return Column(name=name, path=path, type=type)
 
 
 def read(kind: str, path: tuple[str, ...], *records: str) -> tuple[list[Any], int]:
