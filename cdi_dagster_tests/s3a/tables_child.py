@@ -8,6 +8,7 @@ says so between the first table and the second, and waits to be killed.
 import json
 import os
 import sys
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,11 @@ def start_spark(folder: Path) -> SparkSession:
 def stop_before_managed() -> None:
     publish_attempt = publish.publish_attempt
 
-    def publish_or_stop(spark: SparkSession, storage: Storage, attempt: Attempt) -> None:
+    def publish_or_stop(spark: SparkSession, storage: Storage, attempt: Attempt, mark: Mapping[str, Any]) -> None:
         if attempt.table.name == MANAGED:
             say("raw is published, managed is not")
             sys.stdin.read()
-        publish_attempt(spark, storage, attempt)
+        publish_attempt(spark, storage, attempt, mark)
 
     publish.publish_attempt = publish_or_stop  # type: ignore[assignment]
 
