@@ -88,8 +88,8 @@ def test_a_run_for_missing_tables_stops_where_another_has_published_them_and_a_p
     assert failure["failure_class"] == "DUPLICATE_RUN"
     assert "show its records already" in failure["cause"]
     assert day.run(*TABLES).success
-    again = dg.DagsterRun(job_name="business_audit_daily", tags={"cdi/launched_by": "sensor"}, parent_run_id="r")
-    assert is_by_person(again)  # a re-execution copies the tags
+    copied = {"cdi/launched_by": "sensor"}  # by a re-execution, from its parent
+    assert is_by_person(dg.DagsterRun(job_name="j", tags=copied, parent_run_id="r", root_run_id="r"))
 
 
 def _status(day, result):
