@@ -5,7 +5,7 @@
 
 import gzip
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -125,7 +125,7 @@ class ScriptedSpark:
         published = sum(counts.published for counts in objects)
         day = step.collection.on(step.storage_day)
         part = self._prepare(step, daily_records_prefix(day), gzip.compress(b'{"a":1}\n' * published), published)
-        rejects = ()
+        rejects: tuple[WrittenPart, ...] = ()
         if self.rejected and self.keep_rejects:
             rejects = (self._prepare(step, rejects_prefix(day, step.correlation_id), b"rejects", self.rejected),)
         report = IngestReport(
@@ -270,7 +270,7 @@ class DagsterDay:
 
 
 @contextmanager
-def dagster_day(home: Path):
+def dagster_day(home: Path) -> Iterator["DagsterDay"]:
     """Yield a day on an instance that ends with the test."""
     with dg.DagsterInstance.ephemeral(tempdir=str(home)) as instance:
         yield DagsterDay(home, instance)
@@ -287,7 +287,8 @@ def failure_of(result: dg.ExecuteInProcessResult) -> Mapping[str, Any]:
 
 def metadata_of(result: dg.ExecuteInProcessResult, asset: str) -> Mapping[str, Any]:
     """Return the metadata of an asset's materialisation, as plain values."""
-    (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key.to_user_string() == asset]
+    key = dg.AssetKey.from_user_string(asset)
+    (event,) = [event for event in result.get_asset_materialization_events() if event.asset_key == key]
     return {name: value.value for name, value in event.materialization.metadata.items()}
 
 

@@ -1,6 +1,7 @@
 """Ticks of schedule and sensor at a chosen moment, on a real instance, and the runs that they ask for."""
 
 from datetime import UTC, date, datetime
+from typing import Any
 
 import dagster as dg
 from freezegun import freeze_time
@@ -9,13 +10,14 @@ from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.storage_keys import mark_key
 from cdi_dagster.published.mark import Mark
 from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import DagsterDay
 
 RECORDS = ("corporate_storage/business_audit", "business_audit/daily_records")
 SENSOR = "business_audit_coalescer_completion_sensor"
 SCHEDULE = "business_audit_daily_schedule"
 
 
-def sensor_tick(day, at, cursor=None, *, name=SENSOR):
+def sensor_tick(day: DagsterDay, at: datetime, cursor: str | None = None, *, name: str = SENSOR) -> Any:
     """Evaluate the sensor as the daemon does at a moment."""
     repository = day.definitions.get_repository_def()
     context = dg.build_sensor_context(
@@ -25,7 +27,7 @@ def sensor_tick(day, at, cursor=None, *, name=SENSOR):
         return repository.get_sensor_def(name).evaluate_tick(context)
 
 
-def schedule_tick(day, at, *, seconds_late=5, name=SCHEDULE):
+def schedule_tick(day: DagsterDay, at: datetime, *, seconds_late: float = 5, name: str = SCHEDULE) -> Any:
     """Evaluate the schedule's tick of a moment, a little later as the daemon does."""
     repository = day.definitions.get_repository_def()
     wanted = ("coalescer_status", "roots")
@@ -40,18 +42,25 @@ def schedule_tick(day, at, *, seconds_late=5, name=SCHEDULE):
         return repository.get_schedule_def(name).evaluate_tick(context)
 
 
-def launched(data):
+def launched(data: Any) -> list[str]:
     """Return the days that a tick asks for."""
     return [request.partition_key for request in data.run_requests or []]
 
 
-def run_as(day, request):
+def run_as(day: DagsterDay, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
     """Do what the daemon does with a run request."""
+    assert request.partition_key is not None
     storage_day = date.fromisoformat(request.partition_key)
-    return day.run(*RECORDS, storage_day=storage_day, tags={**request.tags, "dagster/run_key": request.run_key})
+    return day.run(*RECORDS, storage_day=storage_day, tags={**request.tags, "dagster/run_key": request.run_key or ""})
 
 
-def publish_mark(day, storage_day, *, fingerprint=None, at=datetime(2023, 3, 27, 9, 40, tzinfo=UTC)):
+def publish_mark(
+    day: DagsterDay,
+    storage_day: date,
+    *,
+    fingerprint: str | None = None,
+    at: datetime = datetime(2023, 3, 27, 9, 40, tzinfo=UTC),
+) -> None:
     """Leave the mark of a publication from the objects that are there now, without a run."""
     if fingerprint is None:
         fingerprint = listing_fingerprint(day.corporate.list(AUDIT.on(storage_day).corporate_prefix))

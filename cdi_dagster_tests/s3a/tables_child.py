@@ -39,7 +39,7 @@ def start_spark(folder: Path) -> SparkSession:
 
 
 def stop_before_managed() -> None:
-    publish_attempt = publish.publish_attempt
+    publish_attempt = publish.publish_attempt  # type: ignore[attr-defined]
 
     def publish_or_stop(spark: SparkSession, attempt: Attempt, folder: str) -> None:
         if attempt.table == MANAGED:
@@ -47,7 +47,7 @@ def stop_before_managed() -> None:
             sys.stdin.read()
         publish_attempt(spark, attempt, folder)
 
-    publish.publish_attempt = publish_or_stop  # type: ignore[assignment]
+    publish.publish_attempt = publish_or_stop  # type: ignore[assignment, attr-defined]
 
 
 def tables(spark: SparkSession) -> dict[str, list[str]]:
