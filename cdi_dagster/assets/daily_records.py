@@ -112,6 +112,7 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
                     key_service=options.key_service,
                     max_rejected=config.max_rejected or options.max_rejected,
                     allow_sparse_offsets=config.allow_sparse_offsets,
+                    is_followed=not step.ends_run,
                 )
                 with discard_after_failure(roots.published, step.day):
                     evidence = step_launcher.launch(context, spark_step)

@@ -37,12 +37,14 @@ def clusters_command(terminate_orphans: bool, yes: bool, min_age_minutes: int, a
     """List the clusters that we started and that have not ended, with the run each belongs to.
 
     The runs are looked up in the Dagster of DAGSTER_HOME. A cluster is an orphan only if that Dagster knows its run,
-    and neither the run nor any retry of it is live: others are never terminated from here.
+    neither the run nor any retry of it is live, and it does not just idle until the next run's step
+    (CDI_EMR_IDLE_SECONDS): others are never terminated from here.
     """
     from cdi_dagster.emr.backend import UnreachableError
     from cdi_dagster.emr.clusters.api import EmrApi
     from cdi_dagster.emr.clusters.orphans import Standing, list_clusters
     from cdi_dagster.emr.resume import NAME_PREFIX
+    from cdi_dagster.settings import load_settings
 
     if terminate_orphans and not os.environ.get("DAGSTER_HOME"):
         raise click.UsageError("DAGSTER_HOME is not set, so it is not known which runs are live: set it first")
@@ -56,6 +58,7 @@ def clusters_command(terminate_orphans: bool, yes: bool, min_age_minutes: int, a
                 run_state,
                 now=datetime.now(UTC),
                 min_age_seconds=min_age_minutes * 60,
+                idle_seconds=load_settings().emr_idle_seconds,
             )
         orphans = [cluster for cluster in listed if cluster.standing is Standing.ORPHAN]
         if not as_json:

@@ -38,6 +38,7 @@ class SparkStep:
         storage_day: the partition.
         correlation_id: of the run.
         input_bytes: compressed bytes it will read; EMR sizes the cluster by it.
+        is_followed: whether its run has another Spark step after it, which can use the same cluster.
     """
 
     job: SparkJob
@@ -46,6 +47,7 @@ class SparkStep:
     storage_day: date
     correlation_id: str
     input_bytes: int
+    is_followed: bool = False
 
     @property
     def name(self) -> str:

@@ -39,11 +39,16 @@ class AttemptFollower:
         self._native_state = ""
         self._blind_since: float | None = None
         self._is_billed = False
+        self._idle_since: float | None = None
 
     @property
     def billed_seconds(self) -> float:
-        """Seconds for which its instances are paid, nearly: from the request, if any instance ever came."""
-        return self._context.clock() - self._ledger.attempt.requested_at if self._is_billed else 0.0
+        """Seconds for which its instances are paid, nearly: from the request, if any instance ever came.
+
+        What idled before it was given this job is paid from there on: each minute of it is one run's.
+        """
+        requested_at = self._ledger.attempt.requested_at
+        return self._context.clock() - min(requested_at, self._idle_since or requested_at) if self._is_billed else 0.0
 
     def follow(self) -> AttemptEnd:
         """Return how it ended, with the log's last lines where they help.
@@ -77,6 +82,7 @@ class AttemptFollower:
             return None
         self._blind_since = None
         self._is_billed |= status.is_billed
+        self._idle_since = status.idle_since or self._idle_since
         if status.native_state != self._native_state:
             self._native_state = status.native_state
             age = self._context.clock() - attempt.requested_at

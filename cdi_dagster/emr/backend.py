@@ -65,8 +65,10 @@ class JobStatus:
         job_id: the job's id, once it has one.
         ready_at: since when it could run (epoch seconds), as far as is known; None while it could not.
         is_billed: whether it is known to cost money of its own.
+        idle_since: since when what it runs on idled, paid but unused, until it was given the job; None where that was
+            started for it.
         is_settled: whether no better reason for its end is expected.
-        is_ended: whether nothing that we started goes on, or it is known to be ending.
+        is_ended: whether the job is over, or what it runs on is known to be ending.
         log_uri: where its logs are; None where none are kept.
         log_is_expected: whether a log that explains its failure is there or will come.
     """
@@ -79,6 +81,7 @@ class JobStatus:
     job_id: str | None = None
     ready_at: float | None = None
     is_billed: bool = False
+    idle_since: float | None = None
     is_settled: bool = True
     is_ended: bool = False
     log_uri: str | None = None
@@ -92,6 +95,34 @@ class JobRequest:
     step: SparkStep
     run_id: str
     pipes: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """What a job was given to run on.
+
+    Attributes:
+        compute_id: the backend's id.
+        profile: of the ladder; what was there already may be larger than what was requested.
+        was_there: whether it was there already, so that nothing was started.
+    """
+
+    compute_id: str
+    profile: str
+    was_there: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """Who could use what a job ran on, once that is over.
+
+    Attributes:
+        by_this_run: whether the run itself needs it again: a later step, or another attempt.
+        other_runs: how many other runs are under way or queued.
+    """
+
+    by_this_run: bool = False
+    other_runs: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +151,8 @@ class Backend(Protocol):
     def ladder(self) -> tuple[Profile, ...]:
         """What can be tried, first choice first."""
 
-    def submit(self, attempt: AttemptEntry, job: JobRequest) -> str:
-        """Start the job, by one request; return the id of what it runs on.
+    def submit(self, attempt: AttemptEntry, job: JobRequest) -> Compute:
+        """Start the job, by one request, on compute that is there or on new; return what it runs on.
 
         Raises:
             RefusedError, ThrottledError: nothing was started.
@@ -129,14 +160,20 @@ class Backend(Protocol):
             CdiError: LAUNCH_FAILED where the job cannot be requested at all.
         """
 
-    def find(self, attempt: AttemptEntry) -> Sequence[str]:
-        """Look for an attempt by its name; return the ids of what it runs on, oldest first. Raises UnreachableError."""
+    def find(self, attempt: AttemptEntry) -> Sequence[Compute]:
+        """Look for an attempt by its name; return what it runs on, oldest first. Raises UnreachableError."""
 
     def observe(self, attempt: AttemptEntry) -> JobStatus:
         """Return how its job is now. Raises UnreachableError."""
 
     def end(self, attempt: AttemptEntry) -> None:
-        """Request the end of what was started for it; harmless where that ends already. Raises UnreachableError."""
+        """Request the end of the job, and of what it runs on; harmless where it ended. Raises UnreachableError."""
+
+    def release(self, attempt: AttemptEntry, demand: Demand) -> bool:
+        """Give up what the job ran on, once that is over: kept for others where there is demand, else ended.
+
+        Returns whether that is known to be done. May be called again. Raises UnreachableError.
+        """
 
     def set_owner(self, attempt: AttemptEntry, run_id: str) -> None:
         """Mark what it runs on with the run that follows it now. Raises UnreachableError."""
@@ -170,6 +207,7 @@ class LaunchContext:
         clock: epoch seconds now.
         sleep: waits so many seconds.
         log: writes to the run page.
+        other_runs: counts the other runs that are under way or queued, and could use what a job ran on.
     """
 
     backend: Backend
@@ -177,3 +215,4 @@ class LaunchContext:
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     log: Callable[[str], None]
+    other_runs: Callable[[], int]

@@ -13,9 +13,9 @@ import dagster as dg
 from cdi_dagster.core.failures import CdiError, FailureClass, StepMayGoOnError
 from cdi_dagster.core.storage_keys import launch_prefix
 from cdi_dagster.emr.attempt import AttemptFollower
-from cdi_dagster.emr.backend import JobRequest, LaunchContext, UnreachableError
+from cdi_dagster.emr.backend import Demand, JobRequest, LaunchContext, UnreachableError
 from cdi_dagster.emr.evidence import attempt_line, evidence_of, failure_with_attempts
-from cdi_dagster.emr.launch_plan import AttemptOutcome, GiveUp, next_attempt
+from cdi_dagster.emr.launch_plan import BUDGETS, AttemptOutcome, GiveUp, next_attempt
 from cdi_dagster.emr.ledger import AttemptEntry, LaunchEntry, LaunchLedger, LaunchOutcome
 from cdi_dagster.emr.messages import StorageContextInjector, StorageMessageReader
 from cdi_dagster.emr.resume import Requester, attempt_name, continues, resume, work_digest
@@ -24,6 +24,9 @@ from cdi_dagster.emr.submission import end_attempt, find_submitted, submit_once
 from cdi_dagster.interfaces import LaunchEvidence, SparkStep
 from cdi_dagster.step_messages import StepMessages
 from cdi_dagster.storage.interface import Storage
+
+_LEAVES_COMPUTE_WELL = (AttemptOutcome.SUCCEEDED, AttemptOutcome.JOB, AttemptOutcome.KEY_SERVICE)
+"""The job ended by itself, and not for want of memory or instances: what it ran on can take another."""
 
 
 class Launch:
@@ -67,13 +70,12 @@ class Launch:
             with self._pipes(self._ledger.attempt) as (session, reader, messages):
                 end = self._try(session, reader, messages)
             if end.outcome is AttemptOutcome.SUCCEEDED:
-                entry = self._ledger.write(replace(self._ledger.entry, outcome=LaunchOutcome.SUCCEEDED))
-                return evidence_of(entry, messages.report or {}, self._backend)
+                return evidence_of(self._ledger.entry, messages.report or {}, self._backend)
 
     def cancel(self) -> None:
         """End what still runs, for good: the ledger has it as cancelled."""
         self.abandon(AttemptOutcome.CANCELLED)
-        if self._has_begun:
+        if self._has_begun and self._ledger.entry.outcome is None:
             self._ledger.write(replace(self._ledger.entry, outcome=LaunchOutcome.CANCELLED))
 
     def abandon(self, outcome: AttemptOutcome | None = None) -> bool:
@@ -90,7 +92,7 @@ class Launch:
         except UnreachableError as error:
             self._context.log(f"EMR does not respond about {attempt.name}; `cdi clusters` shows what is left: {error}")
             return False
-        if found is not None and not end_attempt(self._context, found, succeeded=False):
+        if found is not None and not end_attempt(self._context, found):
             self._context.log(f"{attempt.name} is not known to be ending; `cdi clusters` shows what is left")
             return False
         if outcome is not None:
@@ -178,14 +180,26 @@ class Launch:
         self._context.log(f"Attempt {self._ledger.attempt.number} is on {details.where}: {details.link}")
         follower = AttemptFollower(self._context, self._ledger, messages, reader)
         end = follower.follow()
-        # Before anything else is tried, what ran is known to be ending.
-        is_ending = end_attempt(self._context, self._ledger.attempt, succeeded=end.failure is None)
-        self._close(end, billed_seconds=follower.billed_seconds)
+        attempt, leaves_well = self._ledger.attempt, end.outcome in _LEAVES_COMPUTE_WELL
+        if leaves_well:
+            # In the ledger before another job gets what it ran on: from then on its end may look otherwise there.
+            self._close(end, billed_seconds=follower.billed_seconds)
+        # Before anything else is tried, what ran is known to be ending, or free.
+        is_ending = end_attempt(self._context, attempt, self._demand(end.outcome))
+        if not leaves_well:
+            self._close(end, billed_seconds=follower.billed_seconds)
         if not is_ending and end.failure is not None:
             by_hand = f"Terminate {details.where} by hand, for it is billed; then materialise the day again."
             failure = self._gave_up(f"{details.where} is not known to be ending", next_step=by_hand)
             raise StepMayGoOnError.from_json(failure.to_json())
         return end
+
+    def _demand(self, outcome: AttemptOutcome) -> Demand | None:
+        """Return who could use what an attempt ran on; nobody where the end raises a doubt about it."""
+        if outcome not in _LEAVES_COMPUTE_WELL:
+            return None
+        goes_on = self._step.is_followed if outcome is AttemptOutcome.SUCCEEDED else outcome in BUDGETS
+        return Demand(by_this_run=goes_on, other_runs=self._context.other_runs())
 
     def _submit(self, session: dg.PipesSession) -> AttemptEnd | None:
         """Have the attempt run somewhere, if it does not yet; return its end where it was refused."""
@@ -196,7 +210,7 @@ class Launch:
             submitted = submit_once(self._context, self._ledger.attempt, job, may_exist=is_resumed)
             if isinstance(submitted, AttemptEnd):
                 return submitted
-            self._ledger.update_attempt(compute_id=submitted.compute_id)
+            self._ledger.update_attempt(compute_id=submitted.compute_id, profile=submitted.profile)
         if is_resumed:
             try:
                 # So that `cdi clusters` does not take it for an orphan.
@@ -217,6 +231,8 @@ class Launch:
         if end.failure and closed.number == self._resumed_number and not self._keeps_budgets:
             # It died unseen before somebody requested the day again: it is history, the budgets are theirs.
             entry = replace(entry, counted_from=closed.number + 1)
+        if end.outcome is AttemptOutcome.SUCCEEDED:
+            entry = replace(entry, outcome=LaunchOutcome.SUCCEEDED)
         self._ledger.write(entry)
         self._context.log(attempt_line(closed, self._backend))
 

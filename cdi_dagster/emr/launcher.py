@@ -17,10 +17,18 @@ from cdi_dagster.emr.launch import Launch
 from cdi_dagster.emr.ledger import TakenOverError
 from cdi_dagster.emr.resume import Requester
 from cdi_dagster.interfaces import LaunchEvidence, SparkStep
+from cdi_dagster.names import PARTITION_TAG
 from cdi_dagster.settings import knob
 from cdi_dagster.storage import open_storage
 
 _RETRY_NUMBER_TAG = "dagster/retry_number"
+_MAY_NEED_COMPUTE = (
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+)
+_MOST_RUNS = 100
 _CANCELLED = (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
@@ -96,15 +104,25 @@ class BackendStepLauncher(dg.ConfigurableResource):
                 is_continuation=launch_id in (run.run_id, step.correlation_id) or _RETRY_NUMBER_TAG in run.tags,
             ),
             published=open_storage(self.published_root),
-            context=self._launch_context(self.backend_for(step), context.log.info),
+            context=self._launch_context(self.backend_for(step), context.log.info, lambda: other_runs(context)),
             live_stdio=self.live_stdio,
         )
 
-    def _launch_context(self, backend: Backend, log: Callable[[str], None]) -> LaunchContext:
+    def _launch_context(
+        self, backend: Backend, log: Callable[[str], None], other_runs: Callable[[], int]
+    ) -> LaunchContext:
         timings = Timings(**{field.name: getattr(self, field.name) for field in fields(Timings)})
-        return LaunchContext(backend=backend, timings=timings, clock=self.now, sleep=self.sleep, log=log)
+        return LaunchContext(
+            backend=backend, timings=timings, clock=self.now, sleep=self.sleep, log=log, other_runs=other_runs
+        )
 
     def _was_cancelled(self, context: dg.AssetExecutionContext | dg.OpExecutionContext) -> bool:
         """Whether somebody requested the end of the run; a SIGTERM alone does not show it."""
         run = context.instance.get_run_by_id(context.run.run_id)
         return run is not None and run.status in _CANCELLED
+
+
+def other_runs(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> int:
+    """Count the other runs of a day that are queued or under way, of any collection: each may need compute yet."""
+    runs = context.instance.get_runs(dg.RunsFilter(statuses=list(_MAY_NEED_COMPUTE)), limit=_MOST_RUNS)
+    return sum(PARTITION_TAG in run.tags and run.run_id != context.run.run_id for run in runs)

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 from cdi_dagster.core.failures import CdiError, FailureClass, StepMayGoOnError
 from cdi_dagster.emr.backend import (
+    Compute,
+    Demand,
     JobRequest,
     LaunchContext,
     NoCapacityError,
@@ -20,7 +22,6 @@ _TRIES = 6
 _LOOK_UPS = 3
 _FIRST_WAIT_SECONDS = 5
 _END_POLLS = 20
-_GRACE_POLLS = 2
 
 
 def submit_once(
@@ -35,7 +36,7 @@ def submit_once(
         may_exist: an earlier process may have sent the request already.
 
     Returns:
-        The attempt with its `compute_id`, or its end where the request was refused.
+        The attempt with its `compute_id` and that one's profile, or its end where the request was refused.
 
     Raises:
         CdiError: LAUNCH_FAILED where it may have been accepted and the backend cannot be queried.
@@ -46,7 +47,7 @@ def submit_once(
             return found
         may_exist = False
         try:
-            submitted = replace(attempt, compute_id=context.backend.submit(attempt, job))
+            compute = context.backend.submit(attempt, job)
         except RefusedError as error:
             return refused(str(error), for_capacity=isinstance(error, NoCapacityError))
         except ThrottledError as error:
@@ -56,8 +57,10 @@ def submit_once(
             why, may_exist, was_lost = f"EMR's response was lost ({error})", True, True
             context.log(f"{why}; looking for {attempt.name} before anything else is requested")
         else:
+            if compute.was_there:
+                context.log(f"{attempt.name} takes {compute.compute_id}, which is there; nothing is started")
             # What was lost before may show only now, and this one beside it: the older is kept.
-            return (_look_up(context, attempt) if was_lost else None) or submitted
+            return (_look_up(context, attempt) if was_lost else None) or _on(attempt, compute)
         context.sleep(_FIRST_WAIT_SECONDS * 2**number)
     if may_exist and (found := _look_up(context, attempt)):
         return found
@@ -77,7 +80,7 @@ def find_submitted(context: LaunchContext, attempt: AttemptEntry) -> AttemptEntr
         if number:
             context.sleep(_FIRST_WAIT_SECONDS * 2)
         try:
-            found = [replace(attempt, compute_id=compute_id) for compute_id in context.backend.find(attempt)]
+            found = [_on(attempt, compute) for compute in context.backend.find(attempt)]
             for surplus in found[1:]:
                 context.log(f"Ending {_where(context, surplus)}: a second one of the name {attempt.name}")
                 context.backend.end(surplus)
@@ -90,19 +93,19 @@ def find_submitted(context: LaunchContext, attempt: AttemptEntry) -> AttemptEntr
     return None
 
 
-def end_attempt(context: LaunchContext, attempt: AttemptEntry, *, succeeded: bool) -> bool:
-    """Request the end of what was started, and poll until it is known to be ending; return whether it is.
+def end_attempt(context: LaunchContext, attempt: AttemptEntry, demand: Demand | None = None) -> bool:
+    """End the job if it goes on, then give up what it ran on; return whether that is known to be done.
 
-    Where the job succeeded, what it ran on gets a moment to end by itself.
+    Without a demand what it ran on is ended, too. Polls until it is.
     """
     where = _where(context, attempt)
-    for poll in range(_END_POLLS):
+    for _ in range(_END_POLLS):
         try:
-            if context.backend.observe(attempt).is_ended:
-                return True
-            if poll >= (_GRACE_POLLS if succeeded else 0):
+            if not context.backend.observe(attempt).is_ended:
                 context.log(f"Ending {attempt.name} on {where}")
                 context.backend.end(attempt)
+            elif context.backend.release(attempt, demand or Demand()):
+                return True
         except UnreachableError as error:
             context.log(f"EMR did not respond to ending {attempt.name} on {where}, retrying: {error}")
         context.sleep(context.timings.poll_interval_seconds)
@@ -122,6 +125,10 @@ def _look_up(context: LaunchContext, attempt: AttemptEntry) -> AttemptEntry | No
     if found is not None:
         context.log(f"Found {attempt.name} on {_where(context, found)}: the request had been accepted")
     return found
+
+
+def _on(attempt: AttemptEntry, compute: Compute) -> AttemptEntry:
+    return replace(attempt, compute_id=compute.compute_id, profile=compute.profile)
 
 
 def _where(context: LaunchContext, attempt: AttemptEntry) -> str:

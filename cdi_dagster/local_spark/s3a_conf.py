@@ -1,4 +1,4 @@
-"""S3 for Spark on this machine: the jars that pyspark does not include, and the settings for `s3a://`.
+"""S3 for Spark on this machine: the jars that pyspark does not include, and the settings for `s3://`.
 
 Decides and checks only. Shared by the local launcher, `cdi ingest`, `cdi doctor` and tests through `spark_submit`;
 clusters have their own S3A. No credentials here: Spark reads them from the environment.
@@ -19,7 +19,10 @@ _HADOOP_COMMIT = "org.apache.hadoop.fs.s3a.commit"
 
 
 def s3a_conf(*, endpoint_url: str | None = None, region: str | None = None) -> dict[str, str]:
-    """Return the Spark settings to write and read `s3a://` with the magic committer.
+    """Return the Spark settings to write and read `s3://` through S3A with the magic committer.
+
+    Hadoop's own name of it is `s3a://`. Locations in a metastore are for readers too, and Athena skips partitions under
+    `s3a://`: so S3A takes `s3://` here, as it does on EMR.
 
     The magic committer uploads task output in parts and completes the uploads at the end of the job, so nothing is
     renamed (on S3 a rename is a copy).
@@ -29,9 +32,10 @@ def s3a_conf(*, endpoint_url: str | None = None, region: str | None = None) -> d
         region: of the buckets.
     """
     conf = {
+        "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
         "spark.hadoop.fs.s3a.committer.name": "magic",
         "spark.hadoop.fs.s3a.committer.magic.enabled": "true",
-        "spark.hadoop.mapreduce.outputcommitter.factory.scheme.s3a": f"{_HADOOP_COMMIT}.S3ACommitterFactory",
+        "spark.hadoop.mapreduce.outputcommitter.factory.scheme.s3": f"{_HADOOP_COMMIT}.S3ACommitterFactory",
         "spark.sql.sources.commitProtocolClass": f"{_SPARK_CLOUD}.PathOutputCommitProtocol",
         "spark.sql.parquet.output.committer.class": f"{_SPARK_CLOUD}.BindingParquetOutputCommitter",
         # Hadoop 3.3 deletes the markers of the folders above each file it writes; in a bucket that keeps versions each
@@ -71,7 +75,7 @@ def s3a_conf_here(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def find_s3a_jars(pyspark: Path, folder: Path | None = None) -> tuple[Path, ...]:
-    """Return the jars with which this Spark writes `s3a://`, in the matching versions.
+    """Return the jars with which this Spark writes `s3://`, in the matching versions.
 
     Args:
         pyspark: folder of the installed pyspark.

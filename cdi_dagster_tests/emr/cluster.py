@@ -37,6 +37,7 @@ class ClusterFaults:
         console_kill_after: seconds after which somebody terminates the cluster in the console.
         step_exit: let the step end at once, with this exit code, without running anything.
         step_stderr: written to the step's stderr before it runs.
+        end_at_added_step: let the cluster end, as one that idled too long, in the moment in which a step is added.
     """
 
     capacity: str | None = None
@@ -48,6 +49,7 @@ class ClusterFaults:
     console_kill_after: float | None = None
     step_exit: int | None = None
     step_stderr: str = ""
+    end_at_added_step: bool = False
 
 
 @dataclass
@@ -94,6 +96,7 @@ class Cluster(Thread):
         start_seconds: float,
         environment: dict[str, str],
         faults: ClusterFaults,
+        idle_scale: float = 1.0,
         spark_master: str | None = None,
     ) -> None:
         super().__init__(name=cluster_id, daemon=True)
@@ -112,6 +115,7 @@ class Cluster(Thread):
         self._endpoint = endpoint
         self._start_seconds = start_seconds
         self._environment = environment
+        self._idle_scale = idle_scale
         self._spark_master = spark_master
         self._lock = RLock()
         self._ending = Event()
@@ -210,6 +214,11 @@ class Cluster(Thread):
     def _keep_alive(self) -> bool:
         return bool(self.request["Instances"].get("KeepJobFlowAliveWhenNoSteps", False))
 
+    @property
+    def _idle_seconds(self) -> float:
+        policy = self.request.get("AutoTerminationPolicy")
+        return policy["IdleTimeout"] * self._idle_scale if policy else float("inf")
+
     def _go(self, state: str) -> None:
         with self._lock:
             if self.state != state:
@@ -249,19 +258,25 @@ class Cluster(Thread):
 
     def _run_steps(self) -> None:
         self._go("WAITING" if self._keep_alive and not self.steps else "RUNNING")
+        idle_since = time.monotonic()
         while not self._ending.is_set():
             step = next((step for step in self.steps if step.state == "PENDING"), None)
             if step is not None:
                 self._go("RUNNING")
                 self._run_step(step)
+                idle_since = time.monotonic()
             elif self._keep_alive:
                 self._go("WAITING")
+                if time.monotonic() - idle_since > self._idle_seconds:
+                    self.terminate("Terminated by its auto-termination policy", code="USER_REQUEST")
                 self._ending.wait(0.02)
             else:
                 self.terminate("Steps completed", code="ALL_STEPS_COMPLETED")
 
     def _run_step(self, step: Step) -> None:
         with self._lock:
+            if self._ending.is_set():
+                return
             step.state, step.started_at = "RUNNING", time.time()
             self._current = step
         exit_code = self._execute_step(step)

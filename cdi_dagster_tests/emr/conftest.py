@@ -11,7 +11,7 @@ from cdi_dagster_tests.emr.launches import Bench
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    with EmrEmulator(tmp_path / "emr", spark_master=None) as emr:
+    with EmrEmulator(tmp_path / "emr", spark_master=None, idle_scale=0.02) as emr:
         environment = {
             "AWS_ENDPOINT_URL": emr.endpoint,
             "AWS_ACCESS_KEY_ID": "testing",

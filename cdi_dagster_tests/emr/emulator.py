@@ -65,6 +65,7 @@ class EmrEmulator:
     Args:
         folder: where clusters keep their files.
         start_seconds: how long a cluster is STARTING.
+        idle_scale: the share of its auto-termination policy's idle time after which a cluster ends.
         page_size: clusters and steps a page, small so that paging is met.
         step_environment: added to the environment of bootstrap actions and steps.
         spark_master: where Spark runs what is submitted to YARN; None runs it as a plain Python program.
@@ -75,12 +76,14 @@ class EmrEmulator:
         folder: Path,
         *,
         start_seconds: float = 0.05,
+        idle_scale: float = 1.0,
         page_size: int = 10,
         step_environment: dict[str, str] | None = None,
         spark_master: str | None = "local[2]",
     ) -> None:
         self.folder = folder
         self.start_seconds = start_seconds
+        self.idle_scale = idle_scale
         self.page_size = page_size
         self.step_environment = dict(step_environment or {})
         self.spark_master = spark_master
@@ -193,6 +196,7 @@ class EmrEmulator:
             start_seconds=self.start_seconds,
             environment=self.step_environment,
             faults=faults,
+            idle_scale=self.idle_scale,
             spark_master=self.spark_master,
         )
         self.clusters[cluster_id] = cluster
@@ -232,6 +236,8 @@ class EmrEmulator:
             raise _Refused("ValidationException", "A job flow that is shutting down may not be modified.")
         for step in body["Steps"]:
             _check_arguments(step)
+        if cluster.faults.end_at_added_step:
+            cluster.terminate("Terminated by its auto-termination policy", code="USER_REQUEST")
         return {"StepIds": [cluster.add_step(step).step_id for step in body["Steps"]]}
 
     def _CancelSteps(self, body: dict[str, Any]) -> dict[str, Any]:  # noqa: N802

@@ -1,7 +1,7 @@
 """A job without Spark that reports as the real ones do, and does what the test has it do.
 
-`--plays` is a list for each cluster, of words: `progress:<text>`, `report`, `bad-report`, `failure:<class>`,
-`stderr:<text>`, `wait:<path>`, `exit:<code>`.
+`--plays` is a list for each step of the account, of words: `progress:<text>`, `report`, `bad-report`,
+`failure:<class>`, `stderr:<text>`, `wait:<path>`, `exit:<code>`.
 """
 
 import argparse
@@ -49,8 +49,8 @@ def main(argv: list[str]) -> int:
         parser.add_argument("--correlation-id")
         parser.add_argument("--pinned-input")
         arguments = parser.parse_args(rest)
-        # Each cluster has a folder beside the others', and steps run in it.
-        number = len(list(Path.cwd().parent.iterdir()))
+        # Each cluster has a folder beside the others', steps run in it, and each has a folder for its logs.
+        number = len(list(Path.cwd().parent.glob("*/steps/*")))
         for word in arguments.plays[min(number, len(arguments.plays)) - 1]:
             ended = play(word, reporter)
             if ended is not None:

@@ -14,6 +14,8 @@ from cdi_dagster.core.storage_keys import launch_prefix
 from cdi_dagster.emr.backend import (
     AttemptDetails,
     Backend,
+    Compute,
+    Demand,
     JobRequest,
     JobState,
     JobStatus,
@@ -56,7 +58,7 @@ class ScriptedServerless:
     ended: list[str] = field(default_factory=list)
     ladder: tuple[Profile, ...] = (Profile(name="usual", size=1), Profile(name="large", size=2))
 
-    def submit(self, attempt: AttemptEntry, job: JobRequest) -> str:
+    def submit(self, attempt: AttemptEntry, job: JobRequest) -> Compute:
         self.requests += 1
         if self.submit_errors and isinstance(self.submit_errors[0], ThrottledError):
             raise self.submit_errors.pop(0)
@@ -67,9 +69,9 @@ class ScriptedServerless:
             open_storage(self.root).write(f"{PREFIX}/attempt-{attempt.number}/messages/1.json", message.encode())
         if self.submit_errors:
             raise self.submit_errors.pop(0)
-        return "application"
+        return Compute(compute_id="application", profile=attempt.profile)
 
-    def find(self, attempt: AttemptEntry) -> Sequence[str]:
+    def find(self, attempt: AttemptEntry) -> Sequence[Compute]:
         return []
 
     def observe(self, attempt: AttemptEntry) -> JobStatus:
@@ -82,6 +84,9 @@ class ScriptedServerless:
     def end(self, attempt: AttemptEntry) -> None:
         self.ended.append(attempt.name)
         self.statuses = [LOST]
+
+    def release(self, attempt: AttemptEntry, demand: Demand) -> bool:
+        return True
 
     def set_owner(self, attempt: AttemptEntry, run_id: str) -> None:
         pass

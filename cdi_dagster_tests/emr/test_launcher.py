@@ -30,9 +30,14 @@ def test_a_step_that_reports_and_completes_is_a_success(bench: Bench) -> None:
         "cdi:step": "ingest_daily",
         "cdi:run_id": launched.run_id,
         "cdi:correlation_id": launched.run_id,
+        "cdi:profile": "small",
+        "cdi:made_of": tags["cdi:made_of"],
     }
     assert cluster.request["Name"] == f"cdi-data.businessAudit-2023-03-26-ingest_daily-{launched.run_id[:8]}-a1"
-    assert cluster.reason_code == "ALL_STEPS_COMPLETED"
+    # Nothing else needs it: it does not idle.
+    assert cluster.reason_code == "USER_REQUEST"
+    assert cluster.request["AutoTerminationPolicy"] == {"IdleTimeout": 300}
+    assert cluster.steps[0].request["ActionOnFailure"] == "CONTINUE"
 
 
 def test_the_first_profile_is_chosen_by_the_days_bytes(bench: Bench) -> None:

@@ -9,7 +9,7 @@ import pytest
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.emr.backend import JobStatus, NoCapacityError
 from cdi_dagster.emr.clusters.api import ClusterView, refusal
-from cdi_dagster.emr.clusters.backend import job_status
+from cdi_dagster.emr.clusters.job_status import job_status
 from cdi_dagster.emr.launch_plan import AttemptOutcome
 from cdi_dagster.emr.step_outcome import (
     AttemptEnd,
@@ -190,17 +190,20 @@ def test_a_report_that_does_not_account_for_an_object_is_no_success() -> None:
 
 
 @pytest.mark.parametrize(("cluster_state", "step_state"), list(product(CLUSTER_STATES, STEP_STATES)))
-def test_only_what_ends_counts_as_ended_and_a_cluster_that_is_not_ours_by_its_step(
+def test_a_job_has_ended_with_its_step_or_its_cluster_and_on_ours_a_step_that_does_not_show_goes_on(
     cluster_state: str, step_state: str | None
 ) -> None:
     is_ending = cluster_state in CLUSTER_STATES[4:]
     step_goes_on = step_state in ("PENDING", "RUNNING", "CANCEL_PENDING")
-    assert seen(cluster_state, step_state).status.is_ended == is_ending
+    has_ended = is_ending or not (step_goes_on or step_state is None)
+    assert seen(cluster_state, step_state).status.is_ended == has_ended
     assert seen(cluster_state, step_state, is_own_cluster=False).status.is_ended == (is_ending or not step_goes_on)
 
 
 def test_a_failed_step_is_explained_once_its_own_cluster_gives_a_reason_for_its_end() -> None:
     assert not seen("RUNNING", "FAILED").status.is_settled
+    # It outlived its step: that failed by itself.
+    assert seen("WAITING", "FAILED").status.is_settled
     assert not seen("TERMINATING", "FAILED").status.is_settled
     assert seen("TERMINATING", "FAILED", reason_code="STEP_FAILURE").status.is_settled
     assert seen("WAITING", "FAILED", is_own_cluster=False).status.is_settled

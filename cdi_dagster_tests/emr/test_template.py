@@ -104,7 +104,8 @@ def test_secrets_by_reference_and_names_that_only_sound_secret_are_fine(tmp_path
         ({"Steps": []}, "cluster.Steps: the launcher sets it"),
         ({"Instances": {"KeepJobFlowAliveWhenNoSteps": True}}, "so that what it starts always ends"),
         ({"LogUri": ""}, "cluster.LogUri is missing"),
-        ({"AutoTerminationPolicy": None, "LogUri": "file:///x"}, "is not an s3:// URI"),
+        ({"LogUri": "file:///x"}, "is not an s3:// URI"),
+        ({"AutoTerminationPolicy": {"IdleTimeout": 3600}}, "take it out (from CDI_EMR_IDLE_SECONDS)"),
     ],
 )
 def test_what_the_launcher_must_decide_is_refused(tmp_path: Path, cluster: dict[str, Any], expected: str) -> None:
@@ -149,9 +150,7 @@ def test_in_cluster_mode_driver_and_executors_get_what_they_need_by_configuratio
         input_bytes=0,
     )
     profile = template.profile("small")
-    request = step_request(
-        template, profile, step, name="n", pipes=("--dagster-pipes-context", "p"), conf={}, end_cluster_on_failure=True
-    )
+    request = step_request(template, profile, step, name="n", pipes=("--dagster-pipes-context", "p"), conf={})
     arguments = request["HadoopJarStep"]["Args"]
     assert arguments[:5] == ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
     conf = dict(argument.split("=", 1) for argument in arguments if "=" in argument)

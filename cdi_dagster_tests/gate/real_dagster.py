@@ -1,4 +1,4 @@
-"""A real Dagster for the gate: webserver, daemon and up to three code locations on a home of its own; asked by GraphQL.
+"""A real Dagster for the gate: webserver, daemon and code locations on a home of its own; asked by GraphQL.
 
 What runs did is read from the instance's own records, what was published from storage.
 """
@@ -147,14 +147,25 @@ class Place:
         """Return the process id of the run worker whose ingestion is at work, or None."""
         return next((int(process) for _, run, process in self._ingestions(day) if run == run_id), None)
 
+    def tables_at_work(self, day: date) -> list[tuple[str, int]]:
+        """Return the runs whose tables of the day were launched, each with the process id of its worker."""
+        return [(run, int(process)) for _, run, process in self._launched("publish_tables", day)]
+
     def _ingestions(self, day: date) -> list[list[str]]:
+        return self._launched("ingest_daily", day)
+
+    def _launched(self, step: str, day: date) -> list[list[str]]:
         lines = self._launches.read_text().splitlines() if self._launches.exists() else []
-        return [line.split()[2:] for line in lines if line.split()[:2] == ["ingest_daily", str(day)]]
+        return [line.split()[2:] for line in lines if line.split()[:2] == [step, str(day)]]
+
+    def lose_once(self, day: date, *, step: str) -> None:
+        """Let the next launch of a step of the day fail as if its cluster were lost."""
+        Path(f"{self._launches}.lose-{step}-{day}").touch()
 
     @contextmanager
-    def holding(self, day: date) -> Iterator[None]:
-        """Let ingestions of the day go on only after the block."""
-        hold = Path(f"{self._launches}.hold-{day}")
+    def holding(self, day: date, *, step: str = "ingest_daily") -> Iterator[None]:
+        """Let a step of the day, its ingestion by default, go on only after the block."""
+        hold = Path(f"{self._launches}.hold-{step}-{day}")
         hold.parent.mkdir(parents=True, exist_ok=True)
         hold.touch()
         try:
@@ -171,13 +182,17 @@ def _assets(collection: Collection) -> list[list[str]]:
 class GateDagster:
     """The running Dagster; `stop` and `start` as a deployment does."""
 
+    on_time: Place
+    later: Place
+    rapid: Place
     instance: dg.DagsterInstance
     """What runs did; while it is running."""
 
     def __init__(self, home: Path, port: int, heard: Heard, locations: Sequence[str]) -> None:
         self.home, self.url, self.heard = home, f"http://127.0.0.1:{port}", heard
-        self.on_time, self.later, self.rapid = (Place(self, name, home) for name in LOCATIONS)
-        self._locations = len(locations)
+        self._locations = locations
+        for name in locations:
+            setattr(self, name, Place(self, name, home))
         command = [sys.executable, "-m", "dagster", "dev", "-w", str(home / "workspace.yaml"), "-h", "127.0.0.1"]
         self._command = [*command, "-p", str(port)]
         self._starts, self._processes = 0, ExitStack()
@@ -193,10 +208,10 @@ class GateDagster:
 
         def answers() -> bool:
             process.require_running("Dagster")
-            return webserver.answers() and len(webserver.locations()) == self._locations
+            return webserver.answers() and len(webserver.locations()) == len(self._locations)
 
         wait_until(answers, "Dagster's code locations are loaded", seen=lambda: last_lines_of(*self._logs))
-        assert [error for _, error in webserver.locations()] == [None] * self._locations
+        assert {error for _, error in webserver.locations()} == {None}
 
     def stop(self) -> None:
         """Stop all of it; runs are processes of its code servers."""
@@ -282,12 +297,12 @@ def next_due_time() -> datetime:
 
 
 @contextmanager
-def gate_dagster(home: Path, due_at: datetime, locations: Sequence[str] = LOCATIONS) -> Iterator[GateDagster]:
+def gate_dagster(home: Path, due_at: datetime, *, locations: Sequence[str] = LOCATIONS) -> Iterator[GateDagster]:
     """Run it, with nothing automatic on; each location costs two processes that import Dagster."""
     dagster_home = home / "dagster_home"
     dagster_home.mkdir(parents=True)
     shutil.copyfile(REPOSITORY / "deploy" / "dagster.yaml", dagster_home / "dagster.yaml")
-    (home / "workspace.yaml").write_text("load_from:\n" + "".join(map(_LOCATION.format, locations)))
+    (home / "workspace.yaml").write_text("load_from:\n" + "".join(_LOCATION.format(name) for name in locations))
     with hearing() as heard, reserved_port() as port:
         dagster = GateDagster(home, port, heard, locations)
         variables = {"TEST_DUE_TIME_ON_TIME": f"{due_at:%H:%M}", "ALERT_TARGET": heard.url, "DAGSTER_URL": dagster.url}
@@ -305,6 +320,7 @@ def _environment(home: Path) -> dict[str, str]:
         "CDI_HOME": str(home),
         "CDI_TEST_DUE_TIME_LATER": "00:00",
         "CDI_TEST_DUE_TIME_RAPID": "00:00",
+        "CDI_TEST_DUE_TIME_RETRIES": "00:00",
         "DAGSTER_HOME": str(home / "dagster_home"),
         **json.loads((home / "environment.json").read_text()),
     }

@@ -136,7 +136,7 @@ def test_a_day_goes_from_raw_objects_to_checked_tables_through_dagster_on_emr(
     records = sorted(line for part in mark.parts for line in lines_of(account.published, part.key))
     report = TablesReport.from_json(json.loads(account.published.read(tables_report_key(AUDIT.on(DAY), result.run_id))))
     assert [(table.kind, table.rows) for table in report.tables] == [
-        (kind, RECORDS) for kind in ("raw", "managed", "secured", "redacted")
+        (kind, RECORDS) for kind in ("raw", "managed", "view", "view")
     ]
     assert report.tables[0].location is not None
     assert sorted(raw_values(account.published, report.tables[0].location)) == records

@@ -31,6 +31,7 @@ LOCAL: dict[str, tuple[str, str, Any]] = {
 EMR: dict[str, tuple[str, Any]] = {
     "emr_bundle_uri": ("bundle_uri", "s3://published-2/bundles/1"),
     "emr_cluster_id": ("existing_cluster_id", "j-1"),
+    "emr_idle_seconds": ("idle_seconds", 301),
     "emr_poll_interval_seconds": ("poll_interval_seconds", 21),
     "emr_start_deadline_seconds": ("start_deadline_seconds", 1201),
     "emr_bootstrap_deadline_seconds": ("bootstrap_deadline_seconds", 1202),
@@ -44,6 +45,7 @@ ELSEWHERE = {
     "home": "the folders below it: cdi_dagster_tests/settings/test_settings.py",
     "emr_template": "a file that must be usable: below",
     "emr_environment": "a name in that file: cdi_dagster_tests/emr/test_template.py",
+    "table_definitions": "the tables' assets: cdi_dagster_tests/table_definitions",
     "first_storage_day": "partitions, schedules and sensors, as an argument of each",
     "due_time": "the schedules' cron: cdi_dagster_tests/schedules",
     "late_time": "sensors and the on-time check: cdi_dagster_tests/gate/test_late.py",

@@ -6,7 +6,7 @@ retry after a lost response starts a second cluster. The exceptions are what the
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from typing import Any
@@ -44,15 +44,22 @@ _CAPACITY = re.compile(
     re.IGNORECASE,
 )
 _CLOCK_SKEW_SECONDS = 300
+_STEP_GOES_ON = ("PENDING", "RUNNING", "CANCEL_PENDING")
 LIVE_STATES = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterView:
-    """A cluster and our step on it, as observed. Times are epoch seconds."""
+    """A cluster and our step on it, as observed. Times are epoch seconds.
+
+    `idle_since` is when it became ready or the last of the steps before ours ended; of a cluster that was never
+    ready it is None.
+    """
 
     cluster_id: str
     state: str
+    name: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
     reason_code: str = ""
     reason_message: str = ""
     ready_at: float | None = None
@@ -60,6 +67,10 @@ class ClusterView:
     step_id: str | None = None
     step_state: str | None = None
     step_reason: str = ""
+    step_began: bool = False
+    idle_since: float | None = None
+    has_other_steps: bool = False
+    """Steps of others that wait or run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +82,8 @@ class OurCluster:
     state: str
     created_at: datetime
     tags: Mapping[str, str]
+    idle_since: datetime | None = None
+    """Of one that waits for a step."""
 
 
 class EmrApi:
@@ -142,10 +155,13 @@ class EmrApi:
         status = cluster["Status"]
         reason, ready = status.get("StateChangeReason", {}), status.get("Timeline", {}).get("ReadyDateTime")
         step = next((row for row in steps if row["Name"] == step_name), None)
+        others = [row for row in steps if row is not step]
         details = (step or {}).get("Status", {}).get("FailureDetails", {})
         return ClusterView(
             cluster_id=cluster_id,
             state=status["State"],
+            name=cluster["Name"],
+            tags=_tags(cluster),
             reason_code=reason.get("Code", ""),
             reason_message=reason.get("Message", ""),
             ready_at=ready.timestamp() if ready else None,
@@ -154,12 +170,21 @@ class EmrApi:
             step_id=step["Id"] if step else None,
             step_state=step["Status"]["State"] if step else None,
             step_reason=" ".join(filter(None, (details.get("Reason"), details.get("Message")))),
+            step_began=step is not None and "StartDateTime" in step["Status"].get("Timeline", {}),
+            idle_since=_idle_since(cluster, others),
+            has_other_steps=any(row["Status"]["State"] in _STEP_GOES_ON for row in others),
         )
 
     def our_clusters(self, *, name_prefix: str, states: Sequence[str] = LIVE_STATES) -> list[OurCluster]:
         """Return the clusters whose name starts so, with their tags. Raises UnreachableError."""
         rows = _query(lambda: list(self._pages("list_clusters", "Clusters", ClusterStates=list(states))))
         return [self._with_tags(row) for row in rows if row["Name"].startswith(name_prefix)]
+
+    def live_clusters(self, *, name_prefix: str) -> set[str]:
+        """Return the ids of the clusters whose name starts so, and that do not end yet. Raises UnreachableError."""
+        states = [state for state in LIVE_STATES if state != "TERMINATING"]
+        rows = _query(lambda: list(self._pages("list_clusters", "Clusters", ClusterStates=states)))
+        return {str(row["Id"]) for row in rows if row["Name"].startswith(name_prefix)}
 
     def tag(self, cluster_id: str, tags: Mapping[str, str]) -> None:
         """Add or replace tags of a cluster. Raises UnreachableError."""
@@ -186,13 +211,30 @@ class EmrApi:
 
     def _with_tags(self, row: Mapping[str, Any]) -> OurCluster:
         cluster = _query(lambda: self._queries.describe_cluster(ClusterId=row["Id"]))["Cluster"]
+        idle_since = None
+        if cluster["Status"]["State"] == "WAITING":
+            idle_since = _idle_since(
+                cluster, _query(lambda: list(self._pages("list_steps", "Steps", ClusterId=row["Id"])))
+            )
         return OurCluster(
             cluster_id=row["Id"],
             name=row["Name"],
             state=cluster["Status"]["State"],
             created_at=cluster["Status"]["Timeline"]["CreationDateTime"],
-            tags={tag["Key"]: tag.get("Value", "") for tag in cluster.get("Tags", [])},
+            tags=_tags(cluster),
+            idle_since=datetime.fromtimestamp(idle_since, UTC) if idle_since else None,
         )
+
+
+def _tags(cluster: Mapping[str, Any]) -> dict[str, str]:
+    return {tag["Key"]: tag.get("Value", "") for tag in cluster.get("Tags", [])}
+
+
+def _idle_since(cluster: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> float | None:
+    ready = cluster["Status"].get("Timeline", {}).get("ReadyDateTime")
+    ends = [step["Status"].get("Timeline", {}).get("EndDateTime") for step in steps]
+    moments = [moment.timestamp() for moment in (ready, *ends) if moment is not None]
+    return max(moments, default=None)
 
 
 def request_problems(request: Mapping[str, Any]) -> list[str]:

@@ -1,32 +1,46 @@
-"""The seam `emr.backend` filled by EMR clusters: a cluster for each attempt, or steps on one that is there already.
+"""The seam `emr.backend` filled by EMR clusters: steps pass on clusters of ours, or share one that is configured.
 
-Translates EMR's states and reason codes (DescribeCluster, ListSteps), and knows where EMR puts its logs. Only what is
-sent to EMR is elsewhere: `request` has its form, `api` sends it.
+A cluster runs one step at a time. Who may add a step to an idle one, or terminate it, is decided by claims (`sharing`);
+where there is none, a cluster is started. What EMR shows is translated in `job_status`.
 """
 
-import gzip
-import zlib
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
-from cdi_dagster.core.log_lines import scrub
-from cdi_dagster.emr.backend import AttemptDetails, JobRequest, JobState, JobStatus, LogTail
-from cdi_dagster.emr.clusters.api import ClusterView, EmrApi, is_about_capacity
-from cdi_dagster.emr.clusters.request import TAG_RUN_ID, estimated_cost, job_flow_request, step_request, tags_of
-from cdi_dagster.emr.clusters.template import ClusterTemplate
+from cdi_dagster.emr.backend import (
+    AttemptDetails,
+    Compute,
+    Demand,
+    JobRequest,
+    JobStatus,
+    LogTail,
+    RefusedError,
+    ThrottledError,
+    UnreachableError,
+)
+from cdi_dagster.emr.clusters.api import EmrApi
+from cdi_dagster.emr.clusters.job_status import job_status
+from cdi_dagster.emr.clusters.logs import bootstrap_log_keys, step_log_keys, tail
+from cdi_dagster.emr.clusters.pool import ClusterPool, PoolEntry
+from cdi_dagster.emr.clusters.request import (
+    TAG_DIGEST,
+    TAG_PROFILE,
+    TAG_RUN_ID,
+    cluster_digest,
+    estimated_cost,
+    job_flow_request,
+    step_request,
+    tags_of,
+)
+from cdi_dagster.emr.clusters.sharing import SharedClusters
+from cdi_dagster.emr.clusters.template import ClusterTemplate, ProfileTemplate
 from cdi_dagster.emr.launch_plan import AttemptOutcome, Profile
 from cdi_dagster.emr.ledger import AttemptEntry
 from cdi_dagster.storage import StorageError, open_storage
-from cdi_dagster.storage.interface import Storage
 
 EXISTING = "existing"
 """The one rung of the ladder where steps go to a cluster that is there."""
-_CLUSTER_ENDING = ("TERMINATING", "TERMINATED", "TERMINATED_WITH_ERRORS")
-_STEP_ENDED_BADLY = ("FAILED", "CANCELLED", "INTERRUPTED")
-_STEP_GOES_ON = ("PENDING", "RUNNING", "CANCEL_PENDING")
-_THE_STEPS_OWN_END = ("", "STEP_FAILURE", "ALL_STEPS_COMPLETED")
-"""Reasons of a cluster's end that follow from its steps. With any other, the cluster took the step with it."""
-_TAIL_LINES = 60
 
 
 class EmrClusters:
@@ -36,9 +50,11 @@ class EmrClusters:
         self,
         api: EmrApi,
         template: ClusterTemplate,
+        pool: ClusterPool,
         *,
         bundle_uri: str,
         existing_cluster_id: str | None,
+        idle_seconds: int,
         conf: Mapping[str, str],
         clock: Callable[[], float],
     ) -> None:
@@ -47,15 +63,20 @@ class EmrClusters:
         Args:
             api: EMR.
             template: what a cluster is made of.
+            pool: the clusters that are passed on.
             bundle_uri: what its bootstrap action installs.
             existing_cluster_id: add steps to this cluster, and never end it, instead of starting one.
+            idle_seconds: EMR ends a cluster that idles for so long.
             conf: more Spark configuration for every step.
             clock: epoch seconds now.
         """
         self._api = api
         self._template = template
+        self._pool = pool
+        self._sharing = SharedClusters(api, pool, clock=clock)
         self._bundle_uri = bundle_uri
         self._existing_cluster_id = existing_cluster_id
+        self._idle_seconds = idle_seconds
         self._conf = conf
         self._clock = clock
 
@@ -64,50 +85,72 @@ class EmrClusters:
         """The profiles of the template, or the one that stands for the cluster that is there."""
         return self._template.ladder if self._existing_cluster_id is None else (Profile(name=EXISTING, size=0),)
 
-    def submit(self, attempt: AttemptEntry, job: JobRequest) -> str:
-        """Start a cluster that runs the step and ends, or add the step to the cluster that is there."""
-        is_own = self._existing_cluster_id is None
-        profile = self._template.profile(attempt.profile) if is_own else None
-        step = step_request(
+    def submit(self, attempt: AttemptEntry, job: JobRequest) -> Compute:
+        """Add the step to an idle cluster of ours that fits, or start one; or add it to the one that is configured."""
+        if self._existing_cluster_id is not None:
+            self._api.add_step(self._existing_cluster_id, self._step(attempt, job, None))
+            return self._existing
+        for entry in self._sharing.claims(attempt, self._digest, self._template):
+            if self._is_added(entry, attempt, job):
+                return Compute(compute_id=entry.cluster_id, profile=entry.profile, was_there=True)
+        profile = self._template.profile(attempt.profile)
+        tags = {TAG_PROFILE: profile.name, TAG_DIGEST: self._digest, **tags_of(job.step, job.run_id)}
+        request = job_flow_request(
             self._template,
             profile,
-            job.step,
             name=attempt.name,
-            pipes=job.pipes,
-            conf=self._conf,
-            end_cluster_on_failure=is_own,
+            step=self._step(attempt, job, profile),
+            tags=tags,
+            bundle_uri=self._bundle_uri,
+            idle_seconds=self._idle_seconds,
         )
-        if profile is None:
-            self._api.add_step(str(self._existing_cluster_id), step)
-            return str(self._existing_cluster_id)
-        tags = tags_of(job.step, job.run_id)
-        return self._api.run_job_flow(
-            job_flow_request(
-                self._template, profile, name=attempt.name, step=step, tags=tags, bundle_uri=self._bundle_uri
-            )
-        )
+        return Compute(compute_id=self._api.run_job_flow(request), profile=profile.name)
 
-    def find(self, attempt: AttemptEntry) -> Sequence[str]:
-        """Return the clusters of the attempt's name, or the one that is there if it has a step of that name."""
-        existing = self._existing_cluster_id
-        if existing is None:
-            return self._api.clusters_named(attempt.name, requested_at=attempt.requested_at)
-        return [existing] if self._api.step_named(existing, attempt.name) is not None else []
+    def find(self, attempt: AttemptEntry) -> Sequence[Compute]:
+        """Return the clusters of the attempt's name, and those with a step of that name that it claimed."""
+        if self._existing_cluster_id is not None:
+            is_there = self._api.step_named(self._existing_cluster_id, attempt.name) is not None
+            return [self._existing] if is_there else []
+        started = self._api.clusters_named(attempt.name, requested_at=attempt.requested_at)
+        claimed = self._pool.claimed_by(attempt.name)
+        return [
+            *(Compute(compute_id=cluster_id, profile=attempt.profile) for cluster_id in started),
+            *(
+                Compute(compute_id=entry.cluster_id, profile=entry.profile, was_there=True)
+                for entry in claimed
+                if entry.cluster_id not in started and self._api.step_named(entry.cluster_id, attempt.name) is not None
+            ),
+        ]
 
     def observe(self, attempt: AttemptEntry) -> JobStatus:
         """Return how the cluster and the step are now."""
         view = self._api.observe(str(attempt.compute_id), attempt.name)
         return job_status(
-            view, is_own_cluster=self._existing_cluster_id is None, ready_at=attempt.ready_at, now=self._clock()
+            view,
+            is_own_cluster=self._existing_cluster_id is None,
+            was_there=view.name != attempt.name,
+            ready_at=attempt.ready_at,
+            now=self._clock(),
         )
 
     def end(self, attempt: AttemptEntry) -> None:
-        """Terminate the cluster; on one that is not ours, cancel the step alone."""
+        """Terminate the cluster; where it is not ours, or not ours any more, cancel the step alone.
+
+        A step that is cancelled may leave its Spark application on the cluster: nobody else gets that.
+        """
         cluster_id = str(attempt.compute_id)
-        if self._existing_cluster_id is None:
+        if self._existing_cluster_id is None and self._sharing.hold(
+            attempt, self._api.observe(cluster_id, attempt.name)
+        ):
             self._api.terminate(cluster_id)
         elif (step_id := attempt.job_id or self._api.step_named(cluster_id, attempt.name)) is not None:
             self._api.cancel_step(cluster_id, step_id)
+
+    def release(self, attempt: AttemptEntry, demand: Demand) -> bool:
+        """Offer the cluster to the next step where there is demand, else terminate it."""
+        if self._existing_cluster_id is not None:
+            return True
+        return self._sharing.release(attempt, demand)
 
     def set_owner(self, attempt: AttemptEntry, run_id: str) -> None:
         """Tag a cluster of ours with the run."""
@@ -119,13 +162,13 @@ class EmrClusters:
         logs = open_storage(str(status.log_uri))
         try:
             if status.lost_by is AttemptOutcome.BOOTSTRAP:
-                keys = _bootstrap_log_keys(logs, str(attempt.compute_id))
+                keys = bootstrap_log_keys(logs, str(attempt.compute_id))
             else:
-                keys = _step_log_keys(str(attempt.compute_id), attempt.job_id)
-            tails = {key: tail for key in keys if (tail := _tail(logs, key)) is not None}
+                keys = step_log_keys(str(attempt.compute_id), attempt.job_id)
+            tails = {key: lines for key in keys if (lines := tail(logs, key)) is not None}
         except StorageError:
             tails = {}
-        lines = tuple(line for tail in tails.values() for line in tail)
+        lines = tuple(line for found in tails.values() for line in found)
         return LogTail(lines=lines, is_complete=any(key.endswith("/stderr.gz") for key in tails))
 
     def describe(self, attempt: AttemptEntry) -> AttemptDetails:
@@ -142,94 +185,29 @@ class EmrClusters:
             cost_usd=cost_usd,
         )
 
+    @property
+    def _existing(self) -> Compute:
+        return Compute(compute_id=str(self._existing_cluster_id), profile=EXISTING, was_there=True)
 
-def job_status(view: ClusterView, *, is_own_cluster: bool, ready_at: float | None, now: float) -> JobStatus:
-    """Translate what was observed of a cluster and our step on it. Pure.
+    @cached_property
+    def _digest(self) -> str:
+        return cluster_digest(self._template, bundle_uri=self._bundle_uri, region=self._api.region)
 
-    A step that ended decides first, whatever the cluster does by then: a cluster terminates itself after its last
-    step, and for a moment reports the end of the cluster as its own reason.
+    def _step(self, attempt: AttemptEntry, job: JobRequest, profile: ProfileTemplate | None) -> dict[str, Any]:
+        return step_request(self._template, profile, job.step, name=attempt.name, pipes=job.pipes, conf=self._conf)
 
-    Args:
-        view: as observed.
-        is_own_cluster: whether the cluster was started, and so is ended, by us.
-        ready_at: when the cluster was ready for steps, where an earlier poll has shown it.
-        now: epoch seconds.
-    """
-    is_up = view.state in ("RUNNING", "WAITING") or view.step_state == "RUNNING"
-    ready_at = ready_at or view.ready_at or (now if is_up else None)
-    state, lost_by, reason = _meaning(view, has_run=ready_at is not None)
-    is_ending = view.state in _CLUSTER_ENDING
-    step_ended_badly = view.step_state in _STEP_ENDED_BADLY
-    return JobStatus(
-        state=state,
-        where=f"Cluster {view.cluster_id}",
-        native_state=view.state + (f", its step {view.step_state}" if view.step_state else ""),
-        lost_by=lost_by,
-        reason=reason,
-        job_id=view.step_id,
-        ready_at=ready_at,
-        is_billed=is_own_cluster and (view.state == "BOOTSTRAPPING" or ready_at is not None),
-        is_settled=not (is_own_cluster and step_ended_badly) or (is_ending and bool(view.reason_code)),
-        is_ended=is_ending or (not is_own_cluster and view.step_state not in _STEP_GOES_ON),
-        log_uri=view.log_uri,
-        log_is_expected=view.step_state == "FAILED" or lost_by is AttemptOutcome.BOOTSTRAP,
-    )
-
-
-def _meaning(view: ClusterView, *, has_run: bool) -> tuple[JobState, AttemptOutcome | None, str]:
-    if view.step_state == "COMPLETED":
-        return JobState.COMPLETED, None, ""
-    if view.step_state == "FAILED" and view.reason_code in _THE_STEPS_OWN_END:
-        return JobState.FAILED, None, view.step_reason
-    if view.state in _CLUSTER_ENDING:
-        why = f"{view.state} ({view.reason_code or 'no reason code'}): {view.reason_message or 'no message'}"
-        return JobState.LOST, _lost_by(view, has_run=has_run), why
-    if view.step_state in _STEP_ENDED_BADLY:
-        return JobState.LOST, AttemptOutcome.ENDED_BY_SOMEONE, f"the step was {view.step_state}"
-    before_running = {"STARTING": JobState.STARTING, "BOOTSTRAPPING": JobState.PREPARING}
-    return before_running.get(view.state, JobState.RUNNING), None, ""
-
-
-def _lost_by(view: ClusterView, *, has_run: bool) -> AttemptOutcome:
-    is_capacity = is_about_capacity(f"{view.reason_code} {view.reason_message}")
-    match view.reason_code:
-        case "BOOTSTRAP_FAILURE":
-            return AttemptOutcome.BOOTSTRAP
-        case "INSTANCE_FLEET_TIMEOUT":
-            return AttemptOutcome.NO_CAPACITY
-        case "VALIDATION_ERROR" if not is_capacity:
-            return AttemptOutcome.REJECTED
-        case "USER_REQUEST":
-            return AttemptOutcome.ENDED_BY_SOMEONE
-    if has_run:
-        return AttemptOutcome.INSTANCE_LOST
-    return AttemptOutcome.NO_CAPACITY if is_capacity else AttemptOutcome.INTERNAL
-
-
-def _step_log_keys(cluster_id: str, step_id: str | None) -> tuple[str, ...]:
-    """Return the logs of a step below LogUri, the most telling one last.
-
-    spark-submit writes its Python program's output, traceback and all, to its own stdout; its stderr is the JVM's log.
-    """
-    folder = f"{cluster_id}/steps/{step_id}"
-    return tuple(f"{folder}/{name}.gz" for name in ("controller", "stderr", "stdout")) if step_id else ()
-
-
-def _bootstrap_log_keys(logs: Storage, cluster_id: str) -> tuple[str, ...]:
-    listed = (stored.key for stored in logs.list(f"{cluster_id}/node/"))
-    return tuple(key for key in listed if "/bootstrap-actions/" in key and key.endswith("/stderr.gz"))
-
-
-def _tail(logs: Storage, key: str) -> tuple[str, ...] | None:
-    if logs.head(key) is None:
-        return None
-    last: deque[str] = deque(maxlen=_TAIL_LINES)
-    with logs.open(key) as source, gzip.GzipFile(fileobj=source) as lines:
+    def _is_added(self, entry: PoolEntry, attempt: AttemptEntry, job: JobRequest) -> bool:
+        """Add the step to a cluster that was claimed; return False where that takes none any more."""
+        step = self._step(attempt, job, self._template.profile(entry.profile))
         try:
-            for line in lines:
-                text = line.decode("utf-8", errors="replace").rstrip()
-                if text:
-                    last.append(text)
-        except (EOFError, OSError, zlib.error):
-            last.append("(the rest of this log cannot be read)")
-    return tuple(scrub(line) for line in last)
+            if self._api.step_named(entry.cluster_id, attempt.name) is None:
+                # First the tags: `cdi clusters` goes by them.
+                self._api.tag(entry.cluster_id, tags_of(job.step, job.run_id))
+                self._api.add_step(entry.cluster_id, step)
+        except RefusedError:
+            self._pool.forget(entry.cluster_id)
+            return False
+        except UnreachableError as error:
+            # Nothing was sent. Whether an earlier request was accepted is looked up before the next.
+            raise ThrottledError(str(error)) from error
+        return True

@@ -1,4 +1,4 @@
-"""The step launcher of production: Spark steps on EMR clusters, one each."""
+"""The step launcher of production: Spark steps on EMR clusters, which they pass on to each other."""
 
 from pathlib import Path
 
@@ -7,19 +7,22 @@ from pydantic import Field
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.emr.clusters.api import EmrApi
 from cdi_dagster.emr.clusters.backend import EmrClusters
+from cdi_dagster.emr.clusters.pool import ClusterPool
 from cdi_dagster.emr.clusters.template import ClusterTemplate, TemplateError, load_template
 from cdi_dagster.emr.launcher import BackendStepLauncher
 from cdi_dagster.interfaces import SparkStep
 from cdi_dagster.settings import knob
+from cdi_dagster.storage import open_storage
 
 
 class EmrPySparkStepLauncher(BackendStepLauncher):
-    """Runs a Spark step on a cluster of its own (see `PySparkStepLauncher`), or adds it to one that is there."""
+    """Runs a Spark step on an EMR cluster (see `PySparkStepLauncher`): an idle one of ours, or one that it starts."""
 
     template_path: str = Field(description="Path of the cluster template (deploy/emr/cluster.yaml).")
     environment: str = knob("emr_environment")
     bundle_uri: str = Field(description="s3:// URI of the bundle that clusters install (`cdi deploy` prints it).")
     existing_cluster_id: str | None = knob("emr_cluster_id")
+    idle_seconds: int = knob("emr_idle_seconds")
     conf: dict[str, str] = knob("spark_conf")
 
     def backend_for(self, step: SparkStep) -> EmrClusters:
@@ -27,8 +30,10 @@ class EmrPySparkStepLauncher(BackendStepLauncher):
         return EmrClusters(
             EmrApi(),
             self.template_for(step.collection.id),
+            ClusterPool(open_storage(self.published_root)),
             bundle_uri=self.bundle_uri.rstrip("/"),
             existing_cluster_id=self.existing_cluster_id,
+            idle_seconds=self.idle_seconds,
             conf=self.conf,
             clock=self.now,
         )

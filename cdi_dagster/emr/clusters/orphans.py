@@ -25,6 +25,8 @@ class Standing(StrEnum):
     FOLLOWED = "followed"
     ORPHAN = "orphan"
     TOO_YOUNG = "too young"
+    IDLE = "idle"
+    """Its run has ended, and it waits for the next step, or for EMR to end it when it has idled for its time."""
     ENDING = "ending"
     UNKNOWN = "unknown"
 
@@ -45,7 +47,12 @@ class ListedCluster:
 
 
 def list_clusters(
-    clusters: list[OurCluster], run_state: Callable[[str], RunLiveness], *, now: datetime, min_age_seconds: float
+    clusters: list[OurCluster],
+    run_state: Callable[[str], RunLiveness],
+    *,
+    now: datetime,
+    min_age_seconds: float,
+    idle_seconds: float,
 ) -> list[ListedCluster]:
     """Return those that carry our tag, oldest first, each with its standing.
 
@@ -54,6 +61,7 @@ def list_clusters(
         run_state: looks a run up in Dagster.
         now: aware, UTC.
         min_age_seconds: a younger cluster may belong to a run that is just being retried.
+        idle_seconds: for so long a cluster may wait for the next step.
     """
     listed = []
     for cluster in sorted(clusters, key=lambda cluster: cluster.created_at):
@@ -62,6 +70,7 @@ def list_clusters(
         run_id = cluster.tags.get(TAG_RUN_ID, "")
         state = run_state(run_id) if run_id else RunLiveness.UNKNOWN
         age = (now - cluster.created_at).total_seconds()
+        is_idle = cluster.idle_since is not None and (now - cluster.idle_since).total_seconds() <= idle_seconds
         listed.append(
             ListedCluster(
                 cluster_id=cluster.cluster_id,
@@ -72,17 +81,18 @@ def list_clusters(
                 storage_day=cluster.tags.get(TAG_STORAGE_DAY, ""),
                 run_id=run_id,
                 run_state=state,
-                standing=_standing(cluster.state, state, is_young=age < min_age_seconds),
+                standing=_standing(cluster.state, state, is_young=age < min_age_seconds, is_idle=is_idle),
             )
         )
     return listed
 
 
-def _standing(cluster_state: str, run_state: RunLiveness, *, is_young: bool) -> Standing:
+def _standing(cluster_state: str, run_state: RunLiveness, *, is_young: bool, is_idle: bool) -> Standing:
     if cluster_state == "TERMINATING":
         return Standing.ENDING
+    without_run = Standing.TOO_YOUNG if is_young else Standing.ORPHAN
     by_run: Mapping[RunLiveness, Standing] = {
         RunLiveness.LIVE: Standing.FOLLOWED,
-        RunLiveness.ENDED: Standing.TOO_YOUNG if is_young else Standing.ORPHAN,
+        RunLiveness.ENDED: Standing.IDLE if is_idle else without_run,
     }
     return by_run.get(run_state, Standing.UNKNOWN)

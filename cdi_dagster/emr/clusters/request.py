@@ -1,5 +1,7 @@
 """What is requested from EMR: tags and parameters of RunJobFlow and AddJobFlowSteps, and their check. Sends nothing."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -28,6 +30,9 @@ TAG_STORAGE_DAY = "cdi:storage_day"
 TAG_STEP = "cdi:step"
 TAG_RUN_ID = "cdi:run_id"
 TAG_CORRELATION_ID = "cdi:correlation_id"
+TAG_PROFILE = "cdi:profile"
+TAG_DIGEST = "cdi:made_of"
+"""`cluster_digest`. On the cluster, so that a process with another template or bundle does not pass it on as its."""
 
 CLUSTER_FOLDER = "/opt/cdi"
 """Where `bootstrap.sh` of the bundle installs."""
@@ -46,16 +51,20 @@ def job_flow_request(
     step: Mapping[str, Any],
     tags: Mapping[str, str],
     bundle_uri: str,
+    idle_seconds: int,
 ) -> dict[str, Any]:
-    """Return the parameters of RunJobFlow: a cluster that runs one step and ends, whatever happens to us."""
+    """Return the parameters of RunJobFlow: a cluster that runs a step, waits for others, and ends when it idles."""
     request = dict(template.cluster)
     request["Name"] = name
     request["Instances"] = {
         **(request.get("Instances") or {}),
         "InstanceFleets": [{"Name": fleet["InstanceFleetType"].lower(), **fleet} for fleet in profile.fleets],
-        "KeepJobFlowAliveWhenNoSteps": False,
+        "KeepJobFlowAliveWhenNoSteps": True,
         "TerminationProtected": False,
     }
+    # The last guard of the bill: it ends by itself, whatever happens to us.
+    request["AutoTerminationPolicy"] = {"IdleTimeout": idle_seconds}
+    request["StepConcurrencyLevel"] = 1
     request["Configurations"] = merge_by(template.configurations, profile.configurations, "Classification")
     request["BootstrapActions"] = [
         {
@@ -66,6 +75,12 @@ def job_flow_request(
     request["Tags"] = [{"Key": key, "Value": value} for key, value in {**template.tags, **tags}.items()]
     request["Steps"] = [dict(step)]
     return request
+
+
+def cluster_digest(template: ClusterTemplate, *, bundle_uri: str, region: str) -> str:
+    """Return what a cluster is made of, as a digest: a step may use one that was made of the same."""
+    parts = [template.model_dump(), bundle_uri, region]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def tags_of(step: SparkStep, run_id: str) -> dict[str, str]:
@@ -88,7 +103,6 @@ def step_request(
     name: str,
     pipes: Sequence[str],
     conf: Mapping[str, str],
-    end_cluster_on_failure: bool,
 ) -> dict[str, Any]:
     """Return the step: spark-submit of the bundle's entry point, with Python 3.11 of the bundle on every node.
 
@@ -123,7 +137,7 @@ def step_request(
         )
     return {
         "Name": name,
-        "ActionOnFailure": "TERMINATE_CLUSTER" if end_cluster_on_failure else "CONTINUE",
+        "ActionOnFailure": "CONTINUE",
         "HadoopJarStep": {"Jar": "command-runner.jar", "Args": arguments},
     }
 
@@ -188,7 +202,7 @@ def _problems_of(path: Path, environment: str, collection_id: str) -> list[str]:
     )
     problems = []
     for profile in template.profiles:
-        submitted = step_request(template, profile, step, name="check", pipes=(), conf={}, end_cluster_on_failure=True)
+        submitted = step_request(template, profile, step, name="check", pipes=(), conf={})
         request = job_flow_request(
             template,
             profile,
@@ -196,6 +210,7 @@ def _problems_of(path: Path, environment: str, collection_id: str) -> list[str]:
             step=submitted,
             tags=tags_of(step, "check"),
             bundle_uri="s3://bucket/bundle",
+            idle_seconds=60,
         )
         problems += [f"profile {profile.name}: EMR would refuse this: {line}" for line in request_problems(request)]
     return problems

@@ -19,7 +19,13 @@ FILL_IN = "CHANGE-ME"
 SECRET_REFERENCE = "EMR.secret@"  # noqa: S105 - EMR's own annotation; EMR resolves it on the cluster
 JAVA_OPTIONS = ("spark.driver.extraJavaOptions", "spark.executor.extraJavaOptions")
 """Where the launcher adds the pattern of Spark's log."""
-_OURS = frozenset({"Name", "Steps", "Tags", "BootstrapActions", "Configurations"})
+_OURS = frozenset(
+    {
+        *("Name", "Steps", "Tags", "BootstrapActions", "Configurations"),
+        *("AutoTerminationPolicy", "StepConcurrencyLevel"),
+    }
+)
+_HOW_TO_SET = {"AutoTerminationPolicy": "from CDI_EMR_IDLE_SECONDS"}
 _OURS_IN_INSTANCES = frozenset({"KeepJobFlowAliveWhenNoSteps", "TerminationProtected", "InstanceFleets"})
 _SECRET_NAME = re.compile(r"passw(or)?d|secret|access[._-]?key|api[._-]?key|private[._-]?key", re.IGNORECASE)
 _NO_SECRET_AFTER_ALL = re.compile(r"(provider|path|file|alias|arn|enabled)$", re.IGNORECASE)
@@ -125,7 +131,8 @@ class ClusterTemplate(_Strict):
 
     def _cluster_problems(self) -> Iterator[str]:
         for name in sorted(_OURS & self.cluster.keys()):
-            yield f"cluster.{name}: the launcher sets it; take it out (configurations and tags have their own section)"
+            how = _HOW_TO_SET.get(name, "configurations and tags have their own section")
+            yield f"cluster.{name}: the launcher sets it; take it out ({how})"
         for name in sorted(_OURS_IN_INSTANCES & (self.cluster.get("Instances") or {}).keys()):
             yield f"cluster.Instances.{name}: the launcher sets it, so that what it starts always ends; take it out"
         for name in ("ReleaseLabel", "JobFlowRole", "ServiceRole", "LogUri"):
@@ -133,8 +140,6 @@ class ClusterTemplate(_Strict):
                 yield f"cluster.{name} is missing: a run could not be launched, or not be explained, without it"
         if not str(self.cluster.get("LogUri", "s3://")).startswith("s3://"):
             yield "cluster.LogUri is not an s3:// URI: write s3://bucket/prefix"
-        if "AutoTerminationPolicy" not in self.cluster:
-            yield "cluster.AutoTerminationPolicy is missing: write {IdleTimeout: 3600}, the last guard of the bill"
 
     def _ladder_problems(self) -> Iterator[str]:
         names = [profile.name for profile in self.profiles]

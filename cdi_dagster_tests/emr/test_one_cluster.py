@@ -1,0 +1,434 @@
+"""Steps pass clusters on to each other: what a day and a backfill start, and what happens when a cluster or a run dies."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
+from cdi_dagster.emr.backend import Backend, Demand, JobRequest, JobState
+from cdi_dagster.emr.clusters.pool import ClusterPool, PoolEntry
+from cdi_dagster.emr.launch_plan import AttemptOutcome
+from cdi_dagster.emr.ledger import AttemptEntry
+from cdi_dagster.interfaces import SparkStep
+from cdi_dagster.storage import open_storage
+from cdi_dagster_tests.emr import played_step
+from cdi_dagster_tests.emr.cluster import Cluster, ClusterFaults
+from cdi_dagster_tests.emr.launches import DAY, Bench, QuickLauncher, in_a_run
+
+OK = ("report",)
+OTHERS_WAIT = Demand(other_runs=100)
+
+
+class Steps:
+    """Steps that end at once, by the backend alone: what a launch asks of it, without a Dagster run."""
+
+    def __init__(self, bench: Bench, *, ahead_seconds: float = 0, **config: Any) -> None:
+        self.bench = bench
+        self.step = bench.step(OK, correlation_id="run")
+        launcher = QuickLauncher(**bench.config(**config))
+        object.__setattr__(launcher, "now", lambda: time.time() + ahead_seconds)
+        self.backend: Backend = launcher.backend_for(self.step)
+        bench.emr.faults.clusters += [ClusterFaults(step_exit=0) for _ in range(60)]
+
+    def submit(self, name: str, profile: str = "small") -> AttemptEntry:
+        attempt = AttemptEntry(number=1, name=f"cdi-{name}", profile=profile, run_id=name, requested_at=time.time())
+        return self.submit_again(attempt)
+
+    def submit_again(self, attempt: AttemptEntry) -> AttemptEntry:
+        job = JobRequest(step=self.step, run_id=attempt.run_id, pipes=())
+        compute = self.backend.submit(attempt, job)
+        return replace(attempt, compute_id=compute.compute_id, profile=compute.profile)
+
+    def complete(self, attempt: AttemptEntry) -> AttemptEntry:
+        self.bench.emr.wait(lambda: self.backend.observe(attempt).state is JobState.COMPLETED)
+        return attempt
+
+    def left_idle(self, name: str, profile: str = "small") -> Cluster:
+        """Have a step leave its cluster to others."""
+        attempt = self.complete(self.submit(name, profile))
+        assert self.backend.release(attempt, OTHERS_WAIT)
+        return self.bench.emr.clusters[str(attempt.compute_id)]
+
+
+@pytest.fixture
+def steps(bench: Bench) -> Steps:
+    bench.emr.idle_scale = 0.1
+    return Steps(bench)
+
+
+def pool_of(bench: Bench) -> ClusterPool:
+    return ClusterPool(open_storage(bench.published_root))
+
+
+def end_all(bench: Bench) -> None:
+    for cluster in bench.emr.live():
+        cluster.terminate("by the test", code="USER_REQUEST")
+    bench.emr.wait(lambda: bench.emr.live() == [])
+
+
+@dg.job
+def another_job() -> None:
+    """A job to have runs of."""
+
+
+def queue_run(instance: dg.DagsterInstance, partition: str) -> dg.DagsterRun:
+    return instance.create_run_for_job(
+        another_job, status=dg.DagsterRunStatus.QUEUED, tags={"dagster/partition": partition}
+    )
+
+
+def play_tables(bench: Bench) -> None:
+    """Have clusters install a played `publish_tables`, too."""
+    script = (
+        'set -e; mkdir -p "$CDI_PREFIX/entry_points"\n'
+        f'for name in ingest_daily publish_tables; do cp {played_step.__file__} "$CDI_PREFIX/entry_points/$name.py"; done\n'
+    )
+    bench.emr.client("s3").put_object(Bucket=bench.bucket, Key="bundles/b1/bootstrap.sh", Body=script.encode())
+
+
+def day_of(bench: Bench, context: dg.OpExecutionContext, number: int = 0) -> tuple[SparkStep, SparkStep]:
+    """Return the two steps of a day."""
+    records = bench.step(OK, correlation_id=context.run.run_id)
+    records = replace(records, storage_day=DAY + timedelta(days=number), is_followed=True)
+    return records, replace(records, job=PUBLISH_TABLES, is_followed=False)
+
+
+# --- launches, in Dagster runs --------------------------------------------------------------------------------
+
+
+def test_a_day_starts_one_cluster_which_is_ended_when_its_last_step_has_ended(bench: Bench) -> None:
+    play_tables(bench)
+
+    def day(context: dg.OpExecutionContext) -> None:
+        launcher = QuickLauncher(**bench.config())
+        for step in day_of(bench, context):
+            evidence = launcher.launch(context, step)
+            [attempt] = evidence.attempts
+            assert attempt.detail["kind"] == "SUCCEEDED"
+            assert attempt.detail["cluster_id"] in bench.emr.clusters
+
+    logged = in_a_run(day)
+    [cluster] = bench.emr.clusters.values()
+    assert bench.emr.calls["RunJobFlow"] == 1
+    assert [step.state for step in cluster.steps] == ["COMPLETED"] * 2
+    assert cluster.reason_code == "USER_REQUEST"
+    assert any("takes j-" in line and "nothing is started" in line for line in logged)
+    bench.emr.wait(lambda: cluster.has_ended)
+    assert pool_of(bench).entries() == []
+
+
+def test_a_backfill_starts_no_more_clusters_than_runs_are_allowed_at_a_time(bench: Bench) -> None:
+    play_tables(bench)
+    bench.emr.idle_scale = 0.5
+    days, run_limit = 6, 2
+
+    with dg.DagsterInstance.local_temp() as instance:
+        queued = [queue_run(instance, str(number)) for number in range(days)]
+
+        def run_day(number: int) -> bool:
+            @dg.op
+            def only(context: dg.OpExecutionContext) -> None:
+                launcher = QuickLauncher(**bench.config())
+                for step in day_of(bench, context, number):
+                    launcher.launch(context, step)
+
+            @dg.job(executor_def=dg.in_process_executor)
+            def job() -> None:
+                only()
+
+            # The run that was queued is this one from now on.
+            instance.report_run_canceled(queued[number])
+            return job.execute_in_process(instance=instance, tags={"dagster/partition": str(number)}).success
+
+        with ThreadPoolExecutor(run_limit) as workers:
+            assert all(workers.map(run_day, range(days)))
+
+    assert 1 <= bench.emr.calls["RunJobFlow"] <= run_limit
+    ran = [step for cluster in bench.emr.clusters.values() for step in cluster.steps]
+    assert [step.state for step in ran] == ["COMPLETED"] * (2 * days)
+    assert len({step.request["Name"] for step in ran}) == 2 * days
+    bench.emr.wait(lambda: bench.emr.live() == [])
+
+
+def test_a_cluster_that_dies_between_the_two_steps_of_a_day_is_replaced(bench: Bench) -> None:
+    play_tables(bench)
+
+    def day(context: dg.OpExecutionContext) -> None:
+        launcher = QuickLauncher(**bench.config())
+        records, tables = day_of(bench, context)
+        launcher.launch(context, records)
+        end_all(bench)
+        evidence = launcher.launch(context, tables)
+        assert [attempt.detail["kind"] for attempt in evidence.attempts] == ["SUCCEEDED"]
+
+    in_a_run(day)
+    assert len(bench.emr.clusters) == 2
+
+
+def test_a_cluster_that_ends_as_a_step_is_added_costs_another_attempt_and_no_person(bench: Bench) -> None:
+    play_tables(bench)
+    bench.emr.faults.clusters.append(ClusterFaults(end_at_added_step=True))
+
+    def day(context: dg.OpExecutionContext) -> None:
+        launcher = QuickLauncher(**bench.config())
+        records, tables = day_of(bench, context)
+        launcher.launch(context, records)
+        evidence = launcher.launch(context, tables)
+        assert [attempt.detail["kind"] for attempt in evidence.attempts] == ["INTERNAL", "SUCCEEDED"]
+
+    in_a_run(day)
+    assert len(bench.emr.clusters) == 2
+
+
+def test_out_of_memory_goes_to_a_larger_cluster_although_smaller_ones_idle(bench: Bench) -> None:
+    bench.emr.idle_scale = 0.5
+    Steps(bench).left_idle("before")
+    bench.emr.faults.clusters.clear()
+    [first] = bench.emr.live()
+    first.faults = ClusterFaults(step_exit=1, step_stderr="java.lang.OutOfMemoryError: Java heap space\n")
+
+    launched = bench.launch(OK)
+    assert launched.attempts == [("small", "OUT_OF_MEMORY"), ("medium", "SUCCEEDED")]
+    assert launched.evidence is not None
+    assert [attempt.detail["cluster_id"] for attempt in launched.evidence.attempts] == list(bench.emr.clusters)
+    # What went out of memory is given to nobody.
+    assert first.has_ended
+
+
+def test_a_key_service_that_comes_back_finds_the_cluster_still_there(bench: Bench) -> None:
+    launched = bench.launch(("failure:DKS_UNAVAILABLE",), OK)
+    assert launched.attempts == [("small", "KEY_SERVICE"), ("small", "SUCCEEDED")]
+    assert bench.emr.calls["RunJobFlow"] == 1
+
+
+def test_a_job_that_failed_by_itself_leaves_its_cluster_to_the_runs_that_wait(bench: Bench) -> None:
+    bench.emr.idle_scale = 0.5
+
+    def failing_then_next(context: dg.OpExecutionContext) -> None:
+        launcher = QuickLauncher(**bench.config())
+        queued = queue_run(context.instance, "2023-03-27")
+        with pytest.raises(Exception, match="As played"):
+            launcher.launch(context, bench.step(("failure:INPUT_INVALID",), OK, correlation_id="one"))
+        context.instance.report_run_canceled(queued)
+        next_day = replace(
+            bench.step(("failure:INPUT_INVALID",), OK, correlation_id="two"), storage_day=DAY + timedelta(days=1)
+        )
+        launcher.launch(context, next_day)
+
+    in_a_run(failing_then_next)
+    assert bench.emr.calls["RunJobFlow"] == 1
+    assert bench.emr.live() == []
+
+
+# --- the backend alone ----------------------------------------------------------------------------------------
+
+
+def test_a_month_of_days_by_four_runs_at_a_time_starts_four_clusters_at_most(steps: Steps) -> None:
+    days, run_limit = 30, 4
+    lock, begun, ended = threading.Lock(), 0, 0
+
+    def run_day(number: int) -> None:
+        nonlocal begun, ended
+        for step, is_followed in (("records", True), ("tables", False)):
+            attempt = steps.complete(steps.submit(f"{number}-{step}"))
+            with lock:
+                ended += not is_followed
+                others = days - ended - is_followed
+            assert steps.backend.release(attempt, Demand(by_this_run=is_followed, other_runs=others))
+
+    with ThreadPoolExecutor(run_limit) as workers:
+        list(workers.map(run_day, range(days)))
+    emr = steps.bench.emr
+    assert emr.calls["RunJobFlow"] <= run_limit
+    assert sum(len(cluster.steps) for cluster in emr.clusters.values()) == 2 * days
+    # No cluster had two steps at a time: each began when the one before had ended.
+    for cluster in emr.clusters.values():
+        assert all(a.ended_at <= b.created_at for a, b in zip(cluster.steps, cluster.steps[1:], strict=False))  # type: ignore[operator]
+    # As the queue empties they are ended, not left to idle.
+    emr.wait(lambda: emr.live() == [])
+    assert {cluster.reason for cluster in emr.clusters.values()} == {"Terminated by user request"}
+
+
+def test_of_two_runs_that_claim_at_once_one_has_the_cluster(steps: Steps) -> None:
+    idle = steps.left_idle("before")
+    barrier = threading.Barrier(2)
+
+    def run(name: str) -> AttemptEntry:
+        barrier.wait()
+        return steps.submit(name)
+
+    with ThreadPoolExecutor(2) as workers:
+        taken = list(workers.map(run, ("one", "two")))
+    assert len({attempt.compute_id for attempt in taken}) == 2
+    assert idle.cluster_id in {attempt.compute_id for attempt in taken}
+    assert steps.bench.emr.calls["RunJobFlow"] == 2
+    end_all(steps.bench)
+
+
+def test_a_cluster_that_died_idle_is_forgotten_and_another_started(steps: Steps) -> None:
+    idle = steps.left_idle("before")
+    end_all(steps.bench)
+    assert [entry.cluster_id for entry in pool_of(steps.bench).entries()] == [idle.cluster_id]
+    assert steps.submit("after").compute_id != idle.cluster_id
+    assert pool_of(steps.bench).entries() == []
+    end_all(steps.bench)
+
+
+def test_an_idle_cluster_that_nobody_takes_ends_by_itself(steps: Steps) -> None:
+    steps.bench.emr.idle_scale = 0.005
+    idle = steps.left_idle("before")
+    steps.bench.emr.wait(lambda: idle.has_ended)
+    assert idle.reason == "Terminated by its auto-termination policy"
+
+
+def test_a_claimed_cluster_that_refuses_the_step_is_forgotten_and_another_started(steps: Steps) -> None:
+    idle = steps.left_idle("before")
+    steps.bench.emr.faults.reject["AddJobFlowSteps"] = ("ValidationException", "A job flow that is shutting down")
+    assert steps.submit("after").compute_id != idle.cluster_id
+    assert pool_of(steps.bench).entries() == []
+    end_all(steps.bench)
+
+
+def test_a_lost_response_of_a_reused_cluster_is_found_by_the_steps_name(bench: Bench) -> None:
+    bench.emr.idle_scale = 0.5
+    Steps(bench).left_idle("before")
+    [cluster] = bench.emr.live()
+    cluster.faults = ClusterFaults()
+    bench.emr.faults.lose_answer.append("AddJobFlowSteps")
+    launched = bench.launch(OK, OK)
+    assert launched.attempts == [("small", "SUCCEEDED")]
+    assert "the request had been accepted" in launched.text
+    assert (bench.emr.calls["AddJobFlowSteps"], bench.emr.calls["RunJobFlow"]) == (1, 1)
+
+
+def test_the_claim_of_a_holder_that_died_is_taken_when_the_cluster_idled_for_its_time(steps: Steps) -> None:
+    idle = steps.left_idle("before")
+    pool = pool_of(steps.bench)
+    [entry] = pool.entries()
+    assert pool.claim(entry, "cdi-died", now=time.time())
+    young = steps.submit("soon-after")
+    assert young.compute_id != idle.cluster_id
+    later = Steps(steps.bench, ahead_seconds=200)
+    assert later.submit("later").compute_id == idle.cluster_id
+    end_all(steps.bench)
+
+
+def test_a_holder_that_lost_its_claim_ends_its_own_step_and_not_the_cluster_of_the_next(steps: Steps) -> None:
+    idle = steps.left_idle("before")
+    idle.faults = ClusterFaults()
+    slow = steps.step = steps.bench.step(("wait:/nowhere",), correlation_id="slow")
+    loser = steps.submit("loser")
+    pool = pool_of(steps.bench)
+    [entry] = pool.entries()
+    assert pool.replace(entry, replace(entry, claimed_by="cdi-winner"))
+    steps.step = slow
+    winner = steps.submit_again(replace(loser, name="cdi-winner", compute_id=None))
+    assert winner.compute_id == loser.compute_id
+
+    steps.backend.end(loser)
+    steps.bench.emr.wait(lambda: steps.backend.observe(loser).is_ended)
+    assert steps.backend.release(loser, Demand())
+    steps.bench.emr.wait(lambda: steps.backend.observe(winner).native_state == "RUNNING, its step RUNNING")
+    assert [step.state for step in idle.steps] == ["COMPLETED", "CANCELLED", "RUNNING"]
+    steps.backend.end(winner)
+    steps.bench.emr.wait(lambda: idle.has_ended)
+
+
+def test_a_run_that_is_cancelled_on_a_cluster_that_it_took_ends_it(steps: Steps) -> None:
+    idle = steps.left_idle("before")
+    idle.faults = ClusterFaults()
+    steps.step = steps.bench.step(("wait:/nowhere",), correlation_id="slow")
+    attempt = steps.submit("cancelled")
+    steps.backend.end(attempt)
+    steps.bench.emr.wait(lambda: idle.has_ended)
+    assert steps.backend.release(attempt, OTHERS_WAIT)
+    assert pool_of(steps.bench).entries() == []
+
+
+def test_a_larger_idle_cluster_serves_a_small_day_by_its_own_profile(steps: Steps) -> None:
+    template = steps.bench.folder / "cluster.yaml"
+    template.write_text(
+        template.read_text().replace("    size: 2\n", "    size: 2\n    spark_conf: {spark.cores: '8'}\n")
+    )
+    steps = Steps(steps.bench)
+    idle = steps.left_idle("before", "medium")
+    taken = steps.submit("small-day")
+    assert (taken.compute_id, taken.profile) == (idle.cluster_id, "medium")
+    assert "spark.cores=8" in idle.steps[-1].request["HadoopJarStep"]["Args"]
+    tags = {tag["Key"]: tag["Value"] for tag in idle.request["Tags"]}
+    assert (tags["cdi:run_id"], tags["cdi:profile"]) == ("small-day", "medium")
+    end_all(steps.bench)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param(lambda bench: Steps(bench, bundle_uri=f"s3://{bench.bucket}/bundles/b2"), id="another bundle"),
+        pytest.param(lambda bench: _with_other_release(bench), id="another template"),
+    ],
+)
+def test_a_cluster_that_is_made_of_something_else_is_not_taken(steps: Steps, other: Callable[[Bench], Steps]) -> None:
+    idle = steps.left_idle("before")
+    assert other(steps.bench).submit("after").compute_id != idle.cluster_id
+    end_all(steps.bench)
+
+
+def _with_other_release(bench: Bench) -> Steps:
+    template = bench.folder / "cluster.yaml"
+    template.write_text(template.read_text().replace("emr-7.13.0", "emr-7.14.0"))
+    return Steps(bench)
+
+
+def test_the_minutes_in_which_a_cluster_idled_are_paid_by_the_run_that_takes_it(steps: Steps) -> None:
+    idle = steps.left_idle("before")
+    ended_at = idle.steps[0].ended_at
+    taken = steps.complete(steps.submit("after"))
+    status = steps.backend.observe(taken)
+    assert status.is_billed
+    assert status.idle_since == pytest.approx(ended_at, abs=0.01)
+    assert status.idle_since < taken.requested_at
+    end_all(steps.bench)
+
+
+def test_a_pool_that_does_not_respond_costs_a_cluster_and_not_the_day(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps.left_idle("before")
+    steps.bench.emr.faults.forbidden.add("s3")
+    assert steps.submit("after").compute_id is not None
+    steps.bench.emr.faults.forbidden.clear()
+    assert len(steps.bench.emr.clusters) == 2
+    end_all(steps.bench)
+
+
+def test_an_entry_that_cannot_be_read_or_is_of_long_ago_is_no_cluster(steps: Steps) -> None:
+    pool, storage = pool_of(steps.bench), open_storage(steps.bench.published_root)
+    old = PoolEntry(cluster_id="j-old", digest="x", profile="small", since=time.time() - 100_000)
+    assert pool.replace(None, old)
+    storage.write(f"{storage_key('j-newer')}", b'{"format": 2}')
+    steps.left_idle("before")
+    steps.submit("after")
+    assert "j-old" not in {entry.cluster_id for entry in pool.entries()}
+    end_all(steps.bench)
+
+
+def storage_key(cluster_id: str) -> str:
+    from cdi_dagster.core.storage_keys import clusters_prefix
+
+    return f"{clusters_prefix()}{cluster_id}.json"
+
+
+def test_what_was_lost_before_its_step_began_on_a_cluster_that_was_there_is_not_somebodys_doing(steps: Steps) -> None:
+    idle = steps.left_idle("before")
+    idle.faults.end_at_added_step = True
+    taken = steps.submit("after")
+    steps.bench.emr.wait(lambda: idle.has_ended)
+    status = steps.backend.observe(taken)
+    assert (status.state, status.lost_by) == (JobState.LOST, AttemptOutcome.INTERNAL)
