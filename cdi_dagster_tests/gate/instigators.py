@@ -95,6 +95,7 @@ def publish_report(
     **values: Any,
 ) -> None:
     """Leave the closing report of a run that published tables of the records of a mark."""
+    facts: dict[str, Any] = {"fingerprint": mark.fingerprint, "records": mark.published} | values
     report = TablesReport(
         correlation_id=run_id,
         collection_id=AUDIT.id,
@@ -104,7 +105,7 @@ def publish_report(
         definition_sha256="a" * 64,
         tables=tuple(PublishedTable(kind="table", name=name, rows=1, columns=1, seconds=0.1) for name in tables),
         seconds=0.1,
-        **{"fingerprint": mark.fingerprint, "records": mark.published} | values,
+        **facts,
     )
     key = tables_report_key(AUDIT.on(storage_day), run_id)
     day.published.write(key, json.dumps(report.to_json()).encode())

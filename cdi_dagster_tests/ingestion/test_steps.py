@@ -10,12 +10,15 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.key_service_access import KeyServiceAccess
 from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject
 from cdi_dagster.core.storage_keys import mark_key, pinned_input_history_key
+from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.ingestion.steps import ingest_step, tables_of, tables_step
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.storage import Storage, open_storage
-from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.collections import AUDIT, CLAIMANT
 
 DAY = AUDIT.on(date(2023, 3, 26))
+assert AUDIT.tables is not None
+TABLES = list(AUDIT.tables.tables)
 KEYS = KeyServiceAccess(url="http://127.0.0.1:1")
 
 
@@ -92,34 +95,41 @@ def test_tables_need_the_days_records(published: Storage) -> None:
     assert caught.value.failure_class is FailureClass.INPUT_INVALID
 
 
+def test_a_collection_without_tables_is_refused(published: Storage) -> None:
+    with pytest.raises(CdiError, match="No tables are defined for core:claimant"):
+        tables_step(CLAIMANT.on(DAY.storage_day), published, correlation_id="run-1")
+
+
 def test_all_tables_are_published_or_those_that_are_named(published: Storage) -> None:
     publish_mark(published)
     step = tables_step(DAY, published, correlation_id="run-1")
-    assert argument(step, "--tables") == "raw,managed,secured,redacted"
+    assert argument(step, "--tables").split(",") == [table.short_name for table in TABLES]
+    assert argument(step, "--table-definition")
     assert (step.name, step.input_bytes) == ("publish_tables", 7)
-    assert argument(tables_step(DAY, published, correlation_id="run-1", kinds=["raw"]), "--tables") == "raw"
-
-
-def report(*kinds: str) -> dict[str, Any]:
-    tables = [{"kind": kind, "name": f"d.{kind}", "rows": 1, "columns": 1, "seconds": 0.1} for kind in kinds]
-    return {
-        "correlation_id": "run-1",
-        "collection_id": AUDIT.id,
-        "storage_day": "2023-03-26",
-        "export_day": "2023-03-27",
-        "fingerprint": "f" * 64,
-        "records": 1,
-        "table_config": "audit.json",
-        "table_config_sha256": "a" * 64,
-        "tables": tables,
-        "seconds": 0.2,
-    }
+    one = tables_step(DAY, published, correlation_id="run-1", tables=TABLES[:1])
+    assert argument(one, "--tables") == TABLES[0].short_name
 
 
 def test_a_report_that_leaves_out_a_table_is_no_success(published: Storage) -> None:
     publish_mark(published)
-    step = tables_step(DAY, published, correlation_id="run-1", kinds=["raw", "managed"])
-    assert [table.kind for table in tables_of(step, report("raw", "managed")).tables] == ["raw", "managed"]
-    with pytest.raises(CdiError, match="does not name these tables: managed") as caught:
-        tables_of(step, report("raw"))
+    raw, managed = TABLES[:2]
+    step = tables_step(DAY, published, correlation_id="run-1", tables=[raw, managed])
+    assert [table.name for table in tables_of(step, report(raw.name, managed.name)).tables] == [raw.name, managed.name]
+    with pytest.raises(CdiError, match=f"does not name these tables: .*{managed.short_name}") as caught:
+        tables_of(step, report(raw.name))
     assert caught.value.failure_class is FailureClass.COUNTS_DO_NOT_RECONCILE
+
+
+def report(*names: str) -> dict[str, Any]:
+    return TablesReport(
+        correlation_id="run-1",
+        collection_id=AUDIT.id,
+        storage_day="2023-03-26",
+        export_day="2023-03-27",
+        fingerprint="f" * 64,
+        records=1,
+        definition="business_audit.json (shipped)",
+        definition_sha256="a" * 64,
+        tables=tuple(PublishedTable(kind="table", name=name, rows=1, columns=1, seconds=0.1) for name in names),
+        seconds=0.2,
+    ).to_json()
