@@ -82,7 +82,8 @@ def publish_mark(
         published_at=at,
     )
     day.published.write(mark_key(AUDIT.on(storage_day)), mark.to_bytes())
-    publish_report(day, storage_day, mark)
+    with freeze_time(at):
+        publish_report(day, storage_day, mark)
 
 
 def publish_report(
