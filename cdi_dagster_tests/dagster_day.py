@@ -201,8 +201,8 @@ def argument(step: SparkStep, name: str) -> str:
 class DagsterDay:
     """Storage, scripted Spark, status table and a Dagster instance, all below one folder."""
 
-    def __init__(self, home: Path, instance: dg.DagsterInstance) -> None:
-        self.settings: Settings = load_settings(home=home)
+    def __init__(self, home: Path, instance: dg.DagsterInstance, **settings: Any) -> None:
+        self.settings: Settings = load_settings(home=home, **settings)
         self.instance = instance
         self.corporate = open_storage(self.settings.corporate_root)
         self.published = open_storage(self.settings.published_root)
@@ -276,10 +276,10 @@ class DagsterDay:
 
 
 @contextmanager
-def dagster_day(home: Path) -> Iterator["DagsterDay"]:
+def dagster_day(home: Path, **settings: Any) -> Iterator["DagsterDay"]:
     """Yield a day on an instance that ends with the test."""
     with dg.DagsterInstance.ephemeral(tempdir=str(home)) as instance:
-        yield DagsterDay(home, instance)
+        yield DagsterDay(home, instance, **settings)
 
 
 def failure_of(result: dg.ExecuteInProcessResult) -> Mapping[str, Any]:

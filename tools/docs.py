@@ -140,7 +140,9 @@ def _problem(command: str) -> str | None:
         return None if name.strip(".,;") in targets else f"`{command}`: there is no target {name}"
     found: click.Command | None = cdi
     for word in words[1:]:
-        if isinstance(found, click.Group) and not word.startswith("-"):
+        if word.startswith("-"):
+            break  # of a group that is a command itself, what follows are values
+        if isinstance(found, click.Group):
             found = found.get_command(click.Context(found), word.strip(".,;"))
             if found is None:
                 return f"`{command}`: there is no command {word}"

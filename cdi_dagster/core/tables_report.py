@@ -57,6 +57,7 @@ class TablesReport:
         seconds: of the whole job, the session's start not counted.
         defined: `database.name` of all tables that the definition has, published or not; empty in reports of
             earlier versions.
+        slow_records: records whose values were taken from their text, because the JSON parser refuses them.
     """
 
     correlation_id: str
@@ -70,6 +71,7 @@ class TablesReport:
     tables: tuple[PublishedTable, ...]
     seconds: float
     defined: tuple[str, ...] = ()
+    slow_records: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values; `from_json` reads it back."""
