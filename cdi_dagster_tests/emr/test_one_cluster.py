@@ -1,4 +1,4 @@
-"""Steps pass clusters on to each other: what a day and a backfill start, and what happens when a cluster or a run dies."""
+"""Steps pass clusters on: what a day and a backfill start, and what happens when a cluster or a run dies."""
 
 import threading
 import time
@@ -12,6 +12,7 @@ import dagster as dg
 import pytest
 
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
+from cdi_dagster.core.storage_keys import clusters_prefix
 from cdi_dagster.emr.backend import Backend, Demand, JobRequest, JobState
 from cdi_dagster.emr.clusters.pool import ClusterPool, PoolEntry
 from cdi_dagster.emr.launch_plan import AttemptOutcome
@@ -80,16 +81,15 @@ def another_job() -> None:
 
 def queue_run(instance: dg.DagsterInstance, partition: str) -> dg.DagsterRun:
     return instance.create_run_for_job(
-        another_job, status=dg.DagsterRunStatus.QUEUED, tags={"dagster/partition": partition}
+        another_job, status=dg.DagsterRunStatus.NOT_STARTED, tags={"dagster/partition": partition}
     )
 
 
 def play_tables(bench: Bench) -> None:
     """Have clusters install a played `publish_tables`, too."""
-    script = (
-        'set -e; mkdir -p "$CDI_PREFIX/entry_points"\n'
-        f'for name in ingest_daily publish_tables; do cp {played_step.__file__} "$CDI_PREFIX/entry_points/$name.py"; done\n'
-    )
+    names = ("ingest_daily", "publish_tables")
+    copies = [f'cp {played_step.__file__} "$CDI_PREFIX/entry_points/{name}.py"' for name in names]
+    script = "\n".join(['set -e; mkdir -p "$CDI_PREFIX/entry_points"', *copies])
     bench.emr.client("s3").put_object(Bucket=bench.bucket, Key="bundles/b1/bootstrap.sh", Body=script.encode())
 
 
@@ -412,17 +412,11 @@ def test_an_entry_that_cannot_be_read_or_is_of_long_ago_is_no_cluster(steps: Ste
     pool, storage = pool_of(steps.bench), open_storage(steps.bench.published_root)
     old = PoolEntry(cluster_id="j-old", digest="x", profile="small", since=time.time() - 100_000)
     assert pool.replace(None, old)
-    storage.write(f"{storage_key('j-newer')}", b'{"format": 2}')
+    storage.write(f"{clusters_prefix()}j-newer.json", b'{"format": 2}')
     steps.left_idle("before")
     steps.submit("after")
     assert "j-old" not in {entry.cluster_id for entry in pool.entries()}
     end_all(steps.bench)
-
-
-def storage_key(cluster_id: str) -> str:
-    from cdi_dagster.core.storage_keys import clusters_prefix
-
-    return f"{clusters_prefix()}{cluster_id}.json"
 
 
 def test_what_was_lost_before_its_step_began_on_a_cluster_that_was_there_is_not_somebodys_doing(steps: Steps) -> None:
