@@ -22,6 +22,7 @@ from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.emr import played_step
 from cdi_dagster_tests.emr.cluster import Cluster, ClusterFaults
 from cdi_dagster_tests.emr.launches import DAY, Bench, QuickLauncher, in_a_run
+from cdi_dagster_tests.emr.test_left_behind import Stopped
 
 OK = ("report",)
 OTHERS_WAIT = Demand(other_runs=100)
@@ -308,6 +309,28 @@ def test_a_lost_response_of_a_reused_cluster_is_found_by_the_steps_name(bench: B
     assert (bench.emr.calls["AddJobFlowSteps"], bench.emr.calls["RunJobFlow"]) == (1, 1)
 
 
+@pytest.mark.parametrize("lost", [[], ["AddJobFlowSteps"]])
+def test_a_process_that_follows_a_stopped_one_finds_its_step_on_the_cluster_that_it_took(
+    bench: Bench, lost: list[str]
+) -> None:
+    bench.emr.idle_scale = 0.5
+    idle, go = Steps(bench).left_idle("before"), bench.folder / "go"
+    idle.faults = ClusterFaults()
+    bench.emr.faults.lose_answer += lost
+
+    def stopped_then_back(context: dg.OpExecutionContext) -> None:
+        step = bench.step((f"wait:{go}", "report"), correlation_id=context.run.run_id)
+        with pytest.raises(dg.DagsterExecutionInterruptedError):
+            Stopped(**bench.config()).launch(context, step)
+        go.touch()
+        evidence = QuickLauncher(**bench.config()).launch(context, step)
+        assert evidence.cluster_id == idle.cluster_id
+
+    logged = in_a_run(stopped_then_back)
+    assert (bench.emr.calls["AddJobFlowSteps"], bench.emr.calls["RunJobFlow"]) == (1, 1)
+    assert any("resuming its attempt 1" in line for line in logged)
+
+
 def test_the_claim_of_a_holder_that_died_is_taken_when_the_cluster_idled_for_its_time(steps: Steps) -> None:
     idle = steps.left_idle("before")
     pool = pool_of(steps.bench)
@@ -320,25 +343,26 @@ def test_the_claim_of_a_holder_that_died_is_taken_when_the_cluster_idled_for_its
     end_all(steps.bench)
 
 
-def test_a_holder_that_lost_its_claim_ends_its_own_step_and_not_the_cluster_of_the_next(steps: Steps) -> None:
+def test_whoever_holds_no_claim_ends_its_own_step_and_a_cluster_with_a_step_on_it_is_not_ended(steps: Steps) -> None:
     idle = steps.left_idle("before")
     idle.faults = ClusterFaults()
-    slow = steps.step = steps.bench.step(("wait:/nowhere",), correlation_id="slow")
-    loser = steps.submit("loser")
-    pool = pool_of(steps.bench)
-    [entry] = pool.entries()
-    assert pool.replace(entry, replace(entry, claimed_by="cdi-winner"))
-    steps.step = slow
-    winner = steps.submit_again(replace(loser, name="cdi-winner", compute_id=None))
-    assert winner.compute_id == loser.compute_id
+    go = steps.bench.folder / "go"
+    steps.step = steps.bench.step((f"wait:{go}",), correlation_id="slow")
+    holder = steps.submit("holder")
+    # Processes that slept between claim and request, while their claims were taken.
+    late, later = (replace(holder, name=name) for name in ("cdi-late", "cdi-later"))
+    for attempt in (late, later):
+        idle.add_step({**idle.steps[-1].request, "Name": attempt.name})
 
-    steps.backend.end(loser)
-    steps.bench.emr.wait(lambda: steps.backend.observe(loser).is_ended)
-    assert steps.backend.release(loser, Demand())
-    steps.bench.emr.wait(lambda: steps.backend.observe(winner).native_state == "RUNNING, its step RUNNING")
-    assert [step.state for step in idle.steps] == ["COMPLETED", "CANCELLED", "RUNNING"]
-    steps.backend.end(winner)
-    steps.bench.emr.wait(lambda: idle.has_ended)
+    steps.backend.end(late)
+    assert steps.backend.release(late, Demand())
+    assert [step.state for step in idle.steps[2:]] == ["CANCELLED", "PENDING"]
+    go.touch()
+    steps.complete(holder)
+    assert steps.backend.release(holder, Demand())
+    steps.complete(later)
+    assert not idle.is_ending
+    end_all(steps.bench)
 
 
 def test_a_run_that_is_cancelled_on_a_cluster_that_it_took_ends_it(steps: Steps) -> None:
