@@ -6,24 +6,23 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-BIN := .venv/bin
+VENV := .venv
+BIN := $(VENV)/bin
 PY := $(BIN)/python
-INSTALLED := .venv/.installed
+INSTALLED := $(VENV)/.installed
 INSTALLED_SPARK4 := .venv-spark4/.installed
 
-# The first Python of these that runs and is new enough; or name one: `make PYTHON=/path/to/python3.11 …`.
-PYTHON ?= $(shell for candidate in python3.11 python3.12 python3; do \
-	$$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$candidate; break; }; done)
+# The first Python of these that runs and fits; or name one: `make PYTHON=/path/to/python3.11 …`. Where none fits,
+# tools/environment.py refuses python3 in a sentence.
+PYTHON ?= $(shell for candidate in python3.11 python3.12 python3.13 python3; do \
+	$$candidate -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && { echo $$candidate; exit; }; \
+	done; echo python3)
 
 # make_environment(folder, extras): a virtual environment with everything pinned, and a stamp once it is complete.
 define make_environment
-	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 or newer is needed and none was found." \
-		"Install it (Debian: apt-get install python3.11 python3.11-venv), or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; fi
-	@echo "Making $(1) with $$($(PYTHON) --version): a few minutes the first time"
-	@$(PYTHON) -m venv $(1)
-	@$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(2)]'
-	@$(1)/bin/python -m cdi_dagster.local_spark.class_archive
-	@touch $(1)/.installed
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 to 3.13 is needed and none was found. Install it (Debian:" \
+		"apt-get install python3.11 python3.11-venv), or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) tools/environment.py make $(1) $(2)
 endef
 
 .PHONY: help
@@ -35,19 +34,23 @@ help: ## List the targets
 	@echo "Start with make demo, then make dev. The same from a terminal: $(BIN)/cdi --help"
 
 $(INSTALLED): pyproject.toml constraints.txt
-	$(call make_environment,.venv,spark$(comma)dev)
+	$(call make_environment,$(VENV),spark$(comma)java$(comma)aws$(comma)dev)
 
 $(INSTALLED_SPARK4): pyproject.toml constraints.txt
-	$(call make_environment,.venv-spark4,spark4$(comma)dev)
+	$(call make_environment,.venv-spark4,spark4$(comma)aws$(comma)dev)
 
 comma := ,
 
 .PHONY: install
 install: $(INSTALLED) ## Make the virtual environment (.venv); every other target does it by itself
 
+.PHONY: wheels
+wheels: $(INSTALLED) ## Keep wheels of all packages in .wheels, with which environments are made offline
+	@$(PY) tools/environment.py wheels spark,java,aws,dev
+
 .PHONY: java
 java: $(INSTALLED)
-	@$(BIN)/cdi doctor --only java --quiet
+	@$(PY) -m cdi_dagster.local_spark.java >/dev/null
 
 .PHONY: demo
 demo: $(INSTALLED) java ## Sample days through the real thing: encrypt, coalesce, ingest through Dagster, publish tables
@@ -69,8 +72,9 @@ test: $(INSTALLED) java ## Run all tests, a package for each core side by side
 	@$(PY) -m cdi_dagster_tests.run_all $(ARGS)
 
 .PHONY: test-spark4
-test-spark4: $(INSTALLED_SPARK4) $(INSTALLED) java ## Run the tests of the Spark side on Spark 4, in its own environment
-	@.venv-spark4/bin/python -m pytest cdi_dagster_tests/spark cdi_dagster_tests/s3a/test_publish_tables_on_s3.py
+test-spark4: $(INSTALLED_SPARK4) $(INSTALLED) ## Run the tests that start the jobs' Spark on Spark 4, in its own environment; needs a Java 17 of the machine
+	@.venv-spark4/bin/python -m cdi_dagster.local_spark.java >/dev/null
+	@.venv-spark4/bin/python -m cdi_dagster_tests.run_all -m spark spark s3a/test_publish_tables_on_s3.py $(ARGS)
 
 .PHONY: bench
 bench: $(INSTALLED) java ## Measure the Spark job against a plain chain of steps: make bench ARGS="--help"; docs/performance.md
@@ -104,11 +108,24 @@ $(S3A_JARS)/.fetched: deploy/s3a/spark-$(SPARK).xml
 	@command -v mvn >/dev/null || { echo "Maven is needed and not there. Install it (Debian: apt-get install maven)," \
 		"or put the jars that deploy/s3a/spark-$(SPARK).xml names into $(S3A_JARS)" >&2; exit 1; }
 	@rm -rf $(S3A_JARS)
-	@mvn -q -B --strict-checksums -f $< $(COPY_JARS) -DoutputDirectory=$(CURDIR)/$(S3A_JARS)
+	@mvn -q -B --strict-checksums -f $< $(COPY_JARS) "-DoutputDirectory=$(CURDIR)/$(S3A_JARS)"
 	@touch $@
 	@echo "Local Spark $(SPARK) can now write tables to s3://: the jars are in $(S3A_JARS)"
 
+$(VENV)/.docs: $(INSTALLED)
+	@echo "Fetching the generator of the site (some seconds)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+.PHONY: docs
+docs: $(VENV)/.docs ## Build the pages as a site in site/, and check every link and command in them
+	@$(PY) tools/docs.py
+
+.PHONY: screenshots
+screenshots: $(INSTALLED) java ## Take the pictures of docs/images from the UI of the demo; needs Chromium
+	@$(PY) tools/screenshots.py
+
 .PHONY: clean
 clean: ## Remove environments, caches and the demo's home
-	@rm -rf .venv .venv-spark4 .cdi build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache \
+	@rm -rf .venv .venv-* .cdi site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache \
 		metastore_db derby.log spark-warehouse

@@ -26,11 +26,11 @@ from benchmarks.measured_process import Measured, MeasuredProcessError, run_meas
 from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_key
 from cdi_dagster.ingestion.pinning import pin_storage_day
+from cdi_dagster.local_spark.java import find_java
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.spark_submit import (
     SparkProcessConfig,
     pyspark_folder,
-    require_java,
     spark_environment,
     spark_submit_command,
 )
@@ -134,7 +134,7 @@ def _command(contender: Contender, day: SampleDay, setting: Setting, folder: Pat
     ]
     job = [*common, "--published-root", published_root, "--max-rejected", str(day.bad_envelopes)]
     chain = [plain_chain.__file__, *common, "--output", (folder / "output").as_uri()]
-    environment = spark_environment(require_java())
+    environment = spark_environment(find_java().path)
     unpacked = {**environment, "PYTHONPATH": str(_REPOSITORY)}
     if contender is Contender.FLOOR:
         return [sys.executable, floor.__file__, *job], unpacked

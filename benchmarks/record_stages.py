@@ -136,9 +136,9 @@ def _stages(blocks: Sequence[Sequence[bytes]], best: _Best) -> dict[str, float]:
 
     plaintexts = [[aes(item) for item in block] for block in encrypted]
     contexts = [[orjson.loads(plaintext)["context"] for plaintext in block] for block in plaintexts]
-    written = [[fast.write(plaintext, _MODIFIED, rules) or b"" for plaintext in block] for block in plaintexts]
+    written = [[fast.write(plaintext, _MODIFIED, "", rules) or b"" for plaintext in block] for block in plaintexts]
     dump = over(lambda context: orjson.dumps(context, None, orjson.OPT_SORT_KEYS))
-    write = over(lambda plaintext: fast.write(plaintext, _MODIFIED, rules))
+    write = over(lambda plaintext: fast.write(plaintext, _MODIFIED, "", rules))
     costs = {
         "envelope": best(over(lambda line: parse_envelope(line, rules)), blocks),
         "base64": best(over(decoded), envelopes),

@@ -1,4 +1,4 @@
-"""Reading the facts for a decision: the gate, the publication's mark, and the run records of each day.
+"""Reading the facts for a decision: the gate, what is published of records and tables, the run records of each day.
 
 Schedule and sensor both use it. "Could not read" becomes a fact of the day, and the day waits.
 """
@@ -15,6 +15,7 @@ from cdi_dagster.core.launch_decision import DayFacts, PastRun, PublishedFrom
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.interfaces import CoalescerStatusSource
 from cdi_dagster.published.read import read_mark
+from cdi_dagster.published.tables import missing_tables
 from cdi_dagster.run_records import past_runs
 from cdi_dagster.storage.interface import StorageError
 from cdi_dagster.storage.roots import Roots
@@ -28,7 +29,10 @@ def read_day_facts(
     coalescer_status: CoalescerStatusSource,
     roots: Roots,
 ) -> list[DayFacts]:
-    """Return the facts of each day, in the order given. One query of run records; one mark and one status a day."""
+    """Return the facts of each day, in the order given.
+
+    Costs one query of run records, and for each day its status, its mark, and which tables show its records.
+    """
     # Run records before marks: a run that ends in between is seen as running, and its day waits. The other way round
     # it would be seen as ended, and its day as unpublished.
     runs = past_runs(instance, collection, storage_days)
@@ -44,10 +48,14 @@ def _facts(
     roots: Roots,
 ) -> DayFacts:
     published_from, unreadable = None, None
+    missing: tuple[str, ...] = ()
     try:
         mark = read_mark(roots.published, day)
         if mark:
-            published_from = PublishedFrom(fingerprint=mark.fingerprint, published_at=mark.published_at)
+            published_from = PublishedFrom(
+                fingerprint=mark.fingerprint, published_at=mark.published_at, run_id=mark.correlation_id
+            )
+            missing = missing_tables(roots.published, day, mark)
     except (CdiError, StorageError) as error:
         unreadable = f"what is published could not be read: {error}"
     facts = DayFacts(
@@ -55,6 +63,7 @@ def _facts(
         coalescer=coalescer_status.status(day),
         published_from=published_from,
         runs=runs,
+        missing_tables=missing,
         unreadable=unreadable,
     )
     if published_from and facts.coalescer.is_open and not facts.coalescer.fingerprint and not facts.is_published_for:

@@ -11,8 +11,9 @@ import dagster as dg
 
 from cdi_dagster.assets import build_assets
 from cdi_dagster.checks import build_checks
-from cdi_dagster.core.collections import REGISTRY, CollectionKind
+from cdi_dagster.core.collections import REGISTRY, Collection, CollectionKind
 from cdi_dagster.core.day_calendar import DayCalendar
+from cdi_dagster.core.failures import CdiError
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.jobs import build_jobs
 from cdi_dagster.partitions import storage_days
@@ -25,6 +26,7 @@ from cdi_dagster.resources.status import StatusTableResource
 from cdi_dagster.schedules import build_schedules
 from cdi_dagster.sensors import build_sensors
 from cdi_dagster.settings import Settings, SettingsError, load_settings
+from cdi_dagster.table_definitions import all_with_tables
 
 
 def build_definitions(
@@ -41,13 +43,14 @@ def build_definitions(
         sleep: how a run waits for a closed gate, where its config requests that.
 
     Raises:
-        dagster.DagsterInvalidDefinitionError: the settings cannot be used; one line for each problem, with its fix.
+        dagster.DagsterInvalidDefinitionError: the settings, or a table definition that they name, cannot be used; one
+            line for each problem, with its fix.
     """
     try:
         settings = settings or load_settings()
     except SettingsError as error:
         raise dg.DagsterInvalidDefinitionError(f"The settings cannot be used:\n{error}") from error
-    collections = [collection for collection in REGISTRY if collection.kind is CollectionKind.APPEND_ONLY]
+    collections = _collections(settings)
     partitions = storage_days(settings.first_storage_day)
     volumes = DayVolumes()
     calendar = DayCalendar(
@@ -82,6 +85,17 @@ def build_definitions(
         # job: a job's executor does not apply to runs of backfills and of the asset pages.
         executor=dg.in_process_executor,
     )
+
+
+def _collections(settings: Settings) -> list[Collection]:
+    append_only = [collection for collection in REGISTRY if collection.kind is CollectionKind.APPEND_ONLY]
+    try:
+        return all_with_tables(append_only, settings.table_definitions)
+    except CdiError as error:
+        problems = error.detail.get("problems", [f"{error.cause} {error.next_step}"])
+        named = error.detail.get("table_definition", "CDI_TABLE_DEFINITIONS")
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise dg.DagsterInvalidDefinitionError(f"{named} cannot be used:\n{lines}") from error
 
 
 def _resources(settings: Settings) -> dict[str, Any]:

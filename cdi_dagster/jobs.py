@@ -18,7 +18,7 @@ def build_jobs(collections: Iterable[Collection]) -> list[Any]:
 
 
 def _daily_job(collection: Collection) -> Any:
-    tables = " and publishes the tables" if names.table_members(collection) else ""
+    tables = " and publishes the tables" if collection.tables else ""
     return dg.define_asset_job(
         names.daily_job_name(collection),
         selection=dg.AssetSelection.assets(*names.keys_of(collection)),

@@ -6,7 +6,7 @@ No logic and no resources. `docs/naming.md` is the grammar.
 import dagster as dg
 
 from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.table_sets import TABLE_SETS, TableMember
+from cdi_dagster.core.table_definition import Table
 
 OWNERS = ("team:corporate-data-ingestion",)
 
@@ -43,19 +43,19 @@ def daily_records_key(collection: Collection) -> dg.AssetKey:
     return dg.AssetKey([collection.asset_name, "daily_records"])
 
 
-def table_key(collection: Collection, table: str) -> dg.AssetKey:
+def on_time_check_key(collection: Collection) -> dg.AssetCheckKey:
+    """Key of the check that every due day is published."""
+    return dg.AssetCheckKey(daily_records_key(collection), ON_TIME_CHECK)
+
+
+def table_key(collection: Collection, table: Table) -> dg.AssetKey:
     """Asset key of one of a collection's tables or views."""
-    return dg.AssetKey([collection.asset_name, table])
-
-
-def table_members(collection: Collection) -> tuple[TableMember, ...]:
-    """Return the tables and views published of a collection; none where only files are."""
-    return TABLE_SETS[collection.tables] if collection.tables else ()
+    return dg.AssetKey([collection.asset_name, table.short_name])
 
 
 def table_keys(collection: Collection) -> tuple[dg.AssetKey, ...]:
-    """Asset keys of all of a collection's tables and views."""
-    return tuple(table_key(collection, member.name) for member in table_members(collection))
+    """Asset keys of all of a collection's tables and views; none where only files are published."""
+    return tuple(table_key(collection, table) for table in collection.tables.tables) if collection.tables else ()
 
 
 def keys_of(collection: Collection) -> tuple[dg.AssetKey, ...]:

@@ -37,7 +37,9 @@ def assets_of_run(context: dg.AssetExecutionContext) -> frozenset[dg.AssetKey]:
 
 
 def require_only_run(context: dg.AssetExecutionContext, collection: Collection) -> None:
-    """Return where no older run of this collection and day is running or queued.
+    """Return where no older run of this collection and day that publishes the same is running or queued.
+
+    A run of the records publishes all: what others make of them.
 
     Raises:
         CdiError: DUPLICATE_RUN, naming the other run. The older of two always continues.
@@ -50,7 +52,8 @@ def require_only_run(context: dg.AssetExecutionContext, collection: Collection) 
         return
     for record in records:
         older = (record.create_timestamp, record.storage_id) < (mine.create_timestamp, mine.storage_id)
-        if older and works_on(record.dagster_run, collection):
+        theirs = _published_by(record.dagster_run, collection)
+        if older and (names.daily_records_key(collection) in theirs or theirs & assets_of_run(context)):
             raise CdiError(
                 FailureClass.DUPLICATE_RUN,
                 f"Run {record.dagster_run.run_id} of {collection.id} for {context.partition_key} is "
@@ -59,11 +62,12 @@ def require_only_run(context: dg.AssetExecutionContext, collection: Collection) 
             )
 
 
-def works_on(run: dg.DagsterRun, collection: Collection) -> bool:
-    """Whether a run of any origin publishes a collection's daily records."""
+def _published_by(run: dg.DagsterRun, collection: Collection) -> frozenset[dg.AssetKey]:
+    """Return what a run of any origin publishes of a collection: its daily records, its tables, both or nothing."""
+    keys = frozenset({names.daily_records_key(collection), *names.table_keys(collection)})
     if run.asset_selection:
-        return names.daily_records_key(collection) in run.asset_selection
-    return run.job_name == names.daily_job_name(collection)
+        return keys & run.asset_selection
+    return keys if run.job_name == names.daily_job_name(collection) else frozenset()
 
 
 def touches(run: dg.DagsterRun, collection: Collection) -> bool:
@@ -97,13 +101,13 @@ def days_to_run_again(instance: dg.DagsterInstance, collection: Collection, *, s
         limit=_MOST_RUN_AGAIN,
     )
     runs = [record.dagster_run for record in records]
-    return sorted({parse_day(run.tags[names.PARTITION_TAG]) for run in runs if works_on(run, collection)})
+    return sorted({parse_day(run.tags[names.PARTITION_TAG]) for run in runs if _published_by(run, collection)})
 
 
 def past_runs(
     instance: dg.DagsterInstance, collection: Collection, storage_days: Sequence[date]
 ) -> Mapping[date, tuple[PastRun, ...]]:
-    """Return the runs that publish a collection's daily records, of any origin, oldest first, by storage day."""
+    """Return the runs that publish a collection's records or tables, of any origin, oldest first, by storage day."""
     days = {storage_day.isoformat(): storage_day for storage_day in storage_days}
     found: dict[date, list[PastRun]] = defaultdict(list)
     records = instance.get_run_records(
@@ -111,12 +115,13 @@ def past_runs(
     )
     for record in records:
         run = record.dagster_run
-        if works_on(run, collection):
-            found[days[run.tags[names.PARTITION_TAG]]].append(_past_run(record))
+        publishes = _published_by(run, collection)
+        if publishes:
+            found[days[run.tags[names.PARTITION_TAG]]].append(_past_run(record, collection, publishes))
     return {storage_day: tuple(found[storage_day]) for storage_day in storage_days}
 
 
-def _past_run(record: dg.RunRecord) -> PastRun:
+def _past_run(record: dg.RunRecord, collection: Collection, publishes: frozenset[dg.AssetKey]) -> PastRun:
     run = record.dagster_run
     named = run.tags.get(names.FAILURE_CLASS_TAG)
     return PastRun(
@@ -125,22 +130,32 @@ def _past_run(record: dg.RunRecord) -> PastRun:
         launch=run.tags.get(names.LAUNCH_TAG),
         failure_class=FailureClass(named) if named and named in FailureClass.__members__ else None,
         ended_at=datetime.fromtimestamp(record.end_time, tz=UTC) if record.end_time else None,
-        by_person=_is_by_person(run),
+        by_person=is_by_person(run),
+        publishes_records=names.daily_records_key(collection) in publishes,
+        publishes_tables=not publishes.isdisjoint(names.table_keys(collection)),
     )
 
 
-def _is_by_person(run: dg.DagsterRun) -> bool:
-    """A re-execution copies the tags of its parent; Dagster's own retry of a lost worker is one too."""
+def is_by_person(run: dg.DagsterRun) -> bool:
+    """Whether a person requested a run.
+
+    A re-execution copies the tags of its parent; Dagster's own retry of a lost worker is one too.
+    """
     if names.RETRY_TAG in run.tags:
         return False
     return names.LAUNCHED_BY_TAG not in run.tags or run.parent_run_id is not None
 
 
-def run_request(storage_day: date, decision: LaunchDecision, *, launched_by: str) -> dg.RunRequest:
-    """Return the run request of a LAUNCH decision."""
+def run_request(
+    collection: Collection, storage_day: date, decision: LaunchDecision, *, launched_by: str
+) -> dg.RunRequest:
+    """Return the run request of a LAUNCH decision: the whole day, or its tables alone."""
     return dg.RunRequest(
         run_key=decision.run_key,
         partition_key=storage_day.isoformat(),
+        asset_selection=list(names.table_keys(collection)) if decision.tables_only else None,
+        # The check of the records that waits for the tables; with None a run of the whole job has all checks.
+        asset_check_keys=[names.on_time_check_key(collection)] if decision.tables_only else None,
         tags={
             names.LAUNCH_TAG: decision.launch or "",
             names.ATTEMPT_TAG: str(decision.attempt),

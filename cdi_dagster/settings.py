@@ -21,6 +21,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES as BATCH_QUEUES
+from cdi_dagster.core.collections import REGISTRY, find_collection, require_append_only
+from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.key_service_access import DEFAULT_RETRY_BUDGET_SECONDS, KeyServiceAccess
 from cdi_dagster.core.loopback import is_loopback
 from cdi_dagster.core.reject_limit import parse_reject_limit
@@ -123,6 +125,13 @@ class Settings(BaseSettings):
         "`make s3a-jars` puts them, `.cdi/jars/spark-<version>` below the current folder. EMR has its own.",
     )
 
+    table_definitions: Annotated[dict[str, str | None], NoDecode] = Field(
+        default_factory=dict,
+        description="The tables of a collection where they are not the shipped ones, as a JSON object of paths, "
+        '`file://` or `s3://` URIs: {"data:businessAudit": "/etc/cdi/audit_tables.json"} (docs/tables.md); null in the '
+        "place of one: only the files are published. A path is absolute or below the current folder. Definitions are "
+        "read and checked when the code location is loaded.",
+    )
     coalescer_source: Literal["marker", "batch", "quiet"] = Field(
         default="marker",
         description="Where the coalescer's status is read: `marker`, the marker that our own coalescer writes; "
@@ -360,6 +369,24 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is not an amount of memory: write 2g or 1500m")
         return value.lower()
 
+    @field_validator("table_definitions", mode="before")
+    @classmethod
+    def _are_definitions(cls, value: Any) -> Any:
+        paths = _json_object(value) if isinstance(value, str) else value
+        given = [path for path in paths.values() if path is not None] if isinstance(paths, dict) else [None]
+        if not all(isinstance(path, str) and path for path in given):
+            raise ValueError('not a JSON object of paths: write {"data:businessAudit": "/etc/cdi/audit_tables.json"}')
+        registered = [collection.id for collection in REGISTRY]
+        for collection_id in paths:
+            try:
+                require_append_only(find_collection(collection_id))
+            except CdiError as error:
+                raise ValueError(error.cause) from None
+            close = difflib.get_close_matches(collection_id, registered, n=1, cutoff=0.85)
+            if close and collection_id not in registered:
+                raise ValueError(f"{collection_id!r} is not a collection of the registry: did you mean {close[0]}?")
+        return paths
+
     @field_validator("coalescer_batch_queues", mode="before")
     @classmethod
     def _are_queues(cls, value: Any) -> Any:
@@ -370,10 +397,7 @@ class Settings(BaseSettings):
     def _is_conf(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        try:
-            conf = json.loads(value or "{}")
-        except ValueError:
-            conf = None
+        conf = _json_object(value)
         if not isinstance(conf, dict) or any(not isinstance(item, str | int | float) for item in conf.values()):
             raise ValueError('not a JSON object of texts: write {"spark.sql.shuffle.partitions": "8"}')
         return {name: str(item) for name, item in conf.items()}
@@ -429,6 +453,14 @@ def knob(name: str) -> Any:
     # Dagster's configuration has lists only.
     default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
     return Field(default=default, description=setting.description)
+
+
+def _json_object(text: str) -> Any:
+    """Return the value of a JSON text, an empty object for an empty text, None for another text."""
+    try:
+        return json.loads(text or "{}")
+    except ValueError:
+        return None
 
 
 def check_root(root: str) -> str:

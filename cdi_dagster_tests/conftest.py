@@ -6,11 +6,14 @@ Servers are plain functions (`s3_server`) and fixtures of one package live in it
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+from cdi_dagster.core.failures import CdiError
+from cdi_dagster.local_spark.java import use_java_for_spark_in_this_process
 from cdi_dagster.local_spark.jvm_options import quick_start_options
 from cdi_dagster_tests.clock import start_clock_of_environment
 from cdi_dagster_tests.markers import MarkerGuard
@@ -26,6 +29,8 @@ settings.load_profile("any machine")
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(MarkerGuard())
+    with suppress(CdiError):  # without a Java the tests of Spark fail, and the others run
+        use_java_for_spark_in_this_process()
 
 
 @pytest.fixture(scope="session")

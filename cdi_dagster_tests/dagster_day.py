@@ -22,16 +22,17 @@ from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, RejectSample
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix
-from cdi_dagster.core.table_sets import TABLE_SETS
+from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix, tables_report_key
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.definitions import build_definitions
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep, StatusRow
 from cdi_dagster.published.publish import IngestOutcome, WrittenPart, publish_day
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster.table_definitions import read_table_definition
 from cdi_dagster_tests.collections import AUDIT
 
 DAY = date(2023, 3, 26)
@@ -99,14 +100,15 @@ class ScriptedSpark:
     published: Storage
     rejected: int = 0
     failure: CdiError | BaseException | None = None
+    failure_of: dict[str, CdiError] = field(default_factory=dict)
     keep_rejects: bool = True
     unreported_tables: tuple[str, ...] = ()
     launched: list[SparkStep] = field(default_factory=list)
 
     def launch(self, context: Any, step: SparkStep) -> LaunchEvidence:
         self.launched.append(step)
-        if self.failure:
-            raise self.failure
+        if failure := self.failure or self.failure_of.get(step.name):
+            raise failure
         report = self._ingest(step) if step.name == "ingest_daily" else self._tables(step)
         return LaunchEvidence(
             report=report,
@@ -155,25 +157,28 @@ class ScriptedSpark:
             return WrittenPart(prepared=upload.prepare(), lines=lines, text_bytes=0)
 
     def _tables(self, step: SparkStep) -> Mapping[str, Any]:
-        members = {member.kind: member for member in TABLE_SETS["audit"]}
-        return TablesReport(
+        definition = read_table_definition(argument(step, "--table-definition"))
+        day = step.collection.on(step.storage_day)
+        mark = read_mark(self.published, day)
+        report = TablesReport(
             correlation_id=step.correlation_id,
             collection_id=step.collection.id,
             storage_day=step.storage_day.isoformat(),
             export_day=export_day_of(step.storage_day).isoformat(),
-            fingerprint="f" * 64,
-            records=10,
-            table_config="audit.json (shipped)",
-            table_config_sha256="a" * 64,
+            fingerprint=mark.fingerprint,
+            records=mark.published,
+            definition=definition.source,
+            definition_sha256=definition.sha256,
             tables=tuple(
-                PublishedTable(
-                    kind=kind, name=f"{members[kind].database}.{members[kind].name}", rows=10, columns=3, seconds=1.0
-                )
-                for kind in argument(step, "--tables").split(",")
-                if kind not in self.unreported_tables
+                PublishedTable(kind=table.kind, name=table.name, rows=10, columns=3, seconds=1.0)
+                for table in definition.named(argument(step, "--tables").split(","))
+                if table.short_name not in self.unreported_tables
             ),
             seconds=3.0,
+            defined=tuple(table.name for table in definition.tables),
         ).to_json()
+        self.published.write(tables_report_key(day, step.correlation_id), json.dumps(report).encode())
+        return report
 
 
 def _counts(key: str, size: int, read: int, rejected: int) -> ObjectCounts:

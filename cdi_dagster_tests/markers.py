@@ -33,11 +33,16 @@ class MarkerGuard:
         self._lock = threading.Lock()
         threading.Thread(target=self._look_again_and_again, name="marker guard", daemon=True).start()
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Mark what uses the shared Spark, before pytest selects by markers: it is started for the first test only."""
+        for item in items:
+            if "spark" in getattr(item, "fixturenames", ()):
+                item.add_marker("spark")
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         """Begin to look."""
-        if "spark" in getattr(item, "fixturenames", ()):  # which is started for the first of its tests only
-            item.add_marker("spark")
         self._look()  # what is there already is of the tests before
         self._missing, self._markers = {}, {marker.name for marker in item.iter_markers()}
         return (yield)

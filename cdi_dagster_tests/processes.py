@@ -1,5 +1,6 @@
 """The processes of this machine, as /proc has them."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,20 +23,41 @@ class Process:
 def processes() -> Iterator[Process]:
     """Yield every process there is."""
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                command = (entry / "cmdline").read_text(errors="replace").replace("\0", " ")
-            except OSError:
-                continue
-            yield Process(pid=int(entry.name), parent=int(fields[1]), session=int(fields[3]), command=command)
+        if entry.name.isdigit() and (process := _process(int(entry.name))):
+            yield process
 
 
 def descendants_of(pid: int) -> list[Process]:
     """Return what a process has started, and what that has started, and so on."""
-    below, found = {pid}, list[Process]()
-    rest = list(processes())
-    while new := [process for process in rest if process.parent in below and process.pid not in below]:
-        found += new
-        below |= {process.pid for process in new}
+    found = list[Process]()
+    for child in _children_of(pid):
+        if process := _process(child):
+            found += [process, *descendants_of(child)]
+    return found
+
+
+def _process(pid: int) -> Process | None:
+    folder = f"/proc/{pid}"
+    try:
+        with open(f"{folder}/stat") as stat, open(f"{folder}/cmdline", errors="replace") as cmdline:
+            fields = stat.read().rpartition(")")[2].split()
+            command = cmdline.read().replace("\0", " ")
+    except OSError:
+        return None
+    return Process(pid=pid, parent=int(fields[1]), session=int(fields[3]), command=command)
+
+
+def _children_of(pid: int) -> set[int]:
+    """Return a process's children as the kernel lists them: to look at every process costs a hundred times as much."""
+    found = set[int]()
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for thread in threads:
+        try:
+            with open(f"/proc/{pid}/task/{thread}/children") as children:
+                found |= {int(child) for child in children.read().split()}
+        except OSError:
+            continue  # that thread, or the process, has ended
     return found

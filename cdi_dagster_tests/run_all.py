@@ -1,7 +1,8 @@
 """All tests, a process for each package of them, several at a time: `python -m cdi_dagster_tests.run_all --help`.
 
 A process for each package, because Spark, moto and Dagster keep state for the life of a process. That is why this is
-not pytest-xdist: its workers run tests of any package. Options for every pytest go into PYTEST_ADDOPTS.
+not pytest-xdist: its workers run tests of any package. A file that takes minutes by itself has a process of its own, so
+that no package is still at work when all others have ended. Options for every pytest go into PYTEST_ADDOPTS.
 """
 
 import argparse
@@ -18,8 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-LONGEST_FIRST = ("spark", "emr", "gate", "definitions", "s3a", "leaks", "cli", "demo", "bundle", "local_spark")
-"""Packages that take half a minute or more. They start first; the order changes how long it takes and nothing else."""
+LONGEST_FIRST = (
+    *("gate/test_daemon.py", "s3a/test_publish_tables_on_s3.py", "emr", "spark", "gate/test_stopped_dagster.py"),
+    *("s3a/test_end_to_end_on_emr.py", "definitions", "s3a", "gate", "leaks", "cli", "published", "storage", "demo"),
+    *("bundle", "test_suite", "coalescer"),
+)
+"""What takes half a minute or more: packages, and files with a process of their own. They start first; the order
+changes how long it takes and nothing else."""
+
+WAITING_WORKERS = 1
+"""Workers beyond one for each core: those that start a Dagster daemon wait for most of their time."""
 
 _NO_TESTS_SELECTED = 5
 _COUNTED = re.compile(r"(\d+) (passed|failed|error|skipped)")
@@ -27,10 +36,10 @@ _COUNTED = re.compile(r"(\d+) (passed|failed|error|skipped)")
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """A package of tests whose process has ended.
+    """A package of tests, or a file with a process of its own, whose process has ended.
 
     Attributes:
-        package: the folder's name.
+        package: the folder's name, or the file's path below the folder of all tests.
         exit_code: pytest's; a negative one is the signal that ended it.
         seconds: from start to end.
         cpu_seconds: of the process and of all that it started and waited for.
@@ -61,10 +70,29 @@ class Ended:
         return Counter({word: int(number) for number, word in _COUNTED.findall(self.summary[-1])})
 
 
-def packages_of_tests(folder: Path = TESTS) -> list[str]:
-    """Return the names of the folders that hold tests, the longest-running first."""
-    found = {path.relative_to(folder).parts[0] for path in folder.glob("*/**/test_*.py")}
+def packages_of_tests(folder: Path = TESTS, only: Sequence[str] = ()) -> list[str]:
+    """Return the folders that hold tests and the files with a process of their own, the longest-running first.
+
+    Args:
+        folder: of all tests.
+        only: return these alone, in this order; a folder brings its files that have a process of their own.
+    """
+    files = {str(path.relative_to(folder)) for path in folder.glob("*/**/test_*.py")}
+    own = [name for name in LONGEST_FIRST if name in files]
+    if only:
+        return [unit for name in only for unit in (*(file for file in own if file.startswith(f"{name}/")), name)]
+    found = {file.partition("/")[0] for file in files}.union(own)
     return [name for name in LONGEST_FIRST if name in found] + sorted(found.difference(LONGEST_FIRST))
+
+
+def _pytest_command(package: str, options: Sequence[str], folder: Path) -> list[str]:
+    own = [f"--ignore={folder.name}/{name}" for name in LONGEST_FIRST if name.startswith(f"{package}/")]
+    return [sys.executable, "-m", "pytest", "-q", *options, *own, f"{folder.name}/{package}"]
+
+
+def _environment() -> dict[str, str]:
+    """Let Python keep what it compiled: a test run starts hundreds of processes that import the same modules."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def run_packages(packages: Sequence[str], options: Sequence[str], *, workers: int, folder: Path) -> Iterator[Ended]:
@@ -82,10 +110,12 @@ def run_packages(packages: Sequence[str], options: Sequence[str], *, workers: in
         while waiting or running:
             while waiting and len(running) < workers:
                 package = waiting.pop(0)
-                log = Path(logs) / package
-                command = [sys.executable, "-m", "pytest", "-q", *options, f"{folder.name}/{package}"]
+                log = Path(logs) / package.replace("/", ".")
+                command = _pytest_command(package, options, folder)
                 with log.open("wb") as output:
-                    process = subprocess.Popen(command, cwd=folder.parent, stdout=output, stderr=subprocess.STDOUT)
+                    process = subprocess.Popen(
+                        command, cwd=folder.parent, env=_environment(), stdout=output, stderr=subprocess.STDOUT
+                    )
                 running[process.pid] = package, log, time.monotonic()
             pid, status, usage = os.wait4(-1, 0)
             package, log, began = running.pop(pid)
@@ -101,13 +131,12 @@ def run_packages(packages: Sequence[str], options: Sequence[str], *, workers: in
 def main(arguments: Sequence[str], *, folder: Path = TESTS) -> int:
     """Run tests, print each package as it ends and what failed at the end; return 1 unless all went well."""
     parser = argparse.ArgumentParser(prog="python -m cdi_dagster_tests.run_all", description=main.__doc__)
-    parser.add_argument("packages", nargs="*", help="folders of tests (default: all)")
-    parser.add_argument(
-        "-w", "--workers", type=int, default=os.cpu_count() or 2, help="how many at a time (%(default)s)"
-    )
+    parser.add_argument("packages", nargs="*", help="folders or files of tests (default: all)")
+    workers = (os.cpu_count() or 2) + WAITING_WORKERS
+    parser.add_argument("-w", "--workers", type=int, default=workers, help="how many at a time (%(default)s)")
     parser.add_argument("-m", dest="markers", help="only tests with these markers, as pytest takes them")
     asked = parser.parse_args(arguments)
-    packages = asked.packages or packages_of_tests(folder)
+    packages = packages_of_tests(folder, asked.packages)
     options = ["-m", asked.markers] if asked.markers else []
 
     began, done, counts = time.monotonic(), list[Ended](), Counter[str]()

@@ -4,9 +4,6 @@ import os
 import uuid
 from functools import cache
 
-import boto3
-from moto.server import ThreadedMotoServer
-
 from cdi_dagster.storage import Storage, open_storage
 
 REGION = "eu-west-2"
@@ -15,6 +12,8 @@ REGION = "eu-west-2"
 @cache
 def s3_endpoint() -> str:
     """Return the server's URL; credentials that it accepts are put into the environment, unless some are there."""
+    from moto.server import ThreadedMotoServer  # half a second of CPU, which most test processes need not spend
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -25,6 +24,8 @@ def s3_endpoint() -> str:
 
 def new_s3_storage(*, versioned: bool = False) -> Storage:
     """Return a storage over a new, empty bucket."""
+    import boto3
+
     endpoint = s3_endpoint()
     bucket = f"bucket-{uuid.uuid4().hex}"
     client = boto3.client("s3", endpoint_url=endpoint, region_name=REGION)

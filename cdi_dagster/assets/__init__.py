@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 
 import dagster as dg
 
-from cdi_dagster import names
 from cdi_dagster.assets.corporate_input import corporate_input_asset
 from cdi_dagster.assets.daily_records import daily_records_asset
 from cdi_dagster.assets.tables import tables_asset
@@ -34,6 +33,6 @@ def build_assets(
             corporate_input_asset(collection, partitions, sleep=sleep),
             daily_records_asset(collection, partitions),
         ]
-        if names.table_members(collection):
-            assets.append(tables_asset(collection, partitions))
+        if collection.tables:
+            assets.append(tables_asset(collection, collection.tables, partitions))
     return assets

@@ -7,22 +7,29 @@ import dagster as dg
 from cdi_dagster import names
 from cdi_dagster.assets.attempts import attempt_values, attempts_metadata
 from cdi_dagster.assets.steps import recorded_step
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import Collection, CollectionDay
+from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
-from cdi_dagster.core.table_sets import TableMember
+from cdi_dagster.core.table_definition import Table, TableDefinition, TableKind
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
+from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
 from cdi_dagster.ingestion.steps import tables_of, tables_step
 from cdi_dagster.interfaces import LaunchEvidence, PySparkStepLauncher, StatusTable
+from cdi_dagster.published.tables import is_whole
 from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.run_records import assets_of_run, is_by_person
+from cdi_dagster.storage.interface import Storage
 from cdi_dagster.storage.roots import Roots
 
 
-def tables_asset(collection: Collection, partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
+def tables_asset(
+    collection: Collection, definition: TableDefinition, partitions: dg.DailyPartitionsDefinition
+) -> dg.AssetsDefinition:
     """Return the tables of a collection: one launch for those that are selected."""
 
     @dg.multi_asset(
         name=f"{collection.asset_name}__tables",
-        specs=[_spec(collection, member, partitions) for member in names.table_members(collection)],
+        specs=[_spec(collection, definition, table, partitions) for table in definition.tables],
         can_subset=True,
         pool=names.LOCAL_METASTORE_POOL,
     )
@@ -33,52 +40,63 @@ def tables_asset(collection: Collection, partitions: dg.DailyPartitionsDefinitio
         status_table: dg.ResourceParam[StatusTable],
         options: IngestOptions,
     ) -> Iterator[dg.MaterializeResult]:
-        members = {
-            member.kind: names.table_key(collection, member.name)
-            for member in names.table_members(collection)
-            if names.table_key(collection, member.name) in context.selected_asset_keys
-        }
+        selected = [
+            table for table in definition.tables if names.table_key(collection, table) in context.selected_asset_keys
+        ]
         with recorded_step(
             context, collection, PUBLISH_TABLES.name, status_table=status_table, options=options
         ) as step:
-            spark_step = tables_step(step.day, roots.published, correlation_id=step.correlation_id, kinds=members)
-            evidence = step_launcher.launch(context, spark_step)
+            # As `cdi tables` does: an ingestion beside it would replace the records while they are read.
+            with ingestion_lease(roots.published, step.day, holder=step.correlation_id, log=context.log.info):
+                _require_work_left(context, step.day, roots.published)
+                spark_step = tables_step(step.day, roots.published, correlation_id=step.correlation_id, tables=selected)
+                evidence = step_launcher.launch(context, spark_step)
             step.cluster_id = evidence.cluster_id
             step.detail["table_attempts"] = attempt_values(evidence.attempts)
             report = tables_of(spark_step, evidence.report)
             step.add_tables(report, roots.published)
-        published = {table.kind: table for table in report.tables}
-        for kind, key in members.items():
+        published = {table.name: table for table in report.tables}
+        for table in selected:
             yield dg.MaterializeResult(
-                asset_key=key,
-                metadata=_metadata(published[kind], report, evidence),
-                data_version=dg.DataVersion(f"{report.fingerprint}-{report.table_config_sha256[:12]}"),
+                asset_key=names.table_key(collection, table),
+                metadata=_metadata(published[table.name], definition, report, evidence),
+                data_version=dg.DataVersion(f"{report.fingerprint}-{report.definition_sha256[:12]}"),
             )
 
     return tables
 
 
-def _spec(collection: Collection, member: TableMember, partitions: dg.DailyPartitionsDefinition) -> dg.AssetSpec:
-    source = next((other.name for other in names.table_members(collection) if other.kind == member.over), None)
-    what = "view" if member.over else "table"
+def _require_work_left(context: dg.AssetExecutionContext, day: CollectionDay, published: Storage) -> None:
+    """Stop a run that automation launched for missing tables where another has published them since."""
+    is_for_missing = names.daily_records_key(day.collection) not in assets_of_run(context)
+    if is_for_missing and not is_by_person(context.run) and is_whole(published, day):
+        raise CdiError(FailureClass.DUPLICATE_RUN, f"The tables of {day} show its records already.")
+
+
+def _spec(
+    collection: Collection, definition: TableDefinition, table: Table, partitions: dg.DailyPartitionsDefinition
+) -> dg.AssetSpec:
+    what = "view" if table.kind is TableKind.VIEW else "table"
+    shown = definition.managed if table.kind is TableKind.VIEW else None
     return dg.AssetSpec(
-        key=names.table_key(collection, member.name),
-        deps=[names.table_key(collection, source) if source else names.daily_records_key(collection)],
+        key=names.table_key(collection, table),
+        deps=[names.table_key(collection, shown) if shown else names.daily_records_key(collection)],
         partitions_def=partitions,
         group_name=collection.asset_name,
         owners=list(names.OWNERS),
         kinds={"pyspark", "hive", what},
         tags={"cdi/collection": collection.id.replace(":", "."), "cdi/layer": "tables"},
         description=(
-            f"The {what} `{member.database}.{member.name}`. {member.about}\n\n"
-            f"**Grain**: {member.grain} Partition `date_str` is the export day (storage day + 1).\n\n"
-            "A re-run replaces exactly that partition."
+            f"The {what} `{table.name}`. {table.about}\n\n"
+            "**Grain**: One row per record. Partition `date_str` is the export day (storage day + 1).\n\n"
+            f"A re-run replaces exactly that partition. Its columns are those of {definition.source}, "
+            f"{definition.sha256[:12]}."
         ),
     )
 
 
 def _metadata(
-    table: PublishedTable, report: TablesReport, evidence: LaunchEvidence
+    table: PublishedTable, definition: TableDefinition, report: TablesReport, evidence: LaunchEvidence
 ) -> dict[str, dg.MetadataValue | str | int | float]:
     metadata: dict[str, dg.MetadataValue | str | int | float] = {
         "dagster/row_count": table.rows,
@@ -91,7 +109,8 @@ def _metadata(
         "seconds": round(table.seconds, 2),
         "action": table.action,
         "date_str": report.export_day,
-        "table_definition": report.table_config,
+        "table_definition": definition.source,
+        "table_definition_sha256": report.definition_sha256,
         "correlation_id": report.correlation_id,
         "cluster_id": evidence.cluster_id,
         "log": dg.MetadataValue.path(evidence.log_location),

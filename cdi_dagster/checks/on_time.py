@@ -1,6 +1,7 @@
 """The check that turns red when a day is late: no due day of the look-back is unpublished after its late time.
 
-Evaluated in every run, and by the coalescer completion sensor, also when nothing runs.
+A day is published when its records and its tables are. Evaluated at the end of every run, and by the coalescer
+completion sensor, also when nothing runs.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.days import export_day_of, parse_day
 from cdi_dagster.published.read import read_mark
+from cdi_dagster.published.tables import is_whole
 from cdi_dagster.storage.roots import Roots
 
 
@@ -36,7 +38,8 @@ def on_time_check(
     @dg.asset_check(
         asset=names.daily_records_key(collection),
         name=names.ON_TIME_CHECK,
-        description=f"Every storage day of the last {calendar.look_back_days} is published by "
+        additional_deps=names.table_keys(collection),
+        description=f"Every storage day of the last {calendar.look_back_days} is published, records and tables, by "
         f"{calendar.late_time:%H:%M} UTC of its export day. Red as soon as one is late, also when nothing runs: the "
         "coalescer completion sensor reports it, "
         "with what the day waits for. Green again when all of them are published.",
@@ -44,11 +47,13 @@ def on_time_check(
     def published_on_time(
         context: dg.AssetCheckExecutionContext, roots: dg.ResourceParam[Roots]
     ) -> dg.AssetCheckResult:
-        days = calendar.late_days(clock())
-        if not automated:
-            run = context.op_execution_context
+        run = context.op_execution_context
+        if automated:
+            late = [day for day in calendar.late_days(clock()) if not is_whole(roots.published, collection.on(day))]
+        else:
+            # A person decides what a day is to have: its records, and where the run has tables, they came before this.
             days = [parse_day(run.partition_key)] if run.has_partition_key else []
-        late = [day for day in days if read_mark(roots.published, collection.on(day)) is None]
+            late = [day for day in days if read_mark(roots.published, collection.on(day)) is None]
         description = (
             f"{len(late)} storage days are late: {', '.join(map(str, late))} (due by "
             f"{calendar.late_time:%H:%M} UTC, the last on {export_day_of(late[-1])}). The sensor's ticks show what "

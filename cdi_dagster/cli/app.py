@@ -100,8 +100,8 @@ COMMANDS: tuple[Entry, ...] = (
     Entry(
         section=_BY_HAND,
         name="tables",
-        target="cdi_dagster.cli.tables:tables_command",
-        summary="Publish the tables of a published day again.",
+        target="cdi_dagster.cli.tables:tables_group",
+        summary="Publish the tables of days again; check a definition.",
     ),
     Entry(
         section=_CLUSTERS,

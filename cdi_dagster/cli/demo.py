@@ -13,7 +13,15 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
-from cdi_dagster.cli.console import facts, figures_table, json_option, print_json, progress, result_console
+from cdi_dagster.cli.console import (
+    facts,
+    figures_table,
+    json_option,
+    print_json,
+    progress,
+    progress_console,
+    result_console,
+)
 from cdi_dagster.cli.demo_home import COLLECTION, DemoHome, home_option
 from cdi_dagster.cli.demo_runs import DayResult, materialise_day, wait_until_loaded
 from cdi_dagster.core.amounts import size_text
@@ -35,6 +43,7 @@ def demo_command(home: Path, days: int, records: int, as_json: bool) -> None:
     """
     started = time.monotonic()
     demo = DemoHome.open(home, days=days)
+    _print_opening(demo)
     results = _run(demo, records)
     seconds = time.monotonic() - started
     if as_json:
@@ -42,6 +51,20 @@ def demo_command(home: Path, days: int, records: int, as_json: bool) -> None:
     else:
         _print_results(result_console(), demo, results, seconds)
     _require_expected(demo, results)
+
+
+def _print_opening(demo: DemoHome) -> None:
+    console = progress_console()
+    console.print(
+        f"[bold]{len(demo.days)} storage days of invented, encrypted events go through the real software, here:[/]"
+    )
+    rows = [
+        ("1 write", "raw objects, small and many, as K2HB writes them"),
+        ("2 coalesce", "they become few and large, as every night"),
+        ("3 ingest", "each day through Dagster: gate, pin, decrypt and clean in Spark, publish records and tables"),
+    ]
+    console.print(facts(rows))
+    console.print("A minute or two. One day holds broken events on purpose: it publishes nothing, and is explained.\n")
 
 
 def _run(demo: DemoHome, records: int) -> list[DayResult]:
@@ -94,34 +117,44 @@ def coalesce_days(demo: DemoHome) -> None:
 
 def print_result(result: DayResult) -> None:
     """Print one line on stderr: how a day ended."""
-    from cdi_dagster.cli.console import progress_console
-
     style = "green" if result.status == "SUCCESS" else "yellow"
     progress_console().print(f"  {result.storage_day}: [{style}]{result.status}[/] in {result.seconds:.0f} s")
 
 
+_HEADINGS = (
+    *("storage day", "export day", "result"),
+    *("read", "published", "rejected", "tables", "input", "output", "seconds"),
+)
+
+
 def _print_results(console: Console, demo: DemoHome, results: list[DayResult], seconds: float) -> None:
-    headings = ("storage day", "export day", "result", "read", "published", "rejected", "input", "output", "seconds")
-    table = figures_table(f"{COLLECTION.id}: {len(results)} storage days in {seconds:.0f} s", headings, words=3)
+    table = figures_table(f"{COLLECTION.id}: {len(results)} storage days in {seconds:.0f} s", _HEADINGS, words=3)
     for result in results:
         style = "green" if result.was_published else "yellow"
-        table.add_row(
-            str(result.storage_day),
-            str(result.export_day),
-            f"[{style}]{result.status}[/]",
-            f"{result.total('read'):,}",
-            f"{result.total('published') if result.was_published else 0:,}",
-            f"{result.total('rejected'):,}",
-            size_text(result.total("input_bytes")),
-            size_text(result.report.get("published_bytes", 0) if result.was_published else 0),
-            f"{result.seconds:.0f}",
-        )
+        days = (str(result.storage_day), str(result.export_day), f"[{style}]{result.status}[/]")
+        table.add_row(*days, *_figures([result], result.seconds))
+    table.add_section()
+    published = sum(result.was_published for result in results)
+    table.add_row(f"{len(results)} days", "", f"{published} published", *_figures(results, seconds), style="bold")
     console.print()
     console.print(table)
     for result in results:
         if not result.was_published:
             _print_failure(console, demo, result)
     _print_locations(console, demo, results)
+
+
+def _figures(results: list[DayResult], seconds: float) -> tuple[str, ...]:
+    published = [result for result in results if result.was_published]
+    return (
+        f"{sum(result.total('read') for result in results):,}",
+        f"{sum(result.total('published') for result in published):,}",
+        f"{sum(result.total('rejected') for result in results):,}",
+        str(sum(len(result.tables.get("tables", ())) for result in published)),
+        size_text(sum(result.total("input_bytes") for result in results)),
+        size_text(sum(result.report.get("published_bytes", 0) for result in published)),
+        f"{seconds:.0f}",
+    )
 
 
 def _print_failure(console: Console, demo: DemoHome, result: DayResult) -> None:

@@ -21,12 +21,13 @@ from cdi_dagster.cli.console import json_option, print_json, result_console
 from cdi_dagster.cli.doctor_aws import EMR_CHECKS, check_aws
 from cdi_dagster.cli.findings import CheckResult, Finding, failed, note, ok
 from cdi_dagster.core.amounts import duration_text, size_text
-from cdi_dagster.core.collections import CORPORATE_STORAGE
+from cdi_dagster.core.collections import CORPORATE_STORAGE, REGISTRY
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import doctor_key
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import StorageError, open_storage
+from cdi_dagster.table_definitions import all_with_tables
 
 _FAIL_BELOW_BYTES = 1_000_000_000
 _WARN_BELOW_BYTES = 5_000_000_000
@@ -35,24 +36,27 @@ _HEARTBEAT_PATIENCE_SECONDS = 300
 
 def check_java(settings: Settings) -> Finding:
     """The Java that local Spark would use."""
-    from cdi_dagster.local_spark.spark_submit import require_java
+    from cdi_dagster.local_spark.java import find_java
 
     try:
-        return ok(f"{require_java()}, of a release that Spark runs on")
+        java = find_java()
     except CdiError as error:
         return failed(error.cause, error.next_step)
+    passed_over = "".join(f"; {reason}" for reason in java.passed_over)
+    return ok(f"{java.path}: Java {java.release}, from {java.source}{passed_over}")
 
 
 def check_spark(settings: Settings) -> Finding:
     """Whether spark-submit starts, and has what it needs where tables are published to S3."""
-    from cdi_dagster.local_spark.spark_submit import require_java, spark_environment, spark_submit_command
+    from cdi_dagster.local_spark.java import find_java
+    from cdi_dagster.local_spark.spark_submit import spark_environment, spark_submit_command
 
     if settings.deployment == "emr":
         return note("not needed here: Spark runs on EMR")
     try:
         arguments = ("--published-root", settings.published_root)
         submit = spark_submit_command(PUBLISH_TABLES, arguments, config=settings.local_spark)[0]
-        environment = spark_environment(require_java())
+        environment = spark_environment(find_java().path)
     except CdiError as error:
         return failed(error.cause, error.next_step)
     version = importlib.metadata.version("pyspark")
@@ -86,6 +90,22 @@ def check_published_root(settings: Settings) -> Finding:
     except StorageError as error:
         return failed(str(error), "Fix what it names, or correct CDI_PUBLISHED_ROOT.")
     return ok(f"{settings.published_root} can be written and read")
+
+
+def check_table_definitions(settings: Settings) -> Finding:
+    """Whether the definitions of the tables can be used."""
+    try:
+        collections = all_with_tables(REGISTRY, settings.table_definitions)
+    except CdiError as error:
+        return failed(error.cause, error.next_step)
+    except StorageError as error:
+        return failed(str(error), "Fix what it names, or correct CDI_TABLE_DEFINITIONS.")
+    described = (
+        f"{collection.id}: {len(collection.tables.tables)} by {collection.tables.source}"
+        for collection in collections
+        if collection.tables
+    )
+    return ok("; ".join(described))
 
 
 def check_key_service(settings: Settings) -> Finding:
@@ -166,6 +186,7 @@ CHECKS: dict[str, tuple[str, Callable[[Settings], Finding]]] = {
     "spark": ("Spark", check_spark),
     "corporate-root": ("Corporate root", check_corporate_root),
     "published-root": ("Published root", check_published_root),
+    "table-definitions": ("Tables", check_table_definitions),
     "key-service": ("Key service", check_key_service),
     "aws": ("AWS identity", check_aws),
     **EMR_CHECKS,

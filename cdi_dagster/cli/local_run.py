@@ -9,7 +9,7 @@ import re
 import socket
 import uuid
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -22,6 +22,7 @@ from cdi_dagster.core.status_rows import StatusTable
 from cdi_dagster.core.storage_keys import run_failure_key
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import ObjectMissingError, Roots, open_roots
+from cdi_dagster.table_definitions import with_tables
 
 if TYPE_CHECKING:
     from cdi_dagster.ingestion.status_rows import StepRecord
@@ -39,10 +40,15 @@ class LocalRun:
 
     @classmethod
     def of(cls, day: CollectionDay, *, correlation_id: str | None = None, **given: Any) -> "LocalRun":
-        """Return the day, with the settings that were given on the command line in the place of the installation's."""
+        """Return the day, with the settings that were given on the command line in the place of the installation's.
+
+        Raises:
+            CdiError: INPUT_INVALID where the definition of the collection's tables cannot be used.
+        """
+        settings = load_settings(**given)
         return cls(
-            settings=load_settings(**given),
-            day=day,
+            settings=settings,
+            day=replace(day, collection=with_tables(day.collection, settings.table_definitions)),
             correlation_id=correlation_id or str(uuid.uuid4()),
         )
 

@@ -63,12 +63,12 @@ class RootType(click.ParamType):
 Decorator = Callable[[Any], Any]
 
 
-def collection_option() -> Decorator:
+def collection_option(*, required: bool = True) -> Decorator:
     """`--collection`."""
     return click.option(
         "--collection",
         type=CollectionType(),
-        required=True,
+        required=required,
         metavar="DB:NAME",
         help="Collection, for example data:businessAudit.",
     )

@@ -106,6 +106,7 @@ def replay_command(
         with record(run, "replay_rejects") as row, progress(f"Trying {publication.report.rejected:,} rejects again"):
             summary = replay_rejects(publication, published, config)
             row.s3_prefix = run.uri(summary.report.published_prefix)
+            row.await_tables(published)
             row.detail |= {**summary.report.totals, "replayed": summary.replayed, "recovered": summary.recovered}
     if as_json:
         result = {
@@ -123,7 +124,7 @@ def replay_command(
         ]
         if summary.recovered:
             rows.append(("published", f"{summary.report.published:,} records now"))
-            if collection.tables:
+            if run.day.collection.tables:
                 rows.append(("tables", f"as before; to publish them again: {_tables_command(run)}"))
         result_console().print(facts(rows))
     if summary.replayed and not summary.recovered:

@@ -17,6 +17,7 @@ from cdi_dagster.cli.options import (
 from cdi_dagster.core.amounts import size_text
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.diagnosis import Diagnosis
+from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.core.gate import CoalescerStatus
 from cdi_dagster.ingestion.day_progress import DayProgress, day_progress
 from cdi_dagster.ingestion.day_volumes import HISTORY_DAYS, DayVolumes
@@ -51,9 +52,11 @@ def status_command(
     from cdi_dagster.cli.gate import coalescer_status
     from cdi_dagster.settings import load_settings
     from cdi_dagster.storage import open_roots
+    from cdi_dagster.table_definitions import with_tables
 
     settings = load_settings(**given(corporate_root=corporate_root, published_root=published_root))
-    roots, day = open_roots(settings.corporate_root, settings.published_root), collection.on(storage_day)
+    roots = open_roots(settings.corporate_root, settings.published_root)
+    day = with_tables(collection, settings.table_definitions).on(storage_day)
     status = coalescer_status(settings, roots, day)
     diagnosis = DayVolumes(history_days=usual_days).diagnosis(roots, day)
     progress = day_progress(roots, day, fingerprint=status.fingerprint)
@@ -100,7 +103,8 @@ def _show(
                 ("gate", "open" if status.is_open else "closed: nothing starts"),
                 ("size", diagnosis.summary),
                 ("pinned", _current(progress.pinned, progress.pinned_is_current)),
-                ("published", _current(progress.published, progress.published_is_current)),
+                ("records published", _current(progress.published, progress.published_is_current)),
+                ("tables published", _tables(progress)),
                 ("objects under", corporate.uri(day.corporate_prefix)),
             ]
         )
@@ -124,3 +128,15 @@ def _current(done: bool, is_current: bool) -> str:
     if not done:
         return "no"
     return "yes, from the objects that are there now" if is_current else "yes, but the objects have changed since"
+
+
+def _tables(progress: DayProgress) -> str:
+    if not progress.has_tables:
+        return "none are defined: the records alone are the day"
+    if not progress.missing_tables:
+        return "yes, of these records"
+    missing = ", ".join(progress.missing_tables)
+    if not progress.published:
+        return "no"
+    guidance = FAILURE_GUIDE[FailureClass.TABLES_MISSING]
+    return f"no, {FailureClass.TABLES_MISSING}: {missing}. {guidance.by_itself} {guidance.next_step}"

@@ -1,4 +1,4 @@
-"""`cdi tables`: the tables of one published day, without Dagster, by the Spark job that the assets run."""
+"""`cdi tables`: the tables of published days, without Dagster, by the Spark job that the assets run."""
 
 from datetime import date
 
@@ -7,51 +7,98 @@ import click
 from cdi_dagster.cli.console import facts, json_option, print_json, result_console
 from cdi_dagster.cli.local_run import LocalRun, only_this_run, record, run_step
 from cdi_dagster.cli.options import (
+    DayType,
     collection_option,
     correlation_id_option,
     given,
     published_root_option,
-    storage_day_option,
     verbose_option,
 )
+from cdi_dagster.cli.tables_check import check_command
 from cdi_dagster.core.collections import Collection, require_append_only
-from cdi_dagster.core.days import export_day_of
+from cdi_dagster.core.days import storage_days_between
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
+from cdi_dagster.published.read import read_mark
 
 
-@click.command("tables")
+class _PublishByDefault(click.Group):
+    """A group whose first command is meant where none is named: `cdi tables --collection …`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `publish` before the options of the command that is not named."""
+        if args and args[0] not in {*self.commands, *self.get_help_option_names(ctx)}:
+            args = ["publish", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group("tables", cls=_PublishByDefault)
+def tables_group() -> None:
+    """Publish the tables of days from their published records, and check the definitions of tables.
+
+    Without the name of a command it publishes: cdi tables --collection DB:NAME --storage-day YYYY-MM-DD.
+    """
+
+
+tables_group.add_command(check_command)
+
+
+@tables_group.command("publish")
 @published_root_option()
 @collection_option()
-@storage_day_option()
-@correlation_id_option("Id of this run. Default: a new one.")
+@click.option(
+    "--storage-day",
+    "--from",
+    "storage_day",
+    type=DayType(),
+    required=True,
+    metavar="YYYY-MM-DD",
+    help="UTC day under whose prefix K2HB wrote: the day before the export day.",
+)
+@click.option("--to", "last_day", type=DayType(), metavar="YYYY-MM-DD", help="Last storage day. Default: the first.")
+@correlation_id_option("Id of this run, for a single day. Default: a new one.")
 @verbose_option()
 @json_option
-def tables_command(
+def publish_command(
     published_root: str | None,
     collection: Collection,
     storage_day: date,
+    last_day: date | None,
     correlation_id: str | None,
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Publish the tables of a day from its published records: after a replay of rejects, or the loss of a metastore.
+    """Publish the tables of days from their published records.
 
-    Replaces exactly the day's partition of each table, however often it is run. For tables of this machine; those of
-    the clusters are materialised in Dagster.
+    After a change of the table definition, a replay of rejects, or the loss of a metastore. Replaces exactly the
+    partitions of these days, however often it is run; days without published records are left out. For tables of
+    this machine; those of the clusters are materialised in Dagster.
     """
-    run = LocalRun.of(collection.on(storage_day), correlation_id=correlation_id, **given(published_root=published_root))
-    require_tables_here(run)
-    # The lease too: an ingestion beside it would replace the records while they are read.
-    with only_this_run(run), record(run, PUBLISH_TABLES.name) as row:
-        report = publish_tables(run, verbose=verbose)
-        row.add_tables(report, run.roots.published)
+    days = storage_days_between(storage_day, last_day or storage_day)
+    if not days:
+        raise click.UsageError(f"--to {last_day} is before --from {storage_day}: swap them.")
+    if correlation_id and len(days) > 1:
+        raise click.UsageError("--correlation-id is for a single day: leave it out, or leave out --to.")
+    options = given(published_root=published_root)
+    runs = [LocalRun.of(collection.on(day), correlation_id=correlation_id, **options) for day in days]
+    require_tables_here(runs[0])
+    # Of one day that is requested, missing records are the failure; of many, they are days off.
+    published = [run for run in runs if len(runs) == 1 or read_mark(run.roots.published, run.day)]
+    results = []
+    for run in published:
+        # The lease too: an ingestion beside it would replace the records while they are read.
+        with only_this_run(run), record(run, PUBLISH_TABLES.name) as row:
+            report = publish_tables(run, verbose=verbose)
+            row.add_tables(report, run.roots.published)
+        results.append(report)
+        if not as_json:
+            where = f"{collection.id}, storage day {run.day.storage_day}, date_str {run.day.export_day}"
+            result_console().print(facts([("collection", where), *table_facts(report)]))
     if as_json:
-        print_json({"correlation_id": run.correlation_id, "export_day": export_day_of(storage_day), **report.to_json()})
-        return
-    where = f"{collection.id}, storage day {storage_day}, date_str {export_day_of(storage_day)}"
-    result_console().print(facts([("collection", where), *table_facts(report)]))
+        print_json(results[0].to_json() if len(runs) == 1 else {"days": [report.to_json() for report in results]})
+    elif len(published) < len(runs):
+        result_console().print(f"{len(runs) - len(published)} of {len(runs)} days have no published records.")
 
 
 def require_tables_here(run: LocalRun) -> None:
@@ -88,4 +135,4 @@ def publish_tables(run: LocalRun, *, verbose: bool) -> TablesReport:
 
 def table_facts(report: TablesReport) -> list[tuple[str, str]]:
     """List what was published."""
-    return [(f"{table.kind} table", f"{table.name}: {table.rows:,} rows") for table in report.tables]
+    return [(table.kind, f"{table.name}: {table.rows:,} rows") for table in report.tables]

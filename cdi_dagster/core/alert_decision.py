@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from cdi_dagster.core.failures import FAILURE_GUIDE, AlertTiming, FailureClass
-from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, PastRun, RunState, decide
+from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, LaunchDecision, PastRun, RunState, decide
 
 
 class AlertAction(StrEnum):
@@ -38,12 +38,13 @@ def decide_alert(
     Args:
         run_id: of the run.
         failure_class: why it failed.
-        facts: of its day. Its runs hold this one only if it publishes: a run of tables alone does not.
+        facts: of its day. Its runs hold this one only if it publishes something.
         now: aware, UTC.
         automated: whether automation launches the day at all; it does not launch days before the look-back.
     """
     position = next((number for number, run in enumerate(facts.runs) if run.run_id == run_id), len(facts.runs))
-    succeeded = next((run for run in facts.runs[position + 1 :] if run.state is RunState.SUCCEEDED), None)
+    decision = decide(facts, now)
+    succeeded = _succeeded_since(facts, position, decision)
     if succeeded:
         return _quiet(f"run {succeeded.run_id} of the day has succeeded since")
     timing = FAILURE_GUIDE[failure_class].alert_timing
@@ -51,15 +52,25 @@ def decide_alert(
         return _quiet("its day is reported if it is late")
     if facts.unreadable and timing is not AlertTiming.AT_ONCE:
         return AlertDecision(action=AlertAction.RETRY_LATER, what_happens=facts.unreadable)
-    decision = decide(facts, now)
     will_retry = automated and decision.action in (LaunchAction.LAUNCH, LaunchAction.WAIT)
     if not will_retry:
         why = f": {decision.reason}" if decision.action in (LaunchAction.LEAVE, LaunchAction.DONE) else ""
         return AlertDecision(action=AlertAction.ALERT, what_happens=f"nothing{why}")
-    what_happens = "the day is run again now" if decision.action is LaunchAction.LAUNCH else decision.reason
+    what_happens = decision.reason
+    if decision.action is LaunchAction.LAUNCH:
+        what_happens = "the tables alone are run again now" if decision.tables_only else "the day is run again now"
     if _can_wait(timing, failure_class, facts.runs[:position]):
         return _quiet(what_happens)
     return AlertDecision(action=AlertAction.ALERT, what_happens=what_happens)
+
+
+def _succeeded_since(facts: DayFacts, position: int, decision: LaunchDecision) -> PastRun | None:
+    """Return a later run that succeeded; one of the tables alone counts where nothing of the day is left to do."""
+    if facts.missing_tables:
+        return None
+    is_done = decision.action is LaunchAction.DONE
+    later = [run for run in facts.runs[position + 1 :] if run.state is RunState.SUCCEEDED]
+    return next((run for run in later if run.publishes_records or is_done), None)
 
 
 def _can_wait(timing: AlertTiming, failure_class: FailureClass, before: Sequence[PastRun]) -> bool:

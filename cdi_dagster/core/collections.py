@@ -5,12 +5,13 @@ is not in the registry can still be ingested on request, as append-only, from `u
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.table_definition import TableDefinition
 
 CORPORATE_STORAGE = "corporate_storage/"
 """Below it, under the corporate root, K2HB writes."""
@@ -45,7 +46,8 @@ class Collection:
         group: where K2HB writes it.
         kind: how its events add up.
         asset_name: snake case name of its assets in Dagster.
-        tables: name of the table set (`cdi_dagster.spark.tables`) published of it, or None where only files are.
+        tables: the tables published of it, where `cdi_dagster.table_definitions` has added them; the registry and
+            `find_collection` do not know them. None: only files. Does not count in comparisons.
     """
 
     db: str
@@ -53,7 +55,7 @@ class Collection:
     group: StorageGroup
     kind: CollectionKind
     asset_name: str
-    tables: str | None = None
+    tables: TableDefinition | None = field(default=None, compare=False, repr=False)
 
     @property
     def id(self) -> str:
@@ -66,6 +68,11 @@ class Collection:
         if self.db == "data":
             return f"{self.db}.{self.name}"
         return f"db.{self.db}.{self.name}"
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """`database.name` of every table and view; none where only files are published."""
+        return tuple(table.name for table in self.tables.tables) if self.tables else ()
 
     def on(self, storage_day: date) -> "CollectionDay":
         """Return one storage day of this collection."""
@@ -106,7 +113,6 @@ REGISTRY: tuple[Collection, ...] = (
         group=StorageGroup.AUDIT,
         kind=CollectionKind.APPEND_ONLY,
         asset_name="business_audit",
-        tables="audit",
     ),
     Collection(
         db="data",
@@ -125,22 +131,34 @@ REGISTRY: tuple[Collection, ...] = (
 )
 
 
+class Transform(StrEnum):
+    """What of an envelope becomes the record."""
+
+    PAYLOAD = "payload"
+    """The payload as it is."""
+    AUDIT = "audit"
+    """The `context` of the payload, stamped with the audit type and the envelope's last modified date."""
+    EQUALITY = "equality"
+    """The payload, stamped with the envelope's `@type`; the envelope's last modified date where it has none itself."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordRules:
     """What is special about the records of one collection (`cdi_dagster.spark.records` applies it).
 
     Attributes:
-        audit: the record is the `context` of the payload, stamped with the envelope's last modified date.
+        transform: what of an envelope becomes the record.
         drops_line_breaks: the escapes of line breaks are dropped from the text, as the exporter before this one did.
     """
 
-    audit: bool = False
+    transform: Transform = Transform.PAYLOAD
     drops_line_breaks: bool = False
 
 
 ORDINARY_RECORDS = RecordRules()
 _RECORD_RULES = {
-    ("data", "businessAudit"): RecordRules(audit=True),
+    ("data", "businessAudit"): RecordRules(transform=Transform.AUDIT),
+    ("data", "equality"): RecordRules(transform=Transform.EQUALITY),
     ("penalties-and-deductions", "sanction"): RecordRules(drops_line_breaks=True),
     ("core", "healthAndDisabilityDeclaration"): RecordRules(drops_line_breaks=True),
     ("accepted-data", "healthAndDisabilityCircumstances"): RecordRules(drops_line_breaks=True),

@@ -31,6 +31,7 @@ class FailureClass(StrEnum):
     STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
     WORKER_LOST = "WORKER_LOST"
     INTERRUPTED = "INTERRUPTED"
+    TABLES_MISSING = "TABLES_MISSING"
     JOB_FAILED = "JOB_FAILED"
 
 
@@ -214,6 +215,14 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         meaning="Dagster was stopped during the run: a deployment, or a restart of its machine.",
         by_itself="The run is retried as soon as Dagster is back; bounded.",
         next_step="Find out why Dagster is stopped repeatedly, then run the day again.",
+        owner=_ON_CALL,
+        rerun_helps=True,
+        alert_timing=AlertTiming.RETRIES_USED_UP,
+    ),
+    FailureClass.TABLES_MISSING: Guidance(
+        meaning="The records of the day are published, tables of them are not.",
+        by_itself="The sensor runs the tables alone, from the published records; bounded.",
+        next_step="Fix what the last run of the tables failed with, then materialise the tables of the day.",
         owner=_ON_CALL,
         rerun_helps=True,
         alert_timing=AlertTiming.RETRIES_USED_UP,

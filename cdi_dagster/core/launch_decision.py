@@ -5,7 +5,7 @@ again, so an outdated decision starts nothing while the coalescer runs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
@@ -34,6 +34,8 @@ _FOUND_GATE_CLOSED = frozenset(
     }
 )
 
+_NO_TABLES = f"{FailureClass.TABLES_MISSING}: records are published, tables ({{}}) are not"
+
 
 class RunState(StrEnum):
     """The state of a run, as far as a decision needs it."""
@@ -50,12 +52,14 @@ class PastRun:
     """One run of the day that publishes, or would have published.
 
     Attributes:
-        run_id: Dagster's.
+        run_id: Dagster's; also the correlation id of what it published.
         state: of the run.
         launch: what it was launched for (`launch_of`), where known.
         failure_class: why it failed, where known.
         ended_at: aware, UTC; None while it is live.
         by_person: whether a person requested it: by a click, a backfill or a re-execution.
+        publishes_records: whether it publishes the records; one that does not, publishes tables alone.
+        publishes_tables: whether it publishes tables.
     """
 
     run_id: str
@@ -64,14 +68,23 @@ class PastRun:
     failure_class: FailureClass | None = None
     ended_at: datetime | None = None
     by_person: bool = False
+    publishes_records: bool = True
+    publishes_tables: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedFrom:
-    """What the published records were made from, and when: the part of their mark that a decision needs."""
+    """What the published records were made from, when, and by which run: the part of their mark that a decision needs.
+
+    Attributes:
+        fingerprint: of the pinned input.
+        published_at: aware, UTC.
+        run_id: correlation id of the run, which need not be one of this Dagster.
+    """
 
     fingerprint: str
     published_at: datetime | None = None
+    run_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +94,8 @@ class DayFacts:
     Attributes:
         storage_day: the partition.
         coalescer: the gate.
-        published_from: of what is published, or None.
+        published_from: of the published records, or None.
+        missing_tables: names of the tables that do not show the published records; none where no table is defined.
         runs: of this day, oldest first.
         listing_fingerprint: of the day's listing now. Read only for a published day whose coalescer is complete but
             has no fingerprint: where both are the same, it ran again and changed nothing.
@@ -93,12 +107,18 @@ class DayFacts:
     published_from: PublishedFrom | None
     runs: tuple[PastRun, ...]
     listing_fingerprint: str | None = None
+    missing_tables: tuple[str, ...] = ()
     unreadable: str | None = None
 
     @property
     def is_unpublished(self) -> bool:
-        """Whether it is certain that nothing is published of it."""
-        return self.published_from is None and self.unreadable is None
+        """Whether it is certain that the day is not published: its records are not, or tables of them are missing."""
+        return (self.published_from is None or self.lacks_tables) and self.unreadable is None
+
+    @property
+    def lacks_tables(self) -> bool:
+        """Whether records are published and tables of them are missing."""
+        return self.published_from is not None and bool(self.missing_tables)
 
     @property
     def waits_for_coalescer(self) -> bool:
@@ -107,9 +127,30 @@ class DayFacts:
 
     @property
     def is_published_for(self) -> PastRun | None:
-        """The run that succeeded for what the coalescer left, where there is one."""
+        """The run that published the records, or succeeded, for what the coalescer left, where there is one."""
         launch = launch_of(self.storage_day, self.coalescer)
-        return next((run for run in self.runs if run.launch == launch and run.state is RunState.SUCCEEDED), None)
+        publisher = self.published_from.run_id if self.published_from else None
+        return next(
+            (
+                run
+                for run in self.runs_for_records
+                if run.launch == launch and (run.state is RunState.SUCCEEDED or run.run_id == publisher)
+            ),
+            None,
+        )
+
+    @property
+    def runs_for_records(self) -> tuple[PastRun, ...]:
+        """The runs that publish records."""
+        return tuple(run for run in self.runs if run.publishes_records)
+
+    @property
+    def runs_for_tables(self) -> tuple[PastRun, ...]:
+        """The runs that publish tables of the records that are published now: they ended after these appeared."""
+        since = self.published_from and self.published_from.published_at
+        return tuple(
+            run for run in self.runs if run.publishes_tables and not (since and run.ended_at and run.ended_at < since)
+        )
 
 
 class LaunchAction(StrEnum):
@@ -132,12 +173,14 @@ class LaunchDecision:
         reason: a sentence for the person who reads the tick.
         launch: what it is launched for; set where the action is LAUNCH.
         attempt: 1 for the day's first run, whatever it is launched for; set where the action is LAUNCH.
+        tables_only: whether the run publishes the tables alone, from the records that are published.
     """
 
     action: LaunchAction
     reason: str
     launch: str | None = None
     attempt: int = 0
+    tables_only: bool = False
 
     @property
     def run_key(self) -> str:
@@ -155,19 +198,27 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
     """Decide about one due day."""
     if facts.unreadable:
         return LaunchDecision(action=LaunchAction.WAIT, reason=facts.unreadable)
+    published = _NO_TABLES.format(", ".join(facts.missing_tables)) if facts.lacks_tables else "published"
     live = next((run for run in facts.runs if run.state is RunState.LIVE), None)
     if live:
-        return LaunchDecision(action=LaunchAction.WAIT, reason=f"run {live.run_id} is running")
+        running = f"run {live.run_id} is running"
+        return LaunchDecision(
+            action=LaunchAction.WAIT, reason=f"{published}; {running}" if facts.lacks_tables else running
+        )
     if not facts.coalescer.is_open:
-        published = "published; since then " if facts.published_from else ""
-        reason = f"{published}coalescer {facts.coalescer.state}: {facts.coalescer.reason}"
+        since = f"{published}; since then " if facts.published_from else ""
+        reason = f"{since}coalescer {facts.coalescer.state}: {facts.coalescer.reason}"
         return LaunchDecision(action=LaunchAction.WAIT, reason=reason)
     done = _why_done(facts)
+    if done and facts.missing_tables:
+        return _decide_tables(facts, published, now)
     if done:
         return LaunchDecision(action=LaunchAction.DONE, reason=done)
     launch = launch_of(facts.storage_day, facts.coalescer)
-    runs = [run for run in facts.runs if run.launch == launch]
-    held = _why_not_again(_since_person_requested(runs), now) or _why_input_is_left(_since_person_requested(facts.runs))
+    runs = [run for run in facts.runs_for_records if run.launch == launch]
+    held = _why_not_again(_since_person_requested(runs), now) or _why_input_is_left(
+        _since_person_requested(facts.runs_for_records)
+    )
     if held:
         return held
     reason = facts.coalescer.reason
@@ -176,6 +227,21 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
     elif runs:
         reason = f"again: run {runs[-1].run_id} failed with {_why_failed(runs[-1])}"
     return LaunchDecision(action=LaunchAction.LAUNCH, reason=reason, launch=launch, attempt=len(facts.runs) + 1)
+
+
+def _decide_tables(facts: DayFacts, missing: str, now: datetime) -> LaunchDecision:
+    """Decide about a day whose records are as they should be, and whose tables are not."""
+    runs = facts.runs_for_tables
+    held = _why_not_again(_since_person_requested(runs), now)
+    if held:
+        return replace(held, reason=f"{missing}: {held.reason}")
+    return LaunchDecision(
+        action=LaunchAction.LAUNCH,
+        reason=f"{missing}: run {runs[-1].run_id} failed with {_why_failed(runs[-1])}" if runs else missing,
+        launch=launch_of(facts.storage_day, facts.coalescer),
+        attempt=len(facts.runs) + 1,
+        tables_only=True,
+    )
 
 
 def _why_done(facts: DayFacts) -> str | None:
@@ -220,7 +286,7 @@ def _why_not_again(runs: Sequence[PastRun], now: datetime) -> LaunchDecision | N
             f"run {last.run_id} failed with {why}, which a re-run does not fix. {FAILURE_GUIDE[why].next_step}"
         )
     if len(attempts) >= MAX_ATTEMPTS:
-        outcome = "succeeded but published nothing" if last.state is RunState.SUCCEEDED else "failed"
+        outcome = "succeeded without publishing it" if last.state is RunState.SUCCEEDED else "failed"
         return _leave(
             f"{len(attempts)} runs, the last ({last.run_id}) {outcome} ({_why_failed(last)}): "
             "fix it, then materialise it"

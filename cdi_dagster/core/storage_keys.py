@@ -10,6 +10,7 @@ _BASE = "corporate_data_ingestion"
 SUCCESS_MARK = "_SUCCESS"
 REJECTS_FOLDER = "rejects/"
 """Below a run's prefix."""
+_TABLES_REPORT = "tables_report.json"
 
 
 def daily_records_prefix(day: CollectionDay) -> str:
@@ -87,12 +88,27 @@ def run_failure_key(day: CollectionDay, correlation_id: str) -> str:
 
 def tables_report_key(day: CollectionDay, correlation_id: str) -> str:
     """Key of the closing report of the run that published the tables."""
-    return f"{run_prefix(day, correlation_id)}tables_report.json"
+    return f"{run_prefix(day, correlation_id)}{_TABLES_REPORT}"
+
+
+def is_tables_report_key(key: str) -> bool:
+    """Whether a key below `runs_prefix` is that of a tables report."""
+    return key.endswith(f"/{_TABLES_REPORT}")
+
+
+def table_definition_key(sha256: str) -> str:
+    """Key of the copy of a table definition that Spark jobs read."""
+    return f"{_BASE}/_control/table_definitions/{sha256}.json"
 
 
 def tables_prefix() -> str:
-    """Prefix of the data of all published tables; below it `<database>/<table>/`."""
+    """Prefix of the data of tables made from records; below it `<database>/<table>/`."""
     return f"{_BASE}/tables/"
+
+
+def shared_tables_prefix() -> str:
+    """Prefix of the data of tables over managed; below it `<database>/<table>/`: readers are granted access by it."""
+    return "data/"
 
 
 def coalescer_marker_key(day: CollectionDay) -> str:

@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+_RENAMED = {"table_config": "definition", "table_config_sha256": "definition_sha256"}
+"""Fields that reports of earlier versions have under another name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedTable:
     """One partition of a table, or a view as it shows that partition.
 
     Attributes:
-        kind: raw, managed, secured or redacted.
+        kind: raw, managed, view or table (`table_definition.TableKind`).
         name: `database.name`.
         rows: rows of the partition.
         columns: columns, the partition column not counted.
@@ -48,10 +51,12 @@ class TablesReport:
         export_day: YYYY-MM-DD, the partition's `date_str`.
         fingerprint: of the pinned input from which the daily records were made.
         records: daily records, by their mark.
-        table_config: where the definition of the tables was read.
-        table_config_sha256: of its text.
+        definition: URI of the definition that the job read.
+        definition_sha256: of its text.
         tables: in the order published.
         seconds: of the whole job, the session's start not counted.
+        defined: `database.name` of all tables that the definition has, published or not; empty in reports of
+            earlier versions.
     """
 
     correlation_id: str
@@ -60,10 +65,11 @@ class TablesReport:
     export_day: str
     fingerprint: str
     records: int
-    table_config: str
-    table_config_sha256: str
+    definition: str
+    definition_sha256: str
     tables: tuple[PublishedTable, ...]
     seconds: float
+    defined: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values; `from_json` reads it back."""
@@ -77,7 +83,8 @@ class TablesReport:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "TablesReport":
-        """Read what `to_json` wrote; the totals are counted again, not trusted."""
-        fields = {name: part for name, part in value.items() if name != "totals"}
+        """Read what `to_json` wrote, earlier versions too; the totals are counted again, not trusted."""
+        fields = {_RENAMED.get(name, name): part for name, part in value.items() if name != "totals"}
         fields["tables"] = tuple(PublishedTable(**row) for row in value["tables"])
+        fields["defined"] = tuple(value.get("defined", ()))
         return cls(**fields)

@@ -19,7 +19,16 @@ from isal import isal_zlib
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.object_names import ObjectName
 from cdi_dagster.demo.key_service import wrap_data_key
-from cdi_dagster.demo.sample_records import Damage, damages_for, hex_id, message_id, moment_of, plain_record, timestamp
+from cdi_dagster.demo.sample_records import (
+    Damage,
+    damages_for,
+    event_type,
+    hex_id,
+    message_id,
+    moment_of,
+    plain_record,
+    timestamp,
+)
 from cdi_dagster.storage.interface import Storage
 
 DATA_KEY_BYTES = 16
@@ -240,7 +249,7 @@ class _EnvelopeWriter:
                     "initialisationVector": pybase64.b64encode_as_string(initialisation_vector),
                 },
                 "_lastModifiedDateTime": modified_at,
-                "@type": "AUDIT_LOG" if self._collection.db == "data" else "MONGO_UPDATE",
+                "@type": event_type(self._collection),
                 "_id": message_id(self._collection, record_id),
             },
             "version": "core-4.release_152.16",

@@ -15,6 +15,7 @@ from cdi_dagster.core.collections import Collection, CollectionKind
 from cdi_dagster.core.ingest_report import RejectReason
 
 AUDIT_COLLECTION_ID = "data:businessAudit"
+EQUALITY_COLLECTION_ID = "data:equality"
 
 _FIRST_NAMES = ("Zoë", "Siân", "José", "Łukasz", "Anaïs", "Müge", "Mary", "Ahmed", "山田", "Ольга", "Niamh", "John")
 _LAST_NAMES = (
@@ -32,6 +33,13 @@ _LAST_NAMES = (
 _PLACES = ("Leeds", "Ynys Môn", "Caerdydd", "Glasgow", "Newcastle upon Tyne", "Derry~Londonderry", "St Helens")
 _AUDIT_TYPES = ("ClaimantSearchEvent", "AccessDeniedEvent", "PaymentViewed", "UserLoginEvent", "JournalEntryRead")
 _ROLES = ("work-coach", "case-manager", "decision-maker", "fraud-investigator", "service-centre-lead")
+_ETHNIC_GROUPS = (
+    ("white", ("welsh-english-scottish-northern-irish-british", "irish", "gypsy-or-irish-traveller", "any-other")),
+    ("asian-or-asian-british", ("indian", "pakistani", "bangladeshi", "chinese", "any-other")),
+    ("black-african-caribbean-or-black-british", ("african", "caribbean", "any-other")),
+    ("mixed-multiple-ethnic-groups", ("white-and-asian", "white-and-black-caribbean", "any-other")),
+    ("prefer-not-to-say", ("",)),
+)
 _WORDS = (
     "claimant asked about the housing element and the payment of £412.36 due next week; advised to upload the tenancy "
     "agreement — see journal. Café receipts attached, naïve reading of clause 3(b)… agent confirmed identity questions "
@@ -59,6 +67,8 @@ def plain_record(collection: Collection, record_id: str, moment: datetime, rando
     """Return the content of an ordinary dbObject of the collection; an audit message is about 1.4 kB of JSON."""
     if collection.id == AUDIT_COLLECTION_ID:
         return {"context": _audit_context(record_id, moment, random), "auditType": random.choice(_AUDIT_TYPES)}
+    if collection.id == EQUALITY_COLLECTION_ID:
+        return _equality_answers(record_id, random)
     record = {
         "_id": message_id(collection, record_id),
         "_version": random.randrange(1, 9),
@@ -78,6 +88,13 @@ def message_id(collection: Collection, record_id: str) -> dict[str, str]:
     if collection.id == AUDIT_COLLECTION_ID:
         return {"auditId": record_id}
     return {"id": record_id} if collection.kind is CollectionKind.KEYED else {"citizenId": record_id}
+
+
+def event_type(collection: Collection) -> str:
+    """Return the `@type` of the envelope's message."""
+    if collection.id == EQUALITY_COLLECTION_ID:
+        return "EQUALITY_QUESTIONS_ANSWERED"
+    return "AUDIT_LOG" if collection.db == "data" else "MONGO_UPDATE"
 
 
 def _audit_context(record_id: str, moment: datetime, random: Random) -> dict[str, Any]:
@@ -106,6 +123,19 @@ def _audit_context(record_id: str, moment: datetime, random: Random) -> dict[str
         ],
         "amountPence": random.randrange(10**6),
         "notes": _text(random, random.randrange(30, 110)),
+    }
+
+
+def _equality_answers(record_id: str, random: Random) -> dict[str, Any]:
+    """Return a claimant's answers; the payload states no date: only its envelope does."""
+    ethnic_group, subgroups = random.choice(_ETHNIC_GROUPS)
+    return {
+        "claimantId": record_id,
+        "ethnicGroup": ethnic_group,
+        "ethnicitySubgroup": random.choice(subgroups),
+        "sexualOrientation": random.choice(("heterosexual", "gay-or-lesbian", "bisexual", "prefer-not-to-say", None)),
+        "religion": random.choice(("none", "christian", "muslim", "hindu", "sikh", "jewish", "prefer-not-to-say")),
+        "maritalStatus": random.choice(("single", "married", "civil-partnership", "divorced", "widowed")),
     }
 
 

@@ -1,4 +1,4 @@
-"""The progress of a day: whether it is pinned and published, and from the objects that are there now. No dagster."""
+"""The progress of a day: whether its pin, its records and its tables are there, and up to date. No dagster."""
 
 from dataclasses import dataclass
 from itertools import islice
@@ -8,6 +8,7 @@ from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.ingestion.pinning import read_pinned_input
 from cdi_dagster.published.read import read_mark, read_published_input
+from cdi_dagster.published.tables import missing_tables
 from cdi_dagster.storage.interface import Storage
 from cdi_dagster.storage.roots import Roots
 
@@ -22,6 +23,9 @@ class DayProgress:
         published: whether daily records are published.
         published_is_current: whether they were made from the objects that are there now.
         published_records: how many, where published.
+        has_tables: whether any table is defined for the collection.
+        missing_tables: names of those that do not show the published records.
+        is_whole: whether records are published and every table shows them.
     """
 
     pinned: bool
@@ -29,6 +33,9 @@ class DayProgress:
     published: bool
     published_is_current: bool
     published_records: int | None
+    has_tables: bool
+    missing_tables: tuple[str, ...]
+    is_whole: bool
 
 
 def day_progress(roots: Roots, day: CollectionDay, *, fingerprint: str | None) -> DayProgress:
@@ -49,12 +56,16 @@ def day_progress(roots: Roots, day: CollectionDay, *, fingerprint: str | None) -
         if mark and (pinned is None or mark.fingerprint != pinned.fingerprint):
             inputs.append(read_published_input(roots.published, day))
         fingerprint = _present_fingerprint(roots.corporate, day, inputs)
+    missing = missing_tables(roots.published, day, mark) if mark else day.collection.table_names
     return DayProgress(
         pinned=pinned is not None,
         pinned_is_current=pinned is not None and pinned.fingerprint == fingerprint,
         published=mark is not None,
         published_is_current=mark is not None and mark.fingerprint == fingerprint,
         published_records=mark.published if mark else None,
+        has_tables=bool(day.collection.table_names),
+        missing_tables=missing,
+        is_whole=mark is not None and not missing,
     )
 
 

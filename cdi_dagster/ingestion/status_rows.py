@@ -1,8 +1,11 @@
-"""The status row of a day's work: IN_PROGRESS, then COMPLETED or FAILED, whatever runs it. No dagster."""
+"""The status row of a day's work: IN_PROGRESS, then COMPLETED or FAILED, whatever runs it. No dagster.
+
+COMPLETED means that the day is published, records and tables: the row of a run of records alone waits for its tables.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cdi_dagster.core.collections import CollectionDay
@@ -13,6 +16,8 @@ from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.status_rows import StatusRow, StatusTable, data_product_of
 from cdi_dagster.core.storage_keys import daily_records_prefix
 from cdi_dagster.core.tables_report import TablesReport
+from cdi_dagster.published.read import read_mark
+from cdi_dagster.published.tables import is_whole
 from cdi_dagster.storage.failure import storage_failure
 from cdi_dagster.storage.interface import Storage, StorageError
 
@@ -86,11 +91,22 @@ class StepRecord:
         """Add what an ingestion published."""
         self.s3_prefix = published.uri(daily_records_prefix(self.day))
         self.detail |= dict(report.totals) | {"fingerprint": report.fingerprint}
+        self.await_tables(published)
+
+    def await_tables(self, published: Storage) -> None:
+        """Leave the row IN_PROGRESS where tables do not show the records: whoever publishes these completes it."""
+        self.ends_run = self.ends_run and is_whole(published, self.day)
 
     def add_tables(self, report: TablesReport, published: Storage) -> None:
-        """Add the tables that were published, with their rows."""
+        """Add the tables that were published, with their rows; complete the row of the run of their records."""
         self.s3_prefix = published.uri(daily_records_prefix(self.day))
         self.detail |= {table.name: table.rows for table in report.tables}
+        self.ends_run = True
+        mark = read_mark(published, self.day)
+        row = self.table.get(mark.correlation_id, data_product_of(self.day.collection)) if mark else None
+        waits = row is not None and row.status == "IN_PROGRESS" and row.correlation_id != self.correlation_id
+        if row and waits and is_whole(published, self.day):
+            self.table.put(replace(row, status="COMPLETED"))
 
 
 def gate_detail(status: CoalescerStatus, *, overridden: bool) -> dict[str, bool | str]:

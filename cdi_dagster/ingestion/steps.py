@@ -3,8 +3,7 @@
 No dagster: the caller chooses where and how a step is launched.
 """
 
-from collections.abc import Collection as Several
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cdi_dagster.core.collections import CollectionDay
@@ -13,10 +12,11 @@ from cdi_dagster.core.key_service_access import KeyServiceAccess
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.spark_jobs import INGEST_DAILY, PUBLISH_TABLES, SparkStep
 from cdi_dagster.core.storage_keys import pinned_input_history_key
-from cdi_dagster.core.table_sets import TABLE_SETS
+from cdi_dagster.core.table_definition import Table
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.published.read import read_mark
 from cdi_dagster.storage.interface import Storage
+from cdi_dagster.table_definitions import publish_copy
 
 
 def ingest_step(
@@ -68,19 +68,26 @@ def ingest_step(
 
 
 def tables_step(
-    day: CollectionDay, published: Storage, *, correlation_id: str, kinds: Several[str] | None = None
+    day: CollectionDay, published: Storage, *, correlation_id: str, tables: Iterable[Table] | None = None
 ) -> SparkStep:
-    """Return the step that publishes tables of a day from its daily records.
+    """Return the step that publishes tables of a day from its daily records; store the definition that it reads.
 
     Args:
         day: whose tables.
         published: where the records are.
         correlation_id: of the run.
-        kinds: of the tables to publish; every one of the collection by default.
+        tables: to publish; every one of the collection by default.
 
     Raises:
-        CdiError: INPUT_INVALID where the day's records are not published.
+        CdiError: INPUT_INVALID where the collection has no tables, or the day's records are not published.
     """
+    definition = day.collection.tables
+    if definition is None:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"No tables are defined for {day.collection.id}.",
+            next_step="Name a definition for it in CDI_TABLE_DEFINITIONS (docs/tables.md).",
+        )
     mark = read_mark(published, day)
     if mark is None:
         raise CdiError(
@@ -88,8 +95,6 @@ def tables_step(
             f"There are no daily records of {day.collection.id} for storage day {day.storage_day}.",
             next_step=f"Materialise {day.collection.asset_name}/daily_records for the day first, or run cdi ingest.",
         )
-    if kinds is None:
-        kinds = [member.kind for member in TABLE_SETS[day.collection.tables or ""]]
     return SparkStep(
         job=PUBLISH_TABLES,
         arguments=(
@@ -97,7 +102,8 @@ def tables_step(
             *("--collection", day.collection.id),
             *("--storage-day", day.storage_day.isoformat()),
             *("--correlation-id", correlation_id),
-            *("--tables", ",".join(kinds)),
+            *("--table-definition", publish_copy(published, definition)),
+            *("--tables", ",".join(table.short_name for table in tables or definition.tables)),
         ),
         collection=day.collection,
         storage_day=day.storage_day,
@@ -114,7 +120,7 @@ def tables_of(step: SparkStep, report: Mapping[str, Any]) -> TablesReport:
     """
     tables = TablesReport.from_json(report)
     wanted = step.arguments[step.arguments.index("--tables") + 1].split(",")
-    missing = sorted(set(wanted) - {table.kind for table in tables.tables})
+    missing = sorted(set(wanted) - {table.name.partition(".")[2] for table in tables.tables})
     if missing:
         raise CdiError(
             FailureClass.COUNTS_DO_NOT_RECONCILE,

@@ -1,4 +1,4 @@
-"""S3 for Spark on this machine: the jars that pyspark does not include, and the settings for `s3a://`.
+"""S3 for Spark on this machine: the jars that pyspark does not include, and the settings for `s3://`.
 
 Decides and checks only. Shared by the local launcher, `cdi ingest`, `cdi doctor` and tests through `spark_submit`;
 clusters have their own S3A. No credentials here: Spark reads them from the environment.
@@ -18,25 +18,24 @@ _SPARK_CLOUD = "org.apache.spark.internal.io.cloud"
 _HADOOP_COMMIT = "org.apache.hadoop.fs.s3a.commit"
 
 
-def s3a_conf(jars: Sequence[Path], *, endpoint_url: str | None = None, region: str | None = None) -> dict[str, str]:
-    """Return the Spark settings to write and read `s3a://` with the magic committer.
+def s3a_conf(*, endpoint_url: str | None = None, region: str | None = None) -> dict[str, str]:
+    """Return the Spark settings to write and read `s3://` through S3A with the magic committer.
+
+    Hadoop's own name of it is `s3a://`. Locations in a metastore are for readers too, and Athena skips partitions under
+    `s3a://`: so S3A takes `s3://` here, as it does on EMR.
 
     The magic committer uploads task output in parts and completes the uploads at the end of the job, so nothing is
     renamed (on S3 a rename is a copy).
 
     Args:
-        jars: as `find_s3a_jars` returns them.
         endpoint_url: of an S3 other than AWS's, for example a test server.
         region: of the buckets.
     """
-    # On the class path of the only local JVM: with spark.jars, each start would copy 280 MB.
-    class_path = ":".join(map(str, jars))
     conf = {
-        "spark.driver.extraClassPath": class_path,
-        "spark.executor.extraClassPath": class_path,
+        "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
         "spark.hadoop.fs.s3a.committer.name": "magic",
         "spark.hadoop.fs.s3a.committer.magic.enabled": "true",
-        "spark.hadoop.mapreduce.outputcommitter.factory.scheme.s3a": f"{_HADOOP_COMMIT}.S3ACommitterFactory",
+        "spark.hadoop.mapreduce.outputcommitter.factory.scheme.s3": f"{_HADOOP_COMMIT}.S3ACommitterFactory",
         "spark.sql.sources.commitProtocolClass": f"{_SPARK_CLOUD}.PathOutputCommitProtocol",
         "spark.sql.parquet.output.committer.class": f"{_SPARK_CLOUD}.BindingParquetOutputCommitter",
         # Hadoop 3.3 deletes the markers of the folders above each file it writes; in a bucket that keeps versions each
@@ -52,21 +51,31 @@ def s3a_conf(jars: Sequence[Path], *, endpoint_url: str | None = None, region: s
     return conf
 
 
-def s3a_conf_here(pyspark: Path, environment: Mapping[str, str], *, folder: Path | None = None) -> dict[str, str]:
-    """Return `s3a_conf` with the jars of this machine and the S3 that boto3 uses in this environment.
+def s3a_class_path(jars: Sequence[Path], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variable that puts jars behind Spark's own on the class path of the one local JVM.
 
-    Raises:
-        CdiError: as `find_s3a_jars`.
+    In front of them (`spark.driver.extraClassPath`) they would keep Java from its archive of Spark's classes, which
+    doubles the CPU of a start; and with `spark.jars` each start would copy 280 MB.
+
+    Args:
+        jars: as `find_s3a_jars` returns them; none changes nothing.
+        environment: whose class path they are added to.
     """
+    before = environment.get("SPARK_DIST_CLASSPATH")
+    parts = [*([before] if before else []), *map(str, jars)]
+    return {"SPARK_DIST_CLASSPATH": ":".join(parts)} if jars else {}
+
+
+def s3a_conf_here(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `s3a_conf` for the S3 that boto3 uses in this environment."""
     return s3a_conf(
-        find_s3a_jars(pyspark, folder),
         endpoint_url=environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL"),
         region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"),
     )
 
 
 def find_s3a_jars(pyspark: Path, folder: Path | None = None) -> tuple[Path, ...]:
-    """Return the jars with which this Spark writes `s3a://`, in the matching versions.
+    """Return the jars with which this Spark writes `s3://`, in the matching versions.
 
     Args:
         pyspark: folder of the installed pyspark.

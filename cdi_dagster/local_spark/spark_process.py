@@ -23,11 +23,12 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.log_lines import last_lines, scrub
 from cdi_dagster.core.spark_jobs import SparkJob
 from cdi_dagster.local_spark import process_guard
+from cdi_dagster.local_spark.java import find_java
 from cdi_dagster.local_spark.metastore import local_metastore_lock
 from cdi_dagster.local_spark.spark_submit import (
     SparkProcessConfig,
     launch_failed,
-    require_java,
+    s3a_jars,
     spark_environment,
     spark_submit_command,
 )
@@ -82,7 +83,7 @@ def run_spark_step(
         CdiError: LAUNCH_FAILED where Java, pyspark or the job is missing. Nothing was started.
     """
     command = spark_submit_command(job, arguments, config=config)
-    environment = spark_environment(require_java())
+    environment = spark_environment(find_java().path, s3a_jars(job, arguments, config=config))
     folder = config.work_folder / correlation_id
     metastore = config.metastore_folder if job.needs_metastore else None
     with local_metastore_lock(metastore) if metastore else nullcontext():

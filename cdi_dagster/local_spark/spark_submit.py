@@ -5,9 +5,6 @@ Decides and checks only; `spark_process` runs it. No dagster, and no import of p
 
 import importlib.util
 import os
-import re
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +13,10 @@ from pathlib import Path
 import cdi_dagster
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import SparkJob
+from cdi_dagster.local_spark.java import environment_with
 from cdi_dagster.local_spark.metastore import local_metastore_conf
-from cdi_dagster.local_spark.s3a_conf import s3a_conf_here
+from cdi_dagster.local_spark.s3a_conf import find_s3a_jars, s3a_class_path, s3a_conf_here
 
-JAVA_VERSIONS = range(17, 22)
-"""Java releases that Spark 3.5 and Spark 4 run on; production has 17."""
 DEFAULT_MASTER = "local[*,4]"
 """Every core of this machine, and four attempts a task as on a cluster: with `local[*]` one killed worker fails it."""
 DEFAULT_DRIVER_MEMORY = "2g"
@@ -70,43 +66,33 @@ def spark_submit_command(job: SparkJob, arguments: Sequence[str], *, config: Spa
         raise launch_failed(f"There is no Spark job {job.name} in this installation.", "Install cdi_dagster again.")
     command = [str(pyspark_folder() / "bin" / "spark-submit")]
     command += ["--master", config.master, "--driver-memory", config.driver_memory, "--name", job.name]
-    metastore = local_metastore_conf(config.metastore_folder) if config.metastore_folder else {}
-    conf = {**_LOCAL_CONF, **metastore, **config.conf}
-    if job.needs_s3a and _publishes_to_s3(arguments):
-        conf = {**s3a_conf_here(pyspark_folder(), os.environ, folder=config.s3a_jars), **conf}
+    conf = spark_conf(config, needs_s3a=bool(s3a_jars(job, arguments, config=config)))
     for key, value in conf.items():
         command += ["--conf", f"{key}={value}"]
     return [*command, str(entry_point), *arguments]
 
 
+def s3a_jars(job: SparkJob, arguments: Sequence[str], *, config: SparkProcessConfig) -> tuple[Path, ...]:
+    """Return the jars that a step needs on its class path; none unless it writes tables to S3.
+
+    Raises:
+        CdiError: LAUNCH_FAILED where they are missing.
+    """
+    if job.needs_s3a and _publishes_to_s3(arguments):
+        return find_s3a_jars(pyspark_folder(), config.s3a_jars)
+    return ()
+
+
+def spark_conf(config: SparkProcessConfig, *, needs_s3a: bool) -> dict[str, str]:
+    """Return the Spark settings of this machine, with its metastore, and with S3 where that is needed."""
+    metastore = local_metastore_conf(config.metastore_folder) if config.metastore_folder else {}
+    s3a = s3a_conf_here(os.environ) if needs_s3a else {}
+    return {**s3a, **_LOCAL_CONF, **metastore, **config.conf}
+
+
 def _publishes_to_s3(arguments: Sequence[str]) -> bool:
     pairs = zip(arguments, arguments[1:], strict=False)
     return any(option == "--published-root" and root.startswith("s3://") for option, root in pairs)
-
-
-def require_java() -> Path:
-    """Return the `java` that Spark will use: from JAVA_HOME, else the first on PATH.
-
-    Raises:
-        CdiError: LAUNCH_FAILED where there is none or Spark does not run on its release.
-    """
-    next_step = "Install a Java 17 runtime (for example openjdk-17-jre-headless), or set JAVA_HOME to one."
-    home = os.environ.get("JAVA_HOME")
-    found = str(Path(home) / "bin" / "java") if home else shutil.which("java")
-    if found is None:
-        raise launch_failed("Spark needs Java, and there is none: no JAVA_HOME, no java on PATH.", next_step)
-    try:
-        answer = subprocess.run([found, "-version"], capture_output=True, text=True, timeout=30, check=False)  # noqa: S603
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise launch_failed(f"Spark needs Java, but {found} does not run: {error}.", next_step) from error
-    match = re.search(r'version "(?:1\.)?(\d+)', answer.stderr + answer.stdout)
-    release = int(match[1]) if match else 0
-    if release not in JAVA_VERSIONS:
-        found_release = f"is Java {release}" if release else "does not report its version"
-        raise launch_failed(
-            f"Spark needs Java {JAVA_VERSIONS[0]} to {JAVA_VERSIONS[-1]}, but {found} {found_release}.", next_step
-        )
-    return Path(found)
 
 
 def pyspark_folder() -> Path:
@@ -124,9 +110,9 @@ def pyspark_folder() -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def spark_environment(java: Path) -> dict[str, str]:
-    """Return the environment of the Spark process: ours, with this Python, this pyspark and that Java."""
-    environment = dict(os.environ)
+def spark_environment(java: Path, jars: Sequence[Path] = ()) -> dict[str, str]:
+    """Return the environment of the Spark process: ours, with this Python, this pyspark, that Java and these jars."""
+    environment = {**environment_with(java, os.environ), **s3a_class_path(jars, os.environ)}
     environment["SPARK_HOME"] = str(pyspark_folder())
     environment["PYSPARK_PYTHON"] = environment["PYSPARK_DRIVER_PYTHON"] = sys.executable
     environment["PYTHONUNBUFFERED"] = "1"
@@ -135,8 +121,6 @@ def spark_environment(java: Path) -> dict[str, str]:
     log_pattern = Path(cdi_dagster.__file__).parent / "spark" / "log4j2.json"
     options = f'"-Dlog4j2.configurationFile={log_pattern.as_uri()}" {environment.get("SPARK_SUBMIT_OPTS", "")}'
     environment["SPARK_SUBMIT_OPTS"] = options.rstrip()
-    if "JAVA_HOME" not in environment:
-        environment["PATH"] = os.pathsep.join((str(java.parent), environment.get("PATH", "")))
     return environment
 
 

@@ -74,7 +74,7 @@ def daily_schedule(
         )
         decision = decide(facts[0], now)
         if decision.action is LaunchAction.LAUNCH:
-            return run_request(storage_day, decision, launched_by="schedule")
+            return run_request(collection, storage_day, decision, launched_by="schedule")
         if decision.action is LaunchAction.DONE:
             return dg.SkipReason(f"{storage_day}: {decision.reason}")
         size = ""

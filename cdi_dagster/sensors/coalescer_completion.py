@@ -1,6 +1,7 @@
 """The coalescer completion sensor: launches what the schedule did not, once the gate is open; reports what is late.
 
-Late, missed, failed and re-coalesced days. Fetch (`day_facts`), decide (`core.launch_decision`), translate.
+Late, missed, failed and re-coalesced days, and days whose tables are missing. Fetch (`day_facts`), decide
+(`core.launch_decision`), translate.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,7 +53,8 @@ def coalescer_completion_sensor(
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
         description=f"Launches each due storage day of {collection.id} of the last {calendar.look_back_days} that is "
-        "not published, or was coalesced again since, as soon as the coalescer is done with it; and retries a day "
+        "not published, or was coalesced again since, as soon as the coalescer is done with it; its tables alone where "
+        "only they are missing; and retries a day "
         "whose input changed during a run, or whose run was interrupted. The schedule launches in the first minute "
         f"from {calendar.due_time:%H:%M} UTC; the sensor from two minutes after it. A tick that launches nothing "
         "shows, for each day, what it waits for, and why the coalescer may be slow. A day that is not published by "
@@ -79,7 +81,7 @@ def coalescer_completion_sensor(
         )
         decisions = [(day, decide(day, now)) for day in facts]
         requests = [
-            run_request(day.storage_day, decision, launched_by="sensor")
+            run_request(collection, day.storage_day, decision, launched_by="sensor")
             for day, decision in decisions
             if decision.action is LaunchAction.LAUNCH
         ][:LAUNCHES_PER_TICK]

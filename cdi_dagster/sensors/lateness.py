@@ -16,7 +16,7 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.core.gate import class_of
-from cdi_dagster.core.launch_decision import DayFacts, LaunchDecision
+from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, LaunchDecision, RunState
 from cdi_dagster.interfaces import AlertSink
 from cdi_dagster.resources.ingest_options import IngestOptions
 
@@ -60,7 +60,9 @@ class LatenessReporter:
         late = [
             (day, decision)
             for day, decision in decisions
-            if day.is_unpublished and self._calendar.is_late(day.storage_day, now)
+            if day.is_unpublished
+            and self._calendar.is_late(day.storage_day, now)
+            and (day.storage_day.isoformat() in reported or not self._is_renewed(day, decision))
         ]
         still_late = {day.storage_day.isoformat() for day, _ in late}
         looked_at = {day.storage_day.isoformat() for day, _ in decisions if not day.unreadable}
@@ -76,6 +78,13 @@ class LatenessReporter:
                 events.append(self._check(still_late, day, decision))
         # A day that has left the look-back unpublished stays reported: it must not be reported again.
         return events, json.dumps({"told_late": sorted(reported)[-100:]})
+
+    def _is_renewed(self, day: DayFacts, decision: LaunchDecision) -> bool:
+        """Whether a day that was published in time was ingested again, and a run is about to renew its tables."""
+        published_at = day.published_from.published_at if day.published_from else None
+        is_again = published_at is not None and self._calendar.is_late(day.storage_day, published_at)
+        is_at_work = decision.action is LaunchAction.LAUNCH or any(run.state is RunState.LIVE for run in day.runs)
+        return day.lacks_tables and is_again and is_at_work
 
     def _send(self, alert: Alert) -> bool:
         try:
@@ -132,7 +141,9 @@ class LatenessReporter:
 
 
 def _why_late(day: DayFacts) -> FailureClass | None:
-    """Return the class of what a late day waits for: the closed gate, or its last run's failure."""
+    """Return the class of what a late day waits for: the closed gate, its tables, or its last run's failure."""
+    if day.lacks_tables and day.coalescer.is_open:
+        return FailureClass.TABLES_MISSING
     return class_of(day.coalescer) or (day.runs[-1].failure_class if day.runs else None)
 
 

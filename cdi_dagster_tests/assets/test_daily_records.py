@@ -7,7 +7,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.storage.interface import StorageUnavailableError
 from cdi_dagster_tests.collections import EQUALITY
-from cdi_dagster_tests.dagster_day import DAY, ScriptedSpark, argument, failure_of, metadata_of
+from cdi_dagster_tests.dagster_day import DAY, ScriptedSpark, argument, dagster_day, failure_of, metadata_of
 
 INPUT = "corporate_storage/business_audit"
 RECORDS = "business_audit/daily_records"
@@ -45,10 +45,12 @@ def test_the_status_row_is_completed_by_the_last_step_of_the_run_only_and_keeps_
     assert last.detail["uc.auditlog_red_v"] == 10
 
 
-def test_a_collection_without_tables_is_complete_with_its_daily_records(day):
-    day.put_object("0_9", of=EQUALITY)
-    assert day.run(collection=EQUALITY).success
-    assert day.rows.told[-1] == ("ingest_daily", "COMPLETED")
+def test_a_collection_without_tables_is_complete_with_its_daily_records(tmp_path, monkeypatch):
+    monkeypatch.setenv("CDI_TABLE_DEFINITIONS", '{"data:equality": null}')
+    with dagster_day(tmp_path) as day:
+        day.put_object("0_9", of=EQUALITY)
+        assert day.run(collection=EQUALITY).success
+        assert day.rows.told[-1] == ("ingest_daily", "COMPLETED")
 
 
 def test_the_job_reads_the_kept_manifest_and_gets_every_argument(day):

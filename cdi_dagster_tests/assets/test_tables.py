@@ -1,14 +1,17 @@
 """Tables: one launch for whatever is selected, and only of published daily records."""
 
-from cdi_dagster_tests.dagster_day import argument, failure_of, metadata_of
+from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import DAY, argument, failure_of, metadata_of
 
+TABLES = tuple(f"business_audit/auditlog_{name}" for name in ("raw", "managed", "sec_v", "red_v"))
 RECORDS = ("corporate_storage/business_audit", "business_audit/daily_records")
 
 
 def test_all_tables_are_one_launch(day):
     day.put_object("0_9")
     result = day.run()
-    assert argument(day.spark.launched[-1], "--tables") == "raw,managed,secured,redacted"
+    assert argument(day.spark.launched[-1], "--tables") == "auditlog_raw,auditlog_managed,auditlog_sec_v,auditlog_red_v"
     metadata = metadata_of(result, "business_audit/auditlog_managed")
     assert (metadata["rows"], metadata["date_str"]) == (10, "2023-03-27")
     assert metadata["dagster/table_name"] == "uc_dw_auditlog.auditlog_managed"
@@ -19,7 +22,7 @@ def test_a_selection_launches_only_what_is_selected(day):
     assert day.run(*RECORDS).success
     result = day.run("business_audit/auditlog_raw", "business_audit/auditlog_red_v")
     assert result.success
-    assert argument(day.spark.launched[-1], "--tables") == "raw,redacted"
+    assert argument(day.spark.launched[-1], "--tables") == "auditlog_raw,auditlog_red_v"
     assert len(result.get_asset_materialization_events()) == 2
 
 
@@ -32,9 +35,44 @@ def test_without_daily_records_it_says_what_to_materialise_first(day):
 
 def test_a_table_that_the_report_does_not_name_is_not_materialised(day):
     day.put_object("0_9")
-    day.spark.unreported_tables = ("managed",)
+    day.spark.unreported_tables = ("auditlog_managed",)
     result = day.run()
     failure = failure_of(result)
     assert failure["failure_class"] == "COUNTS_DO_NOT_RECONCILE"
-    assert "managed" in failure["cause"]
+    assert "auditlog_managed" in failure["cause"]
     assert day.rows.writes[-1].status == "FAILED"
+
+
+def test_the_row_of_records_alone_is_completed_when_the_tables_show_them(day):
+    day.put_object("0_9")
+    records = day.run(*RECORDS)
+    assert _status(day, records) == "IN_PROGRESS"
+    some = day.run(*TABLES[:2])
+    assert (_status(day, records), _status(day, some)) == ("IN_PROGRESS", "COMPLETED")
+    assert day.run(*TABLES[2:]).success
+    assert _status(day, records) == "COMPLETED"
+    # The same records again: the tables show them.
+    assert _status(day, day.run(*RECORDS)) == "COMPLETED"
+
+
+def test_tables_are_not_published_beside_an_ingestion_of_the_day(day):
+    day.put_object("0_9")
+    assert day.run(*RECORDS).success
+    with ingestion_lease(day.published, AUDIT.on(DAY), holder="cdi ingest", lease_seconds=2):
+        failure = failure_of(day.run(*TABLES))
+    assert failure["failure_class"] == "DUPLICATE_RUN"
+    assert [step.name for step in day.spark.launched] == ["ingest_daily"]
+
+
+def test_a_run_for_missing_tables_stops_where_another_has_published_them_and_a_persons_does_not(day):
+    day.put_object("0_9")
+    assert day.run().success
+    failure = failure_of(day.run(*TABLES, tags={"cdi/launched_by": "sensor"}))
+    assert failure["failure_class"] == "DUPLICATE_RUN"
+    assert "show its records already" in failure["cause"]
+    assert day.run(*TABLES).success
+    assert day.run(*TABLES, tags={"cdi/launched_by": "sensor", "dagster/parent_run_id": "r"}).success
+
+
+def _status(day, result):
+    return day.rows.get(result.run_id, "CDI-data:businessAudit").status

@@ -12,9 +12,14 @@ from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.spark.ingest_support import DAY
-from cdi_dagster_tests.spark.records.vectors import ReversedKeys, read_vectors, unwrapped
+from cdi_dagster_tests.spark.records.vectors import ReversedKeys, Vector, read_vectors, unwrapped
 
 TOO_DEEP = "too deep"
+
+
+def _vectors() -> list[Vector]:
+    """Return the golden records of the collections that are benchmarked or like them."""
+    return [vector for vector in read_vectors() if vector.group != "equality"]
 
 
 def made_by_the_chain(line: bytes, collection_id: str) -> bytes | str:
@@ -36,7 +41,7 @@ def made_by_the_chain(line: bytes, collection_id: str) -> bytes | str:
 
 def test_the_chain_makes_the_golden_records() -> None:
     wrong = []
-    for vector in read_vectors():
+    for vector in _vectors():
         try:
             made = made_by_the_chain(vector.envelope, vector.collection_id)
         except RecursionError:

@@ -12,6 +12,7 @@ import pytest
 
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster_tests.cli.conftest import Answer, Cdi
+from cdi_dagster_tests.collections import AUDIT
 
 DAY = ("--collection", "data:businessAudit", "--storage-day", "2023-03-26")
 DAY_BEFORE = ("--collection", "data:businessAudit", "--storage-day", "2023-03-25")
@@ -142,10 +143,15 @@ def test_ingest_counts_rejects_and_publishes_nothing_unless_they_are_allowed(cdi
     assert json.loads((published / "_SUCCESS").read_text())["published"] == 297
     status = cdi("status", *DAY, "--json").json
     assert (status["published_is_current"], status["published_records"]) == (True, 297)
+    assert (status["missing_tables"], status["is_whole"]) == (list(AUDIT.table_names), False)
+    assert "no, TABLES_MISSING: raw, managed, secured, redacted." in " ".join(cdi("status", *DAY).stdout.split())
+    assert status_row(home, allowed.json["correlation_id"])["Status"] == "IN_PROGRESS"
 
     tables = cdi("tables", *DAY, "--json")
     assert tables.exit_code == 0, tables.stderr
     assert {table["rows"] for table in tables.json["tables"]} == {297}
+    status = cdi("status", *DAY, "--json").json
+    assert (status["missing_tables"], status["is_whole"]) == ([], True)
     told = [status_row(home, answer.json["correlation_id"]) for answer in (allowed, tables)]
     assert [(row["Status"], row["CurrentStep"], row["Date"]) for row in told] == [
         ("COMPLETED", "ingest_daily", "2023-03-27"),
@@ -165,8 +171,8 @@ def test_a_keyed_collection_is_refused_in_words_before_anything_starts(cdi: Cdi,
 
 
 def test_tables_are_refused_where_there_are_none_or_they_are_elsewhere(cdi: Cdi) -> None:
-    answer = cdi("tables", "--collection", "data:equality", "--storage-day", "2023-03-26")
-    assert (answer.exit_code, "No tables are published of data:equality" in answer.stderr) == (2, True)
+    answer = cdi("tables", "--collection", "core:claimant", "--storage-day", "2023-03-26")
+    assert (answer.exit_code, "No tables are published of core:claimant" in answer.stderr) == (2, True)
     emr = {
         "CDI_DEPLOYMENT": "emr",
         "CDI_CORPORATE_ROOT": "s3://corporate",

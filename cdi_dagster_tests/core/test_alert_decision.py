@@ -1,5 +1,6 @@
 """When an alert is sent for a failed run: the table of the failure classes, run by run."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -32,6 +33,7 @@ ALERTED_RUNS = {
     "STORAGE_UNAVAILABLE": {3},
     "WORKER_LOST": {3},
     "INTERRUPTED": {3},
+    "TABLES_MISSING": {3},
     "JOB_FAILED": {1, 2, 3},
 }
 
@@ -47,10 +49,8 @@ def failed(number, failure, *, by_person=False, state=RunState.FAILED):
     )
 
 
-def decided(run_id, failure, *runs, automated=True, published_from=None, coalescer=OPEN, unreadable=None):
-    facts = DayFacts(
-        storage_day=DAY, coalescer=coalescer, published_from=published_from, runs=runs, unreadable=unreadable
-    )
+def decided(run_id, failure, *runs, automated=True, published_from=None, coalescer=OPEN, **facts):
+    facts = DayFacts(storage_day=DAY, coalescer=coalescer, published_from=published_from, runs=runs, **facts)
     return decide_alert(run_id, FailureClass(failure), facts, NOW, automated=automated)
 
 
@@ -77,11 +77,57 @@ def test_where_automation_does_not_look_the_first_failure_is_alerted():
     assert closed.action is AlertAction.STAY_QUIET
 
 
-def test_tables_that_fail_after_their_records_are_published_are_told_for_nothing_runs_them_again():
-    published_from = PublishedFrom(fingerprint="f1")
+PUBLISHED = PublishedFrom(fingerprint="f1", published_at=NOW - timedelta(hours=1))
+
+
+def of_tables(number, failure, **options):
+    return replace(failed(number, failure, **options), publishes_records=False)
+
+
+def test_tables_that_fail_after_their_records_are_published_are_retried_and_alerted_when_that_is_used_up():
+    runs = [failed(1, "CLUSTER_LOST"), of_tables(2, "CLUSTER_LOST"), of_tables(3, "CLUSTER_LOST")]
+    without = {"published_from": PUBLISHED, "missing_tables": ("raw",)}
+    first = decided("r1", "CLUSTER_LOST", *runs[:1], **without)
+    assert (first.action, first.what_happens) == (AlertAction.STAY_QUIET, "the tables alone are run again now")
+    second = decided("r2", "CLUSTER_LOST", *runs[:2], **without)
+    assert second.action is AlertAction.STAY_QUIET
+    assert "next attempt from 12:10 UTC" in second.what_happens
+    third = decided("r3", "CLUSTER_LOST", *runs, **without)
+    assert third.action is AlertAction.ALERT
+    assert third.what_happens == (
+        "nothing: TABLES_MISSING: records are published, tables (raw) are not: 3 runs, the last (r3) failed "
+        "(CLUSTER_LOST): fix it, then materialise it"
+    )
+
+
+def test_a_defect_in_the_tables_is_alerted_at_once_and_says_what_is_missing():
+    decision = decided("r1", "JOB_FAILED", failed(1, "JOB_FAILED"), published_from=PUBLISHED, missing_tables=("raw",))
+    assert decision.action is AlertAction.ALERT
+    assert decision.what_happens.startswith("nothing: TABLES_MISSING: records are published, tables (raw) are not")
+
+
+def test_a_run_that_fails_though_records_and_tables_are_there_is_alerted_for_nothing_runs_it_again():
     for runs in ((failed(1, "CLUSTER_LOST"),), ()):
-        decision = decided("r1", "CLUSTER_LOST", *runs, published_from=published_from)
+        decision = decided("r1", "CLUSTER_LOST", *runs, published_from=PUBLISHED)
         assert (decision.action, decision.what_happens) == (AlertAction.ALERT, "nothing: published")
+
+
+def test_tables_that_succeed_alone_end_the_failure_of_their_day_and_not_that_of_its_records():
+    runs = (failed(1, "JOB_FAILED"), of_tables(2, None, state=RunState.SUCCEEDED))
+    decision = decided("r1", "JOB_FAILED", *runs, published_from=PUBLISHED)
+    assert (decision.action, decision.what_happens) == (
+        AlertAction.STAY_QUIET,
+        "run r2 of the day has succeeded since",
+    )
+    # A person published the tables of the earlier records again; those of this coalescing are still not there.
+    earlier = PublishedFrom(fingerprint="f0", published_at=NOW - timedelta(days=1))
+    assert decided("r1", "JOB_FAILED", *runs, published_from=earlier).action is AlertAction.ALERT
+
+
+def test_records_that_succeed_alone_do_not_end_the_failure_of_the_tables():
+    runs = (failed(1, "JOB_FAILED"), replace(failed(2, None, state=RunState.SUCCEEDED), publishes_tables=False))
+    without = {"published_from": PUBLISHED, "missing_tables": ("raw",)}
+    assert decided("r1", "JOB_FAILED", *runs, **without).action is AlertAction.ALERT
 
 
 @pytest.mark.parametrize("failure", FailureClass)

@@ -115,3 +115,113 @@ def test_every_attempt_has_a_run_key_of_its_own():
         for n in range(3)
     ]
     assert keys == [f"{DAY}|f1|1", f"{DAY}|f1|2", f"{DAY}|f1|3"]
+
+
+MISSING = ("raw", "managed")
+RECORDS_AT = NOW - timedelta(hours=2)
+WITHOUT_TABLES = PublishedFrom(fingerprint="f1", published_at=RECORDS_AT, run_id="r0")
+
+
+def _tables_run(state, failure_class=None, *, by_person=False, minutes_ago=60.0, records=False, tables=True):
+    ended_at = None if state is RunState.LIVE else NOW - timedelta(minutes=minutes_ago)
+    return PastRun(
+        run_id="r1",
+        state=state,
+        launch=None if by_person else LAUNCH,
+        failure_class=failure_class,
+        ended_at=ended_at,
+        by_person=by_person,
+        publishes_records=records,
+        publishes_tables=tables,
+    )
+
+
+def _whole_run(state, failure_class=None, **options):
+    return _tables_run(state, failure_class, records=True, **options)
+
+
+KILLED = _tables_run(RunState.FAILED, FailureClass.CLUSTER_LOST)
+AFTER_RECORDS = _whole_run(RunState.FAILED, FailureClass.CLUSTER_LOST)
+BEFORE_RECORDS = _whole_run(RunState.FAILED, FailureClass.CLUSTER_LOST, minutes_ago=180)
+BY_PERSON = _tables_run(RunState.FAILED, FailureClass.CLUSTER_LOST, by_person=True)
+DEFECT = _tables_run(RunState.FAILED, FailureClass.JOB_FAILED)
+
+
+@pytest.mark.parametrize(
+    ("runs", "action", "says"),
+    [
+        # Published by a terminal, by another installation, or by a run of records alone.
+        ((), LaunchAction.LAUNCH, "tables (raw, managed) are not"),
+        ((_whole_run(RunState.SUCCEEDED, tables=False),), LaunchAction.LAUNCH, "tables (raw, managed) are not"),
+        # The day's run published the records and failed with the tables: its first attempt at them.
+        ((AFTER_RECORDS,), LaunchAction.LAUNCH, "run r1 failed with CLUSTER_LOST"),
+        ((AFTER_RECORDS, KILLED), LaunchAction.LAUNCH, "run r1 failed with CLUSTER_LOST"),
+        ((AFTER_RECORDS, KILLED, KILLED), LaunchAction.LEAVE, "3 runs, the last (r1) failed (CLUSTER_LOST)"),
+        # What it took to publish the records is not counted.
+        ((BEFORE_RECORDS, BEFORE_RECORDS, AFTER_RECORDS), LaunchAction.LAUNCH, "run r1 failed with CLUSTER_LOST"),
+        ((_whole_run(RunState.FAILED, minutes_ago=1),), LaunchAction.WAIT, "next attempt from 12:09 UTC"),
+        ((_whole_run(RunState.FAILED, FailureClass.INTERRUPTED, minutes_ago=0),), LaunchAction.LAUNCH, "INTERRUPTED"),
+        ((AFTER_RECORDS, DEFECT), LaunchAction.LEAVE, "which a re-run does not fix"),
+        ((_whole_run(RunState.CANCELED),), LaunchAction.LEAVE, "run r1 was terminated: materialise it by hand"),
+        ((AFTER_RECORDS, _tables_run(RunState.CANCELED)), LaunchAction.LEAVE, "run r1 was terminated"),
+        # A person who requests the tables, or the day, gives the attempts back.
+        ((AFTER_RECORDS, KILLED, KILLED, BY_PERSON), LaunchAction.LAUNCH, "run r1 failed with CLUSTER_LOST"),
+        ((AFTER_RECORDS, DEFECT, BY_PERSON), LaunchAction.LAUNCH, "run r1 failed with CLUSTER_LOST"),
+        ((AFTER_RECORDS, _tables_run(RunState.LIVE)), LaunchAction.WAIT, "are not; run r1 is running"),
+        ((_tables_run(RunState.FAILED, FailureClass.DUPLICATE_RUN),), LaunchAction.LAUNCH, "DUPLICATE_RUN"),
+    ],
+)
+def test_missing_tables_are_launched_alone_within_the_same_budgets(runs, action, says):
+    facts = DayFacts(
+        storage_day=DAY, coalescer=COMPLETE, published_from=WITHOUT_TABLES, missing_tables=MISSING, runs=runs
+    )
+    decision = decide(facts, NOW)
+    assert decision.action == action
+    assert says in decision.reason
+    assert decision.reason.startswith("TABLES_MISSING: records are published, tables (raw, managed) are not")
+    assert decision.tables_only == (action is LaunchAction.LAUNCH)
+    assert facts.is_unpublished
+
+
+@pytest.mark.parametrize("runs", [(), (AFTER_RECORDS,), (AFTER_RECORDS, KILLED)])
+def test_a_day_is_done_when_its_tables_show_it_however_its_runs_ended(runs):
+    facts = DayFacts(storage_day=DAY, coalescer=COMPLETE, published_from=WITHOUT_TABLES, runs=runs)
+    assert decide(facts, NOW).action == LaunchAction.DONE
+    assert not facts.is_unpublished
+
+
+def test_records_that_are_outdated_come_before_tables_that_are_missing():
+    older = PublishedFrom(fingerprint="f0", published_at=RECORDS_AT)
+    facts = DayFacts(
+        storage_day=DAY, coalescer=COMPLETE, published_from=older, missing_tables=MISSING, runs=(BY_PERSON,)
+    )
+    decision = decide(facts, NOW)
+    assert (decision.action, decision.tables_only) == (LaunchAction.LAUNCH, False)
+    assert "coalesced again" in decision.reason
+
+
+def test_a_late_object_that_the_failed_run_read_too_is_not_read_again():
+    """The records are of more than the coalescer left; the run that published them failed with the tables."""
+    late = PublishedFrom(fingerprint="f1 and a late object", published_at=RECORDS_AT, run_id="r1")
+    facts = DayFacts(
+        storage_day=DAY, coalescer=COMPLETE, published_from=late, missing_tables=MISSING, runs=(AFTER_RECORDS,)
+    )
+    assert decide(facts, NOW).tables_only
+
+
+@pytest.mark.parametrize("state", [state for state in CoalescerState if state is not CoalescerState.COMPLETE])
+def test_missing_tables_wait_for_a_closed_gate_too(state):
+    closed = CoalescerStatus(state=state, reason="job abc, 42 min")
+    facts = DayFacts(storage_day=DAY, coalescer=closed, published_from=WITHOUT_TABLES, missing_tables=MISSING, runs=())
+    decision = decide(facts, NOW)
+    assert decision.action == LaunchAction.WAIT
+    assert decision.reason == (
+        "TABLES_MISSING: records are published, tables (raw, managed) are not; since then coalescer "
+        f"{state}: job abc, 42 min"
+    )
+
+
+def test_runs_of_tables_alone_use_up_no_attempt_of_the_records():
+    facts = DayFacts(storage_day=DAY, coalescer=COMPLETE, published_from=None, runs=(KILLED, KILLED, KILLED))
+    decision = decide(facts, NOW)
+    assert (decision.action, decision.tables_only, decision.attempt) == (LaunchAction.LAUNCH, False, 4)

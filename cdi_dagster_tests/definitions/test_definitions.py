@@ -1,17 +1,13 @@
 """The code location: loads alone and quickly, and everything in it is described for the person who reads it."""
 
-import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import dagster as dg
 import pytest
 
-import cdi_dagster
 from cdi_dagster.core.collections import REGISTRY, CollectionKind
-from cdi_dagster.core.table_sets import TABLE_SETS
 from cdi_dagster.definitions import build_definitions
 from cdi_dagster.settings import load_settings
 
@@ -107,15 +103,6 @@ def test_every_job_schedule_sensor_and_check_is_described(definitions):
     assert all(thing.description for thing in described)
     for checks in definitions.asset_checks:
         assert all(spec.description for spec in checks.check_specs)
-
-
-def test_the_tables_are_those_that_the_spark_job_publishes():
-    for name, members in TABLE_SETS.items():
-        path = Path(cdi_dagster.__file__).parent / "spark" / "tables" / f"{name}.json"
-        definition = json.loads(path.read_text())
-        assert {member.kind: f"{member.database}.{member.name}" for member in members} == {
-            kind: definition[kind] for kind in ("raw", "managed", "secured", "redacted")
-        }
 
 
 def test_automation_is_off_unless_a_setting_turns_it_on(definitions, tmp_path):

@@ -161,7 +161,7 @@ class LocalKeys:
         return answers
 
 
-@pytest.mark.parametrize("collection_id", ["data:businessAudit", "core:claimant"])
+@pytest.mark.parametrize("collection_id", ["data:businessAudit", "data:equality", "core:claimant"])
 def test_ingestion_rejects_exactly_the_bad_envelopes_each_for_its_reason(storage: Storage, collection_id: str) -> None:
     collection = find_collection(collection_id)
     summary = sample(storage, collection, bad_envelopes=40)

@@ -1,12 +1,15 @@
 """Ticks of schedule and sensor at a chosen moment, on a real instance, and the runs that they ask for."""
 
+import json
 from datetime import UTC, date, datetime
 
 import dagster as dg
 from freezegun import freeze_time
 
+from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.listing import listing_fingerprint
-from cdi_dagster.core.storage_keys import mark_key
+from cdi_dagster.core.storage_keys import mark_key, tables_report_key
+from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
 from cdi_dagster_tests.collections import AUDIT
 
@@ -48,11 +51,12 @@ def launched(data):
 def run_as(day, request):
     """Do what the daemon does with a run request."""
     storage_day = date.fromisoformat(request.partition_key)
-    return day.run(*RECORDS, storage_day=storage_day, tags={**request.tags, "dagster/run_key": request.run_key})
+    assets = [key.to_user_string() for key in request.asset_selection or []]
+    return day.run(*assets, storage_day=storage_day, tags={**request.tags, "dagster/run_key": request.run_key})
 
 
 def publish_mark(day, storage_day, *, fingerprint=None, at=datetime(2023, 3, 27, 9, 40, tzinfo=UTC)):
-    """Leave the mark of a publication from the objects that are there now, without a run."""
+    """Leave the mark of a publication from the objects that are there now, and its tables' report, without a run."""
     if fingerprint is None:
         fingerprint = listing_fingerprint(day.corporate.list(AUDIT.on(storage_day).corporate_prefix))
     mark = Mark(
@@ -68,3 +72,21 @@ def publish_mark(day, storage_day, *, fingerprint=None, at=datetime(2023, 3, 27,
         published_at=at,
     )
     day.published.write(mark_key(AUDIT.on(storage_day)), mark.to_bytes())
+    publish_report(day, storage_day, mark)
+
+
+def publish_report(day, storage_day, mark, *, run_id="a-run", tables=AUDIT.table_names, **values):
+    """Leave the closing report of a run that published tables of the records of a mark."""
+    report = TablesReport(
+        correlation_id=run_id,
+        collection_id=AUDIT.id,
+        storage_day=str(storage_day),
+        export_day=str(export_day_of(storage_day)),
+        definition="business_audit.json (shipped)",
+        definition_sha256="a" * 64,
+        tables=tuple(PublishedTable(kind="table", name=name, rows=1, columns=1, seconds=0.1) for name in tables),
+        seconds=0.1,
+        **{"fingerprint": mark.fingerprint, "records": mark.published} | values,
+    )
+    key = tables_report_key(AUDIT.on(storage_day), run_id)
+    day.published.write(key, json.dumps(report.to_json()).encode())

@@ -19,10 +19,10 @@ import dagster as dg
 
 from cdi_dagster.core.collections import Collection, find_collection
 from cdi_dagster.core.days import export_day_of
+from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, reconcile
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.storage_keys import daily_records_prefix
-from cdi_dagster.core.table_sets import TABLE_SETS
+from cdi_dagster.core.storage_keys import daily_records_prefix, tables_report_key
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
 from cdi_dagster.published.publish import IngestOutcome, WrittenPart, publish_day
@@ -31,6 +31,7 @@ from cdi_dagster.spark.ingest.read_ahead import opened
 from cdi_dagster.spark.ingest.reading import EnvelopeReader
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster.table_definitions import read_table_definition
 
 
 class UnwrappedKeys:
@@ -114,7 +115,8 @@ class QuickLauncher(dg.ConfigurableResource):
     launches: str
     """File that gets a line for every launch: step, storage day, fingerprint, run id, process id.
 
-    An ingestion goes on once there is no file of its name and `.hold-<storage day>` (any more).
+    A step goes on once there is no file of its name and `.hold-<step>-<storage day>` (any more), and fails, once, as if
+    its cluster were lost where there is one with `.lose-<step>-<storage day>`.
     """
 
     def launch(self, context: Any, step: SparkStep) -> LaunchEvidence:
@@ -123,14 +125,12 @@ class QuickLauncher(dg.ConfigurableResource):
         if step.name == "ingest_daily":
             manifest = step.arguments[step.arguments.index("--pinned-input") + 1]
             pinned = PinnedInput.from_json(json.loads(published.read(manifest.removeprefix(f"{root}/"))))
-            self._note(step, pinned.fingerprint)
-            while Path(f"{self.launches}.hold-{step.storage_day}").exists():
-                time.sleep(0.1)
+            self._at_work(step, pinned.fingerprint)
             corporate = open_storage(pinned.corporate_root)
             report = ingest_pinned(corporate, published, pinned, step.correlation_id).to_json()
         else:
-            self._note(step, "")
-            report = _tables(step)
+            self._at_work(step, "-")
+            report = _tables(published, step)
         return LaunchEvidence(
             report=report,
             attempts=(LaunchAttempt(where="here", outcome="COMPLETED", seconds=0.1),),
@@ -138,28 +138,41 @@ class QuickLauncher(dg.ConfigurableResource):
             cluster_id="local",
         )
 
-    def _note(self, step: SparkStep, fingerprint: str) -> None:
+    def _at_work(self, step: SparkStep, fingerprint: str) -> None:
         with Path(self.launches).open("a") as file:
             file.write(f"{step.name} {step.storage_day} {fingerprint} {step.correlation_id} {os.getpid()}\n")
+        while Path(f"{self.launches}.hold-{step.name}-{step.storage_day}").exists():
+            time.sleep(0.1)
+        lost = Path(f"{self.launches}.lose-{step.name}-{step.storage_day}")
+        if lost.exists():
+            lost.unlink()
+            raise CdiError(FailureClass.CLUSTER_LOST, f"The cluster ended under {step.name}.")
 
 
-def _tables(step: SparkStep) -> dict[str, Any]:
-    members = {member.kind: member for member in TABLE_SETS["audit"]}
-    kinds = step.arguments[step.arguments.index("--tables") + 1].split(",")
-    return TablesReport(
+def _tables(published: Storage, step: SparkStep) -> dict[str, Any]:
+    """Leave the closing report that the real job leaves."""
+    day = step.collection.on(step.storage_day)
+    mark = read_mark(published, day)
+    assert mark
+    definition, names = (
+        step.arguments[step.arguments.index(option) + 1] for option in ("--table-definition", "--tables")
+    )
+    read = read_table_definition(definition)
+    report = TablesReport(
         correlation_id=step.correlation_id,
         collection_id=step.collection.id,
         storage_day=step.storage_day.isoformat(),
         export_day=export_day_of(step.storage_day).isoformat(),
-        fingerprint="f" * 64,
-        records=1,
-        table_config="audit.json (shipped)",
-        table_config_sha256="a" * 64,
+        fingerprint=mark.fingerprint,
+        records=mark.published,
+        definition=read.source,
+        definition_sha256=read.sha256,
         tables=tuple(
-            PublishedTable(
-                kind=kind, name=f"{members[kind].database}.{members[kind].name}", rows=1, columns=1, seconds=0.1
-            )
-            for kind in kinds
+            PublishedTable(kind=table.kind, name=table.name, rows=1, columns=1, seconds=0.1)
+            for table in read.named(names.split(","))
         ),
         seconds=0.1,
+        defined=tuple(table.name for table in read.tables),
     ).to_json()
+    published.write(tables_report_key(day, step.correlation_id), json.dumps(report).encode())
+    return report

@@ -1,4 +1,4 @@
-"""A real Dagster for the gate: webserver, daemon and three code locations on a home of its own; asked by GraphQL.
+"""A real Dagster for the gate: webserver, daemon and code locations on a home of its own; asked by GraphQL.
 
 What runs did is read from the instance's own records, what was published from storage.
 """
@@ -30,11 +30,8 @@ from cdi_dagster_tests.waiting import last_lines_of, reserved_port, wait_until
 RECORDS = 30
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 
-_WORKSPACE = """load_from:
-  - python_module: {module_name: cdi_dagster_tests.gate.location_on_time, location_name: on_time}
-  - python_module: {module_name: cdi_dagster_tests.gate.location_later, location_name: later}
-  - python_module: {module_name: cdi_dagster_tests.gate.location_rapid, location_name: rapid}
-"""
+LOCATIONS = ("on_time", "later", "rapid")
+_LOCATION = "  - python_module: {{module_name: cdi_dagster_tests.gate.location_{0}, location_name: {0}}}\n"
 _START = {
     "schedule": """mutation($s: ScheduleSelector!) { startSchedule(scheduleSelector: $s) { __typename } }""",
     "sensor": """mutation($s: SensorSelector!) { startSensor(sensorSelector: $s) { __typename } }""",
@@ -139,14 +136,25 @@ class Place:
         """Return the process id of the run worker whose ingestion is at work, or None."""
         return next((int(process) for _, run, process in self._ingestions(day) if run == run_id), None)
 
+    def tables_at_work(self, day):
+        """Return the runs whose tables of the day were launched, each with the process id of its worker."""
+        return [(run, int(process)) for _, run, process in self._launched("publish_tables", day)]
+
     def _ingestions(self, day):
+        return self._launched("ingest_daily", day)
+
+    def _launched(self, step, day):
         lines = self._launches.read_text().splitlines() if self._launches.exists() else []
-        return [line.split()[2:] for line in lines if line.split()[:2] == ["ingest_daily", str(day)]]
+        return [line.split()[2:] for line in lines if line.split()[:2] == [step, str(day)]]
+
+    def lose_once(self, day, *, step):
+        """Let the next launch of a step of the day fail as if its cluster were lost."""
+        Path(f"{self._launches}.lose-{step}-{day}").touch()
 
     @contextmanager
-    def holding(self, day):
-        """Let ingestions of the day go on only after the block."""
-        hold = Path(f"{self._launches}.hold-{day}")
+    def holding(self, day, *, step="ingest_daily"):
+        """Let a step of the day, its ingestion by default, go on only after the block."""
+        hold = Path(f"{self._launches}.hold-{step}-{day}")
         hold.parent.mkdir(parents=True, exist_ok=True)
         hold.touch()
         try:
@@ -163,9 +171,11 @@ def _assets(collection: Collection):
 class GateDagster:
     """The running Dagster; `stop` and `start` as a deployment does."""
 
-    def __init__(self, home, port, heard):
+    def __init__(self, home, port, heard, locations):
         self.home, self.url, self.heard = home, f"http://127.0.0.1:{port}", heard
-        self.on_time, self.later, self.rapid = (Place(self, name, home) for name in ("on_time", "later", "rapid"))
+        self._locations = locations
+        for name in locations:
+            setattr(self, name, Place(self, name, home))
         command = [sys.executable, "-m", "dagster", "dev", "-w", str(home / "workspace.yaml"), "-h", "127.0.0.1"]
         self._command = [*command, "-p", str(port)]
         self._starts, self._processes = 0, ExitStack()
@@ -181,10 +191,10 @@ class GateDagster:
 
         def answers():
             process.require_running("Dagster")
-            return webserver.answers() and len(webserver.locations()) == 3
+            return webserver.answers() and len(webserver.locations()) == len(self._locations)
 
-        wait_until(answers, "Dagster's three code locations are loaded", seen=lambda: last_lines_of(*self._logs))
-        assert [error for _, error in webserver.locations()] == [None, None, None]
+        wait_until(answers, "Dagster's code locations are loaded", seen=lambda: last_lines_of(*self._logs))
+        assert {error for _, error in webserver.locations()} == {None}
 
     def stop(self):
         """Stop all of it; runs are processes of its code servers."""
@@ -268,14 +278,14 @@ def next_due_time():
 
 
 @contextmanager
-def gate_dagster(home: Path, due_at: datetime):
+def gate_dagster(home: Path, due_at: datetime, *, locations=LOCATIONS):
     """Run it, with nothing automatic on."""
     dagster_home = home / "dagster_home"
     dagster_home.mkdir(parents=True)
     shutil.copyfile(REPOSITORY / "deploy" / "dagster.yaml", dagster_home / "dagster.yaml")
-    (home / "workspace.yaml").write_text(_WORKSPACE)
+    (home / "workspace.yaml").write_text("load_from:\n" + "".join(_LOCATION.format(name) for name in locations))
     with hearing() as heard, reserved_port() as port:
-        dagster = GateDagster(home, port, heard)
+        dagster = GateDagster(home, port, heard, locations)
         variables = {"TEST_DUE_TIME_ON_TIME": f"{due_at:%H:%M}", "ALERT_TARGET": heard.url, "DAGSTER_URL": dagster.url}
         (home / "environment.json").write_text(json.dumps({f"CDI_{name}": value for name, value in variables.items()}))
         try:
@@ -291,6 +301,7 @@ def _environment(home: Path):
         "CDI_HOME": str(home),
         "CDI_TEST_DUE_TIME_LATER": "00:00",
         "CDI_TEST_DUE_TIME_RAPID": "00:00",
+        "CDI_TEST_DUE_TIME_RETRIES": "00:00",
         "DAGSTER_HOME": str(home / "dagster_home"),
         **json.loads((home / "environment.json").read_text()),
     }

@@ -9,12 +9,14 @@ import pytest
 from freezegun import freeze_time
 
 from cdi_dagster.core.alert import Alert
+from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.resources.alerts import AlertNotSentError, AlertResource, WebhookAlerts
 from cdi_dagster.settings import load_settings
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.dagster_day import DAY, checks_of
 from cdi_dagster_tests.gate.hearing import hearing
-from cdi_dagster_tests.gate.instigators import RECORDS, publish_mark, sensor_tick
+from cdi_dagster_tests.gate.instigators import RECORDS, launched, publish_mark, run_as, sensor_tick
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 
 BEFORE = datetime(2023, 3, 27, 11, 59, 59, tzinfo=UTC)
@@ -65,6 +67,10 @@ def test_it_turns_green_when_the_day_is_published_by_whomever(late_day):
     cursor = sensor_tick(late_day, LATE).cursor
     late_day.status.by_day[DAY] = CoalescerState.COMPLETE
     assert late_day.run(*RECORDS).success
+    half = sensor_tick(late_day, LATE + timedelta(minutes=30), cursor)
+    assert not half.asset_events
+    assert late_day.alerts.told == [("LATE", str(DAY))]
+    assert run_as(late_day, half.run_requests[0]).success
     data = sensor_tick(late_day, LATE + timedelta(hours=1), cursor)
     (check,) = _events(data, dg.AssetCheckEvaluation)
     assert check.passed
@@ -75,12 +81,47 @@ def test_it_turns_green_when_the_day_is_published_by_whomever(late_day):
 def test_the_check_in_a_run_is_red_while_any_day_is_late_and_green_after(late_day):
     earlier = DAY - timedelta(days=1)
     with freeze_time(LATE):
-        backfilled = checks_of(late_day.run(*RECORDS, storage_day=earlier))["published_on_time"]
+        backfilled = checks_of(late_day.run(storage_day=earlier))["published_on_time"]
     assert not backfilled.passed
     assert str(DAY) in backfilled.description
     late_day.status.by_day[DAY] = CoalescerState.COMPLETE
     with freeze_time(LATE):
-        assert checks_of(late_day.run(*RECORDS))["published_on_time"].passed
+        assert not checks_of(late_day.run(*RECORDS))["published_on_time"].passed
+        (request,) = sensor_tick(late_day, LATE).run_requests
+        assert checks_of(run_as(late_day, request))["published_on_time"].passed
+
+
+def test_records_without_tables_are_late_and_the_alert_says_which_are_missing(late_day):
+    late_day.status.by_day[DAY] = CoalescerState.COMPLETE
+    late_day.spark.failure_of["publish_tables"] = CdiError(FailureClass.CLUSTER_LOST, "The cluster ended.")
+    with freeze_time(BEFORE):
+        assert not late_day.run().success
+    cursor = sensor_tick(late_day, BEFORE).cursor
+    assert late_day.alerts.told == []
+    sensor_tick(late_day, LATE, cursor)
+    (alert,) = late_day.alerts.sent
+    assert (alert.kind, alert.failure_class, alert.owner) == ("LATE", "TABLES_MISSING", "CDI on-call engineer")
+    assert alert.text.startswith(
+        f"TABLES_MISSING: records are published, tables ({', '.join(AUDIT.table_names)}) are not: run "
+    )
+
+
+def test_a_published_day_that_is_ingested_again_after_the_late_time_is_not_late_while_its_tables_follow(late_day):
+    late_day.status.by_day[DAY] = CoalescerState.COMPLETE
+    with freeze_time(BEFORE):
+        assert late_day.run().success
+    later = LATE + timedelta(hours=2)
+    late_day.put_object("10_19")
+    with freeze_time(later):
+        assert late_day.run(*RECORDS).success
+    (request,) = sensor_tick(late_day, later).run_requests
+    assert late_day.alerts.told == []
+    late_day.spark.failure_of["publish_tables"] = CdiError(FailureClass.CLUSTER_LOST, "The cluster ended.")
+    with freeze_time(later):
+        assert not run_as(late_day, request).success
+    data = sensor_tick(late_day, later)
+    assert launched(data) == []
+    assert late_day.alerts.told == [("LATE", str(DAY))]
 
 
 def test_an_alert_that_cannot_be_sent_stops_no_launch_and_is_sent_later(late_day):

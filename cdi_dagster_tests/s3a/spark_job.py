@@ -13,10 +13,11 @@ import boto3
 import pytest
 
 from cdi_dagster.core.spark_jobs import SparkJob
+from cdi_dagster.local_spark.java import find_java
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.spark_submit import (
     SparkProcessConfig,
-    require_java,
+    s3a_jars,
     spark_environment,
     spark_submit_command,
 )
@@ -80,7 +81,7 @@ def killed_at(chosen: Chosen, job: SparkJob, arguments: Sequence[str], *, config
         with log.open("wb") as output, s3_at(proxy.url):
             process = subprocess.Popen(
                 spark_submit_command(job, arguments, config=config),
-                env=spark_environment(require_java()),
+                env=spark_environment(find_java().path, s3a_jars(job, arguments, config=config)),
                 stdout=output,
                 stderr=output,
                 start_new_session=True,

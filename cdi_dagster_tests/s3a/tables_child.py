@@ -7,16 +7,18 @@ then, as JSON, a line each. Told to stop, it says so between the first table and
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
 
 from cdi_dagster.local_spark.metastore import local_metastore_conf
-from cdi_dagster.local_spark.s3a_conf import s3a_conf_here
+from cdi_dagster.local_spark.s3a_conf import find_s3a_jars, s3a_class_path, s3a_conf_here
 from cdi_dagster.spark.tables import publish
 from cdi_dagster.spark.tables.job import main
 from cdi_dagster.spark.tables.partition import Attempt
+from cdi_dagster.storage import Storage
 from cdi_dagster_tests.s3a.conftest import pyspark_folder
 from cdi_dagster_tests.spark.tables.daily_records import MANAGED, RAW
 
@@ -26,9 +28,10 @@ def say(value: Any) -> None:
 
 
 def start_spark(folder: Path) -> SparkSession:
+    os.environ |= s3a_class_path(find_s3a_jars(pyspark_folder()), os.environ)
     settings = {
         "spark.ui.enabled": "false",
-        **s3a_conf_here(pyspark_folder(), os.environ),
+        **s3a_conf_here(os.environ),
         **local_metastore_conf(folder / "metastore"),
     }
     builder = SparkSession.builder.master("local[2]")
@@ -40,11 +43,11 @@ def start_spark(folder: Path) -> SparkSession:
 def stop_before_managed() -> None:
     publish_attempt = publish.publish_attempt
 
-    def publish_or_stop(spark: SparkSession, attempt: Attempt, folder: str) -> None:
-        if attempt.table == MANAGED:
+    def publish_or_stop(spark: SparkSession, storage: Storage, attempt: Attempt, mark: Mapping[str, Any]) -> None:
+        if attempt.table.name == MANAGED:
             say("raw is published, managed is not")
             sys.stdin.read()
-        publish_attempt(spark, attempt, folder)
+        publish_attempt(spark, storage, attempt, mark)
 
     publish.publish_attempt = publish_or_stop  # type: ignore[assignment]
 

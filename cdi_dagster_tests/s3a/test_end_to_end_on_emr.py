@@ -31,7 +31,7 @@ from cdi_dagster.definitions import build_definitions
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.local_spark.metastore import local_metastore_conf
-from cdi_dagster.local_spark.s3a_conf import s3a_conf
+from cdi_dagster.local_spark.s3a_conf import s3a_class_path, s3a_conf
 from cdi_dagster.published.read import read_mark
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import Storage, open_storage
@@ -101,7 +101,7 @@ def node_environment(folder: Path, jars: tuple[Path, ...], endpoint: str) -> dic
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.log.level": "WARN",
-        **s3a_conf(jars, endpoint_url=endpoint, region=REGION),
+        **s3a_conf(endpoint_url=endpoint, region=REGION),
         **local_metastore_conf(folder / "metastore"),
     }
     (folder / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in conf.items()))
@@ -110,6 +110,7 @@ def node_environment(folder: Path, jars: tuple[Path, ...], endpoint: str) -> dic
         "CDI_PYTHON": sys.executable,
         "SPARK_CONF_DIR": str(folder),
         "SPARK_LOCAL_IP": "127.0.0.1",
+        **s3a_class_path(jars, {}),
     }
 
 
@@ -135,7 +136,7 @@ def test_a_day_goes_from_raw_objects_to_checked_tables_through_dagster_on_emr(
     records = sorted(line for part in mark.parts for line in lines_of(account.published, part.key))
     report = TablesReport.from_json(json.loads(account.published.read(tables_report_key(AUDIT.on(DAY), result.run_id))))
     assert [(table.kind, table.rows) for table in report.tables] == [
-        (kind, RECORDS) for kind in ("raw", "managed", "secured", "redacted")
+        (kind, RECORDS) for kind in ("raw", "managed", "view", "view")
     ]
     assert report.tables[0].location is not None
     assert sorted(raw_values(account.published, report.tables[0].location)) == records

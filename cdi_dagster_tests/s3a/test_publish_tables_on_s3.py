@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import date
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.local_spark.spark_process import run_spark_step
 from cdi_dagster.spark.tables.locations import partition_prefix
 from cdi_dagster.storage import Storage
+from cdi_dagster.table_definitions import read_table_definition
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.s3_server import new_s3_storage, s3_endpoint
 from cdi_dagster_tests.s3a.spark_job import Once, keep_versions, kill_session, killed_at, s3_at, spark_config
@@ -25,6 +27,8 @@ from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 pytestmark = [pytest.mark.spark, pytest.mark.usefixtures("s3a_jars"), pytest.mark.timeout(1800)]
 
 PART = "part-00001-f1.jsonl.gz"
+SHIPPED = files("cdi_dagster.table_definitions").joinpath("business_audit.json")
+TABLES = {table.name: table for table in read_table_definition(str(SHIPPED)).tables}
 Tables = dict[str, list[str]]
 
 
@@ -44,7 +48,7 @@ def records(number: int) -> list[str]:
 
 def ask(published: Storage, correlation_id: str) -> list[str]:
     where = ["--published-root", published.root, "--collection", AUDIT.id, "--storage-day", str(DAY)]
-    return [*where, "--correlation-id", correlation_id]
+    return [*where, "--correlation-id", correlation_id, "--table-definition", str(SHIPPED)]
 
 
 def write_daily_records(published: Storage, number: int) -> None:
@@ -54,7 +58,7 @@ def write_daily_records(published: Storage, number: int) -> None:
 
 def attempts(published: Storage, table: str) -> set[str]:
     """The folders of a partition's attempts."""
-    prefix = partition_prefix(table, date.fromisoformat(EXPORT_DAY))
+    prefix = partition_prefix(TABLES[table], date.fromisoformat(EXPORT_DAY))
     return {stored.key.removeprefix(prefix).split("/")[0] for stored in published.list(prefix)} - {""}
 
 
@@ -79,8 +83,8 @@ def test_every_table_is_on_s3_with_the_records_of_the_day(day: PublishedDay) -> 
     assert [(table.kind, table.rows) for table in report.tables] == [
         ("raw", 4),
         ("managed", 4),
-        ("secured", 4),
-        ("redacted", 4),
+        ("view", 4),
+        ("view", 4),
     ]
     for table in report.tables[:2]:
         assert table.location is not None
@@ -111,7 +115,7 @@ def test_nothing_is_renamed(day: PublishedDay) -> None:
 def test_the_magic_committer_signs_for_every_attempt(day: PublishedDay) -> None:
     for table in (RAW, MANAGED):
         [attempt] = attempts(day.storage, table)
-        prefix = f"{partition_prefix(table, date.fromisoformat(EXPORT_DAY))}{attempt}/"
+        prefix = f"{partition_prefix(TABLES[table], date.fromisoformat(EXPORT_DAY))}{attempt}/"
         success = json.loads(day.storage.read(f"{prefix}_SUCCESS"))
         assert success["committer"] == "magic"
         assert len(success["filenames"]) == 2
@@ -144,7 +148,7 @@ def a_file_of_managed_has_appeared(method: str, path: str) -> bool:
 def start_child(day: PublishedDay, what: str, correlation_id: str) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "cdi_dagster_tests.s3a.tables_child", str(day.folder), what]
     return subprocess.Popen(
-        [*command, *ask(day.storage, correlation_id), "--tables", "raw,managed"],
+        [*command, *ask(day.storage, correlation_id), "--tables", "auditlog_raw,auditlog_managed"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

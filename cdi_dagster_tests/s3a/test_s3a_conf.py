@@ -7,8 +7,8 @@ import pytest
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import INGEST_DAILY, PUBLISH_TABLES, SparkJob
 from cdi_dagster.local_spark import spark_submit
-from cdi_dagster.local_spark.s3a_conf import find_s3a_jars, s3a_conf, s3a_conf_here
-from cdi_dagster.local_spark.spark_submit import SparkProcessConfig, spark_submit_command
+from cdi_dagster.local_spark.s3a_conf import find_s3a_jars, s3a_class_path, s3a_conf, s3a_conf_here
+from cdi_dagster.local_spark.spark_submit import SparkProcessConfig, s3a_jars, spark_environment, spark_submit_command
 
 JARS = ("hadoop-aws-3.3.4.jar", "aws-java-sdk-bundle-1.12.262.jar", "spark-hadoop-cloud_2.12-3.5.5.jar")
 
@@ -60,23 +60,39 @@ def test_for_spark_4_its_own_jars_are_asked_for(tmp_path: Path, monkeypatch: pyt
     assert find_s3a_jars(pyspark) == tuple(folder / name for name in names)
 
 
-def test_the_settings_go_where_boto3_goes_and_hold_no_credentials(pyspark: Path, tmp_path: Path) -> None:
+def test_the_settings_go_where_boto3_goes_and_hold_no_credentials() -> None:
     environment = {
         "AWS_ENDPOINT_URL": "http://127.0.0.1:5000",
         "AWS_DEFAULT_REGION": "eu-west-2",
         "AWS_ACCESS_KEY_ID": "our-key",
         "AWS_SECRET_ACCESS_KEY": "our-secret",
     }
-    conf = s3a_conf_here(pyspark, environment, folder=folder_with(tmp_path / "jars", *JARS))
+    conf = s3a_conf_here(environment)
     assert conf["spark.hadoop.fs.s3a.endpoint"] == "http://127.0.0.1:5000"
     assert conf["spark.hadoop.fs.s3a.connection.ssl.enabled"] == "false"
     assert conf["spark.hadoop.fs.s3a.endpoint.region"] == "eu-west-2"
-    assert all(jar in conf["spark.driver.extraClassPath"] for jar in JARS)
     assert not {"our-key", "our-secret"} & set(conf.values())
 
 
+def test_the_jars_come_last_on_the_class_path_as_javas_archive_of_spark_needs_it(
+    tmp_path: Path, pyspark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spark_submit, "pyspark_folder", lambda: pyspark)
+    config = SparkProcessConfig(work_folder=tmp_path, s3a_jars=folder_with(tmp_path / "jars", *JARS))
+    jars = s3a_jars(PUBLISH_TABLES, ["--published-root", "s3://bucket"], config=config)
+    assert sorted(jar.name for jar in jars) == sorted(JARS)
+    environment = spark_environment(Path("/usr/bin/java"), jars)
+    assert environment["SPARK_DIST_CLASSPATH"] == ":".join(map(str, jars))
+    command = spark_submit_command(PUBLISH_TABLES, ["--published-root", "s3://bucket"], config=config)
+    assert not [part for part in command if "extraClassPath" in part]
+    assert s3a_class_path(jars, {"SPARK_DIST_CLASSPATH": "/theirs.jar"})["SPARK_DIST_CLASSPATH"].startswith(
+        "/theirs.jar:"
+    )
+    assert s3a_class_path((), {"SPARK_DIST_CLASSPATH": "/theirs.jar"}) == {}
+
+
 def test_on_aws_itself_no_endpoint_is_set() -> None:
-    assert not [name for name in s3a_conf([], region="eu-west-2") if name.endswith((".endpoint", "path.style.access"))]
+    assert not [name for name in s3a_conf(region="eu-west-2") if name.endswith((".endpoint", "path.style.access"))]
 
 
 def test_tables_on_s3_are_not_begun_without_the_jars(

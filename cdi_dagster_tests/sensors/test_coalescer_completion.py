@@ -13,7 +13,6 @@ from cdi_dagster_tests.dagster_day import DAY, DagsterDay
 from cdi_dagster_tests.instance import instance_on_disk
 
 SENSOR = "business_audit_coalescer_completion_sensor"
-RECORDS = ("corporate_storage/business_audit", "business_audit/daily_records")
 NOON = datetime(2023, 3, 27, 12, tzinfo=UTC)
 
 
@@ -43,7 +42,7 @@ def _launched(data):
 
 
 def _run_as(day, request):
-    return day.run(*RECORDS, storage_day=date.fromisoformat(request.partition_key), tags=request.tags)
+    return day.run(storage_day=date.fromisoformat(request.partition_key), tags=request.tags)
 
 
 def test_a_closed_gate_skips_and_names_every_day_it_waits_for(day):

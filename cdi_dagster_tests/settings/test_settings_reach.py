@@ -45,6 +45,7 @@ ELSEWHERE = {
     "home": "the folders below it: cdi_dagster_tests/settings/test_settings.py",
     "emr_template": "a file that must be usable: below",
     "emr_environment": "a name in that file: cdi_dagster_tests/emr/test_template.py",
+    "table_definitions": "the tables' assets: cdi_dagster_tests/table_definitions",
     "first_storage_day": "partitions, schedules and sensors, as an argument of each",
     "due_time": "the schedules' cron: cdi_dagster_tests/schedules",
     "late_time": "sensors and the on-time check: cdi_dagster_tests/gate/test_late.py",

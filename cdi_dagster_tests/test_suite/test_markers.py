@@ -29,6 +29,7 @@ def tests(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.
     for name in ("java", "chromium"):
         (pytester.path / name).symlink_to("/bin/sh")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take half of the start of each pytest
     return pytester
 
 
@@ -70,11 +71,13 @@ def test_what_a_test_before_started_counts_for_that_test_only(tests: pytest.Pyte
     tests.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)
 
 
-def test_whoever_uses_the_shared_spark_is_marked_by_it(tests: pytest.Pytester) -> None:
+def test_whoever_uses_the_shared_spark_is_marked_by_it_and_selected_by_it(tests: pytest.Pytester) -> None:
     tests.makepyfile(
         "import pytest\n"
         "@pytest.fixture\n"
         "def spark(): return None\n"
         "def test_it(spark, request): assert request.node.get_closest_marker('spark')\n"
+        "def test_without(): pass\n"
     )
-    tests.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+    for selected in ("spark", "not spark"):
+        tests.runpytest_subprocess("-p", "no:cacheprovider", "-m", selected).assert_outcomes(passed=1, deselected=1)

@@ -22,7 +22,8 @@ PACKAGES = {
 
 
 @pytest.fixture
-def suite(tmp_path: Path) -> Path:
+def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take half of the start of each pytest
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -ra\nmarkers =\n  spark: starts Spark\n")
     for name, tests in PACKAGES.items():
         package = tmp_path / "suite" / name
@@ -79,3 +80,16 @@ def test_every_folder_with_tests_is_run_and_the_longest_first() -> None:
     packages = run_all.packages_of_tests()
     assert packages[: len(run_all.LONGEST_FIRST)] == list(run_all.LONGEST_FIRST)
     assert {path.parent.name for path in run_all.TESTS.glob("*/test_*.py")} <= set(packages)
+    assert len(packages) == len(set(packages))
+
+
+def test_a_file_with_a_process_of_its_own_is_run_once_and_with_its_package(
+    suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (suite / "good" / "test_long.py").write_text("def test_three(): pass")
+    monkeypatch.setattr(run_all, "LONGEST_FIRST", ("bad", "good/test_long.py"))
+    assert run_all.packages_of_tests(suite, ["good", "bad"]) == ["good/test_long.py", "good", "bad"]
+    assert run_all.packages_of_tests(suite)[:3] == ["bad", "good/test_long.py", "broken"]
+    options = ["-p", "no:cacheprovider"]
+    ran = list(run_all.run_packages(["good/test_long.py", "good"], options, workers=1, folder=suite))
+    assert [(ended.package, ended.counts["passed"]) for ended in ran] == [("good/test_long.py", 1), ("good", 2)]

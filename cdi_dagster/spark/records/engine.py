@@ -66,8 +66,8 @@ class BegunBlock:
         return self.key_request is None or self.key_request.done()
 
 
-_Decrypted: TypeAlias = tuple[int, bytes, str, RecordRules]
-"""Index in the block, plaintext, last modified date of the envelope, rules."""
+_Decrypted: TypeAlias = tuple[int, bytes, str, str, RecordRules]
+"""Index in the block, plaintext, last modified date and type of the envelope, rules."""
 
 
 class RecordEngine:
@@ -123,7 +123,7 @@ class RecordEngine:
         """
         # Stage by stage, not record by record: the code and tables of one stage stay in the processor's cache.
         decrypted = self._decrypt(begun)
-        written = [fast.write(plaintext, modified, rules) for _, plaintext, modified, rules in decrypted]
+        written = [fast.write(plaintext, modified, kind, rules) for _, plaintext, modified, kind, rules in decrypted]
         records = _finished_at_once(decrypted, written)
         published, fallbacks = len(written), 0
         if records is None:
@@ -144,13 +144,13 @@ class RecordEngine:
     def _decrypt(self, begun: BegunBlock) -> list[_Decrypted]:
         decryptors = self._decryptors.decryptors(begun.refs, begun.key_request)
         decrypted: list[_Decrypted] = []
-        for index, (ciphertext, key, initialisation_vector, rules, modified) in begun.parsed:
+        for index, (ciphertext, key, initialisation_vector, rules, modified, kind) in begun.parsed:
             try:
                 plaintext = decrypt(ciphertext, initialisation_vector, decryptors[key])
             except RejectedError as error:
                 begun.rejects.append(_reject(index, error))
             else:
-                decrypted.append((index, plaintext, modified, rules))
+                decrypted.append((index, plaintext, modified, kind, rules))
         return decrypted
 
 
@@ -158,9 +158,9 @@ def _finished_at_once(decrypted: Sequence[_Decrypted], written: Sequence[bytes |
     """Return the records of a block; None unless `fast` can make all of them and all have the same rules."""
     if not decrypted:
         return b""
-    rules = decrypted[0][3]
+    rules = decrypted[0][4]
     texts = [text for text in written if text is not None]
-    if len(texts) < len(written) or any(others is not rules for _, _, _, others in decrypted):
+    if len(texts) < len(written) or any(others is not rules for _, _, _, _, others in decrypted):
         return None
     return fast.finish(b"\n".join([*texts, b""]), rules)
 
@@ -171,12 +171,12 @@ def _finished_one_by_one(
     """Return the records, and how many of them needed the plain algorithm."""
     records = []
     fallbacks = 0
-    for (index, plaintext, modified, rules), text in zip(decrypted, written, strict=True):
+    for (index, plaintext, modified, kind, rules), text in zip(decrypted, written, strict=True):
         record = None if text is None else fast.finish(text, rules)
         if record is None:
             fallbacks += 1
             try:
-                record = make_record(plaintext, modified, rules)
+                record = make_record(plaintext, modified, kind, rules)
             except RejectedError as error:
                 rejects.append(_reject(index, error))
                 continue

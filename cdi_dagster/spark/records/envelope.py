@@ -27,6 +27,7 @@ class Envelope(NamedTuple):
         initialisation_vector: base64 text.
         rules: of the collection it states, else of the collection being ingested.
         modified: `message._lastModifiedDateTime` as text; empty where it is null, a list or an object, or not there.
+        event_type: `message.@type`, likewise.
     """
 
     ciphertext: str
@@ -34,6 +35,7 @@ class Envelope(NamedTuple):
     initialisation_vector: str
     rules: RecordRules
     modified: str
+    event_type: str
 
 
 _new = tuple.__new__  # half the cost of NamedTuple's constructor, called twice for every line
@@ -51,6 +53,7 @@ class _Message(msgspec.Struct, gc=False):
     db: str = ""
     collection: str = ""
     modified: str | None = msgspec.field(name="_lastModifiedDateTime", default=None)
+    event_type: str | None = msgspec.field(name="@type", default=None)
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -95,6 +98,7 @@ def _ordinary(line: bytes, default_rules: RecordRules) -> Envelope | None:
         initialisation_vector,
         record_rules(db, name) if db and name else default_rules,
         message.modified or "",
+        message.event_type or "",
     )
     return _new(Envelope, fields)
 
@@ -140,23 +144,21 @@ def _envelope(outer: Any, default_rules: RecordRules, *, exact: bool) -> Envelop
     ):
         _reject_materials(encryption)
     db, name = message.get("db"), message.get("collection")
-    modified = message.get("_lastModifiedDateTime")
-    if type(modified) is not str:
-        modified = _as_text(modified, exact=exact)
     fields = (
         ciphertext,
         _new(KeyRef, (key_encryption_key_id, encrypted_data_key)),
         initialisation_vector,
         record_rules(db, name) if db and name else default_rules,
-        modified,
+        _as_text(message.get("_lastModifiedDateTime"), exact=exact),
+        _as_text(message.get("@type"), exact=exact),
     )
     return _new(Envelope, fields)
 
 
-def _as_text(modified: Any, *, exact: bool) -> str:
-    if type(modified) is float and not exact:
+def _as_text(value: Any, *, exact: bool) -> str:
+    if type(value) is float and not exact:
         raise _NotExactError
-    return "" if modified is None or isinstance(modified, list | dict) else str(modified)
+    return "" if value is None or isinstance(value, list | dict) else str(value)
 
 
 def _reject_materials(encryption: dict[str, Any]) -> NoReturn:

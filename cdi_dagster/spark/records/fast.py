@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import orjson
 
-from cdi_dagster.core.collections import RecordRules
+from cdi_dagster.core.collections import RecordRules, Transform
 from cdi_dagster.spark.records.dates import EPOCH, is_date_shaped
 
 _CLOCK = rb"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{3}"
@@ -72,12 +72,13 @@ _dumps = orjson.dumps
 _fragment = orjson.Fragment
 
 
-def write(plaintext: bytes, modified: str, rules: RecordRules) -> bytes | None:
+def write(plaintext: bytes, modified: str, event_type: str, rules: RecordRules) -> bytes | None:
     """Return the text of one payload's record, to be finished; None where `plain` must decide (also for a reject).
 
     Args:
         plaintext: the decrypted dbObject.
         modified: the envelope's last modified date as text.
+        event_type: the envelope's `@type` as text.
         rules: of its collection.
     """
     try:
@@ -86,7 +87,8 @@ def write(plaintext: bytes, modified: str, rules: RecordRules) -> bytes | None:
         return None
     if type(record) is not dict:
         return None
-    if rules.audit:
+    unless_stated = EPOCH
+    if rules.transform is Transform.AUDIT:
         audit_type = record.get("auditType")
         record = record.get("context")
         if type(record) is not dict or not record or not audit_type:
@@ -94,7 +96,10 @@ def write(plaintext: bytes, modified: str, rules: RecordRules) -> bytes | None:
         record["AUDIT_EVENT"] = audit_type
         usual = _USUAL_DATE_TEXT.fullmatch(modified)
         record["TIME_STAMP"] = record["TIME_STAMP_ORIG"] = _wrapped(modified) if usual else modified
-    stated = _last_modified(record)
+    elif rules.transform is Transform.EQUALITY:
+        record["@type"] = event_type
+        unless_stated = modified or EPOCH
+    stated = _last_modified(record, unless_stated)
     if stated is None or not _USUAL_DATE_TEXT.fullmatch(stated):
         return None
     record[_LAST_MODIFIED] = _wrapped(stated)
@@ -110,7 +115,7 @@ def _wrapped(date: str) -> orjson.Fragment:
     return _fragment(f'{{"d_date":"{date[:23]}\x01')
 
 
-def _last_modified(record: dict[str, Any]) -> str | None:
+def _last_modified(record: dict[str, Any], unless_stated: str) -> str | None:
     """Return the last modified date as stated, or None where it is not a string."""
     for name in (_LAST_MODIFIED, "_removedDateTime", "createdDateTime"):
         stated = record.get(name)
@@ -118,7 +123,7 @@ def _last_modified(record: dict[str, Any]) -> str | None:
             stated = stated.get("$date")
         if stated:
             return stated if type(stated) is str else None
-    return EPOCH
+    return unless_stated
 
 
 def _wrap_id(record: dict[str, Any]) -> bool:

@@ -7,7 +7,7 @@ Internal to `records`.
 import re
 from typing import Any
 
-from cdi_dagster.core.collections import RecordRules
+from cdi_dagster.core.collections import RecordRules, Transform
 from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.spark.records import json_text
 from cdi_dagster.spark.records.dates import EPOCH, is_date_shaped, to_utc_text
@@ -20,25 +20,30 @@ _ARCHIVED = "_archivedDateTime"
 _LINE_BREAK_ESCAPE = re.compile(r"(?<!\\)\\[r|n]")
 
 
-def make_record(plaintext: bytes, modified: str, rules: RecordRules) -> bytes:
+def make_record(plaintext: bytes, modified: str, event_type: str, rules: RecordRules) -> bytes:
     """Return the canonical record of one decrypted payload.
 
     Args:
         plaintext: the decrypted dbObject.
-        modified: the envelope's last modified date as text (audit records are stamped with it).
+        modified: the envelope's last modified date as text.
+        event_type: the envelope's `@type` as text.
         rules: of its collection.
 
     Raises:
         RejectedError: `ciphertext`, `payload`, `audit`, `date` or `encoding`.
     """
-    return with_room_for_nesting(_make_record, plaintext, modified, rules)
+    return with_room_for_nesting(_make_record, plaintext, modified, event_type, rules)
 
 
-def _make_record(plaintext: bytes, modified: str, rules: RecordRules) -> bytes:
+def _make_record(plaintext: bytes, modified: str, event_type: str, rules: RecordRules) -> bytes:
     record = _parse_payload(plaintext)
-    if rules.audit:
+    unless_stated = EPOCH
+    if rules.transform is Transform.AUDIT:
         record = _audit_context(record, modified)
-    _validate(record)
+    elif rules.transform is Transform.EQUALITY:
+        record["@type"] = event_type
+        unless_stated = modified or EPOCH
+    _validate(record, unless_stated)
     return _canonical(_sanitise(json_text.write_ascii(record), rules))
 
 
@@ -67,10 +72,10 @@ def _audit_context(payload: dict[str, Any], modified: str) -> dict[str, Any]:
     return context
 
 
-def _validate(record: dict[str, Any]) -> None:
+def _validate(record: dict[str, Any], unless_stated: str) -> None:
     """Write the last modified date, wrap every date and a primitive id."""
     try:
-        record[_LAST_MODIFIED] = {"$date": to_utc_text(_last_modified(record))}
+        record[_LAST_MODIFIED] = {"$date": to_utc_text(_last_modified(record, unless_stated))}
         _wrap_dates(record)
     except ValueError:
         # Not which one: the name of a field is payload too.
@@ -82,14 +87,14 @@ def _validate(record: dict[str, Any]) -> None:
         record["_id"] = {"$oid": str(record_id)}
 
 
-def _last_modified(record: dict[str, Any]) -> Any:
+def _last_modified(record: dict[str, Any], unless_stated: str) -> Any:
     for name in (_LAST_MODIFIED, _REMOVED, "createdDateTime"):
         stated = record.get(name)
         if isinstance(stated, dict):
             stated = stated.get("$date")
         if stated:
             return stated
-    return EPOCH
+    return unless_stated
 
 
 def _wrap_dates(container: dict[str, Any] | list[Any]) -> None:

@@ -10,7 +10,6 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 from py4j.protocol import Py4JError
 from pyspark.errors import PySparkException
@@ -24,9 +23,9 @@ from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.published.read import require_published_parts
 from cdi_dagster.spark.job_failures import failure_of
 from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
-from cdi_dagster.spark.tables.definition import TableKind, TableSet, parse_table_set, shipped_table_set
 from cdi_dagster.spark.tables.publish import Request, publish
-from cdi_dagster.storage import ObjectMissingError, Storage, StorageError, open_storage
+from cdi_dagster.storage import Storage, StorageError, open_storage
+from cdi_dagster.table_definitions import read_table_definition
 
 STEP = "publish_tables"
 _log = logging.getLogger(__name__)
@@ -66,11 +65,10 @@ def run(request: Request, published: Storage, reporter: Reporter) -> TablesRepor
     report_key = tables_report_key(request.collection.on(request.storage_day), request.correlation_id)
     try:
         published.delete([report_key, _failure_key(request)])  # of an earlier try of this same run
-        table_set = _table_set(request)
         records = require_published_parts(published, request.collection.on(request.storage_day))
         reporter.progress(f"Starting Spark for the tables of {records.published} records", records=records.published)
         with _session(f"cdi {STEP} {request.collection.id} {request.storage_day}") as spark:
-            report = publish(spark, request, table_set, records, published, reporter)
+            report = publish(spark, request, records, published, reporter)
         published.write(report_key, json.dumps(report.to_json(), indent=1).encode())
     except Exception as error:
         raise failure_of(error) from error
@@ -102,48 +100,28 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--collection", required=True, help="db:name")
     parser.add_argument("--storage-day", required=True, help="YYYY-MM-DD")
     parser.add_argument("--correlation-id", required=True)
-    parser.add_argument("--tables", default=",".join(TableKind), help="which, with commas between (default: all)")
-    parser.add_argument("--table-config", help="path or URI of a definition (default: the collection's own)")
-    parser.add_argument(
-        "--s3-scheme", choices=("s3", "s3a"), default="s3a", help="the scheme under which Spark knows S3"
-    )
+    parser.add_argument("--table-definition", required=True, help="path or URI of the definition of the tables")
+    parser.add_argument("--tables", help="which, by their names without database, with commas between (default: all)")
     return parser.parse_args(argv)
 
 
 def _request(arguments: argparse.Namespace) -> Request:
-    names = {name.strip() for name in arguments.tables.split(",") if name.strip()}
-    if not names or names - set(TableKind):
-        raise _invalid(f"--tables {arguments.tables!r} must name some of {', '.join(TableKind)}, with commas between.")
     try:
         storage_day = parse_day(arguments.storage_day)
     except ValueError as error:
         raise _invalid(f"--storage-day: {error}") from error
+    definition = read_table_definition(arguments.table_definition)
+    try:
+        tables = definition.tables if arguments.tables is None else definition.named(arguments.tables.split(","))
+    except ValueError as error:
+        raise _invalid(f"--tables: {error}.") from error
     return Request(
         collection=find_collection(arguments.collection),
         storage_day=storage_day,
         correlation_id=arguments.correlation_id,
-        tables=tuple(kind for kind in TableKind if kind in names),
-        table_config=arguments.table_config,
-        s3_scheme=arguments.s3_scheme,
+        definition=definition,
+        tables=tables,
     )
-
-
-def _table_set(request: Request) -> TableSet:
-    if request.table_config is None:
-        if request.collection.tables is None:
-            raise _invalid(f"No tables are defined for {request.collection.id}: name a definition with --table-config.")
-        return shipped_table_set(request.collection.tables)
-    return parse_table_set(_read_config(request.table_config), source=request.table_config)
-
-
-def _read_config(path_or_uri: str) -> bytes:
-    """Read a definition from a path, or from a `file://` or `s3://` URI."""
-    uri = path_or_uri if "://" in path_or_uri else Path(path_or_uri).absolute().as_uri()
-    folder, _, name = uri.rpartition("/")
-    try:
-        return open_storage(folder).read(name)
-    except (ValueError, ObjectMissingError) as error:
-        raise _invalid(f"--table-config {path_or_uri} cannot be read: {error}") from error
 
 
 def _open(root: str) -> Storage:

@@ -7,22 +7,21 @@ import re
 from datetime import date
 from urllib.parse import unquote, urlsplit
 
-from cdi_dagster.core.storage_keys import tables_prefix
-from cdi_dagster.spark.tables.definition import PARTITION_COLUMN
+from cdi_dagster.core.storage_keys import shared_tables_prefix, tables_prefix
+from cdi_dagster.core.table_definition import PARTITION_COLUMN, Table, TableKind
 
 _PATTERN_CHARACTERS = re.compile(r"([\[\]{}*?\\])")
+_S3_SCHEME = re.compile(r"^s3[an]?://")
 
 
-def spark_path(uri: str, *, s3_scheme: str = "s3a") -> str:
-    """Return a storage URI in the form of Spark's file systems.
+def spark_path(uri: str) -> str:
+    """Return a storage URI in the form of Spark's file systems, whose paths are not percent-encoded.
 
-    Hadoop's paths are not percent-encoded, and open-source Spark knows S3 as `s3a`. So does EMR from 7.10 on,
-    where S3A is behind both schemes; `s3_scheme="s3"` keeps `s3://` where readers of the metastore know only `s3`.
+    S3 stays `s3://`: EMR knows it so, and Athena skips partitions under `s3a://` without an error. Local Spark is
+    configured for it (`local_spark.s3a_conf`).
     """
     parts = urlsplit(uri)
-    if parts.scheme == "file":
-        return f"file://{unquote(parts.path)}"
-    return f"{s3_scheme}://{parts.netloc}{parts.path}" if parts.scheme in ("s3", "s3a") else uri
+    return f"file://{unquote(parts.path)}" if parts.scheme == "file" else uri
 
 
 def escape_glob(path: str) -> str:
@@ -30,17 +29,32 @@ def escape_glob(path: str) -> str:
     return _PATTERN_CHARACTERS.sub(r"\\\1", path)
 
 
-def table_prefix(table: str) -> str:
-    """Return the prefix, below the published root, of all data of a table (`database.name`)."""
-    database, name = table.split(".")
-    return f"{tables_prefix()}{database}/{name}/"
+def same_place(one: str, other: str) -> bool:
+    """Whether two locations of a metastore are one folder: S3 has had three schemes, and `file:/` is `file:///`."""
+
+    def written_alike(location: str) -> str:
+        return re.sub(r"^file:/+", "file:///", _S3_SCHEME.sub("s3://", location)).rstrip("/")
+
+    return written_alike(one) == written_alike(other)
 
 
-def partition_prefix(table: str, export_day: date) -> str:
+def database_prefix(database: str) -> str:
+    """Return the prefix, below the published root, that is a database's location in the metastore."""
+    return f"{tables_prefix()}{database}/"
+
+
+def table_prefix(table: Table) -> str:
+    """Return the prefix, below the published root, of all data of a table."""
+    if table.kind is TableKind.TABLE:
+        return f"{shared_tables_prefix()}{table.database}/{table.short_name}/"
+    return f"{database_prefix(table.database)}{table.short_name}/"
+
+
+def partition_prefix(table: Table, export_day: date) -> str:
     """Return the prefix of all attempts at one partition; below it `<attempt id>/`, one of them published."""
     return f"{table_prefix(table)}{PARTITION_COLUMN}={export_day}/"
 
 
-def attempt_mark_key(table: str, export_day: date, attempt: str) -> str:
+def attempt_mark_key(table: Table, export_day: date, attempt: str) -> str:
     """Return the key of an attempt's description. Spark and Hive skip names that begin with `_`."""
     return f"{partition_prefix(table, export_day)}{attempt}/_attempt.json"

@@ -7,20 +7,23 @@ because a reader may still use it.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from typing import Any
+from uuid import uuid4
 
-from py4j.protocol import Py4JJavaError
 from pyspark.sql import DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.listing import StoredObject
+from cdi_dagster.core.table_definition import Table
 from cdi_dagster.spark.tables import statements
-from cdi_dagster.spark.tables.definition import PARTITION_COLUMN
-from cdi_dagster.spark.tables.hadoop_folder import HadoopFolder
-from cdi_dagster.spark.tables.locations import escape_glob
+from cdi_dagster.spark.tables.locations import attempt_mark_key, escape_glob, partition_prefix, same_place
+from cdi_dagster.spark.tables.metastore import published_folder
+from cdi_dagster.spark.tables.statements import identifier
+from cdi_dagster.storage import ObjectMissingError, Storage, StorageError
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +33,7 @@ class Attempt:
     """One attempt at one partition, written and counted, but not published yet.
 
     Attributes:
-        table: `database.name`.
+        table: whose.
         export_day: the partition.
         attempt: its id, the name of its folder.
         folder: the folder, as a path for Spark.
@@ -40,7 +43,7 @@ class Attempt:
         unparsable: values that became null because they are not of their column's type, by column.
     """
 
-    table: str
+    table: Table
     export_day: date
     attempt: str
     folder: str
@@ -50,47 +53,11 @@ class Attempt:
     unparsable: Mapping[str, int]
 
 
-def ensure_table(spark: SparkSession, table: str, columns: Sequence[tuple[str, str, str]], location: str) -> None:
-    """Create the table, or append the columns that it lacks.
-
-    Args:
-        spark: the session.
-        table: `database.name`.
-        columns: (name, type, comment), without the partition column.
-        location: its location; every partition has its own below it.
-
-    Raises:
-        CdiError: INPUT_INVALID where a column has another type in the table, or the table is partitioned otherwise.
-    """
-    ensure_database(spark, table)
-    if not spark.catalog.tableExists(table):
-        spark.sql(statements.create_table(table, columns, location))
-        return
-    present = spark.table(table).schema
-    types = {field.name.lower(): field.dataType.simpleString() for field in present.fields}
-    partitioning = [column.name for column in spark.catalog.listColumns(table) if column.isPartition]
-    if partitioning != [PARTITION_COLUMN]:
-        raise _not_ours(table, f"is partitioned by {', '.join(partitioning) or 'nothing'}, not by {PARTITION_COLUMN}")
-    for name, kind, _ in columns:
-        if types.get(name, kind) != kind:
-            raise _not_ours(table, f"has the column {name} as {types[name]}, the definition has it as {kind}")
-    missing = [column for column in columns if column[0] not in types]
-    if missing:
-        _log.info("%s gets the new columns %s", table, ", ".join(name for name, _, _ in missing))
-        spark.sql(statements.add_columns(table, missing))
-
-
-def ensure_database(spark: SparkSession, table: str) -> None:
-    """Create the database of a table or view if there is none (otherwise the job's role needs no right to create)."""
-    database = table.split(".")[0]
-    if not spark.catalog.databaseExists(database):
-        spark.sql(f"CREATE DATABASE IF NOT EXISTS {database}")
-
-
 def write_attempt(
     rows: DataFrame,
+    published: Storage,
     *,
-    table: str,
+    table: Table,
     export_day: date,
     attempt: str,
     folder: str,
@@ -102,7 +69,8 @@ def write_attempt(
 
     Args:
         rows: what to write, without the partition column.
-        table: `database.name`.
+        published: where `folder` is.
+        table: whose.
         export_day: the partition.
         attempt: id of the attempt.
         folder: its folder, new.
@@ -119,64 +87,70 @@ def write_attempt(
     if found != expected_rows or text_bytes != expected_text_bytes:
         raise CdiError(
             FailureClass.COUNTS_DO_NOT_RECONCILE,
-            f"{table} for {export_day} would hold {found} rows"
+            f"{table.name} for {export_day} would hold {found} rows"
             + (f" of {text_bytes} bytes" if text_bytes is not None else "")
             + f", but the daily records are {expected_rows}"
             + (f" of {expected_text_bytes} bytes" if text_bytes is not None else "")
             + ". The partition is unchanged.",
             next_step="Run the day again, then its tables; if it happens again, report a defect.",
-            detail={"table": table, "rows": found, "expected_rows": expected_rows},
+            detail={"table": table.name, "rows": found, "expected_rows": expected_rows},
         )
-    files = HadoopFolder(rows.sparkSession, folder).data_files()
+    files = _data_files(published, table, export_day, attempt)
     return Attempt(
         table=table,
         export_day=export_day,
         attempt=attempt,
         folder=folder,
         rows=found,
-        stored_bytes=sum(files.values()),
+        stored_bytes=sum(stored.size_bytes for stored in files),
         files=len(files),
         unparsable=unparsable,
     )
 
 
-def publish_attempt(spark: SparkSession, attempt: Attempt, attempts_folder: str) -> None:
-    """Point the partition at the attempt, and delete older attempts except the one published before.
+def publish_attempt(spark: SparkSession, published: Storage, attempt: Attempt, mark: Mapping[str, Any]) -> None:
+    """Point the partition at the attempt, and delete what the attempt published before it had replaced.
+
+    Several metastores may have tables over one published root, each with an attempt of its own in a partition. So only
+    that attempt is deleted which this metastore is known to have replaced, and those that were never about to be
+    published: what a killed run left. (A run that is still at work on one notices, see below.)
+
+    Args:
+        spark: the session.
+        published: where the attempt is.
+        attempt: written and counted.
+        mark: its input and content, for its description.
 
     Raises:
-        CdiError: DUPLICATE_RUN where the attempt's files vanished meanwhile: another run of the day cleans up as this
-            one does. The partition is then unchanged.
+        CdiError: DUPLICATE_RUN where the attempt's files vanished meanwhile. The partition is then unchanged.
     """
-    before = published_folder(spark, attempt.table, attempt.export_day)
+    table, export_day = attempt.table, attempt.export_day
+    before = published_folder(spark, table.name, export_day)
+    previous = _attempt_in(before, attempt) if before else None
+    replaced = _mark_of(published, table, export_day, previous).get("replaces") if previous else None
+    written = {**mark, "table": table.name, "export_day": export_day.isoformat(), "rows": attempt.rows}
+    published.write(
+        attempt_mark_key(table, export_day, attempt.attempt),
+        json.dumps({**written, "replaces": previous}, indent=2, sort_keys=True).encode(),
+    )
     if before is None:
-        spark.sql(statements.add_partition(attempt.table, attempt.export_day, attempt.folder))
-    _point_at(spark, attempt.table, attempt.export_day, attempt.folder)
-    if len(HadoopFolder(spark, attempt.folder).data_files()) != attempt.files:
+        spark.sql(statements.add_partition(table.name, export_day, attempt.folder))
+    _point_at(spark, table.name, export_day, attempt.folder)
+    if len(_data_files(published, table, export_day, attempt.attempt)) != attempt.files:
         if before:
-            _point_at(spark, attempt.table, attempt.export_day, before)
+            _point_at(spark, table.name, export_day, before)
         raise CdiError(
             FailureClass.DUPLICATE_RUN,
-            f"{attempt.table} for {attempt.export_day} is being published by another run, which removed this attempt.",
-            detail={"table": attempt.table, "attempt": attempt.attempt},
+            f"{table.name} for {export_day} is being published by another run, which removed this attempt.",
+            detail={"table": table.name, "attempt": attempt.attempt},
         )
-    kept = {attempt.attempt, before.rstrip("/").rpartition("/")[2] if before else attempt.attempt}
-    _delete_attempts(spark, attempts_folder, kept)
-
-
-def published_folder(spark: SparkSession, table: str, export_day: date) -> str | None:
-    """Return the partition's location in the metastore, or None where there is no partition."""
-    selected = statements.partition(export_day)
-    if not spark.sql(f"SHOW PARTITIONS {table} {selected}").take(1):
-        return None
-    for row in spark.sql(f"DESCRIBE TABLE EXTENDED {table} {selected}").collect():
-        if row["col_name"] == "Location":
-            return str(row["data_type"])
-    return None
+    superseded = {*_unmarked(published, table, export_day), replaced} - {attempt.attempt, previous, None}
+    _delete_attempts(published, table, export_day, superseded)
 
 
 def _point_at(spark: SparkSession, table: str, export_day: date, folder: str) -> None:
-    spark.sql(statements.set_location(table, export_day, folder))  # one change in the metastore: all or nothing
-    spark.sql(f"REFRESH TABLE {table}")
+    spark.sql(statements.set_location(table, folder, export_day))  # one change in the metastore: all or nothing
+    spark.sql(f"REFRESH TABLE {identifier(table)}")
 
 
 def _read_back(rows: DataFrame, folder: str, *, measure: bool) -> tuple[int, int | None]:
@@ -188,28 +162,44 @@ def _read_back(rows: DataFrame, folder: str, *, measure: bool) -> tuple[int, int
     return int(row["rows"]), int(row["bytes"])
 
 
-def _delete_attempts(spark: SparkSession, attempts_folder: str, kept: set[str]) -> None:
-    attempts = HadoopFolder(spark, attempts_folder)
-    for name in attempts.folders():
-        if name not in kept:
-            try:
-                attempts.delete(name)
-            except Py4JJavaError as error:
-                # The partition is published; the next publication tries again.
-                _log.warning("The old attempt %s/%s stays: %s", attempts_folder, name, error.java_exception.getClass())
+def _data_files(published: Storage, table: Table, export_day: date, attempt: str) -> list[StoredObject]:
+    """Return an attempt's data files, without those that Spark and Hive skip (`_`, `.`)."""
+    prefix = f"{partition_prefix(table, export_day)}{attempt}/"
+    stored = published.list(prefix)
+    return [found for found in stored if not found.key.removeprefix(prefix).startswith(("_", "."))]
 
 
-def _not_ours(table: str, what: str) -> CdiError:
-    return CdiError(
-        FailureClass.INPUT_INVALID,
-        f"The table {table} {what}.",
-        next_step=f"Change the definition (--table-config) to fit, or drop {table}: it is external, so its files stay, "
-        "and every day's tables can be materialised again.",
-        detail={"table": table},
-    )
+def new_attempt_id(now: datetime) -> str:
+    """Return an id that no other attempt has."""
+    return f"{now:%Y%m%dT%H%M%SZ}-{uuid4().hex[:8]}"
 
 
-def attempt_mark(attempt: Attempt, **made_from: Any) -> bytes:
-    """Return an attempt's description: its input and its content."""
-    values = {"table": attempt.table, "export_day": attempt.export_day.isoformat(), "rows": attempt.rows, **made_from}
-    return json.dumps(values, indent=2, sort_keys=True).encode()
+def _attempt_in(folder: str, attempt: Attempt) -> str | None:
+    """Return the id of the attempt that a location is, or None where it is none of this partition's."""
+    parent, _, name = folder.rstrip("/").rpartition("/")
+    return name if same_place(parent, attempt.folder.rpartition("/")[0]) else None
+
+
+def _mark_of(published: Storage, table: Table, export_day: date, attempt: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(published.read(attempt_mark_key(table, export_day, attempt))))
+    except (ObjectMissingError, ValueError):
+        return {}
+
+
+def _unmarked(published: Storage, table: Table, export_day: date) -> set[str]:
+    """Return the attempts that have no description: none was about to be published."""
+    prefix = partition_prefix(table, export_day)
+    keys = [stored.key for stored in published.list(prefix)]
+    attempts = {key.removeprefix(prefix).split("/")[0] for key in keys if "/" in key.removeprefix(prefix)}
+    return {attempt for attempt in attempts if attempt_mark_key(table, export_day, attempt) not in keys}
+
+
+def _delete_attempts(published: Storage, table: Table, export_day: date, attempts: Iterable[str | None]) -> None:
+    for attempt in attempts:
+        prefix = f"{partition_prefix(table, export_day)}{attempt}/"
+        try:
+            published.delete([stored.key for stored in published.list(prefix)])
+        except StorageError as error:
+            # The partition is published; what stays costs its space, no more.
+            _log.warning("The old attempt %s stays: %s", published.uri(prefix), error)

@@ -1,4 +1,4 @@
-"""Publishes a table set for one storage day: every table written and counted first, then each appears, then the views.
+"""Publishes the tables of one storage day: every table written and counted first, then each appears, then the views.
 
 Knows no command line and starts no session: that is `cdi_dagster.spark.tables.job`.
 """
@@ -6,28 +6,22 @@ Knows no command line and starts no session: that is `cdi_dagster.spark.tables.j
 import time
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from uuid import uuid4
 
 from pyspark.sql import DataFrame, Observation, SparkSession
 
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.table_definition import PARTITION_COLUMN, Table, TableDefinition, TableKind
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.spark.reporting import Reporter
 from cdi_dagster.spark.tables import statements, transforms
 from cdi_dagster.spark.tables.daily_records import read_records
-from cdi_dagster.spark.tables.definition import PARTITION_COLUMN, TableKind, TableSet
-from cdi_dagster.spark.tables.locations import attempt_mark_key, partition_prefix, spark_path, table_prefix
-from cdi_dagster.spark.tables.partition import (
-    Attempt,
-    attempt_mark,
-    ensure_table,
-    publish_attempt,
-    write_attempt,
-)
-from cdi_dagster.spark.tables.views import ensure_view
+from cdi_dagster.spark.tables.locations import database_prefix, partition_prefix, spark_path, table_prefix
+from cdi_dagster.spark.tables.metastore import ensure_table, ensure_view, require_fits
+from cdi_dagster.spark.tables.partition import Attempt, new_attempt_id, publish_attempt, write_attempt
+from cdi_dagster.spark.tables.statements import identifier
 from cdi_dagster.storage import Storage
 
 _SESSION_CONF = {
@@ -47,17 +41,15 @@ class Request:
         collection: whose records.
         storage_day: the day.
         correlation_id: of the run.
-        tables: which members of the table set, in order of publication.
-        table_config: URI or path of a definition, or None for the one that ships for the collection.
-        s3_scheme: scheme under which Spark knows S3.
+        definition: of the collection's tables.
+        tables: which of them, in order of publication.
     """
 
     collection: Collection
     storage_day: date
     correlation_id: str
-    tables: tuple[TableKind, ...] = tuple(TableKind)
-    table_config: str | None = None
-    s3_scheme: str = "s3a"
+    definition: TableDefinition
+    tables: tuple[Table, ...]
 
     @property
     def export_day(self) -> date:
@@ -68,7 +60,6 @@ class Request:
 def publish(
     spark: SparkSession,
     request: Request,
-    table_set: TableSet,
     records: Mark,
     published: Storage,
     reporter: Reporter,
@@ -81,20 +72,22 @@ def publish(
     started = time.monotonic()
     for name, value in _SESSION_CONF.items():
         spark.conf.set(name, value)
-    day_tables = _DayTables(spark, request, table_set, records, published)
+    day_tables = _DayTables(spark, request, records, published)
+    day_tables.require_fits()
     attempts = []
-    for kind in request.tables:
-        if not kind.is_view:
-            reporter.progress(f"Writing {table_set.names[kind]} for {request.export_day}", table=kind)
-            attempts.append((kind, *day_tables.write(kind)))
+    for table in request.tables:
+        if table.kind is not TableKind.VIEW:
+            reporter.progress(f"Writing {table.name} for {request.export_day}", table=table.name)
+            attempts.append(day_tables.write(table))
     tables = []
-    for kind, attempt, seconds in attempts:
-        tables.append(day_tables.publish(kind, attempt, seconds))
-        reporter.progress(f"Published {attempt.rows} rows in {attempt.table}", table=kind, rows=attempt.rows)
-    for kind in request.tables:
-        if kind.is_view:
-            tables.append(day_tables.view(kind))
-            reporter.progress(f"{tables[-1].name} shows {tables[-1].rows} rows", table=kind, rows=tables[-1].rows)
+    for attempt, seconds in attempts:
+        tables.append(day_tables.publish(attempt, seconds))
+        reporter.progress(f"Published {attempt.rows} rows in {tables[-1].name}", table=tables[-1].name)
+    managed = request.definition.managed
+    for table in request.tables:
+        if table.kind is TableKind.VIEW and managed:
+            tables.append(day_tables.view(table, managed))
+            reporter.progress(f"{table.name} shows {tables[-1].rows} rows", table=table.name)
     return TablesReport(
         correlation_id=request.correlation_id,
         collection_id=request.collection.id,
@@ -102,107 +95,112 @@ def publish(
         export_day=request.export_day.isoformat(),
         fingerprint=records.fingerprint,
         records=records.published,
-        table_config=table_set.source,
-        table_config_sha256=table_set.sha256,
+        definition=request.definition.source,
+        definition_sha256=request.definition.sha256,
         tables=tuple(tables),
         seconds=round(time.monotonic() - started, 3),
+        defined=tuple(table.name for table in request.definition.tables),
     )
 
 
 class _DayTables:
-    """One run's work on one table set."""
+    """One run's work on the tables of a day."""
 
-    def __init__(
-        self, spark: SparkSession, request: Request, table_set: TableSet, records: Mark, published: Storage
-    ) -> None:
+    def __init__(self, spark: SparkSession, request: Request, records: Mark, published: Storage) -> None:
         self._spark = spark
         self._request = request
-        self._table_set = table_set
         self._records = records
         self._published = published
-        self._attempt = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid4().hex[:8]}"
+        self._attempt = new_attempt_id(datetime.now(UTC))
 
-    def write(self, kind: TableKind) -> tuple[Attempt, float]:
+    def require_fits(self) -> None:
+        """Check, before anything is written, that the metastore can take every requested table."""
+        for table in self._request.tables:
+            if table.kind is not TableKind.VIEW:
+                require_fits(self._spark, table)
+
+    def write(self, table: Table) -> tuple[Attempt, float]:
         """Write and count an attempt at a table; return it and the seconds it took."""
         started = time.monotonic()
-        table, export_day = self._table_set.names[kind], self._request.export_day
-        ensure_table(self._spark, table, self._columns(kind), self._path(table_prefix(table)))
-        rows, observation = self._rows(kind)
+        rows, observation = self._rows(table)
         attempt = write_attempt(
             rows,
+            self._published,
             table=table,
-            export_day=export_day,
+            export_day=self._request.export_day,
             attempt=self._attempt,
-            folder=self._path(f"{partition_prefix(table, export_day)}{self._attempt}"),
+            folder=self._path(f"{partition_prefix(table, self._request.export_day)}{self._attempt}"),
             expected_rows=self._records.published,
-            expected_text_bytes=self._records.text_bytes if kind is TableKind.RAW else None,
+            expected_text_bytes=self._records.text_bytes if table.kind is TableKind.RAW else None,
             observation=observation,
         )
-        mark = attempt_mark(
-            attempt,
-            correlation_id=self._request.correlation_id,
-            fingerprint=self._records.fingerprint,
-            table_config_sha256=self._table_set.sha256,
-        )
-        self._published.write(attempt_mark_key(table, export_day, self._attempt), mark)
         return attempt, time.monotonic() - started
 
-    def publish(self, kind: TableKind, attempt: Attempt, seconds: float) -> PublishedTable:
+    def publish(self, attempt: Attempt, seconds: float) -> PublishedTable:
         """Let a written attempt appear."""
         started = time.monotonic()
-        prefix = partition_prefix(attempt.table, attempt.export_day)
-        publish_attempt(self._spark, attempt, self._path(prefix))
+        table = attempt.table
+        ensure_table(
+            self._spark,
+            table,
+            location=self._path(table_prefix(table)),
+            database_location=self._path(database_prefix(table.database)),
+        )
+        mark = {
+            "correlation_id": self._request.correlation_id,
+            "fingerprint": self._records.fingerprint,
+            "definition_sha256": self._request.definition.sha256,
+        }
+        publish_attempt(self._spark, self._published, attempt, mark)
         return PublishedTable(
-            kind=kind,
-            name=attempt.table,
+            kind=table.kind,
+            name=table.name,
             rows=attempt.rows,
-            columns=len(self._columns(kind)),
+            columns=len(table.columns),
             seconds=round(seconds + time.monotonic() - started, 3),
-            location=self._published.uri(f"{prefix}{attempt.attempt}/"),
+            location=self._published.uri(f"{partition_prefix(table, attempt.export_day)}{attempt.attempt}/"),
             stored_bytes=attempt.stored_bytes,
             files=attempt.files,
             unparsable=attempt.unparsable,
         )
 
-    def view(self, kind: TableKind) -> PublishedTable:
+    def view(self, view: Table, managed: Table) -> PublishedTable:
         """Create or change a view as defined, and check that it shows the day's records."""
         started = time.monotonic()
-        view, managed = self._table_set.names[kind], self._table_set.names[TableKind.MANAGED]
-        if not self._spark.catalog.tableExists(managed):
-            raise self._managed_first(f"There is no table {managed} yet")
-        shown = self._table_set.columns_shown(kind)
-        action = ensure_view(self._spark, view, statements.view_select(managed, shown))
-        rows = self._spark.table(view).where(f"{PARTITION_COLUMN} = '{self._request.export_day}'").count()
+        if not self._spark.catalog.tableExists(identifier(managed.name)):
+            raise self._managed_first(f"There is no table {managed.name} yet")
+        select = statements.view_select(managed.name, view.columns)
+        location = self._path(database_prefix(view.database))
+        action = ensure_view(self._spark, view, select, database_location=location)
+        shown = self._spark.table(identifier(view.name))
+        rows = shown.where(f"{PARTITION_COLUMN} = '{self._request.export_day}'").count()
         records = self._records.published
         if rows != records:
             raise self._managed_first(
-                f"{view} shows {rows} rows of {self._request.export_day}, the daily records are {records}"
+                f"{view.name} shows {rows} rows of {self._request.export_day}, the daily records are {records}"
             )
         return PublishedTable(
-            kind=kind,
-            name=view,
+            kind=view.kind,
+            name=view.name,
             rows=rows,
-            columns=len(shown),
+            columns=len(view.columns),
             seconds=round(time.monotonic() - started, 3),
             action=action,
         )
 
-    def _rows(self, kind: TableKind) -> tuple[DataFrame, Observation | None]:
-        lines = read_records(self._spark, self._published, self._records, s3_scheme=self._request.s3_scheme)
-        if kind is TableKind.RAW:
+    def _rows(self, table: Table) -> tuple[DataFrame, Observation | None]:
+        lines = read_records(self._spark, self._published, self._records)
+        if table.kind is TableKind.RAW:
             return lines, None
+        columns = (self._request.definition.managed or table).columns
         # An empty plan never delivers an observation: waiting for it would never end.
-        typed = any(column.type != "string" for column in self._table_set.columns)
-        observation = Observation(f"unparsable {self._attempt}") if typed and self._records.parts else None
-        return transforms.managed_rows(lines, self._table_set.columns, observation), observation
-
-    def _columns(self, kind: TableKind) -> list[tuple[str, str, str]]:
-        if kind is TableKind.RAW:
-            return [("val", "string", "The record, exactly")]
-        return [(column.name, column.type, column.comment) for column in self._table_set.columns]
+        typed = any(column.type != "string" for column in columns)
+        observation = Observation(f"unparsable {table.name}") if typed and self._records.parts else None
+        rows = transforms.managed_rows(lines, columns, observation)
+        return rows.selectExpr(*map(statements.shown_column, table.columns)), observation
 
     def _path(self, prefix: str) -> str:
-        return spark_path(self._published.uri(prefix), s3_scheme=self._request.s3_scheme).rstrip("/")
+        return spark_path(self._published.uri(prefix)).rstrip("/")
 
     def _managed_first(self, cause: str) -> CdiError:
         return CdiError(

@@ -1,12 +1,13 @@
 """The SQL text of the tables and views. Pure: from names, columns and locations to a statement.
 
-Names have been checked by `definition`; every other text is quoted here.
+Every name is quoted here, as it may begin with a digit or be a reserved word; `table_definition_text` has refused
+those with other characters than letters, digits and `_`.
 """
 
 from collections.abc import Iterable
 from datetime import date
 
-from cdi_dagster.spark.tables.definition import PARTITION_COLUMN, Column, Showing
+from cdi_dagster.core.table_definition import PARTITION_COLUMN, Column, Showing, Table
 
 MASK = "REDACTED"
 
@@ -17,50 +18,64 @@ def literal(text: str) -> str:
     return f"'{escaped}'"
 
 
-def create_table(table: str, columns: Iterable[tuple[str, str, str]], location: str) -> str:
-    """Create an external, partitioned ORC table. `columns` are (name, type, comment)."""
+def identifier(name: str) -> str:
+    """Return a name, or several with dots between, as an SQL identifier."""
+    return ".".join(f"`{part}`" for part in name.split("."))
+
+
+def create_database(database: str, location: str) -> str:
+    """Create a database."""
+    return f"CREATE DATABASE IF NOT EXISTS {identifier(database)} LOCATION {literal(location)}"
+
+
+def create_table(table: Table, location: str) -> str:
+    """Create an external, partitioned ORC table."""
     return (
-        f"CREATE EXTERNAL TABLE IF NOT EXISTS {table} ({', '.join(_column(*column) for column in columns)}) "
-        f"PARTITIONED BY ({PARTITION_COLUMN} STRING COMMENT 'Export day') "
+        f"CREATE EXTERNAL TABLE IF NOT EXISTS {identifier(table.name)} ({', '.join(map(_column, table.columns))}) "
+        f"PARTITIONED BY ({identifier(PARTITION_COLUMN)} STRING COMMENT 'Export day') "
         f"STORED AS ORC LOCATION {literal(location)} TBLPROPERTIES ('orc.compress' = 'ZLIB')"
     )
 
 
-def add_columns(table: str, columns: Iterable[tuple[str, str, str]]) -> str:
+def add_columns(table: str, columns: Iterable[Column]) -> str:
     """Append columns to a table; older partitions read as null in them."""
-    return f"ALTER TABLE {table} ADD COLUMNS ({', '.join(_column(*column) for column in columns)})"
+    return f"ALTER TABLE {identifier(table)} ADD COLUMNS ({', '.join(map(_column, columns))})"
 
 
 def partition(export_day: date) -> str:
     """Name one partition in a statement."""
-    return f"PARTITION ({PARTITION_COLUMN} = '{export_day}')"
+    return f"PARTITION ({identifier(PARTITION_COLUMN)} = '{export_day}')"
 
 
 def add_partition(table: str, export_day: date, folder: str) -> str:
     """Add a partition that does not exist yet, in one step."""
-    return f"ALTER TABLE {table} ADD IF NOT EXISTS {partition(export_day)} LOCATION {literal(folder)}"
+    return f"ALTER TABLE {identifier(table)} ADD IF NOT EXISTS {partition(export_day)} LOCATION {literal(folder)}"
 
 
-def set_location(table: str, export_day: date, folder: str) -> str:
-    """Point a partition at another folder, in one step."""
-    return f"ALTER TABLE {table} {partition(export_day)} SET LOCATION {literal(folder)}"
+def set_location(table: str, folder: str, export_day: date | None = None) -> str:
+    """Point a table, or one of its partitions, at another folder, in one step."""
+    where = f"{partition(export_day)} " if export_day else ""
+    return f"ALTER TABLE {identifier(table)} {where}SET LOCATION {literal(folder)}"
 
 
-def view_select(managed: str, columns: Iterable[tuple[Column, Showing]]) -> str:
+def view_select(managed: str, columns: Iterable[Column]) -> str:
     """Return the SELECT of a view over the managed table: its columns as shown, then the partition column."""
-    shown = [_shown(column, showing) for column, showing in columns]
-    return f"SELECT {', '.join([*shown, PARTITION_COLUMN])} FROM {managed}"  # noqa: S608 (names are checked)
+    shown = ", ".join([*map(shown_column, columns), identifier(PARTITION_COLUMN)])
+    return f"SELECT {shown} FROM {identifier(managed)}"  # noqa: S608 (names are checked)
 
 
-def _shown(column: Column, showing: Showing) -> str:
-    if showing is Showing.KEEP:
-        return column.name
-    if showing is Showing.MASK:
-        return f"CASE WHEN {column.name} IS NULL THEN NULL ELSE {literal(MASK)} END AS {column.name}"
-    if showing is Showing.HASH:
-        return f"sha2(CAST({column.name} AS STRING), 256) AS {column.name}"
-    raise ValueError(f"{column.name} is {showing}: a view holds no such column")
+def shown_column(column: Column) -> str:
+    """Return a column of the managed table as a table shows it (`showing.shown_value` does the same in Python)."""
+    name = identifier(column.name)
+    if column.showing is Showing.KEEP:
+        return name
+    if column.showing is Showing.MASK:
+        return f"CASE WHEN {name} IS NULL THEN NULL ELSE {literal(MASK)} END AS {name}"
+    if column.showing is Showing.HASH:
+        return f"sha2(CAST({name} AS STRING), 256) AS {name}"
+    raise ValueError(f"{column.name} is {column.showing}: no table holds such a column")
 
 
-def _column(name: str, kind: str, comment: str) -> str:
-    return f"{name} {kind.upper()}" + (f" COMMENT {literal(comment)}" if comment else "")
+def _column(column: Column) -> str:
+    comment = f" COMMENT {literal(column.comment)}" if column.comment else ""
+    return f"{identifier(column.name)} {column.shown_type.upper()}{comment}"

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F  # noqa: N812 (the usual name)
 from pyspark.sql.types import StringType, StructField, StructType
 
-from cdi_dagster.spark.tables.definition import Column
+from cdi_dagster.core.table_definition import Column
 
 RAW_SCHEMA = "val STRING"
 

@@ -17,12 +17,8 @@ from pyspark.sql import SparkSession
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.ingestion.ingestion_lease import discard_after_failure
-from cdi_dagster.local_spark.spark_submit import (
-    SparkProcessConfig,
-    require_java,
-    spark_environment,
-    spark_submit_command,
-)
+from cdi_dagster.local_spark.java import find_java
+from cdi_dagster.local_spark.spark_submit import SparkProcessConfig, spark_environment, spark_submit_command
 from cdi_dagster_tests.processes import processes
 from cdi_dagster_tests.spark.ingest_support import SampleDay
 from cdi_dagster_tests.spark.scripted_key_service import ScriptedKeyService, slow
@@ -130,7 +126,7 @@ def spark_job(day: SampleDay, folder: Path) -> "Iterator[subprocess.Popen[str]]"
     )
     job = subprocess.Popen(
         command,
-        env=spark_environment(require_java()) | QUICK_JVM,
+        env=spark_environment(find_java().path) | QUICK_JVM,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

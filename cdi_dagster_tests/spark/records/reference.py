@@ -57,8 +57,11 @@ def _record(line: bytes, collection_id: str, unwrap: Callable[[str, str], bytes 
     if not (db and name):
         db, _, name = collection_id.partition(":")
     payload = _object(plaintext)
-    record = _of_audit(payload, message) if (db, name) == ("data", "businessAudit") else payload
-    text = json.dumps(_validated(record))
+    if (db, name) == ("data", "businessAudit"):
+        payload = _of_audit(payload, message)
+    elif (db, name) == ("data", "equality"):
+        payload = _of_equality(payload, message)
+    text = json.dumps(_validated(payload))
     return _rewritten(_sanitised(text, db, name))
 
 
@@ -141,9 +144,21 @@ def _is_primitive(value: Any) -> bool:
 def _of_audit(payload: Mapping[str, Any], message: Mapping[str, Any]) -> dict[str, Any]:
     if not payload.get("context") or not isinstance(payload["context"], dict) or not payload.get("auditType"):
         raise Refused("audit")
-    modified = message.get("_lastModifiedDateTime")
-    text = str(modified) if _is_primitive(modified) else ""
+    text = _stated(message, "_lastModifiedDateTime")
     return {**payload["context"], "AUDIT_EVENT": payload["auditType"], "TIME_STAMP": text, "TIME_STAMP_ORIG": text}
+
+
+def _of_equality(payload: Mapping[str, Any], message: Mapping[str, Any]) -> dict[str, Any]:
+    record = {**payload, "@type": _stated(message, "@type")}
+    dates = (payload.get(name) for name in ("_lastModifiedDateTime", "_removedDateTime", "createdDateTime"))
+    if not any(date.get("$date") if isinstance(date, dict) else date for date in dates):
+        record["_lastModifiedDateTime"] = _stated(message, "_lastModifiedDateTime")
+    return record
+
+
+def _stated(message: Mapping[str, Any], name: str) -> str:
+    value = message.get(name)
+    return str(value) if _is_primitive(value) else ""
 
 
 # --- validate

@@ -9,6 +9,7 @@ from hypothesis.strategies import SearchStrategy
 COLLECTION_IDS = (
     "data:businessAudit",
     "data:businessAudit",
+    "data:equality",
     "core:claimant",
     "calculator:calculationParts",
     "penalties-and-deductions:sanction",
@@ -204,3 +205,7 @@ MODIFIED = st.one_of(
     st.just("2020-05-21T17:18:15.693+0000"), st.just("2020-05-21T17:18:15.693+0000"), _STATED_DATES, _RAW, _VALUES
 )
 """`message._lastModifiedDateTime` of the envelope."""
+EVENT_TYPES = st.one_of(
+    st.just("EQUALITY_QUESTIONS"), st.just("EQUALITY_QUESTIONS"), _TEXT, _STATED_DATES, _RAW, _VALUES
+)
+"""`message.@type` of the envelope."""

@@ -1,4 +1,4 @@
-"""The golden records: read from `vectors/records.jsonl`, and the key resolver that unwraps their data keys."""
+"""The golden records: read from `vectors/*records.jsonl`, and the key resolver that unwraps their data keys."""
 
 import base64
 import json
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from cdi_dagster.spark.records.keys import KeyRef
 
-_FILE = Path(__file__).parents[2] / "vectors" / "records.jsonl"
+_FILES = ("records.jsonl", "equality_records.jsonl")
+_FOLDER = Path(__file__).parents[2] / "vectors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class Vector:
 
 def read_vectors() -> list[Vector]:
     vectors = []
-    for line in _FILE.read_bytes().splitlines():
+    for line in b"".join((_FOLDER / name).read_bytes() for name in _FILES).splitlines():
         row = json.loads(line)
         vectors.append(
             Vector(

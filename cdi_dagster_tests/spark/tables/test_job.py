@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -16,15 +17,16 @@ import pytest
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import daily_records_prefix, run_prefix, tables_report_key
+from cdi_dagster.core.table_definition import Table
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.spark_process import run_spark_step
 from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
 from cdi_dagster.spark.tables import publish
-from cdi_dagster.spark.tables.definition import TableKind
 from cdi_dagster.spark.tables.job import main
 from cdi_dagster.spark.tables.locations import partition_prefix
 from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster.table_definitions import read_table_definition
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.spark.tables.daily_records import (
     DAY,
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.spark
 
 NEXT_DAY = date(2023, 3, 27)
+SHIPPED = files("cdi_dagster.table_definitions").joinpath("business_audit.json")
+TABLES = {table.name: table for table in read_table_definition(str(SHIPPED)).tables}
 AWKWARD = (
     '{"big":123456789012345678901234567890,"nan":NaN,"e":1e+22,"z":-0.0}',
     '{"text":"\u2028 \x85 \\r \\u001f 山田 \U0001f600"}',
@@ -76,7 +80,8 @@ def narrow(tmp_path: Path) -> str:
 
 def arguments(published: Storage, *more: str, correlation_id: str = "c1", day: date = DAY) -> list[str]:
     where = ["--published-root", published.root, "--collection", AUDIT.id, "--storage-day", str(day)]
-    return [*where, "--correlation-id", correlation_id, *more]
+    # The last one given counts.
+    return [*where, "--correlation-id", correlation_id, "--table-definition", str(SHIPPED), *more]
 
 
 def run(published: Storage, *more: str, correlation_id: str = "c1", day: date = DAY) -> int:
@@ -97,19 +102,21 @@ def raw_values(spark: "SparkSession", export_day: str = EXPORT_DAY) -> list[str]
 
 
 def attempts(published: Storage, table: str) -> list[str]:
-    prefix = partition_prefix(table, date.fromisoformat(EXPORT_DAY))
+    prefix = partition_prefix(TABLES[table], date.fromisoformat(EXPORT_DAY))
     return sorted({stored.key.removeprefix(prefix).split("/")[0] for stored in published.list(prefix)})
 
 
-def config(tmp_path: Path, *columns: dict[str, Any]) -> str:
-    names = dict(zip(TableKind, (RAW, MANAGED, SECURED, REDACTED), strict=True))
+def config(tmp_path: Path, *columns: dict[str, Any], over: str = "view") -> str:
+    kinds = {RAW: "raw", MANAGED: "managed", SECURED: over, REDACTED: over}
+    tables = [{"name": name, "kind": kind} for name, kind in kinds.items()]
     path = tmp_path / "tables.json"
-    path.write_text(json.dumps({"format_version": 1, **names, "columns": columns}))
+    path.write_text(json.dumps({"format_version": 2, "tables": tables, "columns": columns}))
     return str(path)
 
 
 def column(name: str, *path: str, type: str = "string", redacted: str = "keep") -> dict[str, Any]:
-    return {"name": name, "path": list(path), "type": type, "secured": "keep", "redacted": redacted}
+    shown = {"auditlog_sec_v": "keep", "auditlog_red_v": redacted}
+    return {"name": name, "path": list(path), "type": type, "shown": shown}
 
 
 class TestOneDayWithTheShippedDefinition:
@@ -165,8 +172,8 @@ class TestOneDayWithTheShippedDefinition:
         assert [(table.kind, table.name, table.rows) for table in report.tables] == [
             ("raw", RAW, 6),
             ("managed", MANAGED, 6),
-            ("secured", SECURED, 6),
-            ("redacted", REDACTED, 6),
+            ("view", SECURED, 6),
+            ("view", REDACTED, 6),
         ]
         raw, managed = report.tables[:2]
         assert raw.location is not None
@@ -181,7 +188,7 @@ def test_publishing_again_replaces_the_partition_and_keeps_the_attempt_before(
 ) -> None:
     for number in (1, 2, 3):
         publish_records(published, [record(number)], fingerprint=f"f{number}")
-        assert run(published, "--table-config", narrow, correlation_id=f"c{number}") == 0
+        assert run(published, "--table-definition", narrow, correlation_id=f"c{number}") == 0
         assert raw_values(metastore) == [record(number)]
         assert [row["audit_id"] for row in metastore.table(REDACTED).collect()] == [f"id-{number}"]
 
@@ -193,11 +200,11 @@ def test_a_reader_that_planned_before_a_publication_still_reads_what_it_planned(
     metastore: "SparkSession", published: Storage
 ) -> None:
     publish_records(published, [record(1)])
-    assert run(published, "--tables", "raw") == 0
+    assert run(published, "--tables", "auditlog_raw") == 0
     planned = metastore.table(RAW).rdd  # Spark has listed the files
     assert planned.getNumPartitions() == 1
     publish_records(published, [record(2)], fingerprint="f2")
-    assert run(published, "--tables", "raw", correlation_id="c2") == 0
+    assert run(published, "--tables", "auditlog_raw", correlation_id="c2") == 0
 
     assert [row["val"] for row in planned.collect()] == [record(1)]
     assert raw_values(metastore) == [record(2)]
@@ -209,8 +216,8 @@ def test_an_empty_day_is_an_empty_partition_beside_the_others(
     publish_records(published)
     publish_records(published, [record(2)], day=NEXT_DAY)
 
-    assert run(published, "--table-config", narrow) == 0
-    assert run(published, "--table-config", narrow, day=NEXT_DAY) == 0
+    assert run(published, "--table-definition", narrow) == 0
+    assert run(published, "--table-definition", narrow, day=NEXT_DAY) == 0
     assert [row[0] for row in metastore.sql(f"SHOW PARTITIONS {MANAGED}").collect()] == [
         f"date_str={EXPORT_DAY}",
         "date_str=2023-03-28",
@@ -222,10 +229,13 @@ def test_an_empty_day_is_an_empty_partition_beside_the_others(
 
 def test_a_failed_run_leaves_every_table_as_it_was(metastore: "SparkSession", published: Storage, narrow: str) -> None:
     publish_records(published, [record(1)])
-    assert run(published, "--table-config", narrow) == 0
+    assert run(published, "--table-definition", narrow) == 0
     publish_records(published, [record(2), record(3)], fingerprint="f2", published=3)
 
-    assert run(published, "--table-config", narrow, "--tables", "managed,redacted", correlation_id="c2") == 1
+    assert (
+        run(published, "--table-definition", narrow, "--tables", "auditlog_managed,auditlog_red_v", correlation_id="c2")
+        == 1
+    )
     failure = failure_of(published, "c2")
     assert failure.failure_class is FailureClass.COUNTS_DO_NOT_RECONCILE
     assert "would hold 2 rows" in failure.cause
@@ -238,9 +248,9 @@ def test_raw_bytes_other_than_the_records_are_refused_and_only_the_requested_tab
 ) -> None:
     publish_records(published, [record(1)], record_bytes=len(record(1).encode()))
 
-    assert run(published, "--tables", "raw") == 1
+    assert run(published, "--tables", "auditlog_raw") == 1
     assert failure_of(published).failure_class is FailureClass.COUNTS_DO_NOT_RECONCILE
-    assert run(published, "--tables", "redacted", correlation_id="c2") == 1
+    assert run(published, "--tables", "auditlog_red_v", correlation_id="c2") == 1
     assert "managed table of the day" in failure_of(published, "c2").next_step
     assert not metastore.catalog.tableExists(MANAGED)
 
@@ -249,18 +259,18 @@ def test_an_attempt_that_another_run_removed_does_not_stay_published(
     metastore: "SparkSession", published: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_records(published, [record(1)])
-    assert run(published, "--tables", "raw") == 0
+    assert run(published, "--tables", "auditlog_raw") == 0
     publish_records(published, [record(2)], fingerprint="f2")
     write = publish._DayTables.write
 
-    def write_and_lose(self: Any, kind: TableKind) -> Any:
-        attempt, seconds = write(self, kind)
-        prefix = f"{partition_prefix(RAW, attempt.export_day)}{attempt.attempt}/"
+    def write_and_lose(self: Any, table: Table) -> Any:
+        attempt, seconds = write(self, table)
+        prefix = f"{partition_prefix(table, attempt.export_day)}{attempt.attempt}/"
         published.delete([stored.key for stored in published.list(prefix)])
         return attempt, seconds
 
     monkeypatch.setattr(publish._DayTables, "write", write_and_lose)
-    assert run(published, "--tables", "raw", correlation_id="c2") == 1
+    assert run(published, "--tables", "auditlog_raw", correlation_id="c2") == 1
     assert failure_of(published, "c2").failure_class is FailureClass.DUPLICATE_RUN
     assert raw_values(metastore) == [record(1)]
 
@@ -271,9 +281,9 @@ def test_a_wider_definition_adds_columns_and_changes_the_views_and_a_changed_typ
     publish_records(published, [record(1)])
     publish_records(published, [record(2)], day=NEXT_DAY)
     first = [column("audit_id", "AUDIT_ID"), column("nino", "claimant", "nino", redacted="mask")]
-    assert run(published, "--table-config", config(tmp_path, *first)) == 0
+    assert run(published, "--table-definition", config(tmp_path, *first)) == 0
     wider = [column("amount", "amountPence", type="bigint", redacted="hash"), *first]
-    assert run(published, "--table-config", config(tmp_path, *wider), day=NEXT_DAY) == 0
+    assert run(published, "--table-definition", config(tmp_path, *wider), day=NEXT_DAY) == 0
 
     assert [table.action for table in report_of(published, day=NEXT_DAY).tables[2:]] == ["changed", "changed"]
     rows = metastore.sql(f"SELECT amount, audit_id FROM {SECURED} ORDER BY date_str").collect()
@@ -281,8 +291,8 @@ def test_a_wider_definition_adds_columns_and_changes_the_views_and_a_changed_typ
     assert metastore.table(REDACTED).columns == ["amount", "audit_id", "nino", "date_str"]
 
     other_type = config(tmp_path, column("amount", "amountPence"))
-    assert run(published, "--table-config", other_type, correlation_id="c2") == 1
-    assert "amount as bigint, the definition has it as string" in failure_of(published, "c2").cause
+    assert run(published, "--table-definition", other_type, correlation_id="c2") == 1
+    assert "columns of other types: amount (bigint, defined as string)" in failure_of(published, "c2").cause
 
 
 def test_a_day_that_is_not_published_is_refused_before_spark_starts(published: Storage) -> None:
@@ -305,10 +315,9 @@ def test_a_part_that_is_gone_is_named(published: Storage) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--tables", "raw,views"], "raw, managed, secured, redacted"),
+        (["--tables", "auditlog_raw,views"], "auditlog_raw, auditlog_managed, auditlog_sec_v"),
         (["--storage-day", "26/03/2023"], "write it as YYYY-MM-DD"),
-        (["--collection", "data:equality"], "--table-config"),
-        (["--table-config", "/nowhere/tables.json"], "/nowhere/tables.json"),
+        (["--table-definition", "/nowhere/tables.json"], "/nowhere/tables.json"),
     ],
 )
 def test_a_wrong_argument_is_refused_with_its_fix(
@@ -344,7 +353,7 @@ def log(**values):
 
 def publish(number):
     publish_records(published, [record(number), record(number)], fingerprint=f"f{number}")
-    options = ("--table-config", narrow, "--tables", "raw,managed")
+    options = ("--table-definition", narrow, "--tables", "auditlog_raw,auditlog_managed")
     assert main(arguments(published, *options, correlation_id=f"c{number}")) == 0
 
 def tables():
@@ -355,11 +364,11 @@ def tables():
 if role == "victim":
     publish(1)
     publish_attempt = tables_publish.publish_attempt
-    def publish_then_wait(spark, attempt, folder):
-        if attempt.table == MANAGED:
+    def publish_then_wait(spark, storage, attempt, mark):
+        if attempt.table.name == MANAGED:
             log(state="raw is published, managed is written and not published")
             sys.stdin.read()
-        publish_attempt(spark, attempt, folder)
+        publish_attempt(spark, storage, attempt, mark)
     tables_publish.publish_attempt = publish_then_wait
     publish(2)
 else:
@@ -385,14 +394,14 @@ def test_a_kill_between_tables_leaves_each_whole_and_the_metastore_is_for_one_at
             settings = SparkProcessConfig(
                 work_folder=tmp_path / "work", master="local[1]", conf=local_metastore_conf(metastore)
             )
-            second = arguments(published, "--tables", "raw", correlation_id="second")
+            second = arguments(published, "--tables", "auditlog_raw", correlation_id="second")
             ended = run_spark_step(PUBLISH_TABLES, second, config=settings, correlation_id="second")
         finally:
             os.killpg(victim.pid, signal.SIGKILL)
     refused = failure_of(published, "second")
     assert (ended.exit_code, refused.failure_class) == (1, FailureClass.LAUNCH_FAILED)
     assert "has the metastore open" in refused.cause
-    half_written = f"{partition_prefix(RAW, date.fromisoformat(EXPORT_DAY))}killed/_temporary/0/part-00000.orc"
+    half_written = f"{partition_prefix(TABLES[RAW], date.fromisoformat(EXPORT_DAY))}killed/_temporary/0/part-00000.orc"
     published.write(half_written, b"ORC")
 
     after = subprocess.run([*command, "next"], stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE_SECONDS)

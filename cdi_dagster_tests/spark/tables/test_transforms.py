@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cdi_dagster.spark.tables.definition import Column, Showing
+from cdi_dagster.core.table_definition import Column
 from cdi_dagster.spark.tables.transforms import column_texts, managed_rows, typed_beside_texts, unparsable_counts
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.spark
 
 
 def column(name: str, *path: str, type: str = "string") -> Column:
-    return Column(name=name, path=path, type=type, secured=Showing.KEEP, redacted=Showing.KEEP)
+    return Column(name=name, path=path, type=type)
 
 
 def records(spark: "SparkSession", *lines: str) -> "DataFrame":

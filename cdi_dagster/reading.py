@@ -1,0 +1,60 @@
+"""A day as plain Python, read only: what `from cdi_dagster import …` gives to a notebook or a script (docs/reading.md).
+
+Three calls, kept stable; their values are those that the rest of the code uses. Nothing here writes, and nothing in
+this package imports it.
+"""
+
+from datetime import date
+
+from cdi_dagster.core.collections import CollectionDay, find_collection
+from cdi_dagster.core.days import parse_day
+from cdi_dagster.core.pinned_input import PinnedInput
+from cdi_dagster.core.tables_report import TablesReport
+from cdi_dagster.ingestion.pinning import read_pinned_input
+from cdi_dagster.published.read import Publication, read_publication, read_tables_report
+from cdi_dagster.settings import load_settings
+from cdi_dagster.storage import Storage, open_storage
+
+__all__ = ["pinned_input", "publication", "tables"]
+
+
+def pinned_input(collection: str, storage_day: date | str, *, published_root: str | None = None) -> PinnedInput | None:
+    """Return the objects that the latest run of a day was to read, exactly; None where none was pinned.
+
+    Args:
+        collection: `db:name`, for example `data:businessAudit`.
+        storage_day: the partition; a text as YYYY-MM-DD.
+        published_root: `file:///folder` or `s3://bucket`; that of the settings (`CDI_HOME`, `CDI_PUBLISHED_ROOT`) by
+            default.
+
+    Raises:
+        CdiError: INPUT_INVALID where it cannot be read, or there is no such collection.
+        ValueError: the day is not written as YYYY-MM-DD.
+        StorageError: the storage does not respond.
+    """
+    day, published = _opened(collection, storage_day, published_root)
+    return read_pinned_input(published, day)
+
+
+def publication(collection: str, storage_day: date | str, *, published_root: str | None = None) -> Publication | None:
+    """Return what is published of a day: its mark, the run's report and the pinned input; None where nothing is.
+
+    Args and errors are those of `pinned_input`.
+    """
+    day, published = _opened(collection, storage_day, published_root)
+    return read_publication(published, day)
+
+
+def tables(collection: str, storage_day: date | str, *, published_root: str | None = None) -> TablesReport | None:
+    """Return the tables of a day as they were last made from what is published now; None where they were not.
+
+    Args and errors are those of `pinned_input`.
+    """
+    day, published = _opened(collection, storage_day, published_root)
+    return read_tables_report(published, day)
+
+
+def _opened(collection: str, storage_day: date | str, published_root: str | None) -> tuple[CollectionDay, Storage]:
+    day = parse_day(storage_day) if isinstance(storage_day, str) else storage_day
+    root = published_root or load_settings().published_root
+    return find_collection(collection).on(day), open_storage(root)

@@ -1,0 +1,1 @@
+"""What a stranger meets first: files, metadata, documents and make, held to what they claim."""
