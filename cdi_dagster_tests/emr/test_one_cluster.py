@@ -12,13 +12,14 @@ import dagster as dg
 import pytest
 
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
-from cdi_dagster.core.storage_keys import clusters_prefix
+from cdi_dagster.core.storage_keys import clusters_prefix, launch_prefix
 from cdi_dagster.emr.backend import Backend, Demand, JobRequest, JobState
 from cdi_dagster.emr.clusters.pool import ClusterPool, PoolEntry
 from cdi_dagster.emr.launch_plan import AttemptOutcome
-from cdi_dagster.emr.ledger import AttemptEntry
+from cdi_dagster.emr.ledger import AttemptEntry, LaunchLedger
 from cdi_dagster.interfaces import SparkStep
 from cdi_dagster.storage import open_storage
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr import played_step
 from cdi_dagster_tests.emr.cluster import Cluster, ClusterFaults
 from cdi_dagster_tests.emr.launches import DAY, Bench, QuickLauncher, in_a_run
@@ -123,6 +124,10 @@ def test_a_day_starts_one_cluster_which_is_ended_when_its_last_step_has_ended(be
     assert any("takes j-" in line and "nothing is started" in line for line in logged)
     bench.emr.wait(lambda: cluster.has_ended)
     assert pool_of(bench).entries() == []
+    # The second step pays for the moment in which the cluster idled before it, too.
+    entry = LaunchLedger(open_storage(bench.published_root), launch_prefix(AUDIT.on(DAY), "publish_tables")).read()
+    assert entry is not None
+    assert entry.attempts[0].billed_seconds > entry.attempts[0].seconds
 
 
 def test_a_backfill_starts_no_more_clusters_than_runs_are_allowed_at_a_time(bench: Bench) -> None:
