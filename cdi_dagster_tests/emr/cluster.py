@@ -149,8 +149,11 @@ class Cluster(Thread):
             step = next(step for step in self.steps if step.step_id == step_id)
             if step.state not in ("PENDING", "RUNNING"):
                 return "FAILED"
-            step.state = "CANCEL_PENDING" if step is self._current else "CANCELLED"
-            self._kill()
+            if step is self._current:
+                step.state = "CANCEL_PENDING"
+                self._kill()
+            else:
+                step.state = "CANCELLED"
             return "SUBMITTED"
 
     def terminate(self, reason: str, *, code: str) -> None:
