@@ -4,6 +4,7 @@ The pages are README, CONTRIBUTING, SECURITY, CHANGELOG and docs/; the reference
 generated from the code. Links to the outside are not followed.
 """
 
+import itertools
 import os
 import re
 import shlex
@@ -139,8 +140,8 @@ def _problem(command: str) -> str | None:
         name = next((word for word in words[1:] if "=" not in word), "help")
         return None if name.strip(".,;") in targets else f"`{command}`: there is no target {name}"
     found: click.Command | None = cdi
-    for word in words[1:]:
-        if isinstance(found, click.Group) and not word.startswith("-"):
+    for word in itertools.takewhile(lambda word: not word.startswith("-"), words[1:]):
+        if isinstance(found, click.Group):
             found = found.get_command(click.Context(found), word.strip(".,;"))
             if found is None:
                 return f"`{command}`: there is no command {word}"
