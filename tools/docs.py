@@ -145,7 +145,10 @@ def _problem(command: str) -> str | None:
             found = found.get_command(click.Context(found), word.strip(".,;"))
             if found is None:
                 return f"`{command}`: there is no command {word}"
-    options = {option for parameter in found.params for option in parameter.opts} | {"--help", "-h", "--version"}
+    # Of a group without a command's name those of its commands too: it may have one that is meant then.
+    commands = [found, *(found.commands.values() if isinstance(found, click.Group) else ())]
+    options = {option for each in commands for parameter in each.params for option in parameter.opts}
+    options |= {"--help", "-h", "--version"}
     unknown = [word for word in re.findall(r"--[a-z-]+", command) if word not in options]
     return f"`{command}`: there is no option {', '.join(unknown)}" if unknown else None
 
