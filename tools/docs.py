@@ -140,13 +140,7 @@ def _problem(command: str) -> str | None:
         name = next((word for word in words[1:] if "=" not in word), "help")
         return None if name.strip(".,;") in targets else f"`{command}`: there is no target {name}"
     found: click.Command | None = cdi
-<<<<<<< HEAD
-    for word in words[1:]:
-        if word.startswith("-"):
-            break  # of a group that is a command itself, what follows are values
-=======
     for word in itertools.takewhile(lambda word: not word.startswith("-"), words[1:]):
->>>>>>> stranger
         if isinstance(found, click.Group):
             found = found.get_command(click.Context(found), word.strip(".,;"))
             if found is None:
