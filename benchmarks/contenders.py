@@ -14,12 +14,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.resources import files
 from pathlib import Path
 from typing import Final
 from zipfile import ZIP_DEFLATED, ZipFile
 
 from benchmarks import floor, plain_chain, plain_tables
-from benchmarks.data import COLLECTION, DEFINITION, STORAGE_DAY, SampleDay
+from benchmarks.data import COLLECTION, STORAGE_DAY, SampleDay
 from benchmarks.key_services import KeyServices
 from benchmarks.line_digest import LineDigest, digest_lines
 from benchmarks.measured_process import Measured, MeasuredProcessError, run_measured
@@ -27,7 +28,6 @@ from benchmarks.tables import TablesRun, run_tables
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.spark_jobs import INGEST_DAILY, PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_key
-from cdi_dagster.core.table_definition import TableKind
 from cdi_dagster.ingestion.pinning import pin_storage_day
 from cdi_dagster.local_spark.java import find_java
 from cdi_dagster.local_spark.metastore import local_metastore_conf
@@ -130,6 +130,7 @@ def run_once(contender: Contender, day: SampleDay, setting: Setting) -> Run:
         shutil.rmtree(folder)
 
 
+_DEFINITION: Final = str(files("cdi_dagster.table_definitions").joinpath(f"{COLLECTION.asset_name}.json"))
 _RECORDS_PREFIX: Final = daily_records_prefix(COLLECTION.on(STORAGE_DAY))
 
 
@@ -145,7 +146,7 @@ def _run_tables(contender: Contender, setting: Setting, folder: Path) -> TablesR
             *("--conf", f"spark.hadoop.javax.jdo.option.ConnectionURL={metastore}"),
             *("--conf", "spark.driver.extraJavaOptions=-Duser.timezone=UTC"),
             *(plain_tables.__file__, "--records", (folder / "output").as_uri(), "--output", output.as_uri()),
-            *("--export-day", str(export_day_of(STORAGE_DAY)), "--definition", str(DEFINITION)),
+            *("--export-day", str(export_day_of(STORAGE_DAY)), "--table-definition", _DEFINITION),
         ]
         folders = {name: output / name for name in ("raw", "managed")}
         return run_tables(command, environment={**environment, "PYTHONPATH": ""}, work_folder=scratch, folders=folders)
@@ -158,15 +159,11 @@ def _run_tables(contender: Contender, setting: Setting, folder: Path) -> TablesR
     )
     arguments = [
         *("--published-root", published.as_uri(), "--collection", COLLECTION.id, "--storage-day", str(STORAGE_DAY)),
-        *("--correlation-id", _CORRELATION_ID, "--table-definition", str(DEFINITION)),
+        *("--correlation-id", _CORRELATION_ID, "--table-definition", _DEFINITION),
     ]
     command = spark_submit_command(PUBLISH_TABLES, arguments, config=config)
-    tables = read_table_definition(str(DEFINITION)).tables
-    folders = {
-        str(table.kind): published / table_prefix(table)
-        for table in tables
-        if table.kind in (TableKind.RAW, TableKind.MANAGED)
-    }
+    raw, managed, *_ = read_table_definition(_DEFINITION).tables
+    folders = {str(table.kind): published / table_prefix(table) for table in (raw, managed)}
     return run_tables(command, environment=environment, work_folder=scratch, folders=folders)
 
 

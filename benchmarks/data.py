@@ -19,14 +19,12 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from cdi_dagster import table_definitions
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.storage import open_storage
 
 COLLECTION: Final = find_collection("data:businessAudit")
 STORAGE_DAY: Final = date(2023, 3, 26)
-DEFINITION: Final = Path(table_definitions.__file__).with_name("business_audit.json")
 _STAMP: Final = "whole.json"
 _WORTH_PROCESSES: Final = 5_000
 """Records; fewer are written faster in one process."""

@@ -26,11 +26,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--records", required=True, help="folder of the parts")
     parser.add_argument("--output", required=True, help="folder of the tables")
     parser.add_argument("--export-day", required=True)
-    parser.add_argument("--definition", required=True)
+    parser.add_argument("--table-definition", required=True)
     found = parser.parse_args(list(argv))
-    managed_table = read_table_definition(found.definition).managed
-    assert managed_table is not None  # noqa: S101 - the definition of the benchmark has one
-    columns = managed_table.columns
+    managed_table = read_table_definition(found.table_definition).managed
+    columns = managed_table.columns if managed_table else ()
     spark = SparkSession.builder.appName("plain tables").enableHiveSupport().getOrCreate()
     spark.conf.set("spark.sql.session.timeZone", "UTC")
     lines = spark.read.option("lineSep", "\n").text(f"{found.records}/part-*.gz").toDF("val")

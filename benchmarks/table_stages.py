@@ -9,14 +9,14 @@ from typing import Any
 import orjson
 from isal import isal_zlib
 
-from benchmarks.data import DEFINITION
+from benchmarks.data import COLLECTION
 from benchmarks.record_stages import _COLLECTION, Best, _ReversedKeys, gunzip, sample_objects
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.spark.tables.columns import ColumnReader
 from cdi_dagster.spark.tables.orc.encodings import StringColumn
 from cdi_dagster.spark.tables.orc.writer import OrcWriter
 from cdi_dagster.spark.tables.orc_parts import column_type
-from cdi_dagster.table_definitions import read_table_definition
+from cdi_dagster.table_definitions import shipped_table_definition
 
 _GZIP = 31  # zlib's window bits for a gzip member
 
@@ -26,9 +26,8 @@ def measure(records: int, seed: int, rounds: int) -> Mapping[str, float]:
     objects, _ = sample_objects(records, seed)
     engine = RecordEngine(_COLLECTION, _ReversedKeys())
     texts = [bytes(engine.process(block).records) for stored in objects for block in gunzip(stored)]
-    managed_table = read_table_definition(str(DEFINITION)).managed
-    assert managed_table is not None  # noqa: S101 - the shipped definition has one
-    columns = managed_table.columns
+    definition = shipped_table_definition(COLLECTION)
+    columns = definition.managed.columns if definition and definition.managed else ()
     reader = ColumnReader(columns)
     blocks = [(text, text.count(b"\n")) for text in texts]
     read = [reader.read(text, count) for text, count in blocks]

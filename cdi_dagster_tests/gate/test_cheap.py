@@ -17,6 +17,8 @@ from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.dagster_day import DagsterDay
 from cdi_dagster_tests.gate.instigators import publish_mark, sensor_tick
 
+pytestmark = pytest.mark.slow  # a thousand runs, written one by one
+
 YESTERDAY = datetime(2025, 9, 27, tzinfo=UTC).date()
 TICK = datetime(2025, 9, 28, 10, tzinfo=UTC)
 

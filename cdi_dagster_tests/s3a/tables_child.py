@@ -8,7 +8,6 @@ says so between the first table and the second, and waits to be killed.
 import json
 import os
 import sys
-from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -44,15 +43,15 @@ def start_spark(folder: Path) -> SparkSession:
 
 
 def stop_before_managed() -> None:
-    publish_attempt = publish.publish_attempt
+    publish_attempt = publish.publish_attempt  # type: ignore[attr-defined]
 
-    def publish_or_stop(spark: SparkSession, storage: Storage, attempt: Attempt, mark: Mapping[str, Any]) -> None:
+    def publish_or_stop(spark: SparkSession, storage: Storage, attempt: Attempt) -> None:
         if attempt.table.name == MANAGED:
             say("raw is published, managed is not")
             sys.stdin.read()
-        publish_attempt(spark, storage, attempt, mark)
+        publish_attempt(spark, storage, attempt)
 
-    publish.publish_attempt = publish_or_stop  # type: ignore[assignment]
+    publish.publish_attempt = publish_or_stop  # type: ignore[assignment, attr-defined]
 
 
 def tables(spark: SparkSession) -> dict[str, list[str]]:

@@ -112,16 +112,14 @@ def test_nothing_is_renamed(day: PublishedDay) -> None:
     assert not [path for method, path in files if method == "PUT" and "partNumber=" not in path]
 
 
-def test_every_attempt_is_marked_and_described(day: PublishedDay) -> None:
+def test_every_attempt_is_marked_with_what_it_was_made_from(day: PublishedDay) -> None:
     for table in (RAW, MANAGED):
         [attempt] = attempts(day.storage, table)
         prefix = f"{partition_prefix(TABLES[table], date.fromisoformat(EXPORT_DAY))}{attempt}/"
-        success, description = (
-            json.loads(day.storage.read(f"{prefix}{name}")) for name in ("_SUCCESS", "_attempt.json")
-        )
-        assert success == {"rows": 4, "correlation_id": "c1"}
-        assert (description["rows"], description["fingerprint"]) == (4, "f1")
-        assert len(list(day.storage.list(prefix))) == 3
+        mark = json.loads(day.storage.read(f"{prefix}_SUCCESS"))
+        assert (mark["table"], mark["rows"], mark["fingerprint"], mark["correlation_id"]) == (table, 4, "f1", "c1")
+        assert json.loads(day.storage.read(f"{prefix}_attempt.json")) == {**mark, "replaces": None}
+        assert len([stored for stored in day.storage.list(prefix)]) == 3
 
 
 @pytest.mark.kill

@@ -47,7 +47,7 @@ class ColumnReader:
     def __init__(self, columns: Sequence[ColumnRules]) -> None:
         self.unparsable: Counter[str] = Counter()
         self.slow_records = 0
-        self._columns = list(columns)
+        self._columns = columns
         self._conversions = [conversion(column.type) for column in columns]
         self._by_text = [column.type == "string" or column.type.startswith("decimal") for column in columns]
         self._parents = sorted({column.path[:i] for column in columns for i in range(1, len(column.path))}, key=len)

@@ -49,6 +49,11 @@ def partition_prefix(table: Table, export_day: date) -> str:
     return f"{table_prefix(table)}{PARTITION_COLUMN}={export_day}/"
 
 
+def attempt_prefix(table: Table, export_day: date, attempt: str) -> str:
+    """Return the prefix of one attempt's files."""
+    return f"{partition_prefix(table, export_day)}{attempt}/"
+
+
 def attempt_mark_key(table: Table, export_day: date, attempt: str) -> str:
-    """Return the key of an attempt's description. Spark and Hive skip names that begin with `_`."""
-    return f"{partition_prefix(table, export_day)}{attempt}/_attempt.json"
+    """Return the key of the description of an attempt that was published. Spark and Hive skip names with `_` first."""
+    return f"{attempt_prefix(table, export_day, attempt)}_attempt.json"

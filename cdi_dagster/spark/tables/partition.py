@@ -1,8 +1,8 @@
 """Replaces one partition of one table: complete or absent, and unchanged wherever it is killed.
 
-An attempt has its ORC files in a folder of its own; they are counted there, and only then the metastore's partition
-is pointed at the folder, which is one change in the metastore. The previous attempt stays until the next publication,
-because a reader may still use it.
+An attempt has its ORC files in a folder of its own; they are counted there, and only then the metastore's
+partition is pointed at the folder, which is one change in the metastore. The previous attempt stays until the next
+publication, because a reader may still use it.
 """
 
 import json
@@ -20,7 +20,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.core.table_definition import Table
 from cdi_dagster.spark.tables import statements
-from cdi_dagster.spark.tables.locations import attempt_mark_key, partition_prefix, same_place
+from cdi_dagster.spark.tables.locations import attempt_mark_key, attempt_prefix, partition_prefix, same_place
 from cdi_dagster.spark.tables.metastore import published_folder
 from cdi_dagster.spark.tables.rows_job import WrittenRows, require_stored
 from cdi_dagster.spark.tables.statements import identifier
@@ -44,6 +44,7 @@ class Attempt:
         stored_bytes: of the ORC files.
         files: ORC files.
         unparsable: values that became null because they are not of their column's type, by column.
+        mark: what it was made from, and its content.
     """
 
     table: Table
@@ -54,6 +55,7 @@ class Attempt:
     stored_bytes: int
     files: int
     unparsable: Mapping[str, int]
+    mark: Mapping[str, Any]
 
 
 def store_attempt(
@@ -65,16 +67,23 @@ def store_attempt(
     attempt: str,
     folder: str,
     correlation_id: str,
+    **made_from: str,
 ) -> Attempt:
-    """Let the files of an attempt appear in its own folder, all of them or none, and check them.
+    """Make the files of an attempt appear in its own folder, with a mark of what it was made from.
 
     Raises:
         CdiError: COUNTS_DO_NOT_RECONCILE where a stored file does not hold the rows that were written.
     """
-    prefix = f"{partition_prefix(table, export_day)}{attempt}/"
+    mark = {
+        "table": table.name,
+        "export_day": export_day.isoformat(),
+        "rows": written.rows,
+        "correlation_id": correlation_id,
+        **made_from,
+    }
+    prefix = attempt_prefix(table, export_day, attempt)
     prepared = [file.prepared for file in written.files]
-    mark = json.dumps({"rows": written.rows, "correlation_id": correlation_id}).encode()
-    published.publish(prefix, prepared, mark, group=correlation_id)
+    published.publish(prefix, prepared, _as_text(mark), group=correlation_id)
     require_stored(published, written.files)
     return Attempt(
         table=table,
@@ -85,10 +94,11 @@ def store_attempt(
         stored_bytes=sum(file.size_bytes for file in prepared),
         files=len(prepared),
         unparsable=written.unparsable,
+        mark=mark,
     )
 
 
-def publish_attempt(spark: SparkSession, published: Storage, attempt: Attempt, mark: Mapping[str, Any]) -> None:
+def publish_attempt(spark: SparkSession, published: Storage, attempt: Attempt) -> None:
     """Point the partition at the attempt, and delete what the attempt published before it had replaced.
 
     Several metastores may have tables over one published root, each with an attempt of its own in a partition. So only
@@ -99,7 +109,6 @@ def publish_attempt(spark: SparkSession, published: Storage, attempt: Attempt, m
         spark: the session.
         published: where the attempt is.
         attempt: written and counted.
-        mark: its input and content, for its description.
 
     Raises:
         CdiError: DUPLICATE_RUN where the attempt's files vanished meanwhile. The partition is then unchanged.
@@ -108,11 +117,8 @@ def publish_attempt(spark: SparkSession, published: Storage, attempt: Attempt, m
     before = published_folder(spark, table.name, export_day)
     previous = _attempt_in(before, attempt) if before else None
     replaced = _mark_of(published, table, export_day, previous).get("replaces") if previous else None
-    written = {**mark, "table": table.name, "export_day": export_day.isoformat(), "rows": attempt.rows}
-    published.write(
-        attempt_mark_key(table, export_day, attempt.attempt),
-        json.dumps({**written, "replaces": previous}, indent=2, sort_keys=True).encode(),
-    )
+    description = _as_text({**attempt.mark, "replaces": previous})
+    published.write(attempt_mark_key(table, export_day, attempt.attempt), description)
     if before is None:
         spark.sql(statements.add_partition(table.name, export_day, attempt.folder))
     _point_at(spark, table.name, export_day, attempt.folder)
@@ -135,7 +141,7 @@ def _point_at(spark: SparkSession, table: str, export_day: date, folder: str) ->
 
 def _data_files(published: Storage, table: Table, export_day: date, attempt: str) -> list[StoredObject]:
     """Return an attempt's data files, without those that Spark and Hive skip (`_`, `.`)."""
-    prefix = f"{partition_prefix(table, export_day)}{attempt}/"
+    prefix = attempt_prefix(table, export_day, attempt)
     stored = published.list(prefix)
     return [found for found in stored if not found.key.removeprefix(prefix).startswith(("_", "."))]
 
@@ -149,6 +155,10 @@ def _attempt_in(folder: str, attempt: Attempt) -> str | None:
     """Return the id of the attempt that a location is, or None where it is none of this partition's."""
     parent, _, name = folder.rstrip("/").rpartition("/")
     return name if same_place(parent, attempt.folder.rpartition("/")[0]) else None
+
+
+def _as_text(mark: Mapping[str, Any]) -> bytes:
+    return json.dumps(mark, indent=2, sort_keys=True).encode()
 
 
 def _mark_of(published: Storage, table: Table, export_day: date, attempt: str) -> dict[str, Any]:
@@ -175,7 +185,7 @@ def _unmarked(published: Storage, table: Table, export_day: date) -> set[str]:
 
 def _delete_attempts(published: Storage, table: Table, export_day: date, attempts: Iterable[str]) -> None:
     for attempt in attempts:
-        prefix = f"{partition_prefix(table, export_day)}{attempt}/"
+        prefix = attempt_prefix(table, export_day, attempt)
         try:
             published.delete([stored.key for stored in published.list(prefix)])
         except StorageError as error:

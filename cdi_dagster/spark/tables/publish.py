@@ -19,10 +19,16 @@ from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.spark.reporting import Reporter
 from cdi_dagster.spark.tables import statements
-from cdi_dagster.spark.tables.locations import database_prefix, partition_prefix, spark_path, table_prefix
+from cdi_dagster.spark.tables.locations import (
+    attempt_prefix,
+    database_prefix,
+    partition_prefix,
+    spark_path,
+    table_prefix,
+)
 from cdi_dagster.spark.tables.metastore import ensure_table, ensure_view, require_fits
 from cdi_dagster.spark.tables.partition import Attempt, new_attempt_id, publish_attempt, store_attempt
-from cdi_dagster.spark.tables.rows_job import WrittenRows, write_rows
+from cdi_dagster.spark.tables.rows_job import write_rows
 from cdi_dagster.spark.tables.rows_task import TableOutput
 from cdi_dagster.spark.tables.statements import identifier
 from cdi_dagster.storage import Storage, StorageError
@@ -80,7 +86,6 @@ def publish(
     for name, value in _SESSION_CONF.items():
         spark.conf.set(name, value)
     day_tables = _DayTables(spark, request, records, published)
-    day_tables.require_fits()
     attempts = day_tables.write([table for table in request.tables if table.kind is not TableKind.VIEW], reporter)
     tables = []
     for attempt in attempts:
@@ -120,22 +125,16 @@ class _DayTables:
         self._writing_seconds = 0.0
         self._managed_rows: int | None = None  # of the partition that this run published
 
-    def require_fits(self) -> None:
-        """Check, before anything is written, that the metastore can take every requested table."""
-        for table in self._request.tables:
-            if table.kind is not TableKind.VIEW:
-                require_fits(self._spark, table)
-
     def write(self, tables: Sequence[Table], reporter: Reporter) -> list[Attempt]:
         """Write and count an attempt at each table, all in one pass over the records."""
+        started, export_day = time.monotonic(), self._request.export_day
+        for table in tables:
+            require_fits(self._spark, table)
         if not tables:
             return []
-        started = time.monotonic()
-        reporter.progress(f"Writing {', '.join(table.name for table in tables)} for {self._request.export_day}")
-        for (
-            table
-        ) in tables:  # what a killed run had begun becomes a whole attempt, without a description: see partition
-            self._published.recover(self._prefix(table))
+        reporter.progress(f"Writing {', '.join(table.name for table in tables)} for {export_day}")
+        for table in tables:  # what a killed run had begun becomes a whole attempt, which the next publication deletes
+            self._published.recover(partition_prefix(table, export_day))
         try:
             written = write_rows(
                 self._spark.sparkContext,
@@ -143,41 +142,29 @@ class _DayTables:
                 {table.name: self._output(table) for table in tables},
                 published=self._published,
                 attempt=self._attempt,
-                export_day=self._request.export_day,
+                export_day=export_day,
                 correlation_id=self._request.correlation_id,
                 reporter=reporter,
             )
-            attempts = [self._stored(table, written[table.name]) for table in tables]
+            attempts = [
+                store_attempt(
+                    self._published,
+                    written[table.name],
+                    table=table,
+                    export_day=export_day,
+                    attempt=self._attempt,
+                    folder=self._path(attempt_prefix(table, export_day, self._attempt)),
+                    correlation_id=self._request.correlation_id,
+                    fingerprint=self._records.fingerprint,
+                    definition_sha256=self._request.definition.sha256,
+                )
+                for table in tables
+            ]
         finally:
             self._discard_uploads(tables)
-        self.slow_records = max(of_table.slow_records for of_table in written.values())
         self._writing_seconds = time.monotonic() - started
+        self.slow_records = max(of_table.slow_records for of_table in written.values())
         return attempts
-
-    def _stored(self, table: Table, written: WrittenRows) -> Attempt:
-        return store_attempt(
-            self._published,
-            written,
-            table=table,
-            export_day=self._request.export_day,
-            attempt=self._attempt,
-            folder=self._path(f"{self._prefix(table)}{self._attempt}"),
-            correlation_id=self._request.correlation_id,
-        )
-
-    def _output(self, table: Table) -> TableOutput:
-        return TableOutput(prefix=f"{self._prefix(table)}{self._attempt}/", columns=table.columns)
-
-    def _prefix(self, table: Table) -> str:
-        return partition_prefix(table, self._request.export_day)
-
-    def _discard_uploads(self, tables: Sequence[Table]) -> None:
-        """Of failed and repeated tasks. What made the run fail may make this fail too, and is the failure to report."""
-        for table in tables:
-            try:
-                self._published.discard(self._prefix(table), group=self._request.correlation_id)
-            except StorageError as error:
-                _LOG.warning("Some uploads of %s could not be discarded; they are never read: %s", table.name, error)
 
     def publish(self, attempt: Attempt) -> PublishedTable:
         """Let a written attempt appear."""
@@ -189,12 +176,7 @@ class _DayTables:
             location=self._path(table_prefix(table)),
             database_location=self._path(database_prefix(table.database)),
         )
-        mark = {
-            "correlation_id": self._request.correlation_id,
-            "fingerprint": self._records.fingerprint,
-            "definition_sha256": self._request.definition.sha256,
-        }
-        publish_attempt(self._spark, self._published, attempt, mark)
+        publish_attempt(self._spark, self._published, attempt)
         if table.kind is TableKind.MANAGED:
             self._managed_rows = attempt.rows
         return PublishedTable(
@@ -203,7 +185,7 @@ class _DayTables:
             rows=attempt.rows,
             columns=len(table.columns),
             seconds=round(self._writing_seconds + time.monotonic() - started, 3),
-            location=self._published.uri(f"{partition_prefix(table, attempt.export_day)}{attempt.attempt}/"),
+            location=self._published.uri(attempt_prefix(table, attempt.export_day, attempt.attempt)),
             stored_bytes=attempt.stored_bytes,
             files=attempt.files,
             unparsable=attempt.unparsable,
@@ -234,6 +216,19 @@ class _DayTables:
             seconds=round(time.monotonic() - started, 3),
             action=action,
         )
+
+    def _output(self, table: Table) -> TableOutput:
+        prefix = attempt_prefix(table, self._request.export_day, self._attempt)
+        return TableOutput(prefix=prefix, columns=None if table.kind is TableKind.RAW else table.columns)
+
+    def _discard_uploads(self, tables: Sequence[Table]) -> None:
+        """Of failed and repeated tasks. What made the run fail may make this fail too, and is the failure to report."""
+        for table in tables:
+            prefix = partition_prefix(table, self._request.export_day)
+            try:
+                self._published.discard(prefix, group=self._request.correlation_id)
+            except StorageError as error:
+                _LOG.warning("Some uploads to %s could not be discarded; they are never read: %s", prefix, error)
 
     def _path(self, prefix: str) -> str:
         return spark_path(self._published.uri(prefix)).rstrip("/")

@@ -4,9 +4,9 @@ Reads every record once for all tables. Runs in Spark's Python workers; the driv
 it makes is visible until the driver publishes it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cdi_dagster.core.table_definition import Column, Showing
@@ -17,8 +17,6 @@ from cdi_dagster.spark.tables.columns import ColumnReader
 from cdi_dagster.spark.tables.orc_parts import OrcParts, WrittenFile
 from cdi_dagster.spark.tables.record_blocks import record_blocks
 from cdi_dagster.spark.tables.showing import shown_value
-from cdi_dagster.spark.tables.values import spark_text
-from cdi_dagster.storage import Storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +38,11 @@ class TableOutput:
 
     Attributes:
         prefix: of its files, ending in `/`.
-        columns: of the table; one without a path is the record exactly, and then the only one.
+        columns: of the table, as it shows them; None for the one column `val`, the record exactly.
     """
 
     prefix: str
-    columns: tuple[Column, ...]
-
-    @property
-    def is_raw(self) -> bool:
-        """Whether it holds the records themselves."""
-        return not self.columns[0].path
+    columns: tuple[Column, ...] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,77 +90,74 @@ def run_rows_task(settings: RowsSettings, task: RowsTask) -> RowsResult:
     storage = task_storage(settings.published_root)
     with ExitStack() as stack:
         progress = stack.enter_context(closing(ProgressSender(settings.progress, task.index)))
-        columns = _different_columns(settings.outputs.values())
+        columns = _taken(settings.outputs.values())
         reader = ColumnReader(columns)
-        tables = {
-            name: _Table(stack, storage, settings, output, task.index) for name, output in settings.outputs.items()
-        }
+        tables = {}
+        for name, output in settings.outputs.items():
+            files = OrcParts(
+                storage,
+                output.prefix,
+                columns=_types_of(output),
+                attempt=settings.attempt,
+                group=settings.correlation_id,
+                task_index=task.index,
+                stride=settings.task_count,
+            )
+            tables[name] = _Table(stack.enter_context(files), output)
         rows = text_bytes = bytes_done = 0
         for done, part in enumerate(task.parts):
             for text in record_blocks(storage, part):
                 count = text.count(b"\n")
-                values = dict(zip(map(_source, columns), reader.read(text, count), strict=True)) if columns else {}
+                values = {}
+                if columns:
+                    read = reader.read(text, count)
+                    values = {column.name: read[number] for number, column in enumerate(columns)}
                 for table in tables.values():
-                    table.write(text, count, values)
+                    table.write(text, values, count)
                 rows += count
                 text_bytes += len(text) - count
             bytes_done += part.size_bytes
             progress.done(objects=done + 1, compressed_bytes=bytes_done, last=done + 1 == len(task.parts))
-        unparsable = {_source(column): reader.unparsable[column.name] for column in columns}
         return RowsResult(
             files={name: table.files.finish() for name, table in tables.items()},
             rows=rows,
             text_bytes=text_bytes,
-            unparsable={
-                name: {column.name: unparsable.get(_source(column), 0) for column in output.columns}
-                for name, output in settings.outputs.items()
-            },
+            unparsable={name: table.unparsable(reader) for name, table in tables.items()},
             slow_records=reader.slow_records,
         )
-
-
-_Source = tuple[tuple[str, ...], str]
-
-
-def _source(column: Column) -> _Source:
-    """Return what a column's values are made of: columns of several tables may share it."""
-    return column.path, column.type
-
-
-def _different_columns(outputs: Iterable[TableOutput]) -> list[Column]:
-    """Return the columns to take from the records, each once, under names of their own."""
-    sources = dict.fromkeys(_source(column) for output in outputs if not output.is_raw for column in output.columns)
-    return [Column(name=f"c{i}", path=path, type=kind) for i, (path, kind) in enumerate(sources)]
 
 
 class _Table:
     """One table being written."""
 
-    def __init__(
-        self, stack: ExitStack, storage: Storage, settings: RowsSettings, output: TableOutput, task_index: int
-    ) -> None:
-        self.files = OrcParts(
-            storage,
-            output.prefix,
-            columns=[(column.name, column.shown_type) for column in output.columns],
-            attempt=settings.attempt,
-            group=settings.correlation_id,
-            task_index=task_index,
-            stride=settings.task_count,
-        )
-        stack.enter_context(self.files)
-        self._output = output
+    def __init__(self, files: OrcParts, output: TableOutput) -> None:
+        self.files = files
+        self._columns = output.columns
+        self._shown = [
+            (column.name, None if column.showing is Showing.KEEP else shown_value(column))
+            for column in output.columns or ()
+        ]
 
-    def write(self, text: bytes, count: int, values: Mapping[_Source, list[Any]]) -> None:
-        if self._output.is_raw:
+    def write(self, text: bytes, values: Mapping[str, list[Any]], count: int) -> None:
+        """Write a block: its text, or what the table shows of the values of the managed table's columns."""
+        if self._columns is None:
             self.files.write_texts(text, count)
-        else:
-            self.files.write([_shown(column, values[_source(column)]) for column in self._output.columns], count)
+            return
+        self.files.write(
+            [values[name] if show is None else list(map(show, values[name])) for name, show in self._shown], count
+        )
+
+    def unparsable(self, reader: ColumnReader) -> dict[str, int]:
+        return {name: reader.unparsable[name] for name, _ in self._shown if reader.unparsable[name]}
 
 
-def _shown(column: Column, values: list[Any]) -> list[Any]:
-    if column.showing is Showing.KEEP:
-        return values
-    if column.showing is Showing.HASH and column.type != "string":
-        values = [None if value is None else spark_text(column.type, value) for value in values]
-    return list(map(shown_value(column), values))
+def _taken(outputs: Iterable[TableOutput]) -> list[Column]:
+    """Return each column that a table shows something of, once, as the managed table has it."""
+    columns = {column.name: column for output in outputs for column in output.columns or ()}
+    return [replace(column, showing=Showing.KEEP) for column in columns.values()]
+
+
+def _types_of(output: TableOutput) -> Sequence[tuple[str, str]]:
+    if output.columns is None:
+        return [("val", "string")]
+    return [(column.name, column.shown_type) for column in output.columns]

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from decimal import Context, Decimal
+from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
@@ -42,7 +42,6 @@ _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _DECIMAL_TYPE: Final = re.compile(r"decimal\((\d+),(\d+)\)")
 _LONGEST_EXPONENT: Final = 6
-_WIDE: Final = Context(prec=50)
 _MOST_KNOWN: Final = 20_000
 
 _BIGINTS: Final = range(-(2**63), 2**63)
@@ -279,31 +278,3 @@ def moment_of(micros: int) -> datetime:
 def day_of(days: int) -> date:
     """Return a typed date as a date."""
     return date.fromordinal(days + _EPOCH_ORDINAL)
-
-
-def spark_text(kind: str, value: Any) -> str:
-    """Return the text that Spark casts a typed value to, in a session of UTC. What is hashed is this text."""
-    if kind == "timestamp":
-        text = moment_of(value).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
-        return text.rstrip("0").rstrip(".")
-    if kind == "date":
-        return day_of(value).isoformat()
-    if kind == "boolean":
-        return str(value).lower()
-    if kind == "double":
-        return _java_double(value)
-    if match := _DECIMAL_TYPE.fullmatch(kind):
-        return f"{Decimal(value).scaleb(-int(match[2]), _WIDE):f}"
-    return str(value)
-
-
-def _java_double(value: float) -> str:
-    """As `Double.toString` of Java 19 and later; Java 17 writes a digit more of a few numbers."""
-    if not math.isfinite(value):
-        return {math.inf: "Infinity", -math.inf: "-Infinity"}.get(value, "NaN")
-    sign, digits, exponent = Decimal(repr(value)).as_tuple()
-    assert isinstance(exponent, int)  # noqa: S101 - it is finite
-    if value == 0 or 1e-3 <= abs(value) < 1e7:
-        return f"{value:.1f}" if value == int(value) else f"{Decimal(repr(value)):f}"
-    text = "".join(map(str, digits)).rstrip("0")
-    return f"{'-' if sign else ''}{text[0]}.{text[1:] or 0}E{len(digits) - 1 + exponent}"

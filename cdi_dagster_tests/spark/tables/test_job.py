@@ -23,7 +23,7 @@ from cdi_dagster.local_spark.spark_process import run_spark_step
 from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
 from cdi_dagster.spark.tables import publish
 from cdi_dagster.spark.tables.job import main
-from cdi_dagster.spark.tables.locations import partition_prefix
+from cdi_dagster.spark.tables.locations import attempt_prefix, partition_prefix
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster.table_definitions import read_table_definition
 from cdi_dagster_tests.collections import AUDIT
@@ -300,7 +300,7 @@ def test_an_attempt_that_another_run_removed_does_not_stay_published(
     def write_and_lose(self: Any, *arguments: Any) -> Any:
         attempts = write(self, *arguments)
         for attempt in attempts:
-            prefix = f"{partition_prefix(attempt.table, attempt.export_day)}{attempt.attempt}/"
+            prefix = attempt_prefix(attempt.table, attempt.export_day, attempt.attempt)
             published.delete([stored.key for stored in published.list(prefix)])
         return attempts
 
@@ -399,11 +399,11 @@ def tables():
 if role == "victim":
     publish(1)
     publish_attempt = tables_publish.publish_attempt
-    def publish_then_wait(spark, storage, attempt, mark):
+    def publish_then_wait(spark, storage, attempt):
         if attempt.table.name == MANAGED:
             log(state="raw is published, managed is written and not published")
             sys.stdin.read()
-        publish_attempt(spark, storage, attempt, mark)
+        publish_attempt(spark, storage, attempt)
     tables_publish.publish_attempt = publish_then_wait
     publish(2)
 else:
@@ -436,8 +436,10 @@ def test_a_kill_between_tables_leaves_each_whole_and_the_metastore_is_for_one_at
     refused = failure_of(published, "second")
     assert (ended.exit_code, refused.failure_class) == (1, FailureClass.LAUNCH_FAILED)
     assert "has the metastore open" in refused.cause
-    half_written = f"{partition_prefix(TABLES[RAW], date.fromisoformat(EXPORT_DAY))}20230327T100000Z-0badcafe/"
-    published.write(f"{half_written}part-00000.orc", b"ORC")
+    half_written = (
+        f"{partition_prefix(TABLES[RAW], date.fromisoformat(EXPORT_DAY))}20230327T100000Z-0badcafe/part-00000.orc"
+    )
+    published.write(half_written, b"ORC")
 
     after = subprocess.run([*command, "next"], stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE_SECONDS)
     answer = json.loads(after.stdout.splitlines()[-1])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pyarrow import orc
 
-from cdi_dagster.core.table_definition import RAW_COLUMNS, Column, Showing
+from cdi_dagster.core.table_definition import Column, Showing
 from cdi_dagster.published.mark import PublishedPart
 from cdi_dagster.spark.tables import orc_parts
 from cdi_dagster.spark.tables.rows_job import plan_rows
@@ -32,7 +32,7 @@ def written(
         stored = storage.write(f"records/part-{number}.gz", content)
         found.append(PublishedPart(key=stored.key, size_bytes=stored.size_bytes, records=len(lines)))
     outputs = {
-        "raw": TableOutput(prefix="raw/", columns=RAW_COLUMNS),
+        "raw": TableOutput(prefix="raw/", columns=None),
         "managed": TableOutput(prefix="managed/", columns=columns),
         **({"over": TableOutput(prefix="over/", columns=shown)} if shown else {}),
     }
@@ -60,14 +60,14 @@ def storage(tmp_path: Path) -> Storage:
 def test_a_table_over_managed_shows_columns_in_the_same_pass(storage: Storage) -> None:
     columns = (column("name", "n"), column("number", "i", type="bigint"), column("day", "d", type="date"))
     name, number, _ = columns
-    shown = (replace(number, showing=Showing.HASH), replace(name, showing=Showing.MASK))
+    plain = replace(number, name="plain")
+    shown = (replace(number, showing=Showing.HASH), replace(name, showing=Showing.MASK), plain)
     records = ['{"n":"Zoë","i":7,"d":"2023-03-26"}', '{"i":"7 pounds","d":"soon"}']
     result, paths = written(storage, records, columns=columns, shown=shown)
     assert values(paths["over"], "name") == ["REDACTED", None]
     assert values(paths["over"], "number") == [sha256(b"7").hexdigest(), None]
-    assert values(paths["managed"], "number") == [7, None]
-    assert result.unparsable["managed"] == {"name": 0, "number": 1, "day": 1}
-    assert result.unparsable["over"] == {"number": 1, "name": 0}
+    assert values(paths["over"], "plain") == values(paths["managed"], "number") == [7, None]
+    assert result.unparsable == {"raw": {}, "managed": {"number": 1, "day": 1}, "over": {"number": 1, "plain": 1}}
 
 
 def test_rows_of_several_parts_and_blocks_keep_their_order(storage: Storage) -> None:
