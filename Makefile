@@ -64,7 +64,7 @@ dev: $(INSTALLED) java ## Open the Dagster UI on the demo's home (http://127.0.0
 QUICK := not (spark or daemon or kill or browser or slow)
 
 .PHONY: test-quick
-test-quick: $(INSTALLED) ## Run what needs no Spark, daemon, browser or kill: the loop to work in
+test-quick: $(INSTALLED) ## Run the quick tests (no Spark, daemon, browser, kill): the loop to work in
 	@$(PY) -m cdi_dagster_tests.run_all -m "$(QUICK)" $(ARGS)
 
 .PHONY: test

@@ -23,6 +23,8 @@ def test_a_day_goes_from_pinned_input_to_tables_in_one_run(day):
     assert (metadata["records_per_second"], metadata["key_service_calls"]) == (5.0, 3)
     assert metadata["correlation_id"] == result.run_id
     assert [step.name for step in day.spark.launched] == ["ingest_daily", "publish_tables"]
+    # The launcher keeps the cluster of the first for the second.
+    assert [step.is_followed for step in day.spark.launched] == [True, False]
     assert {step.correlation_id for step in day.spark.launched} == {result.run_id}
 
 
@@ -45,9 +47,8 @@ def test_the_status_row_is_completed_by_the_last_step_of_the_run_only_and_keeps_
     assert last.detail["uc.auditlog_red_v"] == 10
 
 
-def test_a_collection_without_tables_is_complete_with_its_daily_records(tmp_path, monkeypatch):
-    monkeypatch.setenv("CDI_TABLE_DEFINITIONS", '{"data:equality": null}')
-    with dagster_day(tmp_path) as day:
+def test_a_collection_without_tables_is_complete_with_its_daily_records(tmp_path):
+    with dagster_day(tmp_path, table_definitions={"data:equality": None}) as day:
         day.put_object("0_9", of=EQUALITY)
         assert day.run(collection=EQUALITY).success
         assert day.rows.told[-1] == ("ingest_daily", "COMPLETED")
@@ -63,6 +64,7 @@ def test_the_job_reads_the_kept_manifest_and_gets_every_argument(day):
     assert "--allow-sparse-offsets" in step.arguments
     assert "--allow-empty" not in step.arguments
     assert step.input_bytes == 100
+    assert not step.is_followed
 
 
 def test_an_input_that_changed_since_it_was_pinned_stops_the_run_before_any_launch(day):

@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from threading import Event, RLock, Thread
+from threading import Event, RLock, Thread, Timer
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -149,8 +149,11 @@ class Cluster(Thread):
             step = next(step for step in self.steps if step.step_id == step_id)
             if step.state not in ("PENDING", "RUNNING"):
                 return "FAILED"
-            step.state = "CANCEL_PENDING" if step is self._current else "CANCELLED"
-            self._kill()
+            if step is self._current:
+                step.state = "CANCEL_PENDING"
+                self._kill()
+            else:
+                step.state = "CANCELLED"
             return "SUBMITTED"
 
     def terminate(self, reason: str, *, code: str) -> None:
@@ -315,7 +318,9 @@ class Cluster(Thread):
         ]
         for seconds, action in watchers:
             if seconds is not None:
-                Thread(target=lambda s=seconds, a=action: (time.sleep(s), a()), daemon=True).start()
+                timer = Timer(seconds, action)
+                timer.daemon = True
+                timer.start()
         arguments = [a.replace(OPT_FOLDER, str(self._opt)) for a in step.request["HadoopJarStep"].get("Args", [])]
         if arguments[0] == "spark-submit":
             arguments = self._spark_submit(arguments[1:])

@@ -44,6 +44,15 @@ def cluster_of(bench: Bench, run_id: str, *, product: str = "cdi_dagster") -> st
     return str(answer["JobFlowId"])
 
 
+def has_idled(bench: Bench, cluster_id: str, *, seconds: float) -> str:
+    """Have a cluster that waits for a step do so for longer."""
+    cluster = bench.emr.clusters[cluster_id]
+    bench.emr.wait(lambda: cluster.state == "WAITING")
+    assert cluster.ready_at is not None
+    cluster.ready_at -= seconds
+    return cluster_id
+
+
 def clusters(*arguments: str) -> Result:
     return CliRunner().invoke(cdi, ["clusters", *arguments])
 
@@ -61,6 +70,7 @@ def test_only_clusters_whose_run_and_retries_have_ended_are_orphans(bench: Bench
     followed, orphan = cluster_of(bench, live), cluster_of(bench, ended)
     taken_up, foreign = cluster_of(bench, retried), cluster_of(bench, "4711")
     cluster_of(bench, ended, product="another")
+    has_idled(bench, orphan, seconds=301)
 
     young = clusters("--json")
     assert standings(young)[orphan] == "too young"
@@ -72,8 +82,20 @@ def test_only_clusters_whose_run_and_retries_have_ended_are_orphans(bench: Bench
     end_all(bench)
 
 
+def test_a_cluster_that_waits_for_the_next_step_is_no_orphan_until_it_idled_for_its_time(
+    bench: Bench, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle = has_idled(bench, cluster_of(bench, run_with(instance, dg.DagsterRunStatus.SUCCESS)), seconds=61)
+    listed = clusters("--json", "--min-age-minutes", "0", "--terminate-orphans", "--yes")
+    assert standings(listed) == {idle: "idle"}
+    assert json.loads(listed.stdout)["terminated"] == []
+    monkeypatch.setenv("CDI_EMR_IDLE_SECONDS", "60")
+    assert standings(clusters("--json", "--min-age-minutes", "0")) == {idle: "orphan"}
+    end_all(bench)
+
+
 def test_nothing_is_ended_without_a_yes(bench: Bench, instance: dg.DagsterInstance) -> None:
-    orphan = cluster_of(bench, run_with(instance, dg.DagsterRunStatus.CANCELED))
+    orphan = has_idled(bench, cluster_of(bench, run_with(instance, dg.DagsterRunStatus.CANCELED)), seconds=301)
     asked = CliRunner().invoke(cdi, ["clusters", "--terminate-orphans", "--min-age-minutes", "0"], input="n\n")
     assert f"Terminate 1 cluster(s): {orphan}?" in asked.output
     assert len(bench.emr.live()) == 1

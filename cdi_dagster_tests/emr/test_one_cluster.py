@@ -1,4 +1,4 @@
-"""Steps pass clusters on to each other: what a day and a backfill start, and what happens when a cluster or a run dies."""
+"""Steps pass clusters on: what a day and a backfill start, and what happens when a cluster or a run dies."""
 
 import threading
 import time
@@ -12,15 +12,18 @@ import dagster as dg
 import pytest
 
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
+from cdi_dagster.core.storage_keys import clusters_prefix, launch_prefix
 from cdi_dagster.emr.backend import Backend, Demand, JobRequest, JobState
 from cdi_dagster.emr.clusters.pool import ClusterPool, PoolEntry
 from cdi_dagster.emr.launch_plan import AttemptOutcome
-from cdi_dagster.emr.ledger import AttemptEntry
+from cdi_dagster.emr.ledger import AttemptEntry, LaunchLedger
 from cdi_dagster.interfaces import SparkStep
 from cdi_dagster.storage import open_storage
+from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr import played_step
 from cdi_dagster_tests.emr.cluster import Cluster, ClusterFaults
 from cdi_dagster_tests.emr.launches import DAY, Bench, QuickLauncher, in_a_run
+from cdi_dagster_tests.emr.test_left_behind import Stopped
 
 OK = ("report",)
 OTHERS_WAIT = Demand(other_runs=100)
@@ -80,16 +83,15 @@ def another_job() -> None:
 
 def queue_run(instance: dg.DagsterInstance, partition: str) -> dg.DagsterRun:
     return instance.create_run_for_job(
-        another_job, status=dg.DagsterRunStatus.QUEUED, tags={"dagster/partition": partition}
+        another_job, status=dg.DagsterRunStatus.NOT_STARTED, tags={"dagster/partition": partition}
     )
 
 
 def play_tables(bench: Bench) -> None:
     """Have clusters install a played `publish_tables`, too."""
-    script = (
-        'set -e; mkdir -p "$CDI_PREFIX/entry_points"\n'
-        f'for name in ingest_daily publish_tables; do cp {played_step.__file__} "$CDI_PREFIX/entry_points/$name.py"; done\n'
-    )
+    names = ("ingest_daily", "publish_tables")
+    copies = [f'cp {played_step.__file__} "$CDI_PREFIX/entry_points/{name}.py"' for name in names]
+    script = "\n".join(['set -e; mkdir -p "$CDI_PREFIX/entry_points"', *copies])
     bench.emr.client("s3").put_object(Bucket=bench.bucket, Key="bundles/b1/bootstrap.sh", Body=script.encode())
 
 
@@ -122,6 +124,10 @@ def test_a_day_starts_one_cluster_which_is_ended_when_its_last_step_has_ended(be
     assert any("takes j-" in line and "nothing is started" in line for line in logged)
     bench.emr.wait(lambda: cluster.has_ended)
     assert pool_of(bench).entries() == []
+    # The second step pays for the moment in which the cluster idled before it, too.
+    entry = LaunchLedger(open_storage(bench.published_root), launch_prefix(AUDIT.on(DAY), "publish_tables")).read()
+    assert entry is not None
+    assert entry.attempts[0].billed_seconds > entry.attempts[0].seconds
 
 
 def test_a_backfill_starts_no_more_clusters_than_runs_are_allowed_at_a_time(bench: Bench) -> None:
@@ -308,6 +314,28 @@ def test_a_lost_response_of_a_reused_cluster_is_found_by_the_steps_name(bench: B
     assert (bench.emr.calls["AddJobFlowSteps"], bench.emr.calls["RunJobFlow"]) == (1, 1)
 
 
+@pytest.mark.parametrize("lost", [[], ["AddJobFlowSteps"]])
+def test_a_process_that_follows_a_stopped_one_finds_its_step_on_the_cluster_that_it_took(
+    bench: Bench, lost: list[str]
+) -> None:
+    bench.emr.idle_scale = 0.5
+    idle, go = Steps(bench).left_idle("before"), bench.folder / "go"
+    idle.faults = ClusterFaults()
+    bench.emr.faults.lose_answer += lost
+
+    def stopped_then_back(context: dg.OpExecutionContext) -> None:
+        step = bench.step((f"wait:{go}", "report"), correlation_id=context.run.run_id)
+        with pytest.raises(dg.DagsterExecutionInterruptedError):
+            Stopped(**bench.config()).launch(context, step)
+        go.touch()
+        evidence = QuickLauncher(**bench.config()).launch(context, step)
+        assert evidence.cluster_id == idle.cluster_id
+
+    logged = in_a_run(stopped_then_back)
+    assert (bench.emr.calls["AddJobFlowSteps"], bench.emr.calls["RunJobFlow"]) == (1, 1)
+    assert any("resuming its attempt 1" in line for line in logged)
+
+
 def test_the_claim_of_a_holder_that_died_is_taken_when_the_cluster_idled_for_its_time(steps: Steps) -> None:
     idle = steps.left_idle("before")
     pool = pool_of(steps.bench)
@@ -320,25 +348,26 @@ def test_the_claim_of_a_holder_that_died_is_taken_when_the_cluster_idled_for_its
     end_all(steps.bench)
 
 
-def test_a_holder_that_lost_its_claim_ends_its_own_step_and_not_the_cluster_of_the_next(steps: Steps) -> None:
+def test_whoever_holds_no_claim_ends_its_own_step_and_a_cluster_with_a_step_on_it_is_not_ended(steps: Steps) -> None:
     idle = steps.left_idle("before")
     idle.faults = ClusterFaults()
-    slow = steps.step = steps.bench.step(("wait:/nowhere",), correlation_id="slow")
-    loser = steps.submit("loser")
-    pool = pool_of(steps.bench)
-    [entry] = pool.entries()
-    assert pool.replace(entry, replace(entry, claimed_by="cdi-winner"))
-    steps.step = slow
-    winner = steps.submit_again(replace(loser, name="cdi-winner", compute_id=None))
-    assert winner.compute_id == loser.compute_id
+    go = steps.bench.folder / "go"
+    steps.step = steps.bench.step((f"wait:{go}",), correlation_id="slow")
+    holder = steps.submit("holder")
+    # Processes that slept between claim and request, while their claims were taken.
+    late, later = (replace(holder, name=name) for name in ("cdi-late", "cdi-later"))
+    for attempt in (late, later):
+        idle.add_step({**idle.steps[-1].request, "Name": attempt.name})
 
-    steps.backend.end(loser)
-    steps.bench.emr.wait(lambda: steps.backend.observe(loser).is_ended)
-    assert steps.backend.release(loser, Demand())
-    steps.bench.emr.wait(lambda: steps.backend.observe(winner).native_state == "RUNNING, its step RUNNING")
-    assert [step.state for step in idle.steps] == ["COMPLETED", "CANCELLED", "RUNNING"]
-    steps.backend.end(winner)
-    steps.bench.emr.wait(lambda: idle.has_ended)
+    steps.backend.end(late)
+    assert steps.backend.release(late, Demand())
+    assert [step.state for step in idle.steps[2:]] == ["CANCELLED", "PENDING"]
+    go.touch()
+    steps.complete(holder)
+    assert steps.backend.release(holder, Demand())
+    steps.complete(later)
+    assert not idle.is_ending
+    end_all(steps.bench)
 
 
 def test_a_run_that_is_cancelled_on_a_cluster_that_it_took_ends_it(steps: Steps) -> None:
@@ -412,17 +441,11 @@ def test_an_entry_that_cannot_be_read_or_is_of_long_ago_is_no_cluster(steps: Ste
     pool, storage = pool_of(steps.bench), open_storage(steps.bench.published_root)
     old = PoolEntry(cluster_id="j-old", digest="x", profile="small", since=time.time() - 100_000)
     assert pool.replace(None, old)
-    storage.write(f"{storage_key('j-newer')}", b'{"format": 2}')
+    storage.write(f"{clusters_prefix()}j-newer.json", b'{"format": 2}')
     steps.left_idle("before")
     steps.submit("after")
     assert "j-old" not in {entry.cluster_id for entry in pool.entries()}
     end_all(steps.bench)
-
-
-def storage_key(cluster_id: str) -> str:
-    from cdi_dagster.core.storage_keys import clusters_prefix
-
-    return f"{clusters_prefix()}{cluster_id}.json"
 
 
 def test_what_was_lost_before_its_step_began_on_a_cluster_that_was_there_is_not_somebodys_doing(steps: Steps) -> None:

@@ -107,7 +107,9 @@ def operator(bench: Bench) -> Iterator[Operator]:
                 yield Operator(bench, webserver, instance)
 
 
-def test_terminating_a_run_ends_its_cluster_and_a_killed_worker_leaves_it_to_the_next_run(operator: Operator) -> None:
+def test_terminating_a_run_ends_its_cluster_and_one_whose_worker_is_killed_or_whose_step_ends_is_left_to_the_next(
+    operator: Operator,
+) -> None:
     emr = operator.bench.emr
     operator.bench.hold_clusters()
     ended = operator.click(DAY)
@@ -136,3 +138,11 @@ def test_terminating_a_run_ends_its_cluster_and_a_killed_worker_leaves_it_to_the
     assert mark.published == 50
     assert list(emr.clusters)[1:] == [cluster.cluster_id]
     assert read_mark(operator.published, EQUALITY.on(DAY)) is None
+
+    # Two days at once, of which the pool lets one be ingested at a time: the second takes the cluster of the first.
+    emr.idle_scale = 1.0
+    both = [operator.click(storage_day) for storage_day in (DAY, next_day)]
+    assert [operator.wait_for_end(run_id) for run_id in both] == ["SUCCESS"] * 2
+    [_, _, shared] = emr.clusters.values()
+    assert [step.state for step in shared.steps] == ["COMPLETED"] * 2
+    assert shared.reason == "Terminated by user request"

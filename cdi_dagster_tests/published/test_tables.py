@@ -135,6 +135,17 @@ def test_what_an_earlier_version_published_is_known_by_its_report(published):
     assert published.missing == NAMES
 
 
+def test_the_report_of_a_later_version_is_known_too(published):
+    published.tables(*NAMES)
+    key = tables_report_key(DAY, "99")
+    report = json.loads(published.storage.read(key))
+    published.storage.write(key, json.dumps(report | {"later": 1, "tables": [{"name": RAW}]}).encode())
+    assert published.missing == NAMES
+    tables = [{**table, "later": 1} for table in report["tables"]]
+    published.storage.write(key, json.dumps(report | {"later": 1, "tables": tables}).encode())
+    assert published.missing == ()
+
+
 def test_another_definition_alone_reopens_no_day_and_a_day_is_judged_by_its_own(published):
     published.tables(RAW, MANAGED, defined=(RAW, MANAGED), sha256="b")
     assert published.missing == ()

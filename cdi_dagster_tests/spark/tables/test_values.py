@@ -9,7 +9,7 @@ import pytest
 
 from cdi_dagster.core.table_definition import Column
 from cdi_dagster.spark.tables.columns import ColumnReader
-from cdi_dagster.spark.tables.values import day_of, moment_of
+from cdi_dagster.spark.tables.values import day_of, moment_of, spark_text
 
 VECTORS = [
     json.loads(line)
@@ -149,3 +149,28 @@ def test_every_day_of_every_century_keeps_its_name() -> None:
     days = [date(year, month, 28) for year in range(1, 10_000, 33) for month in (1, 2, 3, 12)]
     values, bad = read("date", ("d",), *(f'{{"d":"{day}"}}' for day in days))
     assert (values, bad) == ([str(day) for day in days], 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("double", 1e22, "1.0E22"),
+        ("double", 0.1, "0.1"),
+        ("double", 12345678.9, "1.23456789E7"),
+        ("double", -0.0, "-0.0"),
+        ("double", 1e7, "1.0E7"),
+        ("double", 9999999.0, "9999999.0"),
+        ("double", 1e-5, "1.0E-5"),
+        ("double", float("nan"), "NaN"),
+        ("double", float("-inf"), "-Infinity"),
+        ("decimal(5,2)", -5, "-0.05"),
+        ("decimal(38,0)", 10**37, "1" + "0" * 37),
+        ("timestamp", 1_500_000, "1970-01-01 00:00:01.5"),
+        ("timestamp", 0, "1970-01-01 00:00:00"),
+        ("date", -719_162, "0001-01-01"),
+        ("boolean", True, "true"),
+        ("bigint", -1, "-1"),
+    ],
+)
+def test_the_text_that_is_hashed_is_that_of_sparks_cast(kind: str, value: Any, expected: str) -> None:
+    assert spark_text(kind, value) == expected
