@@ -160,9 +160,8 @@ def main() -> int:
         print(*wrong, sep="\n", file=sys.stderr)
         return 1
     assemble()
-    environment = os.environ | {
-        "NO_MKDOCS_2_WARNING": "1"
-    }  # of a successor of the theme, which reads the same mkdocs.yml
+    # Without the notice of a successor of the theme, which reads the same mkdocs.yml.
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     built = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     if built.returncode:
