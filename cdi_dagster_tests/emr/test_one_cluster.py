@@ -135,7 +135,8 @@ def test_a_backfill_starts_no_more_clusters_than_runs_are_allowed_at_a_time(benc
     bench.emr.idle_scale = 0.5
     days, run_limit = 6, 2
 
-    with dg.DagsterInstance.local_temp() as instance:
+    # In memory: on disk Dagster makes a database for each run, under Python's logging lock, and two threads may stop there.
+    with dg.DagsterInstance.ephemeral() as instance:
         queued = [queue_run(instance, str(number)) for number in range(days)]
 
         def run_day(number: int) -> bool:
