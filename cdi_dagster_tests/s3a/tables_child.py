@@ -30,6 +30,7 @@ def say(value: Any) -> None:
 
 
 def start_spark(folder: Path) -> SparkSession:
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # of the workers, which write the rows
     os.environ |= s3a_class_path(find_s3a_jars(pyspark_folder()), os.environ)
     settings = {
         "spark.ui.enabled": "false",

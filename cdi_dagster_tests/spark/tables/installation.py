@@ -5,6 +5,7 @@ the line is `read` prints the rows of the raw table as JSON.
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from cdi_dagster_tests.spark.tables.daily_records import RAW
 
 def start_spark(folder: Path) -> SparkSession:
     """Start Spark on the installation's own metastore."""
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # of the workers, which write the rows
     settings = {"spark.ui.enabled": "false", "spark.sql.shuffle.partitions": "2", **local_metastore_conf(folder)}
     builder = SparkSession.builder.master("local[2]")
     for name, value in settings.items():
