@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
             cwd=home,
             capture_output=True,
             text=True,
-            timeout=PATIENCE_SECONDS,
+            timeout=2 * PATIENCE_SECONDS,  # two starts of Spark with its metastore
             check=False,
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
