@@ -64,12 +64,13 @@ dev: $(INSTALLED) java ## Open the Dagster UI on the demo's home (http://127.0.0
 QUICK := not (spark or daemon or kill or browser or slow)
 
 .PHONY: test-quick
-test-quick: $(INSTALLED) ## Run what needs no Spark, daemon, browser or kill: the loop to work in
+test-quick: $(INSTALLED) ## Run the quick tests (no Spark, daemon, browser, kill): the loop to work in
 	@$(PY) -m cdi_dagster_tests.run_all -m "$(QUICK)" $(ARGS)
 
 .PHONY: test
 test: $(INSTALLED) java ## Run all tests, a package for each core side by side
 	@$(PY) -m cdi_dagster_tests.run_all $(ARGS)
+	@[ -n "$(ARGS)" ] || echo "Next: make check, then CONTRIBUTING.md for what a change comes with" >&2
 
 .PHONY: test-spark4
 test-spark4: $(INSTALLED_SPARK4) $(INSTALLED) ## Run the tests that start the jobs' Spark on Spark 4, in its own environment; needs a Java 17 of the machine

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import record_stages
+from benchmarks import record_stages, table_stages
 from benchmarks.contenders import Contender, Run, Setting, run_once
 from benchmarks.data import SampleDay, SampleSize, sample_day
 from benchmarks.figures import Case, for_machines
@@ -60,7 +60,9 @@ def _run(arguments: argparse.Namespace, log: Log) -> None:
     stages = None
     if arguments.stage_records:
         log("measuring stage by stage")
-        stages = record_stages.measure(arguments.stage_records, arguments.seed, rounds=5).microseconds
+        stages = dict(record_stages.measure(arguments.stage_records, arguments.seed, rounds=5).microseconds)
+        of_tables = table_stages.measure(arguments.stage_records, arguments.seed, rounds=5)
+        stages |= {f"tables: {stage}": cost for stage, cost in of_tables.items()}
     if arguments.json:
         print(json.dumps({"cases": [for_machines(case) for case in cases], "stages_microseconds": stages}, indent=1))
     text = as_markdown(
@@ -91,6 +93,9 @@ def _measured_case(day: SampleDay, arguments: argparse.Namespace, setting: Setti
                 f"{arguments.rounds}: {contender} {run.measured.wall_seconds:.1f} s, "
                 f"CPU {run.measured.cpu_seconds:.1f} s"
             )
+            if run.tables:
+                of_tables = run.tables.measured
+                log(f"  its tables {of_tables.wall_seconds:.1f} s, CPU {of_tables.cpu_seconds:.1f} s")
             runs[contender] = run
         _require_equal(day, runs)
         rounds.append(runs)
@@ -115,6 +120,10 @@ def _require_equal(day: SampleDay, runs: Mapping[Contender, Run]) -> None:
                 f"{job.records} and {dict(job.rejected)} rejected. One of them is wrong: run --keep with fewer "
                 "--records until the day is small enough to compare by eye."
             )
+    made = {contender: run.tables.tables for contender, run in runs.items() if run.tables}
+    for contender, tables in made.items():
+        if tables != made[Contender.JOB]:
+            raise OutputsDifferError(f"The tables of the {contender} are others than the job's.")
     if job.records.lines + sum(job.rejected.values()) != day.size.records:
         raise OutputsDifferError(f"All agree on {job.records.lines} records, but the day holds {day.size.records}.")
 
@@ -143,6 +152,7 @@ def _setting(arguments: argparse.Namespace, work_folder: Path) -> Iterator[Setti
             driver_memory=arguments.driver_memory,
             spark_conf=dict(arguments.spark_conf),
             keys=keys,
+            tables=not arguments.without_tables,
         )
 
 
@@ -204,6 +214,7 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
         help="also measure the job with a key service this slow (0: no)",
     )
     run.add_argument("--without-chain", action="store_true", help="leave out the plain chain, which takes longest")
+    run.add_argument("--without-tables", action="store_true", help="only the records, not the tables of the day")
     run.add_argument(
         "--tuned-chain", action="store_true", help="also measure the plain chain with the job's Spark settings"
     )

@@ -14,16 +14,19 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.resources import files
 from pathlib import Path
 from typing import Final
 from zipfile import ZIP_DEFLATED, ZipFile
 
-from benchmarks import floor, plain_chain
+from benchmarks import floor, plain_chain, plain_tables
 from benchmarks.data import COLLECTION, STORAGE_DAY, SampleDay
 from benchmarks.key_services import KeyServices
 from benchmarks.line_digest import LineDigest, digest_lines
 from benchmarks.measured_process import Measured, MeasuredProcessError, run_measured
-from cdi_dagster.core.spark_jobs import INGEST_DAILY
+from benchmarks.tables import TablesRun, run_tables
+from cdi_dagster.core.days import export_day_of
+from cdi_dagster.core.spark_jobs import INGEST_DAILY, PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_key
 from cdi_dagster.ingestion.pinning import pin_storage_day
 from cdi_dagster.local_spark.java import find_java
@@ -34,8 +37,10 @@ from cdi_dagster.local_spark.spark_submit import (
     spark_environment,
     spark_submit_command,
 )
+from cdi_dagster.spark.tables.locations import table_prefix
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster.table_definitions import read_table_definition
 
 _REPOSITORY: Final = Path(__file__).parents[1]
 _CORRELATION_ID: Final = "benchmark"
@@ -53,6 +58,7 @@ class Contender(StrEnum):
 
 
 CHAINS: Final = (Contender.CHAIN, Contender.TUNED_CHAIN)
+WITH_TABLES: Final = (Contender.CHAIN, Contender.JOB)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +71,7 @@ class Setting:
         driver_memory: heap of the one JVM.
         spark_conf: further Spark settings, for chain and job alike.
         keys: the key services.
+        tables: whether chain and job go on to make the day's tables.
     """
 
     work_folder: Path
@@ -72,6 +79,7 @@ class Setting:
     driver_memory: str
     spark_conf: Mapping[str, str]
     keys: KeyServices
+    tables: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +91,14 @@ class Run:
         reading_seconds: from the start of reading, with Spark running, to its end.
         records: the lines it published.
         rejected: envelopes it rejected, by reason.
+        tables: of the day, where they were made too.
     """
 
     measured: Measured
     reading_seconds: float
     records: LineDigest
     rejected: Mapping[str, int]
+    tables: TablesRun | None = None
 
 
 def run_once(contender: Contender, day: SampleDay, setting: Setting) -> Run:
@@ -114,12 +124,47 @@ def run_once(contender: Contender, day: SampleDay, setting: Setting) -> Run:
             reading_seconds=measured.seconds_since(plain_chain.READING),
             records=digest_lines(sorted(records.glob("part-*.gz"))),
             rejected=_rejected(measured),
+            tables=_run_tables(contender, setting, folder) if setting.tables and contender in WITH_TABLES else None,
         )
     finally:
         shutil.rmtree(folder)
 
 
+_DEFINITION: Final = str(files("cdi_dagster.table_definitions").joinpath(f"{COLLECTION.asset_name}.json"))
 _RECORDS_PREFIX: Final = daily_records_prefix(COLLECTION.on(STORAGE_DAY))
+
+
+def _run_tables(contender: Contender, setting: Setting, folder: Path) -> TablesRun:
+    """Make the tables of the records that this contender has just published: plain Spark SQL, or the job."""
+    output, published = folder / "tables", folder / "published"
+    environment = spark_environment(find_java().path)
+    scratch = folder / "scratch"
+    if contender is Contender.CHAIN:
+        metastore = f"jdbc:derby:;databaseName={folder / 'plain-metastore'};create=true"
+        command = [
+            *_plain_spark_submit(setting, folder),
+            *("--conf", f"spark.hadoop.javax.jdo.option.ConnectionURL={metastore}"),
+            *("--conf", "spark.driver.extraJavaOptions=-Duser.timezone=UTC"),
+            *(plain_tables.__file__, "--records", (folder / "output").as_uri(), "--output", output.as_uri()),
+            *("--export-day", str(export_day_of(STORAGE_DAY)), "--table-definition", _DEFINITION),
+        ]
+        folders = {name: output / name for name in ("raw", "managed")}
+        return run_tables(command, environment={**environment, "PYTHONPATH": ""}, work_folder=scratch, folders=folders)
+    config = SparkProcessConfig(
+        work_folder=folder,
+        metastore_folder=folder / "metastore",
+        master=setting.master,
+        driver_memory=setting.driver_memory,
+        conf={"spark.local.dir": str(scratch), **setting.spark_conf},
+    )
+    arguments = [
+        *("--published-root", published.as_uri(), "--collection", COLLECTION.id, "--storage-day", str(STORAGE_DAY)),
+        *("--correlation-id", _CORRELATION_ID, "--table-definition", _DEFINITION),
+    ]
+    command = spark_submit_command(PUBLISH_TABLES, arguments, config=config)
+    raw, managed, *_ = read_table_definition(_DEFINITION).tables
+    folders = {str(table.kind): published / table_prefix(table) for table in (raw, managed)}
+    return run_tables(command, environment=environment, work_folder=scratch, folders=folders)
 
 
 def _command(contender: Contender, day: SampleDay, setting: Setting, folder: Path) -> tuple[list[str], dict[str, str]]:

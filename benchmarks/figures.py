@@ -25,6 +25,16 @@ class Case:
         """Return whether this contender was measured."""
         return all(contender in runs for runs in self.rounds)
 
+    @property
+    def has_tables(self) -> bool:
+        """Return whether chain and job made the tables too."""
+        return all(
+            runs[contender].tables is not None
+            for runs in self.rounds
+            for contender in (Contender.CHAIN, Contender.JOB)
+            if contender in runs
+        )
+
     def median(self, contender: Contender, of: Callable[[Run], float]) -> float:
         """Return the median of one figure over the rounds."""
         return median(of(runs[contender]) for runs in self.rounds)
@@ -47,6 +57,26 @@ def reading_seconds(run: Run) -> float:
 def cpu_seconds(run: Run) -> float:
     """User and system time of all processes."""
     return run.measured.cpu_seconds
+
+
+def tables_wall_seconds(run: Run) -> float:
+    """The process that makes the tables."""
+    return run.tables.measured.wall_seconds if run.tables else 0.0
+
+
+def tables_cpu_seconds(run: Run) -> float:
+    """User and system time of all processes that make the tables."""
+    return run.tables.measured.cpu_seconds if run.tables else 0.0
+
+
+def day_wall_seconds(run: Run) -> float:
+    """Records, then tables: what somebody waits for."""
+    return wall_seconds(run) + tables_wall_seconds(run)
+
+
+def day_cpu_seconds(run: Run) -> float:
+    """User and system time of records and tables."""
+    return cpu_seconds(run) + tables_cpu_seconds(run)
 
 
 def jvm_cpu_seconds(run: Run) -> float:
@@ -97,6 +127,16 @@ def goals(case: Case) -> list[Goal]:
         wall = case.ratio(Contender.CHAIN, Contender.JOB, wall_seconds)
         bound = 30 if small_objects else 9 if large else 6
         found.append(Goal(name="wall clock of the plain chain by the job's", value=wall, at_least=bound))
+    if case.has(Contender.CHAIN) and case.has_tables and not small_objects:
+        for what, of, bound in (
+            ("CPU of plain tables by the job's", tables_cpu_seconds, 4),
+            ("wall clock of plain tables by the job's", tables_wall_seconds, 4 if large else 3.5),
+            ("CPU of the plain day by ours", day_cpu_seconds, 6 if large else None),
+            ("wall clock of the plain day by ours", day_wall_seconds, 5 if large else None),
+        ):
+            value = case.ratio(Contender.CHAIN, Contender.JOB, of)
+            if bound:
+                found.append(Goal(name=what, value=value, at_least=bound))
     if large and case.has(Contender.FLOOR):
         cpu = case.ratio(Contender.JOB, Contender.FLOOR, cpu_seconds)
         found.append(Goal(name="CPU of the job by the floor's", value=cpu, at_most=1.5))
@@ -118,6 +158,9 @@ def for_machines(case: Case) -> dict[str, Any]:
                     "reading_seconds": round(reading_seconds(run), 3),
                     "cpu_seconds": round(cpu_seconds(run), 3),
                     "jvm_cpu_seconds": None if contender is Contender.FLOOR else round(jvm_cpu_seconds(run), 3),
+                    "tables_wall_seconds": round(tables_wall_seconds(run), 3),
+                    "tables_cpu_seconds": round(tables_cpu_seconds(run), 3),
+                    "tables_bytes": run.tables.stored_bytes if run.tables else 0,
                     "records": run.records.lines,
                     "rejected": dict(run.rejected),
                 }

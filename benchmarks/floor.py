@@ -8,6 +8,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from benchmarks.plain_chain import READING, REJECTED
@@ -17,7 +18,7 @@ from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix
 from cdi_dagster.spark.ingest.arguments import IngestArguments, parse_arguments, storage_and_key
 from cdi_dagster.spark.ingest.planning import ReadTask
-from cdi_dagster.spark.ingest.task import TaskSettings, run_tasks
+from cdi_dagster.spark.ingest.task import TaskSettings, run_task, run_tasks
 from cdi_dagster.storage import open_storage
 
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     print(f"{READING} {len(pinned.objects)} objects", flush=True)
     settings = _settings(arguments, pinned)
     task = ReadTask(index=0, objects=pinned.objects)
-    (result,) = run_tasks(settings, _Failures(), iter([task]))  # type: ignore[arg-type]
+    (result,) = run_tasks(partial(run_task, settings), _Failures(), iter([task]))  # type: ignore[arg-type]
     published = open_storage(arguments.published_root)
     for prefix, parts in ((settings.records_prefix, result.parts), (settings.rejects_prefix, result.rejects)):
         published.publish(prefix, [part.prepared for part in parts], b"{}", group=arguments.correlation_id)

@@ -83,7 +83,7 @@ def measure(records: int, seed: int, rounds: int) -> Result:
         for block in gunzip(stored):
             each_record(engine.process(block))
 
-    best = _Best(records, rounds)
+    best = Best(records, rounds)
     costs = {"gunzip": best(gunzip, objects)}
     costs |= _stages(blocks, best)
     costs["compress"] = best(each_record, outputs)
@@ -97,7 +97,9 @@ def measure(records: int, seed: int, rounds: int) -> Result:
     )
 
 
-class _Best:
+class Best:
+    """Times work: the best of some rounds."""
+
     def __init__(self, records: int, rounds: int) -> None:
         self._records = records
         self._rounds = rounds
@@ -113,7 +115,7 @@ class _Best:
         return sum(best) / 1000 / self._records
 
 
-def _stages(blocks: Sequence[Sequence[bytes]], best: _Best) -> dict[str, float]:
+def _stages(blocks: Sequence[Sequence[bytes]], best: Best) -> dict[str, float]:
     """Take the engine apart: each stage by itself over all blocks."""
     rules = record_rules(_COLLECTION.db, _COLLECTION.name)
     envelopes = [[parse_envelope(line, rules) for line in block] for block in blocks]

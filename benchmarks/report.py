@@ -12,9 +12,13 @@ from benchmarks.figures import (
     Case,
     Goal,
     cpu_seconds,
+    day_cpu_seconds,
+    day_wall_seconds,
     goals,
     jvm_cpu_seconds,
     reading_seconds,
+    tables_cpu_seconds,
+    tables_wall_seconds,
     wall_seconds,
 )
 
@@ -96,6 +100,14 @@ def _table(case: Case) -> str:
     ]
     if Contender.FLOOR in columns:
         rows[_JVM_ROW][1 + columns.index(Contender.FLOOR)] = ""
+    if case.has_tables:
+        rows += [
+            row("tables: wall, s", tables_wall_seconds, ".1f"),
+            row("tables: CPU, s", tables_cpu_seconds, ".1f"),
+            row("tables: CPU a record, µs", lambda run: tables_cpu_seconds(run) / records * 1e6, ".1f"),
+            row("whole day: wall, s", day_wall_seconds, ".1f"),
+            row("whole day: CPU, s", day_cpu_seconds, ".1f"),
+        ]
     return _lines([["", *columns, *(["the job is better by"] if compared else [])], *rows])
 
 

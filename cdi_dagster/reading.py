@@ -9,9 +9,10 @@ from datetime import date
 from cdi_dagster.core.collections import CollectionDay, find_collection
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.tables_report import TablesReport
+from cdi_dagster.core.tables_report import PublishedTable
 from cdi_dagster.ingestion.pinning import read_pinned_input
-from cdi_dagster.published.read import Publication, read_publication, read_tables_report
+from cdi_dagster.published.read import Publication, read_publication
+from cdi_dagster.published.tables import shown_tables
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import Storage, open_storage
 
@@ -45,13 +46,15 @@ def publication(collection: str, storage_day: date | str, *, published_root: str
     return read_publication(published, day)
 
 
-def tables(collection: str, storage_day: date | str, *, published_root: str | None = None) -> TablesReport | None:
-    """Return the tables of a day as they were last made from what is published now; None where they were not.
+def tables(
+    collection: str, storage_day: date | str, *, published_root: str | None = None
+) -> tuple[PublishedTable, ...]:
+    """Return the tables that show what is published of a day, each as it was last made; none where nothing is.
 
     Args and errors are those of `pinned_input`.
     """
     day, published = _opened(collection, storage_day, published_root)
-    return read_tables_report(published, day)
+    return shown_tables(published, day)
 
 
 def _opened(collection: str, storage_day: date | str, published_root: str | None) -> tuple[CollectionDay, Storage]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cdi_dagster_tests.shifted_clock.sitecustomize import SHIFT, shift_clock
 
@@ -38,7 +39,7 @@ def clock_at(moment: datetime) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _shift_to(moment: datetime):
+def _shift_to(moment: datetime) -> Any:
     seconds = (moment - datetime.now(UTC)).total_seconds()
     travel = shift_clock(seconds)
     os.environ[SHIFT] = str(float(os.environ.get(SHIFT, "0")) + seconds)

@@ -5,7 +5,7 @@
 
 import gzip
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -127,7 +127,7 @@ class ScriptedSpark:
         published = sum(counts.published for counts in objects)
         day = step.collection.on(step.storage_day)
         part = self._prepare(step, daily_records_prefix(day), gzip.compress(b'{"a":1}\n' * published), published)
-        rejects = ()
+        rejects: tuple[WrittenPart, ...] = ()
         if self.rejected and self.keep_rejects:
             rejects = (self._prepare(step, rejects_prefix(day, step.correlation_id), b"rejects", self.rejected),)
         report = IngestReport(
@@ -160,6 +160,7 @@ class ScriptedSpark:
         definition = read_table_definition(argument(step, "--table-definition"))
         day = step.collection.on(step.storage_day)
         mark = read_mark(self.published, day)
+        assert mark is not None
         report = TablesReport(
             correlation_id=step.correlation_id,
             collection_id=step.collection.id,
@@ -200,8 +201,8 @@ def argument(step: SparkStep, name: str) -> str:
 class DagsterDay:
     """Storage, scripted Spark, status table and a Dagster instance, all below one folder."""
 
-    def __init__(self, home: Path, instance: dg.DagsterInstance) -> None:
-        self.settings: Settings = load_settings(home=home)
+    def __init__(self, home: Path, instance: dg.DagsterInstance, **settings: Any) -> None:
+        self.settings: Settings = load_settings(home=home, **settings)
         self.instance = instance
         self.corporate = open_storage(self.settings.corporate_root)
         self.published = open_storage(self.settings.published_root)
@@ -275,10 +276,10 @@ class DagsterDay:
 
 
 @contextmanager
-def dagster_day(home: Path):
+def dagster_day(home: Path, **settings: Any) -> Iterator["DagsterDay"]:
     """Yield a day on an instance that ends with the test."""
     with dg.DagsterInstance.ephemeral(tempdir=str(home)) as instance:
-        yield DagsterDay(home, instance)
+        yield DagsterDay(home, instance, **settings)
 
 
 def failure_of(result: dg.ExecuteInProcessResult) -> Mapping[str, Any]:
@@ -292,7 +293,8 @@ def failure_of(result: dg.ExecuteInProcessResult) -> Mapping[str, Any]:
 
 def metadata_of(result: dg.ExecuteInProcessResult, asset: str) -> Mapping[str, Any]:
     """Return the metadata of an asset's materialisation, as plain values."""
-    (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key.to_user_string() == asset]
+    key = dg.AssetKey.from_user_string(asset)
+    (event,) = [event for event in result.get_asset_materialization_events() if event.asset_key == key]
     return {name: value.value for name, value in event.materialization.metadata.items()}
 
 

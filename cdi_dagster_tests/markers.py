@@ -48,7 +48,7 @@ class MarkerGuard:
         return (yield)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+    def pytest_runtest_teardown(self) -> Generator[None, object, None]:
         """Fail the test if a marker was missing."""
         yield
         self._look()

@@ -70,23 +70,24 @@ class Ended:
         return Counter({word: int(number) for number, word in _COUNTED.findall(self.summary[-1])})
 
 
-def packages_of_tests(folder: Path = TESTS, only: Sequence[str] = ()) -> list[str]:
+def packages_of_tests(folder: Path = TESTS, only: Sequence[str] = (), *, split: bool = True) -> list[str]:
     """Return the folders that hold tests and the files with a process of their own, the longest-running first.
 
     Args:
         folder: of all tests.
         only: return these alone, in this order; a folder brings its files that have a process of their own.
+        split: whether those files are taken from their folders.
     """
     files = {str(path.relative_to(folder)) for path in folder.glob("*/**/test_*.py")}
-    own = [name for name in LONGEST_FIRST if name in files]
+    own = [name for name in LONGEST_FIRST if split and name in files]
     if only:
         return [unit for name in only for unit in (*(file for file in own if file.startswith(f"{name}/")), name)]
     found = {file.partition("/")[0] for file in files}.union(own)
     return [name for name in LONGEST_FIRST if name in found] + sorted(found.difference(LONGEST_FIRST))
 
 
-def _pytest_command(package: str, options: Sequence[str], folder: Path) -> list[str]:
-    own = [f"--ignore={folder.name}/{name}" for name in LONGEST_FIRST if name.startswith(f"{package}/")]
+def _pytest_command(package: str, packages: Sequence[str], options: Sequence[str], folder: Path) -> list[str]:
+    own = [f"--ignore={folder.name}/{name}" for name in packages if name.startswith(f"{package}/")]
     return [sys.executable, "-m", "pytest", "-q", *options, *own, f"{folder.name}/{package}"]
 
 
@@ -111,7 +112,7 @@ def run_packages(packages: Sequence[str], options: Sequence[str], *, workers: in
             while waiting and len(running) < workers:
                 package = waiting.pop(0)
                 log = Path(logs) / package.replace("/", ".")
-                command = _pytest_command(package, options, folder)
+                command = _pytest_command(package, packages, options, folder)
                 with log.open("wb") as output:
                     process = subprocess.Popen(
                         command, cwd=folder.parent, env=_environment(), stdout=output, stderr=subprocess.STDOUT
@@ -136,7 +137,8 @@ def main(arguments: Sequence[str], *, folder: Path = TESTS) -> int:
     parser.add_argument("-w", "--workers", type=int, default=workers, help="how many at a time (%(default)s)")
     parser.add_argument("-m", dest="markers", help="only tests with these markers, as pytest takes them")
     asked = parser.parse_args(arguments)
-    packages = packages_of_tests(folder, asked.packages)
+    # Of the files with a process of their own, markers mostly select none.
+    packages = packages_of_tests(folder, asked.packages, split=not asked.markers)
     options = ["-m", asked.markers] if asked.markers else []
 
     began, done, counts = time.monotonic(), list[Ended](), Counter[str]()

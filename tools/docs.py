@@ -4,6 +4,7 @@ The pages are README, CONTRIBUTING, SECURITY, CHANGELOG and docs/; the reference
 generated from the code. Links to the outside are not followed.
 """
 
+import itertools
 import os
 import re
 import shlex
@@ -139,12 +140,15 @@ def _problem(command: str) -> str | None:
         name = next((word for word in words[1:] if "=" not in word), "help")
         return None if name.strip(".,;") in targets else f"`{command}`: there is no target {name}"
     found: click.Command | None = cdi
-    for word in words[1:]:
-        if isinstance(found, click.Group) and not word.startswith("-"):
+    for word in itertools.takewhile(lambda word: not word.startswith("-"), words[1:]):
+        if isinstance(found, click.Group):
             found = found.get_command(click.Context(found), word.strip(".,;"))
             if found is None:
                 return f"`{command}`: there is no command {word}"
-    options = {option for parameter in found.params for option in parameter.opts} | {"--help", "-h", "--version"}
+    # Of a group without a command's name those of its commands too: it may have one that is meant then.
+    commands = [found, *(found.commands.values() if isinstance(found, click.Group) else ())]
+    options = {option for each in commands for parameter in each.params for option in parameter.opts}
+    options |= {"--help", "-h", "--version"}
     unknown = [word for word in re.findall(r"--[a-z-]+", command) if word not in options]
     return f"`{command}`: there is no option {', '.join(unknown)}" if unknown else None
 
@@ -156,9 +160,8 @@ def main() -> int:
         print(*wrong, sep="\n", file=sys.stderr)
         return 1
     assemble()
-    environment = os.environ | {
-        "NO_MKDOCS_2_WARNING": "1"
-    }  # of a successor of the theme, which reads the same mkdocs.yml
+    # Without the notice of a successor of the theme, which reads the same mkdocs.yml.
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     built = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     if built.returncode:

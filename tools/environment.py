@@ -9,7 +9,9 @@ import hashlib
 import re
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -43,27 +45,31 @@ def wheels_are_complete():
 
 
 def pip(python, arguments, usual):
-    """Run pip with lines of progress, on a terminal one that changes; end with pip's own last lines if it fails."""
-    began = shown = time.monotonic()
-    lines, packages = [], 0
+    """Run pip and print how far it is, on a terminal in one line; end with pip's own last lines if it fails."""
+    began = time.monotonic()
+    lines, doing, packages = deque(maxlen=20), "starts", 0
     command = [str(python), "-m", "pip", "--disable-pip-version-check", *arguments, "-c", "constraints.txt"]
     process = subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
-    for line in process.stdout:
-        lines = [*lines[-20:], line]
-        found = re.match(r"\s*(Collecting|Downloading|Building|Installing) (.*)", line)
-        if not found:
-            continue
-        packages += found[1] == "Collecting"
-        now = time.monotonic()
-        text = f"          {packages} packages, {now - began:.0f} s (usually {usual}): {found[1].lower()} {found[2]}"
-        if sys.stdout.isatty():
-            print(f"\r\033[K{text[:100]}", end="", flush=True)
-        elif now - shown > PROGRESS_SECONDS:
-            print(text[:120], flush=True)
-            shown = now
-    if sys.stdout.isatty():
+
+    def read():
+        nonlocal doing, packages
+        for line in process.stdout:
+            lines.append(line)
+            found = re.match(r"\s*(Collecting|Downloading|Building|Installing) (\S+( \([\d.]+ [kMG]B\))?)", line)
+            if found:
+                doing = "installs them all" if found[1] == "Installing" else f"{found[1].lower()} {found[2]}"
+                packages += found[1] == "Collecting"
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    on_terminal = sys.stdout.isatty()
+    while reader.is_alive():
+        reader.join(1 if on_terminal else PROGRESS_SECONDS)
+        text = f"          {packages} packages, {time.monotonic() - began:.0f} s (usually {usual}): {doing}"[:100]
+        print(f"\r\033[K{text}" if on_terminal else text, end="" if on_terminal else "\n", flush=True)
+    if on_terminal:
         print("\r\033[K", end="")
     if process.wait():
         sys.exit("".join([*lines, "pip failed; what it printed last is above. Run the same command again once fixed."]))

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -51,14 +52,14 @@ def recorded_step(
         step=name,
         ends_run=not assets_of_run(context).intersection(followed_by),
     )
+    interruption = cache(lambda: interruption_of(context))  # once: row and tag must not differ
     try:
         require_only_run(context, collection)
-        with recorded(record, log=context.log.error, interruption=lambda: interruption_of(context)) as step:
+        with recorded(record, log=context.log.error, interruption=interruption) as step:
             yield step
     except dg.DagsterExecutionInterruptedError:
-        interruption = interruption_of(context)
-        if interruption:
-            _tag_class(context, interruption)
+        if failure := interruption():
+            _tag_class(context, failure)
         raise
     except Exception as error:
         failure = failure_of(error, name)

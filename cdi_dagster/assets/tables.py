@@ -82,6 +82,8 @@ def _spec(
         key=names.table_key(collection, table),
         deps=[names.table_key(collection, shown) if shown else names.daily_records_key(collection)],
         partitions_def=partitions,
+        # The UI marks what was made by another definition.
+        code_version=definition.sha256[:12],
         group_name=collection.asset_name,
         owners=list(names.OWNERS),
         kinds={"pyspark", "hive", what},

@@ -81,6 +81,9 @@ def ingest_command(
     run = LocalRun.of(collection.on(storage_day), correlation_id=correlation_id, **options)
     if tables:
         require_tables_here(run)
+    if run.settings.deployment != "local":
+        note = f"CDI_DEPLOYMENT is {run.settings.deployment}: cdi ingest runs Spark on this machine all the same."
+        progress_console().print(note, style="yellow")
     table_report = None
     with only_this_run(run), record(run, "pin") as row:
         pinned = _pin(

@@ -10,6 +10,7 @@ import socket
 import uuid
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -51,6 +52,10 @@ class LocalRun:
             day=replace(day, collection=with_tables(day.collection, settings.table_definitions)),
             correlation_id=correlation_id or str(uuid.uuid4()),
         )
+
+    def on(self, storage_day: date) -> "LocalRun":
+        """Return another run, on another day of the same collection."""
+        return replace(self, day=self.day.collection.on(storage_day), correlation_id=str(uuid.uuid4()))
 
     @property
     def roots(self) -> Roots:

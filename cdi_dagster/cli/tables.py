@@ -23,36 +23,14 @@ from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.published.read import read_mark
 
 
-class _PublishByDefault(click.Group):
-    """A group whose first command is meant where none is named: `cdi tables --collection …`."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put `publish` before the options of the command that is not named."""
-        if args and args[0] not in {*self.commands, *self.get_help_option_names(ctx)}:
-            args = ["publish", *args]
-        return super().parse_args(ctx, args)
-
-
-@click.group("tables", cls=_PublishByDefault)
-def tables_group() -> None:
-    """Publish the tables of days from their published records, and check the definitions of tables.
-
-    Without the name of a command it publishes: cdi tables --collection DB:NAME --storage-day YYYY-MM-DD.
-    """
-
-
-tables_group.add_command(check_command)
-
-
-@tables_group.command("publish")
+@click.group("tables", invoke_without_command=True)
 @published_root_option()
-@collection_option()
+@collection_option(required=False)
 @click.option(
     "--storage-day",
     "--from",
     "storage_day",
     type=DayType(),
-    required=True,
     metavar="YYYY-MM-DD",
     help="UTC day under whose prefix K2HB wrote: the day before the export day.",
 )
@@ -60,45 +38,58 @@ tables_group.add_command(check_command)
 @correlation_id_option("Id of this run, for a single day. Default: a new one.")
 @verbose_option()
 @json_option
-def publish_command(
+@click.pass_context
+def tables_group(
+    ctx: click.Context,
     published_root: str | None,
-    collection: Collection,
-    storage_day: date,
+    collection: Collection | None,
+    storage_day: date | None,
     last_day: date | None,
     correlation_id: str | None,
     verbose: bool,
     as_json: bool,
 ) -> None:
-    """Publish the tables of days from their published records.
+    """Publish the tables of days from their published records; or check a definition of tables (`check`).
 
     After a change of the table definition, a replay of rejects, or the loss of a metastore. Replaces exactly the
     partitions of these days, however often it is run; days without published records are left out. For tables of
     this machine; those of the clusters are materialised in Dagster.
     """
+    if ctx.invoked_subcommand:
+        return
+    if collection is None or storage_day is None:
+        raise click.UsageError("Missing option '--collection' or '--storage-day'.")
     days = storage_days_between(storage_day, last_day or storage_day)
     if not days:
         raise click.UsageError(f"--to {last_day} is before --from {storage_day}: swap them.")
     if correlation_id and len(days) > 1:
         raise click.UsageError("--correlation-id is for a single day: leave it out, or leave out --to.")
-    options = given(published_root=published_root)
-    runs = [LocalRun.of(collection.on(day), correlation_id=correlation_id, **options) for day in days]
-    require_tables_here(runs[0])
-    # Of one day that is requested, missing records are the failure; of many, they are days off.
-    published = [run for run in runs if len(runs) == 1 or read_mark(run.roots.published, run.day)]
-    results = []
+    first = LocalRun.of(collection.on(days[0]), correlation_id=correlation_id, **given(published_root=published_root))
+    require_tables_here(first)
+    runs = [first, *(first.on(day) for day in days[1:])]
+    # Where no day has records, the first one fails with what to do.
+    published = [run for run in runs if read_mark(run.roots.published, run.day)] or runs[:1]
+    reports = []
     for run in published:
-        # The lease too: an ingestion beside it would replace the records while they are read.
-        with only_this_run(run), record(run, PUBLISH_TABLES.name) as row:
-            report = publish_tables(run, verbose=verbose)
-            row.add_tables(report, run.roots.published)
-        results.append(report)
+        reports.append(_publish_day(run, verbose=verbose))
         if not as_json:
             where = f"{collection.id}, storage day {run.day.storage_day}, date_str {run.day.export_day}"
-            result_console().print(facts([("collection", where), *table_facts(report)]))
+            result_console().print(facts([("collection", where), *table_facts(reports[-1])]))
     if as_json:
-        print_json(results[0].to_json() if len(runs) == 1 else {"days": [report.to_json() for report in results]})
+        print_json(reports[0].to_json() if len(runs) == 1 else {"days": [report.to_json() for report in reports]})
     elif len(published) < len(runs):
         result_console().print(f"{len(runs) - len(published)} of {len(runs)} days have no published records.")
+
+
+tables_group.add_command(check_command)
+
+
+def _publish_day(run: LocalRun, *, verbose: bool) -> TablesReport:
+    # The lease too: an ingestion beside it would replace the records while they are read.
+    with only_this_run(run), record(run, PUBLISH_TABLES.name) as row:
+        report = publish_tables(run, verbose=verbose)
+        row.add_tables(report, run.roots.published)
+    return report
 
 
 def require_tables_here(run: LocalRun) -> None:

@@ -4,7 +4,7 @@ Made by the Spark job, carried to the run page. Counts and locations only, never
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 _RENAMED = {"table_config": "definition", "table_config_sha256": "definition_sha256"}
@@ -57,6 +57,7 @@ class TablesReport:
         seconds: of the whole job, the session's start not counted.
         defined: `database.name` of all tables that the definition has, published or not; empty in reports of
             earlier versions.
+        slow_records: records whose values were taken from their text, because the JSON parser refuses them.
     """
 
     correlation_id: str
@@ -70,6 +71,7 @@ class TablesReport:
     tables: tuple[PublishedTable, ...]
     seconds: float
     defined: tuple[str, ...] = ()
+    slow_records: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values; `from_json` reads it back."""
@@ -83,8 +85,15 @@ class TablesReport:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "TablesReport":
-        """Read what `to_json` wrote, earlier versions too; the totals are counted again, not trusted."""
-        fields = {_RENAMED.get(name, name): part for name, part in value.items() if name != "totals"}
-        fields["tables"] = tuple(PublishedTable(**row) for row in value["tables"])
-        fields["defined"] = tuple(value.get("defined", ()))
-        return cls(**fields)
+        """Read what `to_json` wrote, earlier and later versions too; the totals are counted again, not trusted."""
+        renamed = {_RENAMED.get(name, name): part for name, part in value.items()}
+        parts = {
+            "tables": tuple(PublishedTable(**_known(PublishedTable, row)) for row in value["tables"]),
+            "defined": tuple(value.get("defined", ())),
+        }
+        return cls(**(_known(cls, renamed) | parts))
+
+
+def _known(of: type, value: Mapping[str, Any]) -> dict[str, Any]:
+    names = {each.name for each in fields(of)}
+    return {name: part for name, part in value.items() if name in names}

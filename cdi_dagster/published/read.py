@@ -1,4 +1,4 @@
-"""Reading a publication: its mark, the report, the pinned input and the parts that the mark names, and its tables."""
+"""Reading a publication: its mark, and the report, the pinned input and the parts that the mark names."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -15,10 +15,7 @@ from cdi_dagster.core.storage_keys import (
     mark_key,
     pinned_input_history_key,
     run_report_key,
-    runs_prefix,
-    tables_report_key,
 )
-from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.storage import ObjectMissingError, Storage
 
@@ -87,26 +84,6 @@ def read_published_input(published: Storage, day: CollectionDay) -> PinnedInput 
     mark = read_mark(published, day)
     next_step = "Run the day with allow_fewer_offsets: that rewrites it."
     return None if mark is None else _read_pinned(published, day, mark, next_step=next_step)
-
-
-def read_tables_report(published: Storage, day: CollectionDay) -> TablesReport | None:
-    """Return the report of the run that last made the tables of what is published now; None where none did.
-
-    Raises:
-        CdiError: INPUT_INVALID where the mark or a report cannot be read.
-        StorageError: the storage does not respond.
-    """
-    mark = read_mark(published, day)
-    if mark is None:
-        return None
-    runs = runs_prefix(day)
-    newest_first = sorted(published.list(runs), key=lambda stored: stored.modified_at, reverse=True)
-    for stored in newest_first:
-        if stored.key == tables_report_key(day, stored.key.removeprefix(runs).partition("/")[0]):
-            report = _read(published, stored.key, TablesReport.from_json, next_step="Run the tables of the day again.")
-            if report and report.fingerprint == mark.fingerprint:
-                return report
-    return None
 
 
 def require_published_parts(published: Storage, day: CollectionDay) -> Mark:

@@ -5,10 +5,11 @@ not read. What was made by an earlier version is known by its reports too.
 """
 
 import json
+from collections.abc import Iterator
 
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.storage_keys import is_tables_report_key, runs_prefix
-from cdi_dagster.core.tables_report import TablesReport
+from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.published.read import read_mark
 from cdi_dagster.storage import ObjectMissingError, Storage
@@ -42,22 +43,44 @@ def missing_tables(published: Storage, day: CollectionDay, mark: Mark) -> tuple[
     defined = day.collection.table_names
     if not defined:
         return ()
-    listing = (stored for stored in published.list(runs_prefix(day)) if is_tables_report_key(stored.key))
-    newest_first = sorted(listing, key=lambda stored: (stored.modified_at, stored.key), reverse=True)
     shows: dict[str, bool] = {}
-    for stored in newest_first:
-        report = _read(published, stored.key)
-        if report is None:
-            continue
+    for report in _newest_first(published, day):
         if not shows:
             defined = report.defined or defined
-        # A replay of rejects adds records of the same input.
-        made_from_these = (report.fingerprint, report.records) == (mark.fingerprint, mark.published)
+        made_from_these = _made_from(report, mark)
         for table in report.tables:
             shows.setdefault(table.name, made_from_these)
         if shows.keys() >= set(defined):
             break
     return tuple(name for name in defined if not shows.get(name))
+
+
+def shown_tables(published: Storage, day: CollectionDay) -> tuple[PublishedTable, ...]:
+    """Return the tables that show the published records, each as it was last made; none where nothing is published.
+
+    Raises:
+        CdiError: INPUT_INVALID where the mark of the records cannot be read.
+        StorageError: the storage does not respond.
+    """
+    mark = read_mark(published, day)
+    last_made: dict[str, PublishedTable | None] = {}
+    for report in _newest_first(published, day) if mark else ():
+        for table in report.tables:
+            last_made.setdefault(table.name, table if mark and _made_from(report, mark) else None)
+    return tuple(table for table in last_made.values() if table)
+
+
+def _newest_first(published: Storage, day: CollectionDay) -> Iterator[TablesReport]:
+    listing = (stored for stored in published.list(runs_prefix(day)) if is_tables_report_key(stored.key))
+    for stored in sorted(listing, key=lambda stored: (stored.modified_at, stored.key), reverse=True):
+        report = _read(published, stored.key)
+        if report:
+            yield report
+
+
+def _made_from(report: TablesReport, mark: Mark) -> bool:
+    # A replay of rejects adds records of the same input.
+    return (report.fingerprint, report.records) == (mark.fingerprint, mark.published)
 
 
 def _read(published: Storage, key: str) -> TablesReport | None:

@@ -11,6 +11,7 @@ if __name__ == "__main__":
 
     from pyspark.daemon import manager
 
-    import cdi_dagster.spark.ingest.task  # noqa: F401 - for the workers
+    import cdi_dagster.spark.ingest.task  # for the workers
+    import cdi_dagster.spark.tables.rows_task  # noqa: F401
 
     manager()

@@ -47,9 +47,8 @@ def test_the_status_row_is_completed_by_the_last_step_of_the_run_only_and_keeps_
     assert last.detail["uc.auditlog_red_v"] == 10
 
 
-def test_a_collection_without_tables_is_complete_with_its_daily_records(tmp_path, monkeypatch):
-    monkeypatch.setenv("CDI_TABLE_DEFINITIONS", '{"data:equality": null}')
-    with dagster_day(tmp_path) as day:
+def test_a_collection_without_tables_is_complete_with_its_daily_records(tmp_path):
+    with dagster_day(tmp_path, table_definitions={"data:equality": None}) as day:
         day.put_object("0_9", of=EQUALITY)
         assert day.run(collection=EQUALITY).success
         assert day.rows.told[-1] == ("ingest_daily", "COMPLETED")

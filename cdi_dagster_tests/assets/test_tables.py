@@ -1,8 +1,11 @@
 """Tables: one launch for whatever is selected, and only of published daily records."""
 
+import dagster as dg
+
 from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
+from cdi_dagster.run_records import is_by_person
 from cdi_dagster_tests.collections import AUDIT
-from cdi_dagster_tests.dagster_day import DAY, argument, failure_of, metadata_of
+from cdi_dagster_tests.dagster_day import DAY, argument, dagster_day, failure_of, metadata_of
 
 TABLES = tuple(f"business_audit/auditlog_{name}" for name in ("raw", "managed", "sec_v", "red_v"))
 RECORDS = ("corporate_storage/business_audit", "business_audit/daily_records")
@@ -15,6 +18,20 @@ def test_all_tables_are_one_launch(day):
     metadata = metadata_of(result, "business_audit/auditlog_managed")
     assert (metadata["rows"], metadata["date_str"]) == (10, "2023-03-27")
     assert metadata["dagster/table_name"] == "uc_dw_auditlog.auditlog_managed"
+
+
+def test_what_another_definition_made_has_another_version(day, tmp_path):
+    day.put_object("0_9")
+    shipped = AUDIT.tables
+    mine = tmp_path / "mine.json"
+    mine.write_bytes(shipped.text.replace(b"Id of the audit message", b"Id"))
+    first = _versions(day.run())
+    with dagster_day(tmp_path, table_definitions={AUDIT.id: str(mine)}) as changed:
+        changed.put_object("0_9")
+        second = _versions(changed.run(*TABLES))
+    assert first != second
+    assert {code for code, _ in first.values()} == {shipped.sha256[:12]}
+    assert all(data.endswith(f"-{code}") for code, data in [*first.values(), *second.values()])
 
 
 def test_a_selection_launches_only_what_is_selected(day):
@@ -71,8 +88,16 @@ def test_a_run_for_missing_tables_stops_where_another_has_published_them_and_a_p
     assert failure["failure_class"] == "DUPLICATE_RUN"
     assert "show its records already" in failure["cause"]
     assert day.run(*TABLES).success
-    assert day.run(*TABLES, tags={"cdi/launched_by": "sensor", "dagster/parent_run_id": "r"}).success
+    copied = {"cdi/launched_by": "sensor"}  # by a re-execution, from its parent
+    assert is_by_person(dg.DagsterRun(job_name="j", tags=copied, parent_run_id="r", root_run_id="r"))
 
 
 def _status(day, result):
     return day.rows.get(result.run_id, "CDI-data:businessAudit").status
+
+
+def _versions(result):
+    """Return the code version and the data version of each table that a run materialised."""
+    assert result.success
+    tags = {e.asset_key.to_user_string(): e.materialization.tags for e in result.get_asset_materialization_events()}
+    return {name: (tags[name]["dagster/code_version"], tags[name]["dagster/data_version"]) for name in TABLES}

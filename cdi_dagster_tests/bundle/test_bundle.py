@@ -19,9 +19,12 @@ from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 CONSTRAINTS = Path(cdi_dagster.__file__).parents[1] / "constraints.txt"
 BOOTSTRAP = Path(cdi_dagster.__file__).parent / "bundle" / "bootstrap.sh"
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("python3.11") is None, reason="the bundle's wheels are for Python 3.11, which is not on PATH"
-)
+pytestmark = [
+    pytest.mark.slow,  # pip downloads and builds the wheels, and installs them into an environment
+    pytest.mark.skipif(
+        shutil.which("python3.11") is None, reason="the bundle's wheels are for Python 3.11, which is not on PATH"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,18 @@ def test_a_missing_java_is_named_with_what_to_install(cdi: Cdi, tmp_path: Path) 
     assert "Install a Java 17 runtime" in answer.stdout
 
 
+def test_the_java_that_is_used_is_named_and_why_another_is_not(cdi: Cdi, tmp_path: Path) -> None:
+    old = tmp_path / "old" / "bin" / "java"
+    old.parent.mkdir(parents=True)
+    old.write_text("#!/bin/sh\necho 'openjdk version \"1.8.0_402\"' >&2\n")
+    old.chmod(0o755)
+    answer = cdi("doctor", "--only", "java", "--json", JAVA_HOME=str(tmp_path / "old"))
+    finding = answer.json["checks"]["java"]
+    assert (answer.exit_code, finding["verdict"]) == (0, "ok")
+    assert ", from " in finding["text"]
+    assert f"{old} (JAVA_HOME) is Java 8" in finding["text"]
+
+
 def test_spark_without_the_jars_for_tables_on_s3_is_told_how_to_get_them(cdi: Cdi, tmp_path: Path) -> None:
     answer = cdi("doctor", "--only", "spark", "--json", CDI_PUBLISHED_ROOT="s3://bucket", CDI_S3A_JARS=str(tmp_path))
     assert answer.exit_code == 1

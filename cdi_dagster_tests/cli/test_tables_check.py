@@ -69,6 +69,12 @@ def test_an_unusable_definition_of_the_settings_fails_the_command_with_its_place
         assert "The table definition mine.json cannot be used: tables (line 2) must be a list" in answer.stderr
 
 
+def test_days_without_records_have_no_tables(cdi: Cdi) -> None:
+    answer = cdi("tables", "--collection", "data:businessAudit", "--from", "2023-03-25", "--to", "2023-03-26")
+    assert answer.exit_code == 1
+    assert "There are no daily records of data:businessAudit for storage day 2023-03-25" in answer.stderr
+
+
 def test_days_are_given_in_order(cdi: Cdi) -> None:
     answer = cdi("tables", "--collection", "data:businessAudit", "--from", "2023-03-26", "--to", "2023-03-25")
     assert (answer.exit_code, "swap them" in answer.stderr) == (2, True)

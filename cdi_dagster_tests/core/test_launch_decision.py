@@ -3,10 +3,13 @@
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cdi_dagster.core.failures import FailureClass
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.launch_decision import (
+    MAX_ATTEMPTS,
     DayFacts,
     LaunchAction,
     PastRun,
@@ -225,3 +228,50 @@ def test_runs_of_tables_alone_use_up_no_attempt_of_the_records():
     facts = DayFacts(storage_day=DAY, coalescer=COMPLETE, published_from=None, runs=(KILLED, KILLED, KILLED))
     decision = decide(facts, NOW)
     assert (decision.action, decision.tables_only, decision.attempt) == (LaunchAction.LAUNCH, False, 4)
+
+
+RETRIED = [None, FailureClass.CLUSTER_LOST, FailureClass.WORKER_LOST, FailureClass.INTERRUPTED]
+FINAL = [FailureClass.JOB_FAILED, FailureClass.COUNTS_DO_NOT_RECONCILE]
+
+
+@given(
+    outcomes=st.lists(
+        st.tuples(st.sampled_from(["records", "tables", "whole"]), st.sampled_from(RETRIED + FINAL)), max_size=8
+    )
+)
+def test_however_runs_end_records_are_read_once_and_attempts_at_each_part_are_bounded(outcomes):
+    """Each outcome is how far the next run gets, and why it fails where that is not to the end."""
+    now, runs, published, whole = NOW, [], None, False
+    read, launched_tables = 0, 0
+    for reached, failure in [*outcomes, *[("records", None)] * 8]:
+        now += timedelta(hours=2)
+        missing = () if whole or not published else MISSING
+        facts = DayFacts(
+            storage_day=DAY, coalescer=COMPLETE, published_from=published, missing_tables=missing, runs=tuple(runs)
+        )
+        decision = decide(facts, now)
+        assert (decision.action is LaunchAction.DONE) == whole
+        if decision.action is not LaunchAction.LAUNCH:
+            break
+        assert decision.tables_only == (published is not None)
+        launched_tables += decision.tables_only
+        if not decision.tables_only and reached != "records":
+            read += 1
+            published = PublishedFrom(fingerprint="f1", published_at=now + timedelta(minutes=1), run_id=f"r{len(runs)}")
+        whole = reached == "whole" and published is not None
+        runs.append(
+            PastRun(
+                run_id=f"r{len(runs)}",
+                state=RunState.SUCCEEDED if whole else RunState.FAILED,
+                launch=decision.launch,
+                failure_class=None if whole else failure,
+                ended_at=now + timedelta(minutes=2),
+                publishes_records=not decision.tables_only,
+            )
+        )
+    assert decision.action in (LaunchAction.DONE, LaunchAction.LEAVE)
+    assert read <= 1
+    assert launched_tables <= MAX_ATTEMPTS - 1
+    assert len(runs) <= 2 * MAX_ATTEMPTS - 1
+    if any(failure in FINAL for run in runs if (failure := run.failure_class)):
+        assert runs[-1].failure_class in FINAL

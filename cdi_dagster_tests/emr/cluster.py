@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from threading import Event, RLock, Thread
+from threading import Event, RLock, Thread, Timer
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -318,7 +318,9 @@ class Cluster(Thread):
         ]
         for seconds, action in watchers:
             if seconds is not None:
-                Thread(target=lambda s=seconds, a=action: (time.sleep(s), a()), daemon=True).start()
+                timer = Timer(seconds, action)
+                timer.daemon = True
+                timer.start()
         arguments = [a.replace(OPT_FOLDER, str(self._opt)) for a in step.request["HadoopJarStep"].get("Args", [])]
         if arguments[0] == "spark-submit":
             arguments = self._spark_submit(arguments[1:])

@@ -115,7 +115,7 @@ class EmrEmulator:
     def client(self, service: str) -> Any:
         """Return a boto3 client of any service, with boto3's own defaults."""
         return boto3.client(
-            service,  # type: ignore[call-overload]
+            service,
             endpoint_url=self.endpoint,
             region_name=REGION,
             aws_access_key_id="testing",

@@ -42,7 +42,7 @@ def play(word: str, reporter: Reporter) -> int | None:
 
 def main(argv: list[str]) -> int:
     # Pipes sends messages every few seconds; a test would spend its time on that.
-    time.sleep = lambda seconds: _really_sleep(min(seconds, 0.05))  # type: ignore[assignment]
+    time.sleep = lambda seconds: _really_sleep(min(float(seconds), 0.05))
     with open_reporter(argv) as (reporter, rest):
         parser = argparse.ArgumentParser()
         parser.add_argument("--plays", type=json.loads)

@@ -6,6 +6,8 @@ from cdi_dagster.core.failures import FailureClass
 from cdi_dagster_tests.emr.cluster import ClusterFaults
 from cdi_dagster_tests.emr.launches import Bench
 
+pytestmark = pytest.mark.slow  # each test has clusters of its own, whose steps are real processes
+
 OK = ("progress:1 of 2 objects", "report")
 
 

@@ -1,7 +1,9 @@
 """Ticks of schedule and sensor at a chosen moment, on a real instance, and the runs that they ask for."""
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from typing import Any
 
 import dagster as dg
 from freezegun import freeze_time
@@ -12,13 +14,14 @@ from cdi_dagster.core.storage_keys import mark_key, tables_report_key
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
 from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.dagster_day import DagsterDay
 
 RECORDS = ("corporate_storage/business_audit", "business_audit/daily_records")
 SENSOR = "business_audit_coalescer_completion_sensor"
 SCHEDULE = "business_audit_daily_schedule"
 
 
-def sensor_tick(day, at, cursor=None, *, name=SENSOR):
+def sensor_tick(day: DagsterDay, at: datetime, cursor: str | None = None, *, name: str = SENSOR) -> Any:
     """Evaluate the sensor as the daemon does at a moment."""
     repository = day.definitions.get_repository_def()
     context = dg.build_sensor_context(
@@ -28,7 +31,7 @@ def sensor_tick(day, at, cursor=None, *, name=SENSOR):
         return repository.get_sensor_def(name).evaluate_tick(context)
 
 
-def schedule_tick(day, at, *, seconds_late=5, name=SCHEDULE):
+def schedule_tick(day: DagsterDay, at: datetime, *, seconds_late: float = 5, name: str = SCHEDULE) -> Any:
     """Evaluate the schedule's tick of a moment, a little later as the daemon does."""
     repository = day.definitions.get_repository_def()
     wanted = ("coalescer_status", "roots")
@@ -43,19 +46,26 @@ def schedule_tick(day, at, *, seconds_late=5, name=SCHEDULE):
         return repository.get_schedule_def(name).evaluate_tick(context)
 
 
-def launched(data):
+def launched(data: Any) -> list[str]:
     """Return the days that a tick asks for."""
     return [request.partition_key for request in data.run_requests or []]
 
 
-def run_as(day, request):
+def run_as(day: DagsterDay, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
     """Do what the daemon does with a run request."""
+    assert request.partition_key is not None
     storage_day = date.fromisoformat(request.partition_key)
     assets = [key.to_user_string() for key in request.asset_selection or []]
-    return day.run(*assets, storage_day=storage_day, tags={**request.tags, "dagster/run_key": request.run_key})
+    return day.run(*assets, storage_day=storage_day, tags={**request.tags, "dagster/run_key": request.run_key or ""})
 
 
-def publish_mark(day, storage_day, *, fingerprint=None, at=datetime(2023, 3, 27, 9, 40, tzinfo=UTC)):
+def publish_mark(
+    day: DagsterDay,
+    storage_day: date,
+    *,
+    fingerprint: str | None = None,
+    at: datetime = datetime(2023, 3, 27, 9, 40, tzinfo=UTC),
+) -> None:
     """Leave the mark of a publication from the objects that are there now, and its tables' report, without a run."""
     if fingerprint is None:
         fingerprint = listing_fingerprint(day.corporate.list(AUDIT.on(storage_day).corporate_prefix))
@@ -72,11 +82,21 @@ def publish_mark(day, storage_day, *, fingerprint=None, at=datetime(2023, 3, 27,
         published_at=at,
     )
     day.published.write(mark_key(AUDIT.on(storage_day)), mark.to_bytes())
-    publish_report(day, storage_day, mark)
+    with freeze_time(at):
+        publish_report(day, storage_day, mark)
 
 
-def publish_report(day, storage_day, mark, *, run_id="a-run", tables=AUDIT.table_names, **values):
+def publish_report(
+    day: DagsterDay,
+    storage_day: date,
+    mark: Mark,
+    *,
+    run_id: str = "a-run",
+    tables: Sequence[str] = AUDIT.table_names,
+    **values: Any,
+) -> None:
     """Leave the closing report of a run that published tables of the records of a mark."""
+    facts: dict[str, Any] = {"fingerprint": mark.fingerprint, "records": mark.published} | values
     report = TablesReport(
         correlation_id=run_id,
         collection_id=AUDIT.id,
@@ -86,7 +106,7 @@ def publish_report(day, storage_day, mark, *, run_id="a-run", tables=AUDIT.table
         definition_sha256="a" * 64,
         tables=tuple(PublishedTable(kind="table", name=name, rows=1, columns=1, seconds=0.1) for name in tables),
         seconds=0.1,
-        **{"fingerprint": mark.fingerprint, "records": mark.published} | values,
+        **facts,
     )
     key = tables_report_key(AUDIT.on(storage_day), run_id)
     day.published.write(key, json.dumps(report.to_json()).encode())

@@ -10,6 +10,7 @@ import json
 import os
 import time
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import closing
 from datetime import date
 from pathlib import Path
@@ -28,8 +29,9 @@ from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
 from cdi_dagster.published.publish import IngestOutcome, WrittenPart, publish_day
 from cdi_dagster.published.read import read_mark
 from cdi_dagster.spark.ingest.read_ahead import opened
-from cdi_dagster.spark.ingest.reading import EnvelopeReader
+from cdi_dagster.spark.ingest.reading import EnvelopeBlock, EnvelopeReader
 from cdi_dagster.spark.records.engine import RecordEngine
+from cdi_dagster.spark.records.keys import KeyRef
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster.table_definitions import read_table_definition
 
@@ -37,7 +39,7 @@ from cdi_dagster.table_definitions import read_table_definition
 class UnwrappedKeys:
     """Resolves data keys as the local key service does, without asking it."""
 
-    def data_keys(self, refs):
+    def data_keys(self, refs: Iterable[KeyRef]) -> dict[KeyRef, bytes]:
         return {ref: base64.b64decode(ref.encrypted_data_key)[::-1] for ref in refs}
 
 
@@ -49,7 +51,8 @@ def ingest_pinned(corporate: Storage, published: Storage, pinned: PinnedInput, c
     with closing(opened(corporate, pinned.objects)) as streams:
         for entry, stream in streams:
             reader = EnvelopeReader(stream, entry.key)
-            results = [engine.process(block.lines) for block in reader.blocks()]
+            blocks = [block for block in reader.blocks() if isinstance(block, EnvelopeBlock)]
+            results = [engine.process(block.lines) for block in blocks]
             records += [result.records for result in results]
             counted.append(_counts(entry.key, reader, sum(result.published for result in results)))
     reconcile(pinned, counted)

@@ -17,6 +17,8 @@ from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.dagster_day import DagsterDay
 from cdi_dagster_tests.gate.instigators import publish_mark, sensor_tick
 
+pytestmark = pytest.mark.slow  # a thousand runs, written one by one
+
 YESTERDAY = datetime(2025, 9, 27, tzinfo=UTC).date()
 TICK = datetime(2025, 9, 28, 10, tzinfo=UTC)
 
@@ -75,8 +77,9 @@ def test_a_quiet_tick_takes_well_under_a_second_and_a_handful_of_calls_a_day(his
     assert data.skip_message == "Every due day from 2025-09-21 to 2025-09-27 is published."
     assert seconds < 1
     days = history.settings.look_back_days
-    # Of each day: its mark; its coalescer's marker (two calls) and what lies there.
-    assert history.calls == {"read": days, "head": days, "open": days, "list": days}
+    # Of each day: its mark; its runs' reports, of which it reads one; its coalescer's marker (two calls) and what lies
+    # there.
+    assert history.calls == {"read": 2 * days, "head": days, "open": days, "list": 2 * days}
 
 
 def test_a_shut_gate_costs_one_comparison_with_the_days_before_and_then_none(history):
@@ -95,7 +98,9 @@ def test_a_shut_gate_costs_one_comparison_with_the_days_before_and_then_none(his
     assert "coalescer RUNNING: still running (1 objects" in first.skip_message
     assert "usual volume" in first.skip_message
     assert seconds < 1
-    assert history.calls["list"] <= history.settings.look_back_days + HISTORY_DAYS + 1
+    days = history.settings.look_back_days
+    assert history.calls["list"] <= days + (days - 1) + HISTORY_DAYS + 1
     second, _ = _timed_tick(history, TICK + timedelta(minutes=1))
     assert "usual volume" in second.skip_message
-    assert history.calls["list"] == history.settings.look_back_days
+    # Each day's objects, and the reports of those that are published.
+    assert history.calls["list"] == days + (days - 1)

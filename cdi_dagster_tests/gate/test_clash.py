@@ -30,6 +30,8 @@ from cdi_dagster_tests.instance import instance_on_disk
 from cdi_dagster_tests.s3_server import new_s3_storage
 from cdi_dagster_tests.waiting import wait_until
 
+pytestmark = pytest.mark.slow  # dozens of days, each coalesced while two ask for it
+
 DAY = date(2023, 3, 26)
 RECORDS = 40
 EXPECTED_FAILURES = {

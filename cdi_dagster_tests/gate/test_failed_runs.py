@@ -18,7 +18,7 @@ from cdi_dagster.resources.status_table import FileStatusTable
 from cdi_dagster.storage import TransientStorageError
 from cdi_dagster_tests.collections import AUDIT, EQUALITY
 from cdi_dagster_tests.dagster_day import DAY, ScriptedSpark
-from cdi_dagster_tests.gate.instigators import RECORDS, launched, sensor_tick
+from cdi_dagster_tests.gate.instigators import RECORDS, launched, run_as, sensor_tick
 
 INPUT, DAILY_RECORDS = RECORDS
 NOW = datetime(2023, 3, 27, 10, tzinfo=UTC)
@@ -175,7 +175,8 @@ def test_the_row_of_a_killed_worker_is_closed_and_the_day_is_run_again_by_itself
     assert row.detail["objects"] == 1
     (request,) = sensor_tick(day, NOW + timedelta(minutes=11)).run_requests
     day.published.delete([ingestion_lease_key(AUDIT.on(DAY))])  # eleven minutes later it has ended by itself
-    result = _run(day, tags=request.tags)
+    with freeze_time(NOW):
+        result = run_as(day, request)
     assert result.success
     _tick(day)
     assert day.rows.get(result.run_id, DATA_PRODUCT).status == "COMPLETED"

@@ -52,6 +52,7 @@ def _in_a_process_of_its_own(day, request):
     return child
 
 
+@pytest.mark.slow  # a hundred ticks, and six runs in processes of their own
 def test_fifty_rapid_evaluations_of_both_and_a_click_give_one_published_result(open_day):
     day = open_day
     requests = []

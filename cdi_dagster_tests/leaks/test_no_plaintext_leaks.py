@@ -59,16 +59,17 @@ if any("worker_daemon" in part for part in sys.orig_argv):
     decrypt._decryptor, fast.write = decryptor, write
 """
 
-# And this makes a row of the tables fail in Spark itself, whose errors quote what they fail on.
+# And this makes the rows of the tables fail in the workers, with errors that quote the records.
 BROKEN_TABLES = """
 import sys
-if any("publish_tables.py" in part for part in sys.orig_argv):
-    from cdi_dagster.spark.tables import transforms
-    from pyspark.sql import functions as F
-    def managed_rows(records, *rest, ordinary=transforms.managed_rows):
-        quoting = F.raise_error(F.concat(F.lit("at\\n "), "val"))
-        return ordinary(records.select(F.concat("val", quoting).alias("val")), *rest)
-    transforms.managed_rows = managed_rows
+if any("worker_daemon" in part for part in sys.orig_argv):
+    from cdi_dagster.spark.tables.columns import ColumnReader
+    def read(self, text, count):
+        try:
+            raise ValueError(text.decode())
+        except ValueError as cause:
+            raise RuntimeError(text, text.decode()) from cause
+    ColumnReader.read = read
 """
 
 
@@ -263,15 +264,10 @@ def test_tables_whose_rows_fail_leave_none(
     (tmp_path / "sitecustomize.py").write_text(BROKEN_TABLES)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with ScriptedKeyService() as service:
-        # Spark's event log quotes the errors of tasks in full, and nothing can redact it.
         tables = [key.to_user_string() for key in table_keys(AUDIT)]
-        run = installation.run(DAY, service, tables, event_log=False)
+        run = installation.run(DAY, service, tables)
     assert run.failure["failure_class"] == "JOB_FAILED"
-    assert "a task failed with" in run.failure["cause"]
-    assert "RuntimeException" in run.failure["cause"]
-    log = (installation.home / "runs" / run.result.run_id / "publish_tables.log").read_text()
-    assert "Exception in task" in log
-    assert "\tat org.apache.spark." in log
+    assert "RuntimeError in read" in run.failure["cause"]
     installation.require_no_leak(run)
 
 

@@ -9,7 +9,7 @@ import pytest
 from cdi_dagster.core.storage_keys import mark_key, rejects_prefix, tables_report_key
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
-from cdi_dagster.published.tables import is_whole, missing_tables
+from cdi_dagster.published.tables import is_whole, missing_tables, shown_tables
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.collections import AUDIT, CLAIMANT
 
@@ -135,6 +135,17 @@ def test_what_an_earlier_version_published_is_known_by_its_report(published):
     assert published.missing == NAMES
 
 
+def test_the_report_of_a_later_version_is_known_too(published):
+    published.tables(*NAMES)
+    key = tables_report_key(DAY, "99")
+    report = json.loads(published.storage.read(key))
+    published.storage.write(key, json.dumps(report | {"later": 1, "tables": [{"name": RAW}]}).encode())
+    assert published.missing == NAMES
+    tables = [{**table, "later": 1} for table in report["tables"]]
+    published.storage.write(key, json.dumps(report | {"later": 1, "tables": tables}).encode())
+    assert published.missing == ()
+
+
 def test_another_definition_alone_reopens_no_day_and_a_day_is_judged_by_its_own(published):
     published.tables(RAW, MANAGED, defined=(RAW, MANAGED), sha256="b")
     assert published.missing == ()
@@ -161,3 +172,16 @@ def test_it_reads_one_report_of_many(published, monkeypatch):
     monkeypatch.setattr(published.storage, "read", lambda key: keys.append(key) or read(key))
     assert published.missing == ()
     assert len(keys) == 1
+
+
+def test_the_tables_that_are_shown_are_those_last_made_from_these_records(published):
+    assert shown_tables(published.storage, DAY) == ()
+    published.tables(*NAMES)
+    published.tables(MANAGED)
+    assert {table.name for table in shown_tables(published.storage, DAY)} == set(NAMES)
+    published.records("f2")
+    assert shown_tables(published.storage, DAY) == ()
+    published.tables(RAW, fingerprint="f2")
+    assert [table.name for table in shown_tables(published.storage, DAY)] == [RAW]
+    published.storage.delete([mark_key(DAY)])
+    assert shown_tables(published.storage, DAY) == ()

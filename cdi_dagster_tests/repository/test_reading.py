@@ -32,11 +32,11 @@ def test_importing_the_package_imports_nothing_but_the_standard_library() -> Non
     assert set(loaded.split()) - sys.stdlib_module_names - {"__main__"} == {"cdi_dagster"}
 
 
-def test_of_a_day_that_is_not_there_each_call_gives_none(tmp_path: Path) -> None:
+def test_of_a_day_that_is_not_there_each_call_gives_nothing(tmp_path: Path) -> None:
     root = tmp_path.as_uri()
-    for call in (reading.pinned_input, reading.publication, reading.tables):
-        assert call("data:businessAudit", "2023-03-26", published_root=root) is None
-        assert call("data:businessAudit", date(2023, 3, 26), published_root=root) is None
+    for call, nothing in ((reading.pinned_input, None), (reading.publication, None), (reading.tables, ())):
+        assert call("data:businessAudit", "2023-03-26", published_root=root) == nothing
+        assert call("data:businessAudit", date(2023, 3, 26), published_root=root) == nothing
     assert list(tmp_path.iterdir()) == []
 
 

@@ -67,7 +67,7 @@ def test_a_tick_that_is_evaluated_late_leaves_the_day_to_the_sensor(day):
 
 def test_a_published_day_is_not_launched_again(day):
     day.put_object("0_9")
-    assert day.run("corporate_storage/business_audit", "business_audit/daily_records").success
+    assert day.run().success
     assert _tick(day, TICK).skip_message == "2023-03-26: published"
 
 

@@ -11,14 +11,16 @@ import sys
 import time
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 SHIFT = "CDI_TEST_CLOCK_SHIFT_SECONDS"
 
 
-def shift_clock(seconds):
+def shift_clock(seconds: float) -> Any:
     """Shift the clock by so much against the one that it has, and return what ends that by `stop`."""
-    left_out = {name: sys.modules.setdefault(name, None) for name in ("pytest", "dateutil", "dateutil.parser")}
+    modules: dict[str, Any] = sys.modules
+    left_out = {name: modules.setdefault(name, None) for name in ("pytest", "dateutil", "dateutil.parser")}
     try:
         # It imports these two where it can, and every process of a test would wait for that.
         import time_machine
@@ -33,7 +35,7 @@ def shift_clock(seconds):
     return travel
 
 
-def prepare():
+def prepare() -> None:
     """Spare what does not go by Python's clock, now or when it is imported."""
     if not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterImport())
@@ -42,7 +44,7 @@ def prepare():
                 _PATCHES[name](sys.modules[name])
 
 
-def _real_time():
+def _real_time() -> float:
     import time_machine
 
     try:
@@ -51,7 +53,7 @@ def _real_time():
         return time.time()
 
 
-def _spare(module):
+def _spare(module: Any) -> None:
     module.time = SimpleNamespace(**{**vars(time), "time": _real_time})
 
 
@@ -60,13 +62,13 @@ _PATCHES = {f"grpc.{name}": _spare for name in _GRPC}
 
 
 class _AfterImport(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name not in _PATCHES or name in sys.modules:
             return None
-        spec = PathFinder.find_spec(name, path)
+        spec: Any = PathFinder.find_spec(name, path)
         load = spec.loader.exec_module
 
-        def exec_module(module):
+        def exec_module(module: ModuleType) -> None:
             load(module)
             _PATCHES[name](module)
 

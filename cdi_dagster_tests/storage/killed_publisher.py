@@ -56,7 +56,7 @@ def kill_before(step: int) -> None:
     for name in OS_STEPS:
         setattr(os, name, counted(getattr(os, name)))
     file_publication.exchange = counted(file_system.exchange)  # type: ignore[attr-defined]
-    BaseClient._make_api_call = counted(BaseClient._make_api_call)  # type: ignore[attr-defined]
+    BaseClient._make_api_call = counted(BaseClient._make_api_call)
 
 
 def whole(number: int) -> dict[str, bytes]:
@@ -90,4 +90,5 @@ def main(template: str, first_step: int, end: int, before: int, number: int, swa
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:6]), sys.argv[6])
+    first_step, end, before, number = map(int, sys.argv[2:6])
+    main(sys.argv[1], first_step, end, before, number, sys.argv[6])

@@ -79,6 +79,9 @@ def test_the_shipped_equality_table_has_the_columns_that_downstream_products_rea
         **dict.fromkeys(("religion", "maritalstatus"), "string"),
         "load_date": "date",
     }
+    answers = plain_record(EQUALITY, "1", moment_of(DAY, random.Random(1)), random.Random(1))
+    made_by_the_transform = {"@type", "_lastModifiedDateTime"}
+    assert {column.path[0] for column in table.columns} - made_by_the_transform == set(answers)
 
 
 def test_a_collection_without_a_definition_has_no_tables(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from pyspark import SparkContext
@@ -30,7 +31,7 @@ from cdi_dagster.spark.ingest.arguments import IngestArguments, parse_arguments,
 from cdi_dagster.spark.ingest.outcome import combine, require_all_written, require_few_rejects
 from cdi_dagster.spark.ingest.planning import plan_tasks
 from cdi_dagster.spark.ingest.progress import ProgressBoard
-from cdi_dagster.spark.ingest.task import TaskSettings
+from cdi_dagster.spark.ingest.task import TaskSettings, run_task
 from cdi_dagster.spark.ingest.task_runner import planned_cores, run_on_spark
 from cdi_dagster.spark.job_failures import failure_of
 from cdi_dagster.spark.job_process import ended_by_signal, spark_context
@@ -131,7 +132,7 @@ class IngestDaily:
         if not tasks:
             return combine(pinned, [])
         host = spark.getConf().get("spark.driver.host", "127.0.0.1") or "127.0.0.1"
-        with ProgressBoard(host, pinned) as board:
+        with ProgressBoard(host, objects=len(pinned.objects), input_bytes=pinned.input_bytes) as board:
             settings = TaskSettings(
                 collection=self._collection,
                 corporate_root=pinned.corporate_root,
@@ -145,7 +146,15 @@ class IngestDaily:
                 key_service=self._arguments.key_service,
                 progress=board.address,
             )
-            results = run_on_spark(spark, settings, tasks, board, self._reporter)
+            results = run_on_spark(
+                spark,
+                partial(run_task, settings),
+                tasks,
+                group=f"{STEP} {settings.correlation_id} {settings.publication_id}",
+                description=f"ingest {self._collection.id}",
+                board=board,
+                reporter=self._reporter,
+            )
         return combine(pinned, results)
 
     def _require_reconciled(self, outcome: IngestOutcome) -> None:

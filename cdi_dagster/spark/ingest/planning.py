@@ -47,15 +47,20 @@ def plan_tasks(objects: Sequence[PinnedObject], *, cores: int, tasks_per_core: i
         return []
     weights = [pinned.size_bytes + OBJECT_OVERHEAD_BYTES for pinned in objects]
     wanted = max(cores * tasks_per_core, math.ceil(sum(weights) / MOST_TASK_BYTES), 1)
-    bins: list[list[int]] = [[] for _ in range(min(wanted, len(objects)))]
+    return [
+        ReadTask(index=index, objects=tuple(objects[position] for position in positions))
+        for index, positions in enumerate(packed(weights, wanted))
+    ]
+
+
+def packed(weights: Sequence[int], wanted: int) -> list[list[int]]:
+    """Pack positions into at most `wanted` bins of about equal weight, the heaviest bin first, each in order."""
+    bins: list[list[int]] = [[] for _ in range(min(wanted, len(weights)))]
     lightest = [(0, number) for number in range(len(bins))]
-    for position in sorted(range(len(objects)), key=lambda position: (-weights[position], position)):
+    for position in sorted(range(len(weights)), key=lambda position: (-weights[position], position)):
         weight, number = heapq.heappop(lightest)
         bins[number].append(position)
         heapq.heappush(lightest, (weight + weights[position], number))
     total = {number: weight for weight, number in lightest}
     order = sorted(range(len(bins)), key=lambda number: (-total[number], number))
-    return [
-        ReadTask(index=index, objects=tuple(objects[position] for position in sorted(bins[number])))
-        for index, number in enumerate(order)
-    ]
+    return [sorted(bins[number]) for number in order]

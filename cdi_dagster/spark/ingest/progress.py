@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from cdi_dagster.core.pinned_input import PinnedInput
-
 _SEND_INTERVAL_SECONDS: Final = 0.5
 _DATAGRAM_BYTES: Final = 512
 _MB: Final = 1_000_000
@@ -72,8 +70,11 @@ class ProgressBoard:
         address: what the senders need, or None where no socket could be opened.
     """
 
-    def __init__(self, host: str, pinned: PinnedInput, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._pinned = pinned
+    def __init__(
+        self, host: str, *, objects: int, input_bytes: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._objects = objects
+        self._input_bytes = input_bytes
         self._clock = clock
         self._started = clock()
         self._done_by_task: dict[int, tuple[int, int]] = {}
@@ -103,13 +104,13 @@ class ProgressBoard:
 
     def numbers(self) -> dict[str, float | int | None]:
         """Return objects and bytes done of total, bytes a second, and seconds left (None while unknown)."""
-        total = self._pinned.input_bytes
+        total = self._input_bytes
         done = min(sum(done for _, done in self._done_by_task.values()), total)
         elapsed = max(self._clock() - self._started, 1e-9)
         rate = done / elapsed
         return {
-            "objects_done": min(sum(objects for objects, _ in self._done_by_task.values()), len(self._pinned.objects)),
-            "objects_total": len(self._pinned.objects),
+            "objects_done": min(sum(objects for objects, _ in self._done_by_task.values()), self._objects),
+            "objects_total": self._objects,
             "bytes_done": done,
             "bytes_total": total,
             "bytes_per_second": round(rate),

@@ -6,10 +6,11 @@ service that refuses us) and write the error's text, which may hold payload, to 
 """
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 from pyspark import Accumulator
 
@@ -25,6 +26,9 @@ from cdi_dagster.spark.ingest.writing import PartsWriter
 from cdi_dagster.spark.key_service.client import KeyServiceConfig, shared_client
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.storage import Storage, StorageError, open_storage, storage_failure
+
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +84,12 @@ class TaskResult:
 
 
 def run_tasks(
-    settings: TaskSettings, failures: "Accumulator[list[dict[str, object]]]", tasks: Iterator[ReadTask]
-) -> Iterator[TaskResult]:
-    """Run the tasks of one Spark partition; a failed one adds to `failures`, which the driver watches."""
+    work: Callable[[_Task], _Result], failures: "Accumulator[list[dict[str, object]]]", tasks: Iterator[_Task]
+) -> Iterator[_Result]:
+    """Do the work of the tasks of one Spark partition; a failed one adds to `failures`, which the driver watches."""
     for task in tasks:
         try:
-            result = _run(settings, task)
+            result = work(task)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 - sent to the driver without its text; Rust's panics too
@@ -110,7 +114,8 @@ def task_failure(error: BaseException) -> CdiError:
     )
 
 
-def _run(settings: TaskSettings, task: ReadTask) -> TaskResult:
+def run_task(settings: TaskSettings, task: ReadTask) -> TaskResult:
+    """Ingest the task's objects."""
     client = shared_client(settings.key_service)
     counts_before = client.counts
     with (
@@ -125,7 +130,7 @@ def _run(settings: TaskSettings, task: ReadTask) -> TaskResult:
             progress=progress,
             dense_offsets=settings.dense_offsets,
         )
-        with closing(opened(_storage(settings.corporate_root), task.objects)) as streams:
+        with closing(opened(task_storage(settings.corporate_root), task.objects)) as streams:
             objects = ingestion.ingest(streams)
         return TaskResult(
             objects=objects,
@@ -139,7 +144,7 @@ def _run(settings: TaskSettings, task: ReadTask) -> TaskResult:
 
 def _parts_writer(settings: TaskSettings, prefix: str, task: ReadTask) -> PartsWriter:
     return PartsWriter(
-        _storage(settings.published_root),
+        task_storage(settings.published_root),
         prefix,
         publication_id=settings.publication_id,
         group=settings.correlation_id,
@@ -149,6 +154,6 @@ def _parts_writer(settings: TaskSettings, prefix: str, task: ReadTask) -> PartsW
 
 
 @lru_cache(maxsize=4)
-def _storage(root: str) -> Storage:
+def task_storage(root: str) -> Storage:
     """Return the storage of a root, opened once in the life of the worker: an S3 client takes 0.3 s to make."""
     return open_storage(root)

@@ -1,4 +1,4 @@
-"""Runs the tasks of an ingestion on Spark, watches them, and ends all as soon as one has failed.
+"""Runs the tasks of a job on Spark, watches them, and ends all as soon as one has failed.
 
 The driver's half of `task`. A task's failure arrives through an accumulator: reliably, as soon as that task has
 ended, while Spark's `collect` would wait for all the others.
@@ -6,24 +6,25 @@ ended, while Spark's `collect` would wait for all the others.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from py4j.protocol import Py4JError
 from pyspark import AccumulatorParam, SparkContext
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.log_lines import scrub
-from cdi_dagster.spark.ingest.planning import ReadTask
 from cdi_dagster.spark.ingest.progress import ProgressBoard
-from cdi_dagster.spark.ingest.task import TaskResult, TaskSettings, run_tasks
+from cdi_dagster.spark.ingest.task import run_tasks
 from cdi_dagster.spark.job_failures import failure_of
 from cdi_dagster.spark.reporting import Reporter
 
 _LOG = logging.getLogger(__name__)
+_Task = TypeVar("_Task")
+_Result = TypeVar("_Result")
 
 _TICK_SECONDS: Final = 0.2
 _PROGRESS_INTERVAL_SECONDS: Final = 5.0
@@ -40,19 +41,34 @@ _SPARK_LOST: Final = ("Answer from Java side is empty", "Connection refused", "S
 
 
 def run_on_spark(
-    spark: SparkContext, settings: TaskSettings, tasks: Sequence[ReadTask], board: ProgressBoard, reporter: Reporter
-) -> list[TaskResult]:
+    spark: SparkContext,
+    work: Callable[[_Task], _Result],
+    tasks: Sequence[_Task],
+    *,
+    group: str,
+    description: str,
+    board: ProgressBoard,
+    reporter: Reporter,
+) -> list[_Result]:
     """Run every task and return what each made; Spark itself repeats those whose worker or machine was lost.
+
+    Args:
+        spark: runs the tasks.
+        work: what a worker does with a task.
+        tasks: one for each task of Spark.
+        group: name of the job's group; of this run alone.
+        description: for Spark's pages.
+        board: hears how far they are.
+        reporter: gets the progress.
 
     Raises:
         CdiError: the failure of the first task that failed, the others being ended at once; or Spark's own failure.
     """
     failures = spark.accumulator([], _FailureList())
-    group = f"ingest_daily {settings.correlation_id} {settings.publication_id}"
 
-    def collect() -> list[TaskResult]:
-        spark.setJobGroup(group, f"ingest {settings.collection.id}", interruptOnCancel=True)
-        return spark.parallelize(tasks, len(tasks)).mapPartitions(partial(run_tasks, settings, failures)).collect()
+    def collect() -> list[_Result]:
+        spark.setJobGroup(group, description, interruptOnCancel=True)
+        return spark.parallelize(tasks, len(tasks)).mapPartitions(partial(run_tasks, work, failures)).collect()
 
     with ThreadPoolExecutor(1, thread_name_prefix="collect") as pool:
         collecting = pool.submit(collect)
@@ -107,7 +123,7 @@ class _FailureList(AccumulatorParam[list[dict[str, Any]]]):
         return [*value1, *value2]
 
 
-def _watch(collecting: "Future[list[TaskResult]]", failures: Any, board: ProgressBoard, reporter: Reporter) -> None:
+def _watch(collecting: "Future[list[Any]]", failures: Any, board: ProgressBoard, reporter: Reporter) -> None:
     """Report progress until all tasks have ended or one has failed."""
     progress_due = time.monotonic() + _PROGRESS_INTERVAL_SECONDS
     while not wait([collecting], timeout=_TICK_SECONDS).done and not failures.value:

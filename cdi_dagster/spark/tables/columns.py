@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from cdi_dagster.spark.tables import json_spans
-from cdi_dagster.spark.tables.values import UNPARSABLE, Conversion, JsonText, conversion
+from cdi_dagster.spark.tables.values import UNPARSABLE, Conversion, JsonText, conversion, converted_at_once
 
 _NOTHING: Final[dict[str, Any]] = {}
 _TEXT_OR_NULL: Final = {str, type(None)}
@@ -72,18 +72,21 @@ class ColumnReader:
                 _put_texts(values, block, column.path)
             if block.slow:
                 block.put_slow(values, column.path, by_text=by_text)
-            read.append(values if convert is None else self._converted(column.name, values, convert))
+            read.append(values if convert is None else self._converted(column, values, convert))
         for values, column in zip(read, self._columns, strict=True):
             if block.slow and column.type == "string":
                 self._drop_lone_surrogates(column.name, values, block.slow)
         self.slow_records += len(block.slow)
         return read
 
-    def _converted(self, name: str, values: list[Any], convert: Conversion) -> list[Any]:
+    def _converted(self, column: ColumnRules, values: list[Any], convert: Conversion) -> list[Any]:
+        at_once = converted_at_once(column.type, values)
+        if at_once is not None:
+            return at_once
         converted = [None if value is None else convert(value) for value in values]
         bad = sum([value is UNPARSABLE for value in converted])
         if bad:
-            self.unparsable[name] += bad
+            self.unparsable[column.name] += bad
             return [None if value is UNPARSABLE else value for value in converted]
         return converted
 
@@ -116,6 +119,7 @@ class _Block:
         self.slow: list[int] = []
         self._text = text
         self._lines: list[bytes] | None = None
+        self._all_canonical: bool | None = None
         self._canonical: dict[int, bool] = {}
         self.records = self._parsed(count)
 
@@ -141,13 +145,20 @@ class _Block:
 
         Where orjson writes the whole record as it stands, it writes each value as it stands.
         """
-        canonical = self._canonical.get(i)
-        if canonical is None:
-            canonical = self._canonical[i] = orjson.dumps(self.records[i]) == self._all_lines()[i]
-        if canonical:
+        if self._is_canonical(i):
             return JsonText(orjson.dumps(value).decode())
         found = json_spans.find(self._all_lines()[i].decode(), path)
         return JsonText(found[1] if found else "")
+
+    def _is_canonical(self, i: int) -> bool:
+        if self._all_canonical is None:
+            self._all_canonical = orjson.dumps(self.records)[1:-1] == self._text[:-1].replace(b"\n", b",")
+        if self._all_canonical:
+            return True
+        canonical = self._canonical.get(i)
+        if canonical is None:
+            canonical = self._canonical[i] = orjson.dumps(self.records[i]) == self._all_lines()[i]
+        return canonical
 
     def put_slow(self, values: list[Any], path: tuple[str, ...], *, by_text: bool) -> None:
         """Put the values of the records in `slow`."""

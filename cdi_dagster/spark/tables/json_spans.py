@@ -1,15 +1,16 @@
 """Finds values in the text of a record, character for character, at any depth of nesting. Pure, standard library only.
 
-The slow way, for what a JSON parser does not return as it stands (`1e+22`) or refuses (`NaN`, nesting of thousands). The
-record is one that was published: well-formed JSON; among equal keys the last one counts, as for every parser here.
+The slow way, for what a JSON parser does not return as it stands (`1e+22`) or refuses (`NaN`, nesting of thousands).
+The record is one that was published: well-formed JSON; among equal keys the last one counts, as for every parser.
 """
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from json.decoder import scanstring
+from collections.abc import Callable, Iterator, Sequence
+from json import decoder
 from typing import Any, Final
 
+_scan_string: Final[Callable[[str, int, bool], tuple[str, int]]] = decoder.scanstring  # type: ignore[attr-defined]
 _BLANKS: Final = re.compile(r"[ \t\n\r]*")
 _LITERAL: Final = re.compile(r"[^,\]} \t\n\r]+")
 _NESTING: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
@@ -38,13 +39,13 @@ def find(text: str, path: Sequence[str]) -> tuple[Any, str] | None:
         if found is None:
             return None
         start, end = found
-    span = text[start:end]
-    return _value(span), span
+    found_text = text[start:end]
+    return _value(found_text), found_text
 
 
 def _value(span: str) -> Any:
     if span[0] == '"':
-        return scanstring(span, 1, False)[0]
+        return _scan_string(span, 1, False)[0]
     if span[0] == "{":
         return {key: _value(span[i:j]) if span[i] == '"' else None for key, (i, j) in _members(span, 0)}
     if span[0] == "[":
@@ -61,7 +62,7 @@ def _members(text: str, start: int) -> Iterator[tuple[str, tuple[int, int]]]:
     """Yield key, and start and end of the value, of each member of the object at `start`."""
     position = _after_blanks(text, start + 1)
     while text[position] != "}":
-        key, position = scanstring(text, position + 1, False)
+        key, position = _scan_string(text, position + 1, False)
         position = _after_blanks(text, position) + 1  # after the colon
         span = _value_at(text, position)
         yield key, span
@@ -73,7 +74,7 @@ def _members(text: str, start: int) -> Iterator[tuple[str, tuple[int, int]]]:
 def _value_at(text: str, position: int) -> tuple[int, int]:
     start = _after_blanks(text, position)
     if text[start] == '"':
-        return start, scanstring(text, start + 1, False)[1]
+        return start, _scan_string(text, start + 1, False)[1]
     if text[start] not in "{[":
         literal = _LITERAL.match(text, start)
         if literal is None:

@@ -10,7 +10,6 @@ from urllib.parse import unquote, urlsplit
 from cdi_dagster.core.storage_keys import shared_tables_prefix, tables_prefix
 from cdi_dagster.core.table_definition import PARTITION_COLUMN, Table, TableKind
 
-_PATTERN_CHARACTERS = re.compile(r"([\[\]{}*?\\])")
 _S3_SCHEME = re.compile(r"^s3[an]?://")
 
 
@@ -22,11 +21,6 @@ def spark_path(uri: str) -> str:
     """
     parts = urlsplit(uri)
     return f"file://{unquote(parts.path)}" if parts.scheme == "file" else uri
-
-
-def escape_glob(path: str) -> str:
-    """Return a path for Spark's readers, which read `[`, `{`, `*` in a folder's name as a pattern."""
-    return _PATTERN_CHARACTERS.sub(r"\\\1", path)
 
 
 def same_place(one: str, other: str) -> bool:
@@ -55,6 +49,11 @@ def partition_prefix(table: Table, export_day: date) -> str:
     return f"{table_prefix(table)}{PARTITION_COLUMN}={export_day}/"
 
 
+def attempt_prefix(table: Table, export_day: date, attempt: str) -> str:
+    """Return the prefix of one attempt's files."""
+    return f"{partition_prefix(table, export_day)}{attempt}/"
+
+
 def attempt_mark_key(table: Table, export_day: date, attempt: str) -> str:
-    """Return the key of an attempt's description. Spark and Hive skip names that begin with `_`."""
-    return f"{partition_prefix(table, export_day)}{attempt}/_attempt.json"
+    """Return the key of the description of an attempt that was published. Spark and Hive skip names with `_` first."""
+    return f"{attempt_prefix(table, export_day, attempt)}_attempt.json"

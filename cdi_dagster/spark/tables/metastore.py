@@ -92,8 +92,10 @@ def ensure_view(spark: SparkSession, view: Table, select: str, *, database_locat
     ensure_database(spark, view, database_location)
     details = _details(spark, view.name)
     if details and details.get("Type") != "VIEW":
-        if view.replaces is not TableKind.TABLE or details.get("Type") != "EXTERNAL":
+        if view.replaces is not TableKind.TABLE:
             raise _other_kind(view, "table")
+        if details.get("Type") != "EXTERNAL":
+            raise _not_ours(view, "is not external, so its files would go with it: no view replaces it")
         _log.info("%s was a table and becomes a view; its files stay", view.name)
         spark.sql(f"DROP TABLE {identifier(view.name)}")
         details = None
@@ -153,7 +155,7 @@ def _not_ours(table: Table, what: str) -> CdiError:
     return CdiError(
         FailureClass.INPUT_INVALID,
         f"The table {table.name} {what}.",
-        next_step=f"Change the definition to fit, or drop {table.name}: if it is external its files stay, and every "
-        "day's tables can be published again.",
+        next_step=f"Change the definition to fit, or drop {table.name} yourself: the files of an external table stay, "
+        "and every day's tables can be published again.",
         detail={"table": table.name},
     )

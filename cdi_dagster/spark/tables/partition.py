@@ -1,31 +1,34 @@
 """Replaces one partition of one table: complete or absent, and unchanged wherever it is killed.
 
-An attempt writes its ORC files to a folder of its own, counts them there, and only then points the metastore's
-partition at the folder, which is one change in the metastore. The previous attempt stays until the next publication,
-because a reader may still use it.
+An attempt has its ORC files in a folder of its own; they are counted there, and only then the metastore's
+partition is pointed at the folder, which is one change in the metastore. The previous attempt stays until the next
+publication, because a reader may still use it.
 """
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 from uuid import uuid4
 
-from pyspark.sql import DataFrame, Observation, SparkSession
-from pyspark.sql import functions as F  # noqa: N812
+from pyspark.sql import SparkSession
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.core.table_definition import Table
 from cdi_dagster.spark.tables import statements
-from cdi_dagster.spark.tables.locations import attempt_mark_key, escape_glob, partition_prefix, same_place
+from cdi_dagster.spark.tables.locations import attempt_mark_key, attempt_prefix, partition_prefix, same_place
 from cdi_dagster.spark.tables.metastore import published_folder
+from cdi_dagster.spark.tables.rows_job import WrittenRows, require_stored
 from cdi_dagster.spark.tables.statements import identifier
 from cdi_dagster.storage import ObjectMissingError, Storage, StorageError
 
 _log = logging.getLogger(__name__)
+
+_ATTEMPT = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +40,11 @@ class Attempt:
         export_day: the partition.
         attempt: its id, the name of its folder.
         folder: the folder, as a path for Spark.
-        rows: rows, as read back.
+        rows: as the files state them.
         stored_bytes: of the ORC files.
         files: ORC files.
         unparsable: values that became null because they are not of their column's type, by column.
+        mark: what it was made from, and its content.
     """
 
     table: Table
@@ -51,64 +55,50 @@ class Attempt:
     stored_bytes: int
     files: int
     unparsable: Mapping[str, int]
+    mark: Mapping[str, Any]
 
 
-def write_attempt(
-    rows: DataFrame,
+def store_attempt(
     published: Storage,
+    written: WrittenRows,
     *,
     table: Table,
     export_day: date,
     attempt: str,
     folder: str,
-    expected_rows: int,
-    observation: Observation | None = None,
-    expected_text_bytes: int | None = None,
+    correlation_id: str,
+    **made_from: str,
 ) -> Attempt:
-    """Write the rows to the attempt's own folder and read them back.
-
-    Args:
-        rows: what to write, without the partition column.
-        published: where `folder` is.
-        table: whose.
-        export_day: the partition.
-        attempt: id of the attempt.
-        folder: its folder, new.
-        expected_rows: how many rows there must be.
-        observation: counts, somewhere below `rows`, the values that become null (`Attempt.unparsable`).
-        expected_text_bytes: how many bytes the column `val` must hold in all, newlines not counted.
+    """Make the files of an attempt appear in its own folder, with a mark of what it was made from.
 
     Raises:
-        CdiError: COUNTS_DO_NOT_RECONCILE where the written rows are not the expected ones.
+        CdiError: COUNTS_DO_NOT_RECONCILE where a stored file does not hold the rows that were written.
     """
-    rows.write.mode("errorifexists").option("compression", "zlib").orc(folder)
-    unparsable = {name: int(count) for name, count in observation.get.items() if count} if observation else {}
-    found, text_bytes = _read_back(rows, folder, measure=expected_text_bytes is not None)
-    if found != expected_rows or text_bytes != expected_text_bytes:
-        raise CdiError(
-            FailureClass.COUNTS_DO_NOT_RECONCILE,
-            f"{table.name} for {export_day} would hold {found} rows"
-            + (f" of {text_bytes} bytes" if text_bytes is not None else "")
-            + f", but the daily records are {expected_rows}"
-            + (f" of {expected_text_bytes} bytes" if text_bytes is not None else "")
-            + ". The partition is unchanged.",
-            next_step="Run the day again, then its tables; if it happens again, report a defect.",
-            detail={"table": table.name, "rows": found, "expected_rows": expected_rows},
-        )
-    files = _data_files(published, table, export_day, attempt)
+    mark = {
+        "table": table.name,
+        "export_day": export_day.isoformat(),
+        "rows": written.rows,
+        "correlation_id": correlation_id,
+        **made_from,
+    }
+    prefix = attempt_prefix(table, export_day, attempt)
+    prepared = [file.prepared for file in written.files]
+    published.publish(prefix, prepared, _as_text(mark), group=correlation_id)
+    require_stored(published, written.files)
     return Attempt(
         table=table,
         export_day=export_day,
         attempt=attempt,
         folder=folder,
-        rows=found,
-        stored_bytes=sum(stored.size_bytes for stored in files),
-        files=len(files),
-        unparsable=unparsable,
+        rows=written.rows,
+        stored_bytes=sum(file.size_bytes for file in prepared),
+        files=len(prepared),
+        unparsable=written.unparsable,
+        mark=mark,
     )
 
 
-def publish_attempt(spark: SparkSession, published: Storage, attempt: Attempt, mark: Mapping[str, Any]) -> None:
+def publish_attempt(spark: SparkSession, published: Storage, attempt: Attempt) -> None:
     """Point the partition at the attempt, and delete what the attempt published before it had replaced.
 
     Several metastores may have tables over one published root, each with an attempt of its own in a partition. So only
@@ -119,7 +109,6 @@ def publish_attempt(spark: SparkSession, published: Storage, attempt: Attempt, m
         spark: the session.
         published: where the attempt is.
         attempt: written and counted.
-        mark: its input and content, for its description.
 
     Raises:
         CdiError: DUPLICATE_RUN where the attempt's files vanished meanwhile. The partition is then unchanged.
@@ -128,11 +117,8 @@ def publish_attempt(spark: SparkSession, published: Storage, attempt: Attempt, m
     before = published_folder(spark, table.name, export_day)
     previous = _attempt_in(before, attempt) if before else None
     replaced = _mark_of(published, table, export_day, previous).get("replaces") if previous else None
-    written = {**mark, "table": table.name, "export_day": export_day.isoformat(), "rows": attempt.rows}
-    published.write(
-        attempt_mark_key(table, export_day, attempt.attempt),
-        json.dumps({**written, "replaces": previous}, indent=2, sort_keys=True).encode(),
-    )
+    description = _as_text({**attempt.mark, "replaces": previous})
+    published.write(attempt_mark_key(table, export_day, attempt.attempt), description)
     if before is None:
         spark.sql(statements.add_partition(table.name, export_day, attempt.folder))
     _point_at(spark, table.name, export_day, attempt.folder)
@@ -144,8 +130,8 @@ def publish_attempt(spark: SparkSession, published: Storage, attempt: Attempt, m
             f"{table.name} for {export_day} is being published by another run, which removed this attempt.",
             detail={"table": table.name, "attempt": attempt.attempt},
         )
-    superseded = {*_unmarked(published, table, export_day), replaced} - {attempt.attempt, previous, None}
-    _delete_attempts(published, table, export_day, superseded)
+    superseded = _unmarked(published, table, export_day) | ({replaced} if replaced else set())
+    _delete_attempts(published, table, export_day, superseded - {attempt.attempt, previous})
 
 
 def _point_at(spark: SparkSession, table: str, export_day: date, folder: str) -> None:
@@ -153,24 +139,15 @@ def _point_at(spark: SparkSession, table: str, export_day: date, folder: str) ->
     spark.sql(f"REFRESH TABLE {identifier(table)}")
 
 
-def _read_back(rows: DataFrame, folder: str, *, measure: bool) -> tuple[int, int | None]:
-    stored = rows.sparkSession.read.schema(rows.schema).orc(escape_glob(folder))
-    if not measure:
-        return stored.count(), None
-    found = stored.agg(F.count("*").alias("rows"), F.coalesce(F.sum(F.octet_length("val")), F.lit(0)).alias("bytes"))
-    row = found.collect()[0]
-    return int(row["rows"]), int(row["bytes"])
-
-
 def _data_files(published: Storage, table: Table, export_day: date, attempt: str) -> list[StoredObject]:
     """Return an attempt's data files, without those that Spark and Hive skip (`_`, `.`)."""
-    prefix = f"{partition_prefix(table, export_day)}{attempt}/"
+    prefix = attempt_prefix(table, export_day, attempt)
     stored = published.list(prefix)
     return [found for found in stored if not found.key.removeprefix(prefix).startswith(("_", "."))]
 
 
 def new_attempt_id(now: datetime) -> str:
-    """Return an id that no other attempt has."""
+    """Return an id that no other attempt has; `_ATTEMPT` is its form."""
     return f"{now:%Y%m%dT%H%M%SZ}-{uuid4().hex[:8]}"
 
 
@@ -178,6 +155,10 @@ def _attempt_in(folder: str, attempt: Attempt) -> str | None:
     """Return the id of the attempt that a location is, or None where it is none of this partition's."""
     parent, _, name = folder.rstrip("/").rpartition("/")
     return name if same_place(parent, attempt.folder.rpartition("/")[0]) else None
+
+
+def _as_text(mark: Mapping[str, Any]) -> bytes:
+    return json.dumps(mark, indent=2, sort_keys=True).encode()
 
 
 def _mark_of(published: Storage, table: Table, export_day: date, attempt: str) -> dict[str, Any]:
@@ -188,16 +169,23 @@ def _mark_of(published: Storage, table: Table, export_day: date, attempt: str) -
 
 
 def _unmarked(published: Storage, table: Table, export_day: date) -> set[str]:
-    """Return the attempts that have no description: none was about to be published."""
+    """Return the attempts that have no description: none was about to be published.
+
+    An adopted table may have files and folders of others here, which are not ours to delete.
+    """
     prefix = partition_prefix(table, export_day)
-    keys = [stored.key for stored in published.list(prefix)]
-    attempts = {key.removeprefix(prefix).split("/")[0] for key in keys if "/" in key.removeprefix(prefix)}
-    return {attempt for attempt in attempts if attempt_mark_key(table, export_day, attempt) not in keys}
+    keys = {stored.key for stored in published.list(prefix)}
+    attempts = {key.removeprefix(prefix).partition("/")[0] for key in keys}
+    return {
+        attempt
+        for attempt in attempts
+        if _ATTEMPT.fullmatch(attempt) and attempt_mark_key(table, export_day, attempt) not in keys
+    }
 
 
-def _delete_attempts(published: Storage, table: Table, export_day: date, attempts: Iterable[str | None]) -> None:
+def _delete_attempts(published: Storage, table: Table, export_day: date, attempts: Iterable[str]) -> None:
     for attempt in attempts:
-        prefix = f"{partition_prefix(table, export_day)}{attempt}/"
+        prefix = attempt_prefix(table, export_day, attempt)
         try:
             published.delete([stored.key for stored in published.list(prefix)])
         except StorageError as error:

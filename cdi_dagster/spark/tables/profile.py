@@ -7,21 +7,21 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import orjson
-from isal import igzip
 
 from cdi_dagster.core.table_definition import Column
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.spark.tables.columns import ColumnReader
+from cdi_dagster.spark.tables.record_blocks import record_blocks
 from cdi_dagster.storage import Storage
 
 MOST_PATHS = 2_000
 """Different paths that are counted: records keyed by ids would have millions."""
 
-_BLOCK_BYTES = 256 * 1024
-_PLATFORM_DATE = {"d_date"}
+_PLATFORM_DATE = "d_date"
 """The one key of a date in a record: it is a value, not an object with a path of its own."""
 
 
@@ -70,7 +70,7 @@ def profile_day(published: Storage, records: Mark, columns: Sequence[Column]) ->
     untaken: Counter[tuple[str, ...]] = Counter()
     taken = {column.path for column in columns}
     reader = ColumnReader(columns)
-    for block in _blocks(published, records):
+    for block in chain.from_iterable(record_blocks(published, part) for part in records.parts):
         lines = block.split(b"\n")[:-1]
         count += len(lines)
         for number, values in enumerate(reader.read(block, len(lines))):
@@ -105,17 +105,6 @@ def profile_day(published: Storage, records: Mark, columns: Sequence[Column]) ->
     )
 
 
-def _blocks(published: Storage, records: Mark) -> Iterator[bytes]:
-    """Yield the lines of the parts in blocks of whole lines, each ended by a newline."""
-    for part in records.parts:
-        with published.open(part.key) as stored, igzip.open(stored, "rb") as lines:
-            rest = b""
-            while piece := lines.read(_BLOCK_BYTES):
-                whole, newline, rest = (rest + piece).rpartition(b"\n")
-                if newline:
-                    yield whole + newline
-
-
 def _parsed(line: bytes) -> Any:
     try:
         return orjson.loads(line)
@@ -130,7 +119,7 @@ def _untaken_paths(record: Any, taken: Iterable[tuple[str, ...]]) -> Iterator[tu
         path, value = waiting.pop()
         if path in taken:
             continue
-        if isinstance(value, dict) and value and (set(value) != _PLATFORM_DATE or not path):
+        if isinstance(value, dict) and value and not (len(value) == 1 and _PLATFORM_DATE in value and path):
             waiting += [((*path, key), below) for key, below in value.items()]
         else:
             yield path

@@ -3,11 +3,13 @@
 Knows no command line and starts no session: that is `cdi_dagster.spark.tables.job`.
 """
 
+import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from pyspark.sql import DataFrame, Observation, SparkSession
+from pyspark.sql import SparkSession
 
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of
@@ -16,13 +18,22 @@ from cdi_dagster.core.table_definition import PARTITION_COLUMN, Table, TableDefi
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.spark.reporting import Reporter
-from cdi_dagster.spark.tables import statements, transforms
-from cdi_dagster.spark.tables.daily_records import read_records
-from cdi_dagster.spark.tables.locations import database_prefix, partition_prefix, spark_path, table_prefix
+from cdi_dagster.spark.tables import statements
+from cdi_dagster.spark.tables.locations import (
+    attempt_prefix,
+    database_prefix,
+    partition_prefix,
+    spark_path,
+    table_prefix,
+)
 from cdi_dagster.spark.tables.metastore import ensure_table, ensure_view, require_fits
-from cdi_dagster.spark.tables.partition import Attempt, new_attempt_id, publish_attempt, write_attempt
+from cdi_dagster.spark.tables.partition import Attempt, new_attempt_id, publish_attempt, store_attempt
+from cdi_dagster.spark.tables.rows_job import write_rows
+from cdi_dagster.spark.tables.rows_task import TableOutput
 from cdi_dagster.spark.tables.statements import identifier
-from cdi_dagster.storage import Storage
+from cdi_dagster.storage import Storage, StorageError
+
+_LOG = logging.getLogger(__name__)
 
 _SESSION_CONF = {
     # Days are UTC days; without this a time without a zone would be read in the machine's zone.
@@ -30,6 +41,8 @@ _SESSION_CONF = {
     # Whatever the cluster's defaults: a missing or damaged part fails the job.
     "spark.sql.files.ignoreMissingFiles": "false",
     "spark.sql.files.ignoreCorruptFiles": "false",
+    # A comment or name that holds ${env:NAME} stays as it is: substituted, the environment would reach the metastore.
+    "spark.sql.variable.substitute": "false",
 }
 
 
@@ -73,15 +86,10 @@ def publish(
     for name, value in _SESSION_CONF.items():
         spark.conf.set(name, value)
     day_tables = _DayTables(spark, request, records, published)
-    day_tables.require_fits()
-    attempts = []
-    for table in request.tables:
-        if table.kind is not TableKind.VIEW:
-            reporter.progress(f"Writing {table.name} for {request.export_day}", table=table.name)
-            attempts.append(day_tables.write(table))
+    attempts = day_tables.write([table for table in request.tables if table.kind is not TableKind.VIEW], reporter)
     tables = []
-    for attempt, seconds in attempts:
-        tables.append(day_tables.publish(attempt, seconds))
+    for attempt in attempts:
+        tables.append(day_tables.publish(attempt))
         reporter.progress(f"Published {attempt.rows} rows in {tables[-1].name}", table=tables[-1].name)
     managed = request.definition.managed
     for table in request.tables:
@@ -100,6 +108,7 @@ def publish(
         tables=tuple(tables),
         seconds=round(time.monotonic() - started, 3),
         defined=tuple(table.name for table in request.definition.tables),
+        slow_records=day_tables.slow_records,
     )
 
 
@@ -112,31 +121,52 @@ class _DayTables:
         self._records = records
         self._published = published
         self._attempt = new_attempt_id(datetime.now(UTC))
+        self.slow_records = 0
+        self._writing_seconds = 0.0
+        self._managed_rows: int | None = None  # of the partition that this run published
 
-    def require_fits(self) -> None:
-        """Check, before anything is written, that the metastore can take every requested table."""
-        for table in self._request.tables:
-            if table.kind is not TableKind.VIEW:
-                require_fits(self._spark, table)
+    def write(self, tables: Sequence[Table], reporter: Reporter) -> list[Attempt]:
+        """Write and count an attempt at each table, all in one pass over the records."""
+        started, export_day = time.monotonic(), self._request.export_day
+        for table in tables:
+            require_fits(self._spark, table)
+        if not tables:
+            return []
+        reporter.progress(f"Writing {', '.join(table.name for table in tables)} for {export_day}")
+        for table in tables:  # what a killed run had begun becomes a whole attempt, which the next publication deletes
+            self._published.recover(partition_prefix(table, export_day))
+        try:
+            written = write_rows(
+                self._spark.sparkContext,
+                self._records,
+                {table.name: self._output(table) for table in tables},
+                published=self._published,
+                attempt=self._attempt,
+                export_day=export_day,
+                correlation_id=self._request.correlation_id,
+                reporter=reporter,
+            )
+            attempts = [
+                store_attempt(
+                    self._published,
+                    written[table.name],
+                    table=table,
+                    export_day=export_day,
+                    attempt=self._attempt,
+                    folder=self._path(attempt_prefix(table, export_day, self._attempt)),
+                    correlation_id=self._request.correlation_id,
+                    fingerprint=self._records.fingerprint,
+                    definition_sha256=self._request.definition.sha256,
+                )
+                for table in tables
+            ]
+        finally:
+            self._discard_uploads(tables)
+        self._writing_seconds = time.monotonic() - started
+        self.slow_records = max(of_table.slow_records for of_table in written.values())
+        return attempts
 
-    def write(self, table: Table) -> tuple[Attempt, float]:
-        """Write and count an attempt at a table; return it and the seconds it took."""
-        started = time.monotonic()
-        rows, observation = self._rows(table)
-        attempt = write_attempt(
-            rows,
-            self._published,
-            table=table,
-            export_day=self._request.export_day,
-            attempt=self._attempt,
-            folder=self._path(f"{partition_prefix(table, self._request.export_day)}{self._attempt}"),
-            expected_rows=self._records.published,
-            expected_text_bytes=self._records.text_bytes if table.kind is TableKind.RAW else None,
-            observation=observation,
-        )
-        return attempt, time.monotonic() - started
-
-    def publish(self, attempt: Attempt, seconds: float) -> PublishedTable:
+    def publish(self, attempt: Attempt) -> PublishedTable:
         """Let a written attempt appear."""
         started = time.monotonic()
         table = attempt.table
@@ -146,19 +176,16 @@ class _DayTables:
             location=self._path(table_prefix(table)),
             database_location=self._path(database_prefix(table.database)),
         )
-        mark = {
-            "correlation_id": self._request.correlation_id,
-            "fingerprint": self._records.fingerprint,
-            "definition_sha256": self._request.definition.sha256,
-        }
-        publish_attempt(self._spark, self._published, attempt, mark)
+        publish_attempt(self._spark, self._published, attempt)
+        if table.kind is TableKind.MANAGED:
+            self._managed_rows = attempt.rows
         return PublishedTable(
             kind=table.kind,
             name=table.name,
             rows=attempt.rows,
             columns=len(table.columns),
-            seconds=round(seconds + time.monotonic() - started, 3),
-            location=self._published.uri(f"{partition_prefix(table, attempt.export_day)}{attempt.attempt}/"),
+            seconds=round(self._writing_seconds + time.monotonic() - started, 3),
+            location=self._published.uri(attempt_prefix(table, attempt.export_day, attempt.attempt)),
             stored_bytes=attempt.stored_bytes,
             files=attempt.files,
             unparsable=attempt.unparsable,
@@ -172,8 +199,10 @@ class _DayTables:
         select = statements.view_select(managed.name, view.columns)
         location = self._path(database_prefix(view.database))
         action = ensure_view(self._spark, view, select, database_location=location)
-        shown = self._spark.table(identifier(view.name))
-        rows = shown.where(f"{PARTITION_COLUMN} = '{self._request.export_day}'").count()
+        rows = self._managed_rows
+        if rows is None:
+            shown = self._spark.table(identifier(view.name))
+            rows = shown.where(f"{PARTITION_COLUMN} = '{self._request.export_day}'").count()
         records = self._records.published
         if rows != records:
             raise self._managed_first(
@@ -188,16 +217,18 @@ class _DayTables:
             action=action,
         )
 
-    def _rows(self, table: Table) -> tuple[DataFrame, Observation | None]:
-        lines = read_records(self._spark, self._published, self._records)
-        if table.kind is TableKind.RAW:
-            return lines, None
-        columns = (self._request.definition.managed or table).columns
-        # An empty plan never delivers an observation: waiting for it would never end.
-        typed = any(column.type != "string" for column in columns)
-        observation = Observation(f"unparsable {table.name}") if typed and self._records.parts else None
-        rows = transforms.managed_rows(lines, columns, observation)
-        return rows.selectExpr(*map(statements.shown_column, table.columns)), observation
+    def _output(self, table: Table) -> TableOutput:
+        prefix = attempt_prefix(table, self._request.export_day, self._attempt)
+        return TableOutput(prefix=prefix, columns=None if table.kind is TableKind.RAW else table.columns)
+
+    def _discard_uploads(self, tables: Sequence[Table]) -> None:
+        """Of failed and repeated tasks. What made the run fail may make this fail too, and is the failure to report."""
+        for table in tables:
+            prefix = partition_prefix(table, self._request.export_day)
+            try:
+                self._published.discard(prefix, group=self._request.correlation_id)
+            except StorageError as error:
+                _LOG.warning("Some uploads to %s could not be discarded; they are never read: %s", prefix, error)
 
     def _path(self, prefix: str) -> str:
         return spark_path(self._published.uri(prefix)).rstrip("/")

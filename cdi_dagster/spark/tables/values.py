@@ -14,6 +14,8 @@ from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
+from cdi_dagster.spark.tables.orc.hybrid_calendar import FIRST_GREGORIAN_DAY
+
 UNPARSABLE: Final = object()
 """The value is not of its column's type: null, and counted."""
 
@@ -21,8 +23,6 @@ Conversion = Callable[[Any], Any]
 
 MICROS_A_SECOND: Final = 1_000_000
 MICROS_A_DAY: Final = 86_400 * MICROS_A_SECOND
-FIRST_GREGORIAN_DAY: Final = -141_427
-"""1582-10-15. ORC's readers take earlier days for Julian ones."""
 
 _LACKING_DAYS: Final = range(FIRST_GREGORIAN_DAY - 10, FIRST_GREGORIAN_DAY)
 """1582-10-05 to 1582-10-14: the hybrid calendar of ORC's readers does not have them."""
@@ -37,18 +37,65 @@ _TIMESTAMP: Final = re.compile(
     re.ASCII,
 )
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_CLOCK: Final = re.compile(r"T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]")
 _INTEGER: Final = re.compile(r"[+-]?[0-9]+")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _DECIMAL_TYPE: Final = re.compile(r"decimal\((\d+),(\d+)\)")
 _LONGEST_EXPONENT: Final = 6
-_MOST_DAYS_KNOWN: Final = 20_000
+_MOST_KNOWN: Final = 20_000
 
 _BIGINTS: Final = range(-(2**63), 2**63)
 _INTS: Final = range(-(2**31), 2**31)
 
-_micros_by_day: dict[str, int] = {}
-_micros_by_clock: dict[str, int] = {}
-_micros_by_millis: Final = {f"{millis:03d}": millis * 1_000 for millis in range(1_000)}
+
+class _Checked(dict[str, int]):
+    """What texts mean, by text: one that was not seen before is checked, and a KeyError where it is not valid."""
+
+    def __init__(self, check: Callable[[str], int | None], most: int) -> None:
+        super().__init__()
+        self._check = check
+        self._most = most
+
+    def __missing__(self, text: str) -> int:
+        value = self._check(text)
+        if value is None:
+            raise KeyError(text)
+        if len(self) >= self._most:
+            self.clear()
+        self[text] = value
+        return value
+
+
+def _day_of_text(text: str) -> int | None:
+    if not _DATE.fullmatch(text):
+        return None
+    try:
+        return date.fromisoformat(text).toordinal() - _EPOCH_ORDINAL
+    except ValueError:
+        return None
+
+
+def _sound_day_of_text(text: str) -> int | None:
+    days = _day_of_text(text)
+    return None if days is None or days in _LACKING_DAYS else days
+
+
+def _micros_of_day(text: str) -> int | None:
+    days = _day_of_text(text)
+    return None if days is None else days * MICROS_A_DAY
+
+
+def _micros_of_clock(text: str) -> int | None:
+    """Of `T17:18:15`, whose form has been checked but for an unknown text."""
+    if not _CLOCK.fullmatch(text):
+        return None
+    return ((int(text[1:3]) * 60 + int(text[4:6])) * 60 + int(text[7:])) * MICROS_A_SECOND
+
+
+_MICROS_BY_DAY: Final = _Checked(_micros_of_day, _MOST_KNOWN)
+_MICROS_BY_CLOCK: Final = _Checked(_micros_of_clock, 86_400)
+_MICROS_BY_MILLIS: Final = {f".{millis:03d}Z": millis * 1_000 for millis in range(1_000)}
+_SOUND_DAYS: Final = _Checked(_sound_day_of_text, _MOST_KNOWN)
 
 
 def conversion(kind: str) -> Conversion | None:
@@ -61,6 +108,28 @@ def conversion(kind: str) -> Conversion | None:
     if match := _DECIMAL_TYPE.fullmatch(kind):
         return partial(_decimal, digits=int(match[1]), scale=int(match[2]))
     return _CONVERSIONS[kind]
+
+
+def converted_at_once(kind: str, values: list[Any]) -> list[Any] | None:
+    """Return a whole column converted, or None where a value is not of the usual form: then convert one by one."""
+    if usual := _USUAL_KINDS.get(kind):
+        if not set(map(type, values)) <= usual:
+            return None
+        valid = _RANGES.get(kind)
+        if valid and (numbers := [value for value in values if value is not None]):
+            return values if min(numbers) in valid and max(numbers) in valid else None
+        return values
+    try:
+        if kind == "date":
+            return [_SOUND_DAYS[text] for text in values]
+        if kind == "timestamp":
+            days, clocks, millis = _MICROS_BY_DAY, _MICROS_BY_CLOCK, _MICROS_BY_MILLIS
+            texts = [value["d_date"] for value in values]
+            found = [days[text[:10]] + clocks[text[10:19]] + millis[text[19:]] for text in texts]
+            return found if min(found) >= 0 and set(map(len, values)) == {1} else None
+    except (KeyError, TypeError):
+        return None
+    return None
 
 
 class JsonText(str):
@@ -88,11 +157,13 @@ def _date(value: Any) -> Any:
     if text is UNPARSABLE:
         return UNPARSABLE
     # A day alone has ten characters, a moment more.
-    micros = _micros_of_day(text) if len(text) == len("YYYY-MM-DD") else _micros(text)
-    if micros is None:
+    if len(text) == len("YYYY-MM-DD"):
+        days = _sound_day_of_text(text)
+        return UNPARSABLE if days is None else days
+    micros = _micros(text)
+    if micros is None or micros // MICROS_A_DAY in _LACKING_DAYS:
         return UNPARSABLE
-    days = micros // MICROS_A_DAY
-    return UNPARSABLE if days in _LACKING_DAYS else days
+    return micros // MICROS_A_DAY
 
 
 def _moment_text(value: Any) -> Any:
@@ -105,20 +176,15 @@ def _moment_text(value: Any) -> Any:
 
 def _micros(text: str) -> int | None:
     """Return a timestamp's microseconds since 1970 UTC, or None where the text is none of the years 1 to 9999."""
-    try:
-        # The platform's own form, by three look-ups: parts come into the dictionaries once they have been checked.
-        if text[10] == "T" and text[19] == "." and text[23:] == "Z":
-            return _micros_by_day[text[:10]] + _micros_by_clock[text[11:19]] + _micros_by_millis[text[20:23]]
-    except (IndexError, KeyError):
-        pass
     match = _TIMESTAMP.fullmatch(text)
     if match is None:
         return None
     day, clock, fraction, sign, hours, minutes, spaced_clock, spaced_fraction = match.groups()
-    day_micros, clock_micros = _micros_of_day(day), _micros_of_clock(clock or spaced_clock)
-    if day_micros is None or clock_micros is None:
+    try:
+        micros = _MICROS_BY_DAY[day] + _MICROS_BY_CLOCK[f"T{clock or spaced_clock}"]
+    except KeyError:
         return None
-    micros = day_micros + clock_micros + int(((fraction or spaced_fraction or "") + "000000")[:6])
+    micros += int(((fraction or spaced_fraction or "") + "000000")[:6])
     if sign:
         if hours > "23" or minutes > "59":
             return None
@@ -126,27 +192,6 @@ def _micros(text: str) -> int | None:
         micros += offset if sign == "-" else -offset
         if not 1 <= micros // MICROS_A_DAY + _EPOCH_ORDINAL <= date.max.toordinal():
             return None
-    return micros
-
-
-def _micros_of_day(text: str) -> int | None:
-    micros = _micros_by_day.get(text)
-    if micros is None and _DATE.fullmatch(text):
-        try:
-            micros = (date.fromisoformat(text).toordinal() - _EPOCH_ORDINAL) * MICROS_A_DAY
-        except ValueError:
-            return None
-        if len(_micros_by_day) >= _MOST_DAYS_KNOWN:
-            _micros_by_day.clear()
-        _micros_by_day[text] = micros
-    return micros
-
-
-def _micros_of_clock(text: str) -> int | None:
-    micros = _micros_by_clock.get(text)
-    if micros is None and text[:2] <= "23" and text[3:5] <= "59" and text[6:] <= "59":
-        seconds = (int(text[:2]) * 60 + int(text[3:5])) * 60 + int(text[6:])
-        micros = _micros_by_clock[text] = seconds * MICROS_A_SECOND
     return micros
 
 
@@ -206,6 +251,14 @@ def _decimal(value: Any, *, digits: int, scale: int) -> Any:
     kept = text + "0" * shift if shift >= 0 else text[:shift]
     return int(f"{'-' if sign else ''}{kept or 0}")
 
+
+_RANGES: Final = {"bigint": _BIGINTS, "int": _INTS}
+_USUAL_KINDS: Final[dict[str, set[type]]] = {
+    "bigint": {int, type(None)},
+    "int": {int, type(None)},
+    "double": {float, type(None)},
+    "boolean": {bool, type(None)},
+}
 
 _CONVERSIONS: Final[dict[str, Conversion]] = {
     "timestamp": _timestamp,

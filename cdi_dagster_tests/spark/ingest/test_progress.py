@@ -31,7 +31,7 @@ class Clock:
 
 def test_what_the_tasks_say_becomes_objects_bytes_rate_and_time_left() -> None:
     clock = Clock()
-    with ProgressBoard("127.0.0.1", PINNED, clock=clock) as board:
+    with ProgressBoard("127.0.0.1", objects=len(PINNED.objects), input_bytes=PINNED.input_bytes, clock=clock) as board:
         assert board.text() == "0 of 4 objects, 0.0 of 20.0 MB; the first bytes are still being read"
         for task, objects, compressed_bytes in [(0, 0, 1_000_000), (1, 1, 5_000_000), (0, 1, 7_000_000)]:
             sender = ProgressSender(board.address, task)
@@ -44,7 +44,7 @@ def test_what_the_tasks_say_becomes_objects_bytes_rate_and_time_left() -> None:
 
 
 def test_foreign_and_broken_datagrams_change_nothing() -> None:
-    with ProgressBoard("127.0.0.1", PINNED) as board:
+    with ProgressBoard("127.0.0.1", objects=len(PINNED.objects), input_bytes=PINNED.input_bytes) as board:
         assert board.address is not None
         before = board.numbers()["bytes_done"]
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
@@ -72,7 +72,7 @@ def test_a_driver_that_cannot_be_reached_does_not_stop_a_task(host: str) -> None
 
 
 def test_a_board_without_a_socket_still_speaks() -> None:
-    with ProgressBoard("no-such-host.invalid", PINNED) as board:
+    with ProgressBoard("no-such-host.invalid", objects=len(PINNED.objects), input_bytes=PINNED.input_bytes) as board:
         assert board.address is None
         board.listen()
         assert board.text().startswith("0 of 4 objects")

@@ -118,6 +118,7 @@ def test_memory_depends_on_neither_the_object_nor_its_longest_line() -> None:
     assert peak < 2 * reading.MAX_ENVELOPE_BYTES
 
 
+@pytest.mark.slow  # it is read whole
 def test_an_object_of_two_gigabytes_takes_no_more_memory_than_a_small_one() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "cdi_dagster_tests.spark.huge_object", "128"], capture_output=True, text=True, check=True

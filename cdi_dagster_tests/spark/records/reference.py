@@ -83,7 +83,8 @@ def _decrypted(message: Mapping[str, Any], unwrap: Callable[[str, str], bytes | 
     materials = message.get("encryption")
     if not isinstance(materials, dict):
         raise Refused("encryption")
-    wanted = [materials.get(n) for n in ("keyEncryptionKeyId", "encryptedEncryptionKey", "initialisationVector")]
+    names = ("keyEncryptionKeyId", "encryptedEncryptionKey", "initialisationVector")
+    wanted: list[Any] = [materials.get(name) for name in names]
     if not all(isinstance(text, str) and text for text in wanted):
         raise Refused("encryption")
     data_key = unwrap(wanted[0], wanted[1])

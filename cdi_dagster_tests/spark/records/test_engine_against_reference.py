@@ -3,6 +3,7 @@ import json
 import os
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -65,6 +66,7 @@ def envelopes(draw: st.DrawFn, plaintexts: st.SearchStrategy[bytes]) -> bytes:
     return written(draw, {"message": message}).encode("utf-8", "surrogatepass")
 
 
+@pytest.mark.slow  # hundreds of examples
 @fuzzed
 @given(data=st.data(), collection_id=st.sampled_from(COLLECTION_IDS))
 def test_engine_and_reference_make_the_same_record_or_reject_it_for_the_same_reason(

@@ -39,7 +39,7 @@ def publish_records(
 ) -> None:
     """Publish parts of records; `mark` overrides values of the mark."""
     prefix = daily_records_prefix(AUDIT.on(day))
-    written = []
+    written: list[dict[str, Any]] = []
     for number, lines in enumerate(parts):
         key = f"{prefix}part-{number:05d}-{fingerprint}.jsonl.gz"
         stored = storage.write(key, gzip.compress("".join(f"{line}\n" for line in lines).encode()))

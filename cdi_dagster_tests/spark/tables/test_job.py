@@ -17,14 +17,13 @@ import pytest
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import daily_records_prefix, run_prefix, tables_report_key
-from cdi_dagster.core.table_definition import Table
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.spark_process import run_spark_step
 from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
 from cdi_dagster.spark.tables import publish
 from cdi_dagster.spark.tables.job import main
-from cdi_dagster.spark.tables.locations import partition_prefix
+from cdi_dagster.spark.tables.locations import attempt_prefix, partition_prefix
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster.table_definitions import read_table_definition
 from cdi_dagster_tests.collections import AUDIT
@@ -175,6 +174,7 @@ class TestOneDayWithTheShippedDefinition:
             ("view", SECURED, 6),
             ("view", REDACTED, 6),
         ]
+        assert report.slow_records == 1  # the one with NaN
         raw, managed = report.tables[:2]
         assert raw.location is not None
         prefix = unquote(raw.location.removeprefix(f"{day.root}/"))
@@ -227,6 +227,40 @@ def test_an_empty_day_is_an_empty_partition_beside_the_others(
     assert [table.rows for table in report_of(published).tables] == [0, 0, 0, 0]
 
 
+def test_the_environment_does_not_reach_the_metastore(
+    metastore: "SparkSession", published: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAME_OF_A_SECRET", "its value")
+    comment = "of ${env:NAME_OF_A_SECRET} and ${env:HOME} and ${system:user.dir}"
+    publish_records(published, [record(1)])
+    definition = config(tmp_path, {**column("audit_id", "AUDIT_ID"), "comment": comment})
+    assert run(published, "--table-definition", definition) == 0
+
+    comments = {row["col_name"]: row["comment"] for row in metastore.sql(f"DESCRIBE TABLE {MANAGED}").collect()}
+    assert comments["audit_id"] == comment
+
+
+def test_every_golden_value_reaches_a_reader_of_the_table(
+    metastore: "SparkSession", published: Storage, tmp_path: Path
+) -> None:
+    path = Path(__file__).parents[2] / "vectors" / "table_values.jsonl"
+    vectors = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    vectors = [vector for vector in vectors if all(vector["path"])]
+    columns = [column(f"c{i}", *vector["path"], type=vector["type"]) for i, vector in enumerate(vectors)]
+    publish_records(published, [vector["record"] for vector in vectors])
+    assert run(published, "--table-definition", config(tmp_path, *columns)) == 0
+
+    rows = metastore.table(SECURED).selectExpr(*(f"CAST(c{i} AS STRING)" for i in range(len(vectors)))).collect()
+    for i, vector in enumerate(vectors):  # one part is one file, in the order of the records
+        expected = vector["expected"]
+        if vector["type"] == "timestamp" and expected:
+            expected = expected.replace("T", " ").rstrip("0").rstrip(".")
+        elif expected is not None and vector["type"] != "string":
+            expected = str(expected).lower() if vector["type"] == "boolean" else str(expected)
+        assert rows[i][i] == expected, vector["name"]
+    assert report_of(published).tables[1].unparsable
+
+
 def test_a_failed_run_leaves_every_table_as_it_was(metastore: "SparkSession", published: Storage, narrow: str) -> None:
     publish_records(published, [record(1)])
     assert run(published, "--table-definition", narrow) == 0
@@ -263,11 +297,12 @@ def test_an_attempt_that_another_run_removed_does_not_stay_published(
     publish_records(published, [record(2)], fingerprint="f2")
     write = publish._DayTables.write
 
-    def write_and_lose(self: Any, table: Table) -> Any:
-        attempt, seconds = write(self, table)
-        prefix = f"{partition_prefix(table, attempt.export_day)}{attempt.attempt}/"
-        published.delete([stored.key for stored in published.list(prefix)])
-        return attempt, seconds
+    def write_and_lose(self: Any, *arguments: Any) -> Any:
+        attempts = write(self, *arguments)
+        for attempt in attempts:
+            prefix = attempt_prefix(attempt.table, attempt.export_day, attempt.attempt)
+            published.delete([stored.key for stored in published.list(prefix)])
+        return attempts
 
     monkeypatch.setattr(publish._DayTables, "write", write_and_lose)
     assert run(published, "--tables", "auditlog_raw", correlation_id="c2") == 1
@@ -364,11 +399,11 @@ def tables():
 if role == "victim":
     publish(1)
     publish_attempt = tables_publish.publish_attempt
-    def publish_then_wait(spark, storage, attempt, mark):
+    def publish_then_wait(spark, storage, attempt):
         if attempt.table.name == MANAGED:
             log(state="raw is published, managed is written and not published")
             sys.stdin.read()
-        publish_attempt(spark, storage, attempt, mark)
+        publish_attempt(spark, storage, attempt)
     tables_publish.publish_attempt = publish_then_wait
     publish(2)
 else:
@@ -401,7 +436,9 @@ def test_a_kill_between_tables_leaves_each_whole_and_the_metastore_is_for_one_at
     refused = failure_of(published, "second")
     assert (ended.exit_code, refused.failure_class) == (1, FailureClass.LAUNCH_FAILED)
     assert "has the metastore open" in refused.cause
-    half_written = f"{partition_prefix(TABLES[RAW], date.fromisoformat(EXPORT_DAY))}killed/_temporary/0/part-00000.orc"
+    half_written = (
+        f"{partition_prefix(TABLES[RAW], date.fromisoformat(EXPORT_DAY))}20230327T100000Z-0badcafe/part-00000.orc"
+    )
     published.write(half_written, b"ORC")
 
     after = subprocess.run([*command, "next"], stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE_SECONDS)

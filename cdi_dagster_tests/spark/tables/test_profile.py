@@ -42,7 +42,6 @@ def test_columns_and_paths_are_counted_over_all_parts(tmp_path: Path) -> None:
 
 def test_records_keyed_by_ids_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile, "MOST_PATHS", 3)
-    monkeypatch.setattr(profile, "_BLOCK_BYTES", 10)  # smaller than a record
     found = profile_of(tmp_path, [f'{{"a":{number},"b":{{"id-{number}":1,"id-0":2}}}}' for number in range(10)])
     assert found.records == 10
     assert found.columns[0].nulls == 0
