@@ -135,7 +135,7 @@ def test_a_backfill_starts_no_more_clusters_than_runs_are_allowed_at_a_time(benc
     bench.emr.idle_scale = 0.5
     days, run_limit = 6, 2
 
-    # In memory: on disk Dagster makes a database for each run, and two threads may wait for each other over it.
+    # In memory: on disk Dagster makes a database for each run, under Python's logging lock, and two threads may stop.
     with dg.DagsterInstance.ephemeral() as instance:
         queued = [queue_run(instance, str(number)) for number in range(days)]
 
