@@ -184,9 +184,10 @@ def _processes_below(top: int) -> Iterator[int]:
 
 def _children(pid: int) -> list[int]:
     found = []
-    for thread in Path(f"/proc/{pid}/task").glob("*"):
-        with contextlib.suppress(OSError):
-            found += [int(child) for child in Path(thread, "children").read_text().split()]
+    with contextlib.suppress(OSError):  # it ended meanwhile
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):
+                found += [int(child) for child in Path(f"/proc/{pid}/task/{thread}/children").read_text().split()]
     return found
 
 
