@@ -98,7 +98,7 @@ class Bench:
         s3.create_bucket(Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
         bootstrap = (
             f'set -e; [ "$1" = s3://{self.bucket}/bundles/b1 ]; mkdir -p "$CDI_PREFIX/entry_points"\n'
-            f'cp {played_step.__file__} "$CDI_PREFIX/entry_points/ingest_daily.py"\n'
+            f'cp {shlex.quote(str(played_step.__file__))} "$CDI_PREFIX/entry_points/ingest_daily.py"\n'
         )
         s3.put_object(Bucket=self.bucket, Key="bundles/b1/bootstrap.sh", Body=bootstrap.encode())
         template = Path(__file__).with_name("template.yaml").read_text().replace("LOGS", self.bucket)
@@ -107,10 +107,11 @@ class Bench:
     def run_spark(self, entry_point: Path, *, master: str) -> None:
         """Have clusters run a Spark program with this environment's Python, logging as the bundle has it."""
         python = f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'
+        log4j2 = Path(cdi_dagster.__file__).parent / "spark" / "log4j2.json"
         bootstrap = (
             f'set -e; mkdir -p "$CDI_PREFIX/entry_points" "$CDI_PREFIX/venv/bin"; cd "$CDI_PREFIX"\n'
-            f"cp {entry_point} entry_points/ingest_daily.py\n"
-            f"cp {Path(cdi_dagster.__file__).parent}/spark/log4j2.json log4j2.json\n"
+            f"cp {shlex.quote(str(entry_point))} entry_points/ingest_daily.py\n"
+            f"cp {shlex.quote(str(log4j2))} log4j2.json\n"
             f"while [ -e {self.folder}/hold ]; do sleep 0.1; done\n"
             f"printf %s {shlex.quote(python)} > venv/bin/python; chmod +x venv/bin/python\n"
         )

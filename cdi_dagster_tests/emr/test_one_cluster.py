@@ -1,5 +1,6 @@
 """Steps pass clusters on: what a day and a backfill start, and what happens when a cluster or a run dies."""
 
+import shlex
 import threading
 import time
 from collections.abc import Callable
@@ -90,7 +91,7 @@ def queue_run(instance: dg.DagsterInstance, partition: str) -> dg.DagsterRun:
 def play_tables(bench: Bench) -> None:
     """Have clusters install a played `publish_tables`, too."""
     names = ("ingest_daily", "publish_tables")
-    copies = [f'cp {played_step.__file__} "$CDI_PREFIX/entry_points/{name}.py"' for name in names]
+    copies = [f'cp {shlex.quote(str(played_step.__file__))} "$CDI_PREFIX/entry_points/{name}.py"' for name in names]
     script = "\n".join(['set -e; mkdir -p "$CDI_PREFIX/entry_points"', *copies])
     bench.emr.client("s3").put_object(Bucket=bench.bucket, Key="bundles/b1/bootstrap.sh", Body=script.encode())
 
