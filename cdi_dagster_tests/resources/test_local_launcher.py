@@ -1,6 +1,7 @@
 """The local step launcher: live words on the run page, proof of success, a class for every failure."""
 
 import json
+import shlex
 import sys
 from datetime import date
 from pathlib import Path
@@ -17,12 +18,12 @@ from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 # A program in the place of spark-submit that speaks as the Spark jobs speak.
-JOB = f"""#!{sys.executable}
+JOB = """
 import os, sys, time
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.spark.reporting import open_reporter
 with open_reporter(sys.argv[1:]) as (reporter, rest):
-    {{body}}
+    {body}
 """
 
 
@@ -37,7 +38,10 @@ class Launched:
 def launch(tmp_path, monkeypatch):
     def run(body):
         script = tmp_path / "spark-submit"
-        script.write_text(JOB.format(body=body))
+        program = tmp_path / "job.py"
+        program.write_text(JOB.format(body=body))
+        # Not by a `#!` line with this Python in it: the path may hold a space.
+        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(program))} "$@"\n')
         script.chmod(0o755)
         monkeypatch.setattr(
             spark_process,
