@@ -1,6 +1,8 @@
 """The processes of this machine, as /proc has them."""
 
 import os
+import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,3 +63,11 @@ def _children_of(pid: int) -> set[int]:
         except OSError:
             continue  # that thread, or the process, has ended
     return found
+
+
+def write_program(path: Path, program: str) -> None:
+    """Write an executable that runs a Python program with this Python; in a `#!` line its path could hold no space."""
+    source = path.with_name(f"{path.name}.py")
+    source.write_text(program)
+    path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(source))} "$@"\n')
+    path.chmod(0o755)

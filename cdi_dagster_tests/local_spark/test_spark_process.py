@@ -12,6 +12,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.local_spark import spark_process
 from cdi_dagster.local_spark.spark_process import SparkProcessConfig, run_spark_step, spark_failure
+from cdi_dagster_tests.processes import write_program
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 REPORT = {"published": 1}
@@ -68,8 +69,7 @@ def fake_spark_submit(tmp_path, monkeypatch):
 
     def install(program):
         script = tmp_path / "spark-submit"
-        script.write_text(f"#!{sys.executable}\n{program}")
-        script.chmod(0o755)
+        write_program(script, program)
         monkeypatch.setattr(spark_process, "spark_submit_command", lambda job, arguments, *, config: [str(script)])
 
     return install
@@ -157,8 +157,7 @@ def test_an_interrupt_ends_the_whole_process_tree(config, fake_spark_submit):
 @pytest.mark.kill
 def test_killing_us_with_sigkill_ends_the_whole_process_tree(config, tmp_path):
     script = tmp_path / "spark-submit"
-    script.write_text(f"#!{sys.executable}\n{STUBBORN.format(seconds=600)}")
-    script.chmod(0o755)
+    write_program(script, STUBBORN.format(seconds=600))
     program = f"""
 from pathlib import Path
 from cdi_dagster.core.spark_jobs import INGEST_DAILY

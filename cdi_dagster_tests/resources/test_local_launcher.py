@@ -1,8 +1,6 @@
 """The local step launcher: live words on the run page, proof of success, a class for every failure."""
 
 import json
-import shlex
-import sys
 from datetime import date
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from cdi_dagster.interfaces import SparkStep
 from cdi_dagster.local_spark import spark_process
 from cdi_dagster.resources.local_launcher import LocalPySparkStepLauncher
 from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.processes import write_program
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 # A program in the place of spark-submit that speaks as the Spark jobs speak.
@@ -38,11 +37,7 @@ class Launched:
 def launch(tmp_path, monkeypatch):
     def run(body):
         script = tmp_path / "spark-submit"
-        program = tmp_path / "job.py"
-        program.write_text(JOB.format(body=body))
-        # Not by a `#!` line with this Python in it: the path may hold a space.
-        script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(program))} "$@"\n')
-        script.chmod(0o755)
+        write_program(script, JOB.format(body=body))
         monkeypatch.setattr(
             spark_process,
             "spark_submit_command",
