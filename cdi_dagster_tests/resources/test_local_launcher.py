@@ -1,6 +1,7 @@
 """The local step launcher: live words on the run page, proof of success, a class for every failure."""
 
 import json
+import sys
 from datetime import date
 from pathlib import Path
 
