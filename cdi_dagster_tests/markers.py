@@ -14,7 +14,7 @@ from cdi_dagster_tests.processes import descendants_of
 
 MARKERS_BY_COMMAND = {
     "spark": re.compile(r"^\S*\bjava (?!.*-version)"),
-    "daemon": re.compile(r"^\S*python\S* .*\bdagster(_webserver|\._daemon| dev| api grpc| code-server)\b"),
+    "daemon": re.compile(r"^[^-]*python\S* .*\bdagster(_webserver|\._daemon| dev| api grpc| code-server)\b"),
     "browser": re.compile(r"^\S*(chrom|playwright)"),
 }
 """What a command line looks like that only a test with the marker may start."""

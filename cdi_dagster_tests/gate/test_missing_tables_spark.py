@@ -61,7 +61,11 @@ def test_tables_whose_spark_is_killed_are_made_by_a_run_of_the_tables_alone(day)
 
 def _kill_the_tables(published):
     wait_until(lambda: any(published.list(tables_prefix())), "the Spark of the tables writes")
-    spark = [each.pid for each in descendants_of(os.getpid()) if "/bin/java" in each.command]
+    spark = [
+        each.pid
+        for each in descendants_of(os.getpid())
+        if "/bin/java" in each.command and "publish_tables" in each.command
+    ]
     for pid in spark:
         os.kill(pid, signal.SIGKILL)
 
