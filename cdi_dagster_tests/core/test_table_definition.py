@@ -164,7 +164,7 @@ def test_everything_wrong_is_reported_at_once() -> None:
     ("text", "problem"),
     [
         ("columns:\n- a", "line 1, column 1: not JSON"),
-        ('{\n "a": 1,\n}', "line 3, column 1: not JSON"),
+        ('{\n "a": 1\n "b": 2\n}', "line 3, column 2: not JSON"),
         ("[" * 100_000, "not JSON in UTF-8"),
         ("[]", "must be an object"),
         ('{"format_version": 2,\n"tables": [],\n"tables": []}', "tables (line 3) is there twice; keep one"),
