@@ -5,9 +5,7 @@ prepared is discarded with the run's upload group. Runs in Spark's Python worker
 """
 
 import base64
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import orjson
 from isal import isal_zlib
@@ -15,6 +13,7 @@ from isal import isal_zlib
 from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.published.publish import WrittenPart
 from cdi_dagster.spark.ingest.reading import OverlongEnvelope
+from cdi_dagster.spark.numbered_parts import NumberedParts, OpenFile
 from cdi_dagster.storage import Storage, Upload
 
 MOST_PART_BYTES: Final = 256 * 1024 * 1024
@@ -26,71 +25,34 @@ _COMPRESSION_LEVEL: Final = 1
 _GZIP_CONTAINER: Final = 31
 
 
-class PartsWriter:
-    """Writes the lines of one task into as many parts as they need; none for no lines.
-
-    The parts are numbered `task_index`, `task_index + stride`, ...: unique over all tasks without coordination.
-
-    Args:
-        storage: where to.
-        prefix: prefix of the parts, ending in `/`.
-        publication_id: ends every part's name: no two publications share a name.
-        group: upload group: the correlation id.
-        task_index: number of this task.
-        stride: how many tasks there are.
-    """
+class PartsWriter(NumberedParts["_OpenPart", WrittenPart]):
+    """Writes the lines of one task into parts: `NumberedParts` whose names end with the publication's id."""
 
     def __init__(
         self, storage: Storage, prefix: str, *, publication_id: str, group: str, task_index: int, stride: int
     ) -> None:
-        self._storage = storage
-        self._prefix = prefix
-        self._publication_id = publication_id
-        self._group = group
-        self._number = task_index
-        self._stride = stride
-        self._part: _OpenPart | None = None
-        self._written: list[WrittenPart] = []
+        ending = f"{publication_id}.jsonl.gz"
+        super().__init__(storage, prefix, ending=ending, group=group, task_index=task_index, stride=stride)
 
     def write(self, text: bytes, lines: int) -> None:
         """Append whole lines, each ended by a newline."""
         if not lines:
             return
-        if self._part is None:
-            key = f"{self._prefix}part-{self._number:05d}-{self._publication_id}.jsonl.gz"
-            self._part = _OpenPart(self._storage.upload(key, group=self._group))
-            self._number += self._stride
-        self._part.write(text, lines)
-        if self._part.compressed_bytes >= MOST_PART_BYTES:
-            self._close_part()
+        part = self._open_file()
+        part.write(text, lines)
+        if part.compressed_bytes >= MOST_PART_BYTES:
+            self._close_file()
 
-    def finish(self) -> tuple[WrittenPart, ...]:
-        """Make every part durable and return what publishes them."""
-        self._close_part()
-        return tuple(self._written)
-
-    def _close_part(self) -> None:
-        if self._part is not None:
-            self._written.append(self._part.prepare())
-            self._part = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._part is not None:
-            self._part.abort()
+    def _new_file(self, upload: Upload) -> "_OpenPart":
+        return _OpenPart(upload)
 
 
-class _OpenPart:
+class _OpenPart(OpenFile[WrittenPart]):
     """One part being written."""
 
     def __init__(self, upload: Upload) -> None:
+        super().__init__(upload)
         self.compressed_bytes = 0
-        self._stack = ExitStack()
-        self._upload = self._stack.enter_context(upload)
         self._compressor = isal_zlib.compressobj(level=_COMPRESSION_LEVEL, wbits=_GZIP_CONTAINER)
         self._lines = 0
         self._text_bytes = 0
@@ -100,14 +62,9 @@ class _OpenPart:
         self._lines += lines
         self._text_bytes += len(text)
 
-    def prepare(self) -> WrittenPart:
-        with self._stack:
-            self._store(self._compressor.flush())
-            return WrittenPart(prepared=self._upload.prepare(), lines=self._lines, text_bytes=self._text_bytes)
-
-    def abort(self) -> None:
-        with self._stack:
-            self._upload.abort()
+    def _prepared(self) -> WrittenPart:
+        self._store(self._compressor.flush())
+        return WrittenPart(prepared=self._upload.prepare(), lines=self._lines, text_bytes=self._text_bytes)
 
     def _store(self, compressed: bytes) -> None:
         if compressed:
