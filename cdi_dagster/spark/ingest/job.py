@@ -30,16 +30,15 @@ from cdi_dagster.published.publish import (
 from cdi_dagster.spark.ingest.arguments import IngestArguments, parse_arguments, storage_and_key
 from cdi_dagster.spark.ingest.outcome import combine, require_all_written, require_few_rejects
 from cdi_dagster.spark.ingest.planning import plan_tasks
-from cdi_dagster.spark.ingest.progress import ProgressBoard
 from cdi_dagster.spark.ingest.task import TaskSettings, run_task
-from cdi_dagster.spark.ingest.task_runner import planned_cores, run_on_spark
+from cdi_dagster.spark.ingest.task_runner import planned_cores, progress_board, run_on_spark
 from cdi_dagster.spark.job_failures import failure_of
 from cdi_dagster.spark.job_process import ended_by_signal, spark_context
 from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
 from cdi_dagster.storage import ObjectMissingError, StorageError, open_storage
 
 STEP: Final = "ingest_daily"
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -131,8 +130,7 @@ class IngestDaily:
         )
         if not tasks:
             return combine(pinned, [])
-        host = spark.getConf().get("spark.driver.host", "127.0.0.1") or "127.0.0.1"
-        with ProgressBoard(host, objects=len(pinned.objects), input_bytes=pinned.input_bytes) as board:
+        with progress_board(spark, objects=len(pinned.objects), input_bytes=pinned.input_bytes) as board:
             settings = TaskSettings(
                 collection=self._collection,
                 corporate_root=pinned.corporate_root,
@@ -197,14 +195,14 @@ class IngestDaily:
         try:
             self._published.write(self._failure_key, json.dumps(failure.to_json(), indent=1).encode())
         except StorageError as error:
-            _LOG.warning("The failure could not be written to %s: %s", self._failure_key, error)
+            _log.warning("The failure could not be written to %s: %s", self._failure_key, error)
 
     def _discard_uploads_if_possible(self) -> None:
         """At the end: what made the run fail may make this fail too, and is the failure to report."""
         try:
             discard_uploads(self._published, self._day)
         except StorageError as error:
-            _LOG.warning("Some uploads of this day could not be discarded; they are never read: %s", error)
+            _log.warning("Some uploads of this day could not be discarded; they are never read: %s", error)
 
 
 def _read_pinned_input(uri: str) -> PinnedInput:

@@ -22,7 +22,7 @@ from cdi_dagster.spark.ingest.task import run_tasks
 from cdi_dagster.spark.job_failures import failure_of
 from cdi_dagster.spark.reporting import Reporter
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _Task = TypeVar("_Task")
 _Result = TypeVar("_Result")
 
@@ -85,6 +85,12 @@ def run_on_spark(
         raise failure_of_spark(error) from error
 
 
+def progress_board(spark: SparkContext, *, objects: int, input_bytes: int) -> ProgressBoard:
+    """Return a board on the driver's address, which its workers reach."""
+    host = spark.getConf().get("spark.driver.host", "127.0.0.1") or "127.0.0.1"
+    return ProgressBoard(host, objects=objects, input_bytes=input_bytes)
+
+
 def planned_cores(spark: SparkContext) -> int:
     """Return the cores to plan for: those there, or those that the executors still to come will have."""
     settings = spark.getConf()
@@ -145,7 +151,7 @@ def _end_all(spark: SparkContext, group: str) -> None:
             if not any(stage and stage.numActiveTasks for stage in stages):
                 return
             time.sleep(_TICK_SECONDS)
-        _LOG.warning(
+        _log.warning(
             "Some cancelled tasks still run; what they prepare is discarded with the next attempt of this run."
         )
 

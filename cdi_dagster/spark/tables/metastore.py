@@ -26,13 +26,18 @@ def require_fits(spark: SparkSession, table: Table) -> None:
         CdiError: INPUT_INVALID where there is a view of that name, or a table with other partitions, storage or types;
             every column that does not fit is named.
     """
+    _fitting(spark, table)
+
+
+def _fitting(spark: SparkSession, table: Table) -> dict[str, str] | None:
+    """Return the details of what there is of that name, or None; raises as `require_fits`."""
     details = _details(spark, table.name)
     if details is None:
-        return
+        return None
     if details.get("Type") == "VIEW":
         if table.replaces is not TableKind.VIEW:
             raise _other_kind(table, "view")
-        return
+        return details
     partitioning = [column.name for column in spark.catalog.listColumns(identifier(table.name)) if column.isPartition]
     if partitioning != [PARTITION_COLUMN]:
         raise _not_ours(table, f"is partitioned by {', '.join(partitioning) or 'nothing'}, not by {PARTITION_COLUMN}")
@@ -43,6 +48,7 @@ def require_fits(spark: SparkSession, table: Table) -> None:
     if other:
         listed = ", ".join(f"{column.name} ({types[column.name]}, defined as {column.shown_type})" for column in other)
         raise _not_ours(table, f"has columns of other types: {listed}")
+    return details
 
 
 def ensure_table(spark: SparkSession, table: Table, *, location: str, database_location: str) -> None:
@@ -57,9 +63,8 @@ def ensure_table(spark: SparkSession, table: Table, *, location: str, database_l
     Raises:
         CdiError: as `require_fits`.
     """
-    require_fits(spark, table)
+    details = _fitting(spark, table)
     ensure_database(spark, table, database_location)
-    details = _details(spark, table.name)
     if details and details.get("Type") == "VIEW":
         _log.info("%s was a view and becomes a table", table.name)
         spark.sql(f"DROP VIEW {identifier(table.name)}")

@@ -33,7 +33,7 @@ from cdi_dagster.spark.tables.rows_task import TableOutput
 from cdi_dagster.spark.tables.statements import identifier
 from cdi_dagster.storage import Storage, StorageError
 
-_LOG = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _SESSION_CONF = {
     # Days are UTC days; without this a time without a zone would be read in the machine's zone.
@@ -228,7 +228,7 @@ class _DayTables:
             try:
                 self._published.discard(prefix, group=self._request.correlation_id)
             except StorageError as error:
-                _LOG.warning("Some uploads to %s could not be discarded; they are never read: %s", prefix, error)
+                _log.warning("Some uploads to %s could not be discarded; they are never read: %s", prefix, error)
 
     def _path(self, prefix: str) -> str:
         return spark_path(self._published.uri(prefix)).rstrip("/")

@@ -13,8 +13,7 @@ from pyspark import SparkContext
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.published.mark import Mark, PublishedPart
 from cdi_dagster.spark.ingest.planning import packed
-from cdi_dagster.spark.ingest.progress import ProgressBoard
-from cdi_dagster.spark.ingest.task_runner import planned_cores, run_on_spark
+from cdi_dagster.spark.ingest.task_runner import planned_cores, progress_board, run_on_spark
 from cdi_dagster.spark.reporting import Reporter
 from cdi_dagster.spark.tables.orc.writer import rows_of_tail
 from cdi_dagster.spark.tables.orc_parts import WrittenFile
@@ -91,8 +90,7 @@ def write_rows(
     tasks = plan_rows(records.parts, cores=planned_cores(spark))
     results: list[RowsResult] = []
     if tasks:
-        host = spark.getConf().get("spark.driver.host", "127.0.0.1") or "127.0.0.1"
-        with ProgressBoard(host, objects=len(records.parts), input_bytes=records.published_bytes) as board:
+        with progress_board(spark, objects=len(records.parts), input_bytes=records.published_bytes) as board:
             settings = RowsSettings(
                 published_root=published.root,
                 outputs=outputs,

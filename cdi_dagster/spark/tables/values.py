@@ -9,7 +9,7 @@ date is days since 1970, a decimal is its unscaled integer. All of the proleptic
 import math
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from decimal import Decimal
 from functools import partial
 from typing import Any, Final
@@ -31,7 +31,6 @@ _LAST_FRACTIONS: Final = range(-MICROS_A_SECOND + 1_000, 0)
 """The last second before 1970 but for its first millisecond: ORC's Java reader adds a second (ORC-763)."""
 
 _EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
-_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - only subtracted from another without a zone
 _TIMESTAMP: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|([+-])(\d\d):?(\d\d))?| (\d\d:\d\d:\d\d)(?:\.(\d+))?)",
     re.ASCII,
@@ -268,13 +267,3 @@ _CONVERSIONS: Final[dict[str, Conversion]] = {
     "double": _double,
     "boolean": _boolean,
 }
-
-
-def moment_of(micros: int) -> datetime:
-    """Return a typed timestamp as a datetime."""
-    return (_EPOCH + timedelta(microseconds=micros)).replace(tzinfo=UTC)
-
-
-def day_of(days: int) -> date:
-    """Return a typed date as a date."""
-    return date.fromordinal(days + _EPOCH_ORDINAL)

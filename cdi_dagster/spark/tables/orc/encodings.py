@@ -213,6 +213,7 @@ class LongColumn(_RangedColumn):
     """Integers of 64 bits."""
 
     type_message = number_field(1, 4)
+    statistics_field: ClassVar[int] = 2
 
     def _write(self, values: Sequence[int]) -> None:
         self._widen(values)
@@ -221,7 +222,8 @@ class LongColumn(_RangedColumn):
     def _statistics(self) -> bytes:
         if self._least is None:
             return b""
-        return bytes_field(2, number_field(1, zigzag(self._least)) + number_field(2, zigzag(self._largest)))
+        span = number_field(1, zigzag(self._least)) + number_field(2, zigzag(self._largest))
+        return bytes_field(self.statistics_field, span)
 
 
 class IntColumn(LongColumn):
@@ -230,20 +232,14 @@ class IntColumn(LongColumn):
     type_message = number_field(1, 3)
 
 
-class DateColumn(_RangedColumn):
+class DateColumn(LongColumn):
     """Days since 1970, of the proleptic Gregorian calendar."""
 
     type_message = number_field(1, 15)
+    statistics_field = 7
 
     def _write(self, values: Sequence[int]) -> None:
-        values = hybrid_days(values)
-        self._widen(values)
-        self._data.write(_signed_runs(values))
-
-    def _statistics(self) -> bytes:
-        if self._least is None:
-            return b""
-        return bytes_field(7, number_field(1, zigzag(self._least)) + number_field(2, zigzag(self._largest)))
+        super()._write(hybrid_days(values))
 
 
 class TimestampColumn(_RangedColumn):
