@@ -25,14 +25,6 @@ NOW = datetime(2023, 3, 27, 10, tzinfo=UTC)
 DATA_PRODUCT = "CDI-data:businessAudit"
 
 
-@pytest.fixture
-def open_day(day):
-    day.put_object("0_9")
-    day.status.state = CoalescerState.NOT_STARTED
-    day.status.by_day[DAY] = CoalescerState.COMPLETE
-    return day
-
-
 def _run(day, *assets, **options):
     with freeze_time(NOW):
         return day.run(*(assets or RECORDS), **options)

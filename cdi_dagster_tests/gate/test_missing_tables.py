@@ -28,14 +28,6 @@ TABLES = {f"business_audit/auditlog_{name}" for name in ("raw", "managed", "sec_
 LOST = CdiError(FailureClass.CLUSTER_LOST, "The cluster ended.")
 
 
-@pytest.fixture
-def open_day(day):
-    day.put_object("0_9")
-    day.status.state = CoalescerState.NOT_STARTED
-    day.status.by_day[DAY] = CoalescerState.COMPLETE
-    return day
-
-
 def _run(day, *assets, at=TEN, **options):
     with freeze_time(at):
         return day.run(*assets, **options)

@@ -18,14 +18,6 @@ from cdi_dagster_tests.waiting import wait_until
 DUE = datetime(2023, 3, 27, 9, 30, tzinfo=UTC)
 
 
-@pytest.fixture
-def open_day(day):
-    day.put_object("0_9")
-    day.status.state = CoalescerState.NOT_STARTED
-    day.status.by_day[DAY] = CoalescerState.COMPLETE
-    return day
-
-
 class PatientSpark(ScriptedSpark):
     """Is at work until every other run of the day has ended."""
 

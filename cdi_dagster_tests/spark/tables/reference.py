@@ -1,4 +1,4 @@
-"""SEMANTICS of table values, written plainly with the standard library, to compare the job's with.
+"""The contract of table values, written plainly with the standard library, to compare the job's with.
 
 Takes every value from the record's text by walking it once with `json` itself; shares nothing with the job.
 """
@@ -144,3 +144,13 @@ def _micros(text: str) -> int:
     except (ValueError, OverflowError):
         raise Refused from None
     return (moment - _EPOCH) // _MICRO
+
+
+def moment_of(micros: int) -> datetime:
+    """Return a typed timestamp, microseconds since 1970 UTC, as a datetime."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def day_of(days: int) -> date:
+    """Return a typed date, days since 1970, as a date."""
+    return date.fromordinal(days + _EPOCH.toordinal())

@@ -4,7 +4,7 @@ from typing import Any
 
 from cdi_dagster.core.table_definition import Column
 from cdi_dagster.spark.tables.columns import ColumnReader
-from cdi_dagster.spark.tables.values import day_of
+from cdi_dagster_tests.spark.tables.reference import day_of
 from cdi_dagster_tests.spark.tables.test_values import column
 
 

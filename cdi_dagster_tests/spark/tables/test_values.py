@@ -9,7 +9,7 @@ import pytest
 
 from cdi_dagster.core.table_definition import Column
 from cdi_dagster.spark.tables.columns import ColumnReader
-from cdi_dagster.spark.tables.values import day_of, moment_of
+from cdi_dagster_tests.spark.tables.reference import day_of, moment_of
 
 VECTORS = [
     json.loads(line)
