@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -131,13 +132,19 @@ def test_a_day_starts_one_cluster_which_is_ended_when_its_last_step_has_ended(be
     assert entry.attempts[0].billed_seconds > entry.attempts[0].seconds
 
 
-def test_a_backfill_starts_no_more_clusters_than_runs_are_allowed_at_a_time(bench: Bench) -> None:
+def test_a_backfill_starts_no_more_clusters_than_runs_are_allowed_at_a_time(bench: Bench, tmp_path: Path) -> None:
     play_tables(bench)
     bench.emr.idle_scale = 0.5
     days, run_limit = 6, 2
 
-    # In memory: on disk Dagster makes a database for each run, under Python's logging lock, and two threads may stop.
-    with dg.DagsterInstance.ephemeral() as instance:
+    # One database for the events of all runs: Dagster's usual one for each is made under Python's logging lock, where
+    # two threads may stop; and the databases of an instance in memory lock out a thread instead of having it wait.
+    events = {
+        "module": "dagster._core.storage.event_log",
+        "class": "ConsolidatedSqliteEventLogStorage",
+        "config": {"base_dir": str(tmp_path)},
+    }
+    with dg.instance_for_test(overrides={"event_log_storage": events}) as instance:
         queued = [queue_run(instance, str(number)) for number in range(days)]
 
         def run_day(number: int) -> bool:
