@@ -127,10 +127,16 @@ def spark_failure(
     """Return the failure of a finished Spark process; None is success.
 
     Success is exit code 0 *and* the job's own closing report *and* no failure reported. The job's own failure takes
-    precedence over the exit code.
+    precedence over the exit code, unless it is JOB_FAILED and the JVM was ended: the Python driver outlives its JVM by
+    a moment, and all that it can report is that nobody answers it any more.
     """
+    lines = last_lines(log_tail)
+    ended = _ended_jvm(exit_code, log_tail, {"exit_code": exit_code, "last_log_lines": lines})
     if failure is not None:
-        return CdiError.from_json(failure)
+        reported = CdiError.from_json(failure)
+        return ended if ended and reported.failure_class is FailureClass.JOB_FAILED else reported
+    if ended is not None:
+        return ended
     if exit_code == 0:
         if report is not None:
             return None
@@ -139,8 +145,14 @@ def spark_failure(
             "Spark ended with exit code 0, but its closing report never arrived, so nothing proves what it did.",
             detail={"exit_code": exit_code},
         )
-    lines = last_lines(log_tail)
-    detail = {"exit_code": exit_code, "last_log_lines": lines}
+    cause = f"Spark ended with exit code {exit_code}: {_last_message(log_tail) or 'it left no log'}"
+    return CdiError(FailureClass.JOB_FAILED, cause, detail={"exit_code": exit_code, "last_log_lines": lines})
+
+
+def _ended_jvm(exit_code: int, log_tail: Sequence[str], detail: Mapping[str, Any]) -> CdiError | None:
+    """Return the failure of a JVM that memory or a signal ended, or None."""
+    if exit_code == 0:
+        return None
     if exit_code == _SPARK_EXIT_OUT_OF_MEMORY or any(_OUT_OF_MEMORY.search(line) for line in log_tail):
         return CdiError(
             FailureClass.OUT_OF_MEMORY,
@@ -149,12 +161,9 @@ def spark_failure(
             detail=detail,
         )
     signal_name = _signal_name(exit_code)
-    if signal_name:
-        return CdiError(
-            FailureClass.CLUSTER_LOST, f"{signal_name} ended the Spark process from outside.", detail=detail
-        )
-    cause = f"Spark ended with exit code {exit_code}: {_last_message(log_tail) or 'it left no log'}"
-    return CdiError(FailureClass.JOB_FAILED, cause, detail=detail)
+    if signal_name is None:
+        return None
+    return CdiError(FailureClass.CLUSTER_LOST, f"{signal_name} ended the Spark process from outside.", detail=detail)
 
 
 def _last_message(log_tail: Sequence[str]) -> str:

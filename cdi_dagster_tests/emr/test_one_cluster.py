@@ -1,10 +1,11 @@
 """Steps pass clusters on: what a day and a backfill start, and what happens when a cluster or a run dies."""
 
+import multiprocessing
 import shlex
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -97,9 +98,9 @@ def play_tables(bench: Bench) -> None:
     bench.emr.client("s3").put_object(Bucket=bench.bucket, Key="bundles/b1/bootstrap.sh", Body=script.encode())
 
 
-def day_of(bench: Bench, context: dg.OpExecutionContext, number: int = 0) -> tuple[SparkStep, SparkStep]:
+def day_of(bench: Bench, run_id: str, number: int = 0) -> tuple[SparkStep, SparkStep]:
     """Return the two steps of a day."""
-    records = bench.step(OK, correlation_id=context.run.run_id)
+    records = bench.step(OK, correlation_id=run_id)
     records = replace(records, storage_day=DAY + timedelta(days=number), is_followed=True)
     return records, replace(records, job=PUBLISH_TABLES, is_followed=False)
 
@@ -112,7 +113,7 @@ def test_a_day_starts_one_cluster_which_is_ended_when_its_last_step_has_ended(be
 
     def day(context: dg.OpExecutionContext) -> None:
         launcher = QuickLauncher(**bench.config())
-        for step in day_of(bench, context):
+        for step in day_of(bench, context.run.run_id):
             evidence = launcher.launch(context, step)
             [attempt] = evidence.attempts
             assert attempt.detail["kind"] == "SUCCEEDED"
@@ -132,38 +133,44 @@ def test_a_day_starts_one_cluster_which_is_ended_when_its_last_step_has_ended(be
     assert entry.attempts[0].billed_seconds > entry.attempts[0].seconds
 
 
+def run_of_a_day(home: str, config: dict[str, Any], queued: str, steps: tuple[SparkStep, SparkStep]) -> bool:
+    """Launch the steps of a day in a Dagster run that was queued: what a run's own process does."""
+
+    @dg.op
+    def only(context: dg.OpExecutionContext) -> None:
+        launcher = QuickLauncher(**config)
+        for step in steps:
+            launcher.launch(context, step)
+
+    @dg.job(executor_def=dg.in_process_executor)
+    def job() -> None:
+        only()
+
+    with dg.DagsterInstance.from_config(home) as instance:
+        # The run that was queued is this one from now on.
+        waiting = instance.get_run_by_id(queued)
+        assert waiting is not None
+        instance.report_run_canceled(waiting)
+        return job.execute_in_process(instance=instance, tags={"dagster/partition": str(steps[0].storage_day)}).success
+
+
 def test_a_backfill_starts_no_more_clusters_than_runs_are_allowed_at_a_time(bench: Bench, tmp_path: Path) -> None:
     play_tables(bench)
     bench.emr.idle_scale = 0.5
     days, run_limit = 6, 2
+    home = tmp_path / "dagster_home"
+    home.mkdir()
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        queued = [queue_run(instance, str(number)).run_id for number in range(days)]
 
-    # One database for the events of all runs: Dagster's usual one for each is made under Python's logging lock, where
-    # two threads may stop; and the databases of an instance in memory lock out a thread instead of having it wait.
-    events = {
-        "module": "dagster._core.storage.event_log",
-        "class": "ConsolidatedSqliteEventLogStorage",
-        "config": {"base_dir": str(tmp_path)},
-    }
-    with dg.instance_for_test(overrides={"event_log_storage": events}) as instance:
-        queued = [queue_run(instance, str(number)) for number in range(days)]
-
-        def run_day(number: int) -> bool:
-            @dg.op
-            def only(context: dg.OpExecutionContext) -> None:
-                launcher = QuickLauncher(**bench.config())
-                for step in day_of(bench, context, number):
-                    launcher.launch(context, step)
-
-            @dg.job(executor_def=dg.in_process_executor)
-            def job() -> None:
-                only()
-
-            # The run that was queued is this one from now on.
-            instance.report_run_canceled(queued[number])
-            return job.execute_in_process(instance=instance, tags={"dagster/partition": str(number)}).success
-
-        with ThreadPoolExecutor(run_limit) as workers:
-            assert all(workers.map(run_day, range(days)))
+    # Processes, as runs are: Dagster configures a process's logging for each run that it begins there.
+    with ProcessPoolExecutor(run_limit, mp_context=multiprocessing.get_context("spawn")) as workers:
+        ended = [
+            workers.submit(run_of_a_day, str(home), bench.config(), run_id, day_of(bench, run_id, number))
+            for number, run_id in enumerate(queued)
+        ]
+        assert all(run.result() for run in ended)
 
     assert 1 <= bench.emr.calls["RunJobFlow"] <= run_limit
     ran = [step for cluster in bench.emr.clusters.values() for step in cluster.steps]
@@ -177,7 +184,7 @@ def test_a_cluster_that_dies_between_the_two_steps_of_a_day_is_replaced(bench: B
 
     def day(context: dg.OpExecutionContext) -> None:
         launcher = QuickLauncher(**bench.config())
-        records, tables = day_of(bench, context)
+        records, tables = day_of(bench, context.run.run_id)
         launcher.launch(context, records)
         end_all(bench)
         evidence = launcher.launch(context, tables)
@@ -193,7 +200,7 @@ def test_a_cluster_that_ends_as_a_step_is_added_costs_another_attempt_and_no_per
 
     def day(context: dg.OpExecutionContext) -> None:
         launcher = QuickLauncher(**bench.config())
-        records, tables = day_of(bench, context)
+        records, tables = day_of(bench, context.run.run_id)
         launcher.launch(context, records)
         evidence = launcher.launch(context, tables)
         assert [attempt.detail["kind"] for attempt in evidence.attempts] == ["INTERNAL", "SUCCEEDED"]

@@ -19,6 +19,7 @@ from cdi_dagster.coalescer import coalesce
 from cdi_dagster.core.storage_keys import ingestion_lease_key
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
+from cdi_dagster.names import daily_records_key, input_key
 from cdi_dagster.published.read import read_mark
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.collections import EQUALITY
@@ -38,8 +39,10 @@ class Operator:
         self.published = open_storage(bench.published_root)
 
     def click(self, storage_day: date) -> str:
-        """Materialise a day."""
-        return self._webserver.launch_run(self._webserver.assets_of(EQUALITY), str(storage_day), tags={})
+        """Materialise a day's input and records, one step on a cluster."""
+        keys = [tuple(key.path) for key in (input_key(EQUALITY), daily_records_key(EQUALITY))]
+        selected = [asset for asset in self._webserver.assets_of(EQUALITY) if asset.path in keys]
+        return self._webserver.launch_run(selected, str(storage_day), tags={})
 
     def terminate(self, run_id: str) -> None:
         query = "mutation($id: String!) { terminateRun(runId: $id) { __typename } }"

@@ -77,11 +77,13 @@ class Watcher:
     Attributes:
         found: secrets by file.
         looked_at: files that were read at least once.
+        looked_into: folders that were listed at least once.
     """
 
     def __init__(self, folders: Iterable[Path], secrets: Secrets, *, besides: Iterable[Path] = ()) -> None:
         self.found: dict[str, set[str]] = {}
         self.looked_at: set[str] = set()
+        self.looked_into: set[str] = set()
         self._folders = tuple(folders)
         self._besides = tuple(besides)
         self._secrets = secrets
@@ -100,7 +102,7 @@ class Watcher:
     def _watch(self) -> None:
         while not self._end.wait(_POLL_SECONDS):
             for folder in self._folders:
-                for path in _files(folder):
+                for path in _files(folder, self.looked_into):
                     if not any(path.is_relative_to(place) for place in self._besides):
                         self._look_at(path)
 
@@ -119,8 +121,10 @@ class Watcher:
             self.found.setdefault(str(path), set()).update(names)
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, looked_into: set[str] | None = None) -> Iterator[Path]:
     for parent, _, names in os.walk(folder):
+        if looked_into is not None:
+            looked_into.add(parent)
         for name in names:
             path = Path(parent, name)
             if path.is_file() and not path.is_symlink():

@@ -206,7 +206,7 @@ def test_a_good_run_leaves_plaintext_in_its_outputs_only(installation: Installat
     installation.require_no_leak(run)
     # It was looked where leaks would be: Spark's scratch space and event log, the run page's events and step logs.
     for job in ("ingest_daily", "publish_tables"):
-        assert any(f"/{job}-" in path and "/spark-" in path for path in run.watcher.looked_at)
+        assert any(f"/{job}-" in folder and "/spark-" in folder for folder in run.watcher.looked_into)
     there = {path.name: path.stat().st_size for path in installation.home.rglob("*") if path.is_file()}
     assert there["ingest_daily.log"]
     assert there[f"{run.result.run_id}.db"]

@@ -17,6 +17,8 @@ from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 REPORT = {"published": 1}
 FAILURE = CdiError(FailureClass.DKS_FORBIDDEN, "The key service refused our certificate.").to_json()
+# What a Python driver reports whose JVM is gone.
+UNANSWERED = CdiError(FailureClass.JOB_FAILED, "ConnectionRefusedError: [Errno 111] Connection refused").to_json()
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,10 @@ FAILURE = CdiError(FailureClass.DKS_FORBIDDEN, "The key service refused our cert
         (137, [], None, None, FailureClass.CLUSTER_LOST),
         (143, [], REPORT, None, FailureClass.CLUSTER_LOST),
         (-9, [], None, None, FailureClass.CLUSTER_LOST),
+        (137, [], None, UNANSWERED, FailureClass.CLUSTER_LOST),
+        (137, [], None, FAILURE, FailureClass.DKS_FORBIDDEN),
+        (52, [], None, UNANSWERED, FailureClass.OUT_OF_MEMORY),
+        (1, [], None, UNANSWERED, FailureClass.JOB_FAILED),
         (1, ["AnalysisException: no such column"], None, None, FailureClass.JOB_FAILED),
         (1, [], REPORT, None, FailureClass.JOB_FAILED),
         (255, [], None, None, FailureClass.JOB_FAILED),
