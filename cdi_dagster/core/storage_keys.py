@@ -58,6 +58,11 @@ def quiet_listing_key(day: CollectionDay) -> str:
     return f"{control_prefix(day)}quiet_listing.json"
 
 
+def completion_proof_key(day: CollectionDay) -> str:
+    """Key of the coalescer's completion of the day as AWS Batch reported it: Batch forgets it after a week."""
+    return f"{control_prefix(day)}coalescer_completion.json"
+
+
 def launch_prefix(day: CollectionDay, step: str) -> str:
     """Return where everything about the launches of a day's step lies, without an ending.
 
