@@ -87,7 +87,7 @@ class FileStorage:
         """Return the full URI of a key or prefix, percent-encoded where needed."""
         return f"{self._root}/{quote(key, safe=_URI_SAFE)}"
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
+    def list(self, prefix: str, *, versions: bool = False) -> Iterator[StoredObject]:
         """Yield every object under a prefix, in key order; one folder at a time is held in memory."""
         prefix = checked_prefix(self._root, prefix)
         yield from self._walk(self._folder / prefix, prefix)

@@ -91,10 +91,11 @@ class Storage(Protocol):
     def uri(self, key: str) -> str:
         """Return the full URI of a key."""
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
+    def list(self, prefix: str, *, versions: bool = False) -> Iterator[StoredObject]:
         """Yield every object whose key starts with `prefix` (a prefix that ends in `/`), in key order, all pages.
 
-        Nothing under the prefix yields nothing. Version ids are filled in where the bucket is versioned.
+        Nothing under the prefix yields nothing. With `versions`, version ids are filled in where the bucket is
+        versioned: S3 then lists what was deleted too, so only for what will be read by its version.
         """
 
     def head(self, key: str) -> StoredObject | None:

@@ -81,10 +81,10 @@ class S3Storage:
         """Return the full URI of a key or prefix."""
         return self._bucket.uri(key)
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
+    def list(self, prefix: str, *, versions: bool = False) -> Iterator[StoredObject]:
         """Yield every object under a prefix, in key order, all pages."""
         prefix = checked_prefix(self.root, prefix)
-        for row in self._version_rows(prefix) if self._versioned() else self._rows(prefix):
+        for row in self._version_rows(prefix) if versions and self._versioned() else self._rows(prefix):
             key = row["Key"].removeprefix(self._bucket.base)
             if not is_reserved(key) and not key.endswith("/"):  # consoles make empty `folder/` objects
                 yield StoredObject(
