@@ -27,6 +27,7 @@ from cdi_dagster.core.key_service_access import DEFAULT_RETRY_BUDGET_SECONDS, Ke
 from cdi_dagster.core.loopback import is_loopback
 from cdi_dagster.core.reject_limit import parse_reject_limit
 from cdi_dagster.local_spark.spark_submit import DEFAULT_DRIVER_MEMORY, DEFAULT_MASTER, SparkProcessConfig
+from cdi_dagster.storage import Encryption, use_encryption
 
 PREFIX = "CDI_"
 ENV_FILE_NAME = "cdi.env"
@@ -123,6 +124,18 @@ class Settings(BaseSettings):
         default=None,
         description="Folder of the jars with which local Spark writes tables to `s3://` (docs/s3.md). Default: where "
         "`make s3a-jars` puts them, `.cdi/jars/spark-<version>` below the current folder. EMR has its own.",
+    )
+
+    s3_encryption: Literal["", "AES256", "aws:kms"] = Field(
+        default="",
+        description="Server-side encryption that every object written to S3 requests, by boto3 and by Spark alike: "
+        "`AES256` or `aws:kms`. Default: none is requested, and the bucket's own default applies. A bucket policy that "
+        "refuses writes without one needs it.",
+    )
+    s3_kms_key: str = Field(
+        default="",
+        description="Id or ARN of the KMS key for `aws:kms`. Default: the bucket's, or else the account's own for S3. "
+        "Whoever reads needs `kms:Decrypt` on it, whoever writes `kms:GenerateDataKey` too.",
     )
 
     table_definitions: Annotated[dict[str, str | None], NoDecode] = Field(
@@ -426,6 +439,8 @@ class Settings(BaseSettings):
             yield "CDI_DKS_CERTIFICATE is set but CDI_DKS_URL is plain http: write https://host:port"
         if self.dks_url.startswith("http://") and not is_loopback(urlsplit(self.dks_url).hostname):
             yield f"CDI_DKS_URL={self.dks_url!r} would carry data keys over the network in the clear: write https://…"
+        if self.s3_kms_key and self.s3_encryption != "aws:kms":
+            yield "CDI_S3_KMS_KEY is used by CDI_S3_ENCRYPTION=aws:kms only: set that too, or take the key out"
         if self.corporate_root and self.corporate_root == self.published_root:
             yield "CDI_CORPORATE_ROOT and CDI_PUBLISHED_ROOT are the same: publish to another bucket or folder"
         if self.deployment == "emr":
@@ -480,6 +495,8 @@ def check_root(root: str) -> str:
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings of this process: arguments, environment, `cdi.env` in the home folder, defaults.
 
+    From then on it writes to S3 with the encryption of these settings.
+
     Raises:
         SettingsError: with a line for every problem found.
     """
@@ -492,6 +509,7 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(problems) from None
     if problems:
         raise SettingsError(problems)
+    use_encryption(Encryption(algorithm=settings.s3_encryption, kms_key=settings.s3_kms_key))
     return settings
 
 

@@ -99,6 +99,18 @@ def check_emr_subnets(template: "ClusterTemplate") -> Finding:
     return ok(text)
 
 
+def check_emr_encryption(template: "ClusterTemplate") -> Finding:
+    """Whether clusters have a security configuration: without one, disks and traffic are not encrypted by EMR."""
+    name = template.cluster.get("SecurityConfiguration")
+    if not name:
+        return note(
+            "the template names no security configuration: decrypted records lie on local disks while a step runs, and "
+            "EMR encrypts neither these disks nor the traffic between nodes",
+            "Create one (local disks at rest, in transit) and name it in cluster.SecurityConfiguration.",
+        )
+    return ok(f"security configuration {name}")
+
+
 def check_emr_logs(template: "ClusterTemplate") -> Finding:
     """Whether we can list where EMR writes its logs: without them a failed step is not explained."""
     try:
@@ -162,6 +174,7 @@ EMR_CHECKS: Mapping[str, tuple[str, Callable[[Settings], Finding]]] = {
     "emr-api": ("EMR", check_emr_api),
     "emr-roles": ("EMR roles", _of_template(check_emr_roles)),
     "emr-subnets": ("EMR subnets", _of_template(check_emr_subnets)),
+    "emr-encryption": ("EMR encryption", _of_template(check_emr_encryption)),
     "emr-logs": ("EMR logs", _of_template(check_emr_logs)),
     "emr-bundle": ("EMR bundle", check_emr_bundle),
 }

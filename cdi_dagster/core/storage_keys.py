@@ -8,6 +8,10 @@ from cdi_dagster.core.collections import CollectionDay
 
 _BASE = "corporate_data_ingestion"
 SUCCESS_MARK = "_SUCCESS"
+PUBLICATIONS_PREFIX = f"{_BASE}/_publications/"
+"""Below it, in a bucket, what finishes a publication or an upload after a kill: a role limited to `_BASE` will do."""
+EARLIER_PUBLICATIONS_PREFIX = "_publications/"
+"""Where an earlier version kept that: still finished and discarded."""
 REJECTS_FOLDER = "rejects/"
 """Below a run's prefix."""
 _TABLES_REPORT = "tables_report.json"

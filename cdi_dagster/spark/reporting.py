@@ -28,6 +28,7 @@ from dagster_pipes import (
 )
 
 from cdi_dagster.core.failures import CdiError
+from cdi_dagster.storage import Encryption, encrypt_writes, use_encryption
 
 _log = logging.getLogger(__name__)
 _S3_MESSAGE_INTERVAL_SECONDS = 3
@@ -67,13 +68,19 @@ class Reporter:
 def open_reporter(argv: Sequence[str]) -> Iterator[tuple[Reporter, list[str]]]:
     """Open the Pipes session that the arguments name, if any, and close it at the end.
 
+    What encryption the job writes with comes first: on a cluster, reports go to S3 too.
+
     Yields:
-        The reporter, and the arguments without those of Pipes.
+        The reporter, and the arguments without those of Pipes and of encryption.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--dagster-pipes-context")
     parser.add_argument("--dagster-pipes-messages")
+    parser.add_argument("--s3-encryption", default="")
+    parser.add_argument("--s3-kms-key", default="")
     found, rest = parser.parse_known_args(list(argv))
+    if found.s3_encryption:
+        use_encryption(Encryption(algorithm=found.s3_encryption, kms_key=found.s3_kms_key))
     if found.dagster_pipes_context is None or found.dagster_pipes_messages is None:
         yield Reporter(), rest
         return
@@ -139,4 +146,4 @@ def _message_writer(params: Mapping[str, Any]) -> PipesMessageWriter[Any]:
 def _s3_client() -> Any:
     import boto3  # 0.3 s, and not needed where the launcher is on the same machine
 
-    return boto3.client("s3")
+    return encrypt_writes(boto3.client("s3"))

@@ -37,7 +37,7 @@ from cdi_dagster.storage.interface import (
     StorageError,
 )
 from cdi_dagster.storage.keys import (
-    RESERVED_FOLDERS,
+    RESERVED_PREFIXES,
     STAGING_FOLDER,
     checked_group,
     checked_key,
@@ -99,7 +99,7 @@ class FileStorage:
         for name in sorted(entries, key=lambda name: name + "/" if stat.S_ISDIR(entries[name].st_mode) else name):
             status = entries[name]
             if stat.S_ISDIR(status.st_mode):
-                if prefix or name not in RESERVED_FOLDERS:
+                if f"{prefix}{name}/" not in RESERVED_PREFIXES:
                     yield from self._walk(folder / name, f"{prefix}{name}/")
             elif stat.S_ISREG(status.st_mode):
                 yield described(prefix + name, status)

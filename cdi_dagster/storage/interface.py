@@ -1,8 +1,8 @@
 """The contract of every storage: the Protocols and their errors.
 
 Keys are relative to the root, `/` between parts, never starting with `/`, without empty parts, `.` or `..`; a key is
-not also a folder of other keys. A key is whole or absent: no reader sees half an object. `.cdi-staging/` and
-`_publications/` below a root belong to the storage itself. All methods raise `StorageError` or a subclass, whose
+not also a folder of other keys. A key is whole or absent: no reader sees half an object. What `keys.RESERVED_PREFIXES`
+names below a root belongs to the storage itself. All methods raise `StorageError` or a subclass, whose
 message names root and key and what to do. Storages are thread-safe and can be pickled.
 """
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from cdi_dagster.cli.app import cdi
 from cdi_dagster_tests.emr.launches import DAY, Bench
 
-EMR = ("aws", "emr-template", "emr-api", "emr-roles", "emr-subnets", "emr-logs", "emr-bundle")
+EMR = ("aws", "emr-template", "emr-api", "emr-roles", "emr-subnets", "emr-encryption", "emr-logs", "emr-bundle")
 
 
 @dataclass
@@ -78,6 +78,7 @@ def installation(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Installation:
     made.change_template(
         ServiceRole=f"arn:aws:iam::123456789012:role/emr-{own}",
         JobFlowRole=f"nodes-{own}",
+        SecurityConfiguration="ours",
         Instances={"Ec2SubnetIds": [subnet]},
     )
     return made
@@ -134,6 +135,13 @@ def test_a_template_or_log_bucket_that_cannot_be_used_is_named(installation: Ins
     installation.change_template(ServiceRole="CHANGE-ME")
     assert "cluster.ServiceRole still has CHANGE-ME" in installation.finding("emr-template")["text"]
     assert installation.doctor("emr-roles")[1]["emr-roles"]["verdict"] == "note"
+
+
+def test_clusters_without_a_security_configuration_are_noted(installation: Installation) -> None:
+    installation.change_template(SecurityConfiguration="")
+    exit_code, checks = installation.doctor("emr-encryption")
+    assert (exit_code, checks["emr-encryption"]["verdict"]) == (0, "note")
+    assert "names no security configuration" in checks["emr-encryption"]["text"]
 
 
 def test_an_emr_that_refuses_us_fails_and_what_we_may_not_look_at_is_a_note(installation: Installation) -> None:

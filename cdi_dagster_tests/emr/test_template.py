@@ -12,6 +12,7 @@ from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.emr.clusters.request import estimated_cost, instances_by_type, step_request, template_problems
 from cdi_dagster.emr.clusters.template import JAVA_OPTIONS, TemplateError, load_template
 from cdi_dagster.interfaces import SparkStep
+from cdi_dagster.storage import Encryption
 from cdi_dagster_tests.collections import AUDIT
 
 SHIPPED = Path(cdi_dagster.__file__).parents[1] / "deploy" / "emr" / "cluster.yaml"
@@ -159,4 +160,25 @@ def test_in_cluster_mode_driver_and_executors_get_what_they_need_by_configuratio
     python = "/opt/cdi/venv/bin/python"
     assert conf["spark.yarn.appMasterEnv.PYSPARK_PYTHON"] == conf["spark.executorEnv.PYSPARK_PYTHON"] == python
     program = arguments.index("/opt/cdi/entry_points/ingest_daily.py")
+    assert not [argument for argument in arguments if "encryption" in argument]
     assert arguments[program + 1 :] == ["--pinned-input", "s3://b/pinned.json", "--dagster-pipes-context", "p"]
+
+
+def test_driver_executors_and_s3a_encrypt_as_the_settings_choose() -> None:
+    template = load_template(TESTED)
+    step = SparkStep(
+        job=INGEST_DAILY,
+        arguments=(),
+        collection=AUDIT,
+        storage_day=date(2023, 3, 26),
+        correlation_id="c",
+        input_bytes=0,
+    )
+    chosen = Encryption(algorithm="aws:kms", kms_key="our-key")
+    request = step_request(template, None, step, name="n", pipes=(), conf={}, encryption=chosen)
+    arguments = request["HadoopJarStep"]["Args"]
+    assert arguments[-4:] == ["--s3-encryption", "aws:kms", "--s3-kms-key", "our-key"]
+    conf = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    assert conf["spark.hadoop.fs.s3a.encryption.algorithm"] == "SSE-KMS"
+    assert conf["spark.hadoop.fs.s3a.encryption.key"] == conf["spark.executorEnv.CDI_S3_KMS_KEY"] == "our-key"
+    assert conf["spark.executorEnv.CDI_S3_ENCRYPTION"] == "aws:kms"

@@ -37,7 +37,7 @@ from cdi_dagster.emr.clusters.sharing import SharedClusters
 from cdi_dagster.emr.clusters.template import ClusterTemplate, ProfileTemplate
 from cdi_dagster.emr.launch_plan import AttemptOutcome, Profile
 from cdi_dagster.emr.ledger import AttemptEntry
-from cdi_dagster.storage import StorageError, open_storage
+from cdi_dagster.storage import StorageError, encryption, open_storage
 
 EXISTING = "existing"
 """The one rung of the ladder where steps go to a cluster that is there."""
@@ -194,7 +194,15 @@ class EmrClusters:
         return cluster_digest(self._template, bundle_uri=self._bundle_uri, region=self._api.region)
 
     def _step(self, attempt: AttemptEntry, job: JobRequest, profile: ProfileTemplate | None) -> dict[str, Any]:
-        return step_request(self._template, profile, job.step, name=attempt.name, pipes=job.pipes, conf=self._conf)
+        return step_request(
+            self._template,
+            profile,
+            job.step,
+            name=attempt.name,
+            pipes=job.pipes,
+            conf=self._conf,
+            encryption=encryption(),
+        )
 
     def _is_added(self, entry: PoolEntry, attempt: AttemptEntry, job: JobRequest) -> bool:
         """Add the step to a cluster that was claimed; return False where that takes none any more."""

@@ -22,7 +22,9 @@ from cdi_dagster.emr.clusters.template import (
     override_names,
 )
 from cdi_dagster.interfaces import SparkStep
+from cdi_dagster.storage import Encryption
 
+NO_ENCRYPTION = Encryption()
 PRODUCT = "cdi_dagster"
 TAG_PRODUCT = "cdi:product"
 TAG_COLLECTION = "cdi:collection"
@@ -103,6 +105,7 @@ def step_request(
     name: str,
     pipes: Sequence[str],
     conf: Mapping[str, str],
+    encryption: Encryption = NO_ENCRYPTION,
 ) -> dict[str, Any]:
     """Return the step: spark-submit of the bundle's entry point, with Python 3.11 of the bundle on every node.
 
@@ -119,6 +122,7 @@ def step_request(
             "spark.executorEnv.PYSPARK_PYTHON": CLUSTER_PYTHON,
             # EMR keeps event logs, beyond the cluster's life: they quote a failed task's row, and nothing redacts them.
             "spark.eventLog.enabled": "false",
+            **encryption.spark_conf,
             **template.step.spark_conf,
             **(profile.spark_conf if profile else {}),
             **conf,
@@ -127,7 +131,7 @@ def step_request(
     arguments = ["spark-submit", "--master", "yarn", "--deploy-mode", template.step.deploy_mode, "--name", name]
     for key, value in merged.items():
         arguments += ["--conf", f"{key}={value}"]
-    arguments += [f"{CLUSTER_FOLDER}/entry_points/{step.name}.py", *step.arguments, *pipes]
+    arguments += [f"{CLUSTER_FOLDER}/entry_points/{step.name}.py", *step.arguments, *pipes, *encryption.arguments]
     too_long = next((argument for argument in arguments if len(argument) > MAX_ARGUMENT_CHARACTERS), None)
     if too_long is not None:
         raise CdiError(
