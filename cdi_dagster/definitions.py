@@ -128,10 +128,14 @@ def _step_launcher(settings: Settings) -> dg.ConfigurableResource:
 
 def _emr_launcher(settings: Settings) -> dg.ConfigurableResource:
     # Imported here: boto3 takes half a second, and a laptop does not need it.
+    from cdi_dagster.bundle.source_digest import why_not_this_code
     from cdi_dagster.emr.clusters.launcher import EmrPySparkStepLauncher
     from cdi_dagster.emr.clusters.request import template_problems
 
-    # An unusable template must fail the deployment, not the first morning after it.
+    # An unusable template, or a cluster with other code, must fail the deployment, not the first morning after it.
+    other_code = why_not_this_code(settings.emr_bundle_uri)
+    if other_code:
+        raise dg.DagsterInvalidDefinitionError(other_code)
     problems = template_problems(settings.emr_template, environment=settings.emr_environment)
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)

@@ -122,12 +122,15 @@ def check_emr_logs(template: "ClusterTemplate") -> Finding:
 
 def check_emr_bundle(settings: Settings) -> Finding:
     """Whether the bundle is where clusters fetch it, whole, and has the hashes in its list and its id."""
+    from cdi_dagster.bundle.build import content_digest
+    from cdi_dagster.bundle.source_digest import why_not_this_code
+
     uri = settings.emr_bundle_uri.rstrip("/")
     fix = "Deploy it again: make bundle, cdi deploy; set CDI_EMR_BUNDLE_URI to what it prints."
     try:
         storage = open_storage(uri)
         sums = storage.read("SHA256SUMS")
-        if hashlib.sha256(sums).hexdigest()[:16] != uri.rpartition("/")[2]:
+        if content_digest(sums) != uri.rpartition("-")[2]:
             return failed(f"{uri} does not match its id: its list of hashes was changed", fix)
         named = [line.split("  ", 1) for line in sums.decode().splitlines()]
         changed = next((name for digest, name in named if _sha256(storage, name) != digest), None)
@@ -136,6 +139,9 @@ def check_emr_bundle(settings: Settings) -> Finding:
         return failed(f"{uri}: {error}", fix)
     if changed is not None:
         return failed(f"{uri}/{changed} is not what was deployed: its hash differs", fix)
+    other_code = why_not_this_code(uri)
+    if other_code:
+        return failed(other_code, fix)
     return ok(f"{uri}, {len(named)} files, {size_text(size)}, every hash as deployed")
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from cdi_dagster.bundle.source_digest import source_digest
 from cdi_dagster.definitions import build_definitions
 from cdi_dagster.settings import Settings, load_settings
 
@@ -29,7 +30,7 @@ LOCAL: dict[str, tuple[str, str, Any]] = {
     "alert_target": ("alerts", "target", "https://hook"),
 }
 EMR: dict[str, tuple[str, Any]] = {
-    "emr_bundle_uri": ("bundle_uri", "s3://published-2/bundles/1"),
+    "emr_bundle_uri": ("bundle_uri", f"s3://published-2/bundles/{source_digest()}-1"),
     "emr_cluster_id": ("existing_cluster_id", "j-1"),
     "emr_idle_seconds": ("idle_seconds", 301),
     "emr_poll_interval_seconds": ("poll_interval_seconds", 21),
