@@ -43,8 +43,13 @@ def check_emr_template(settings: Settings) -> Finding:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         return failed(f"{path}: {problems[0]}{more}", "Correct the file; each line states how.")
-    profiles = load_template(path, environment=environment).profiles
-    return ok(f"{path}, profiles {', '.join(profile.name for profile in profiles)}")
+    template = load_template(path, environment=environment)
+    text = f"{path}, profiles {', '.join(profile.name for profile in template.profiles)}"
+    idle = template.idle_cores()
+    if idle:
+        fix = "Change spark.executor.cores, .memory and .memoryOverhead of these profiles, or their types."
+        return note("; ".join([text, *idle]), fix)
+    return ok(text)
 
 
 def check_emr_api(settings: Settings) -> Finding:

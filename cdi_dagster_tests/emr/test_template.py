@@ -10,6 +10,7 @@ import yaml
 import cdi_dagster
 from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.emr.clusters.request import estimated_cost, instances_by_type, step_request, template_problems
+from cdi_dagster.emr.clusters.sizing import cores_of, idle_cores
 from cdi_dagster.emr.clusters.template import JAVA_OPTIONS, TemplateError, load_template
 from cdi_dagster.interfaces import SparkStep
 from cdi_dagster.storage import Encryption
@@ -118,6 +119,105 @@ def test_one_instance_type_is_one_too_few(tmp_path: Path) -> None:
     profiles = yaml.safe_load(TESTED.read_text())["profiles"]
     profiles[0]["fleets"][1]["InstanceTypeConfigs"].pop()
     assert "the CORE fleet names 1 instance type(s)" in problems_of(write(tmp_path, profiles=profiles))
+
+
+@pytest.mark.parametrize(
+    "instance_type", ["m7g.xlarge", "c6gn.2xlarge", "im4gn.large", "x2gd.xlarge", "a1.xlarge", "g5g.xlarge"]
+)
+def test_graviton_is_refused_with_the_reason(tmp_path: Path, instance_type: str) -> None:
+    profiles = yaml.safe_load(TESTED.read_text())["profiles"]
+    profiles[1]["fleets"][1]["InstanceTypeConfigs"][0]["InstanceType"] = instance_type
+    problems = problems_of(write(tmp_path, profiles=profiles))
+    assert (
+        f"profile medium: {instance_type} is Graviton (arm64), and the wheels of the bundle are for x86_64" in problems
+    )
+
+
+def test_types_whose_family_is_called_g_are_not_graviton(tmp_path: Path) -> None:
+    profiles = yaml.safe_load(TESTED.read_text())["profiles"]
+    profiles[1]["fleets"][1]["InstanceTypeConfigs"] = [
+        {"InstanceType": "g4dn.xlarge"},
+        {"InstanceType": "m7i-flex.large"},
+    ]
+    load_template(write(tmp_path, profiles=profiles))
+
+
+def test_the_shipped_template_uses_every_core_and_states_every_disk(tmp_path: Path) -> None:
+    filled = tmp_path / "cluster.yaml"
+    filled.write_text(SHIPPED.read_text().replace("CHANGE-ME", "ours"))
+    template = load_template(filled)
+    assert template.idle_cores() == []
+    core = [
+        choice["InstanceType"]
+        for profile in template.profiles
+        for fleet in profile.fleets
+        if fleet["InstanceFleetType"] == "CORE"
+        for choice in fleet["InstanceTypeConfigs"]
+    ]
+    assert all(cores_of(instance_type) for instance_type in core), "a type that the check does not know"
+    for profile in template.profiles:
+        for fleet in profile.fleets:
+            for choice in fleet["InstanceTypeConfigs"]:
+                [disk] = choice["EbsConfiguration"]["EbsBlockDeviceConfigs"]
+                assert disk["VolumeSpecification"]["SizeInGB"] >= 64
+
+
+@pytest.mark.parametrize(
+    ("types", "conf", "mode", "expected"),
+    [
+        (
+            ["m5.xlarge"],
+            ("4", "8g", "4g"),
+            "client",
+            [
+                "4 of 4 cores idle on the m5.xlarge with the application master "
+                "(1 executors of 12,288 MB and 4 cores in 12,288 MB, of which it takes 896)"
+            ],
+        ),
+        (
+            ["m5.2xlarge", "m5a.2xlarge"],
+            ("4", "16g", "8g"),
+            "client",
+            [
+                "4 of 8 cores idle on m5.2xlarge (1 executors of 24,576 MB and 4 cores in 24,576 MB)",
+                "4 of 8 cores idle on m5a.2xlarge (1 executors of 24,576 MB and 4 cores in 24,576 MB)",
+            ],
+        ),
+        (["m5.2xlarge"], ("4", "7g", "4g"), "client", []),
+        (
+            ["m5.2xlarge"],
+            ("4", "7g", "4g"),
+            "cluster",
+            [
+                "4 of 8 cores idle on the m5.2xlarge with the application master "
+                "(2 executors of 11,264 MB and 4 cores in 24,576 MB, of which it takes 7,296)"
+            ],
+        ),
+        (["r5.2xlarge"], ("8", "36g", "18g"), "client", []),
+        (["r5.2xlarge"], ("8", "36g", None), "client", []),
+        (["s1.x", "m5.2xlarge"], ("4", None, None), "client", []),
+    ],
+)
+def test_cores_that_idle_are_named_with_the_arithmetic(
+    types: list[str], conf: tuple[str | None, ...], mode: str, expected: list[str]
+) -> None:
+    fleets = [
+        {"InstanceFleetType": "MASTER", "InstanceTypeConfigs": [{"InstanceType": "m5.4xlarge"}]},
+        {"InstanceFleetType": "CORE", "InstanceTypeConfigs": [{"InstanceType": name} for name in types]},
+    ]
+    names = ("spark.executor.cores", "spark.executor.memory", "spark.executor.memoryOverhead")
+    given = {name: value for name, value in zip(names, conf, strict=True) if value} | {"spark.driver.memory": "6g"}
+    assert list(idle_cores(fleets, given, deploy_mode=mode)) == expected
+
+
+def test_an_executor_that_fits_no_node_is_refused(tmp_path: Path) -> None:
+    profiles = yaml.safe_load(TESTED.read_text())["profiles"]
+    profiles[0]["fleets"][1]["InstanceTypeConfigs"] = [{"InstanceType": "m5.xlarge"}, {"InstanceType": "m5.2xlarge"}]
+    profiles[0]["spark_conf"] = {"spark.executor.memory": "8g", "spark.executor.memoryOverhead": "5g"}
+    assert problems_of(write(tmp_path, profiles=profiles)) == (
+        "profile small: no executor fits m5.xlarge: an executor takes 13,312 MB, and YARN has 12,288 MB there; make it "
+        "smaller, or the type larger"
+    )
 
 
 def test_emrs_own_model_finds_what_emr_would_refuse(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cdi_dagster.emr.clusters.sizing import GRAVITON, idle_cores, types_without_room
 from cdi_dagster.emr.launch_plan import Profile
 
 FILL_IN = "CHANGE-ME"
@@ -68,6 +69,14 @@ class ProfileTemplate(_Strict):
                 raise ValueError(f"profile {self.name} needs exactly one {needed} fleet")
         for fleet in self.fleets:
             kind, types = fleet["InstanceFleetType"], fleet.get("InstanceTypeConfigs") or []
+            graviton = [
+                choice["InstanceType"] for choice in types if GRAVITON.fullmatch(choice.get("InstanceType", ""))
+            ]
+            if graviton:
+                raise ValueError(
+                    f"profile {self.name}: {', '.join(graviton)} is Graviton (arm64), and the wheels of the bundle are "
+                    "for x86_64: name a type of Intel or AMD"
+                )
             if len(types) < 2:
                 raise ValueError(
                     f"profile {self.name}: the {kind} fleet names {len(types)} instance type(s); name two or more, so "
@@ -108,6 +117,16 @@ class ClusterTemplate(_Strict):
         """The profiles as `next_attempt` takes them."""
         return tuple(profile.plan() for profile in self.profiles)
 
+    def idle_cores(self) -> list[str]:
+        """Return what is paid for and not used, a sentence for each profile and type."""
+        return [
+            f"profile {profile.name}: {line}"
+            for profile in self.profiles
+            for line in idle_cores(
+                profile.fleets, self.step.spark_conf | profile.spark_conf, deploy_mode=self.step.deploy_mode
+            )
+        ]
+
     def profile(self, name: str) -> ProfileTemplate:
         """Return a profile by name."""
         return next(profile for profile in self.profiles if profile.name == name)
@@ -123,7 +142,10 @@ class ClusterTemplate(_Strict):
 
     @model_validator(mode="after")
     def _is_ours_to_use(self) -> Self:
-        checks = (self._cluster_problems, self._ladder_problems, self._lost_options, self._secrets, self._not_filled_in)
+        checks = (
+            *(self._cluster_problems, self._ladder_problems, self._no_room, self._lost_options, self._secrets),
+            self._not_filled_in,
+        )
         problems = [problem for check in checks for problem in check()]
         if problems:
             raise ValueError("\n".join(problems))
@@ -147,6 +169,11 @@ class ClusterTemplate(_Strict):
             yield f"profiles: {name} is there twice; give each a name of its own"
         if all(profile.up_to_input_bytes is not None for profile in self.profiles):
             yield "profiles: none takes a day of any size; leave up_to_input_bytes out of the largest"
+
+    def _no_room(self) -> Iterator[str]:
+        for profile in self.profiles:
+            for line in types_without_room(profile.fleets, self.step.spark_conf | profile.spark_conf):
+                yield f"profile {profile.name}: no executor fits {line}; make it smaller, or the type larger"
 
     def _lost_options(self) -> Iterator[str]:
         for name, _ in _properties(self._all_configurations):
