@@ -9,7 +9,13 @@ import yaml
 
 import cdi_dagster
 from cdi_dagster.core.spark_jobs import INGEST_DAILY
-from cdi_dagster.emr.clusters.request import estimated_cost, instances_by_type, step_request, template_problems
+from cdi_dagster.emr.clusters.request import (
+    estimated_cost,
+    instances_by_type,
+    job_flow_request,
+    step_request,
+    template_problems,
+)
 from cdi_dagster.emr.clusters.sizing import cores_of, idle_cores
 from cdi_dagster.emr.clusters.template import JAVA_OPTIONS, TemplateError, load_template
 from cdi_dagster.interfaces import SparkStep
@@ -218,6 +224,68 @@ def test_an_executor_that_fits_no_node_is_refused(tmp_path: Path) -> None:
         "profile small: no executor fits m5.xlarge: an executor takes 13,312 MB, and YARN has 12,288 MB there; make it "
         "smaller, or the type larger"
     )
+
+
+def requested_configurations(path: Path, **chosen: str) -> dict[str, dict[str, str]]:
+    template = load_template(path, **chosen)
+    request = job_flow_request(
+        template, template.profiles[0], name="n", step={}, tags={}, bundle_uri="s3://b/1", idle_seconds=60
+    )
+    return {entry["Classification"]: entry["Properties"] for entry in request["Configurations"]}
+
+
+def test_tables_are_registered_in_glue_unless_the_template_names_a_hive_metastore(tmp_path: Path) -> None:
+    factory = "com.amazonaws.glue.catalog.metastore.AWSGlueDataCatalogHiveClientFactory"
+    glue = {"hive.metastore.client.factory.class": factory}
+    assert requested_configurations(write(tmp_path)) == {"hive-site": glue, "spark-hive-site": glue}
+    other = requested_configurations(write(tmp_path, metastore={"kind": "glue", "catalog_id": "123456789012"}))
+    assert other["spark-hive-site"] == {**glue, "hive.metastore.glue.catalogid": "123456789012"}
+
+
+def test_an_environment_may_have_a_hive_metastore_in_place_of_glue(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        metastore={"kind": "glue"},
+        configurations=[{"Classification": "hive-site", "Properties": {"a": "1"}}],
+        overrides={"environments": {"production": {"metastore": {"kind": "hive", "uris": "thrift://metastore:9083"}}}},
+    )
+    assert requested_configurations(path, environment="production") == {
+        "hive-site": {"hive.metastore.uris": "thrift://metastore:9083", "a": "1"},
+        "spark-hive-site": {"hive.metastore.uris": "thrift://metastore:9083"},
+    }
+
+
+def test_a_hive_metastore_may_be_named_by_its_database(tmp_path: Path) -> None:
+    properties = {
+        "javax.jdo.option.ConnectionURL": "jdbc:mysql://db:3306/hive",
+        "javax.jdo.option.ConnectionPassword": "EMR.secret@arn:aws:secretsmanager:eu-west-2:1:secret:metastore",
+    }
+    hive_site = {"Classification": "hive-site", "Properties": properties}
+    path = write(tmp_path, metastore={"kind": "hive"}, configurations=[hive_site])
+    assert requested_configurations(path) == {"hive-site": properties}
+    assert template_problems(path) == []
+
+
+@pytest.mark.parametrize(
+    ("metastore", "properties", "expected"),
+    [
+        ({"kind": "hive"}, {}, "needs uris (thrift://host:9083), or the javax.jdo.option.ConnectionURL"),
+        (
+            {"kind": "hive", "uris": "thrift://m:9083"},
+            {"hive.metastore.client.factory.class": "x"},
+            "would replace the Hive metastore that metastore names: take it out",
+        ),
+        ({"kind": "glue", "uris": "thrift://m:9083"}, {}, "write kind: hive, or take it out"),
+        ({"kind": "hive", "uris": "thrift://m:9083", "catalog_id": "123456789012"}, {}, "write kind: glue"),
+        ({"kind": "hive", "uris": "m:9083"}, {}, "metastore.uris"),
+        ({"kind": "derby"}, {}, "metastore.kind"),
+    ],
+)
+def test_a_metastore_that_does_not_fit_together_is_refused(
+    tmp_path: Path, metastore: dict[str, str], properties: dict[str, str], expected: str
+) -> None:
+    configurations = [{"Classification": "spark-hive-site", "Properties": properties}]
+    assert expected in problems_of(write(tmp_path, metastore=metastore, configurations=configurations))
 
 
 def test_emrs_own_model_finds_what_emr_would_refuse(tmp_path: Path) -> None:

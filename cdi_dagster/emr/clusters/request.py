@@ -67,7 +67,9 @@ def job_flow_request(
     # The last guard of the bill: it ends by itself, whatever happens to us.
     request["AutoTerminationPolicy"] = {"IdleTimeout": idle_seconds}
     request["StepConcurrencyLevel"] = 1
-    request["Configurations"] = merge_by(template.configurations, profile.configurations, "Classification")
+    request["Configurations"] = template.metastore.configurations
+    for configurations in (template.configurations, profile.configurations):
+        request["Configurations"] = merge_by(request["Configurations"], configurations, "Classification")
     request["BootstrapActions"] = [
         {
             "Name": "install the bundle",

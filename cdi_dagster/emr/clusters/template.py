@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cdi_dagster.emr.clusters.metastore import MetastoreTemplate
 from cdi_dagster.emr.clusters.sizing import GRAVITON, idle_cores, types_without_room
 from cdi_dagster.emr.launch_plan import Profile
 
@@ -104,6 +105,7 @@ class ClusterTemplate(_Strict):
     """A whole template, overrides applied."""
 
     cluster: dict[str, Any] = Field(description="RunJobFlow's own parameters, but those that the launcher sets.")
+    metastore: MetastoreTemplate = Field(default_factory=MetastoreTemplate)
     configurations: list[dict[str, Any]] = Field(default_factory=list, description="EMR's Configurations.")
     tags: dict[str, str] = Field(default_factory=dict)
     step: StepTemplate = Field(default_factory=StepTemplate)
@@ -143,7 +145,14 @@ class ClusterTemplate(_Strict):
     @model_validator(mode="after")
     def _is_ours_to_use(self) -> Self:
         checks = (
-            *(self._cluster_problems, self._ladder_problems, self._no_room, self._lost_options, self._secrets),
+            *(
+                self._cluster_problems,
+                self._ladder_problems,
+                self._no_room,
+                self._metastore_problems,
+                self._lost_options,
+                self._secrets,
+            ),
             self._not_filled_in,
         )
         problems = [problem for check in checks for problem in check()]
@@ -174,6 +183,10 @@ class ClusterTemplate(_Strict):
         for profile in self.profiles:
             for line in types_without_room(profile.fleets, self.step.spark_conf | profile.spark_conf):
                 yield f"profile {profile.name}: no executor fits {line}; make it smaller, or the type larger"
+
+    def _metastore_problems(self) -> Iterator[str]:
+        hive = [c for c in self._all_configurations if str(c.get("Classification")).endswith("hive-site")]
+        yield from self.metastore.problems({name.partition(": ")[2]: value for name, value in _properties(hive)})
 
     def _lost_options(self) -> Iterator[str]:
         for name, _ in _properties(self._all_configurations):
