@@ -114,6 +114,7 @@ def _resources(settings: Settings) -> dict[str, Any]:
             kind="file" if settings.deployment == "local" else "dynamodb",
             folder=str(settings.status_path),
             table_name=settings.status_table_name,
+            weeks_to_exist=settings.status_weeks_to_exist,
         ),
         "alerts": AlertResource(target=settings.alert_target),
         "options": IngestOptions(**{name: getattr(settings, name) for name in IngestOptions.model_fields}),

@@ -268,6 +268,12 @@ class Settings(BaseSettings):
         min_length=3,
         description="DynamoDB table of the status rows (`emr`); downstream products read it under this name.",
     )
+    status_weeks_to_exist: int = Field(
+        default=104,
+        ge=1,
+        description="Weeks after which a status row is removed (`TimeToExist`). Two years, as the platform before kept "
+        "them: downstream products look back.",
+    )
     runbook_url: str = Field(
         default="docs/runbook.md",
         description="Where the runbook is published; failures link to `<runbook_url>#<class in lower case>`.",

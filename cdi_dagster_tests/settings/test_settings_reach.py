@@ -27,6 +27,7 @@ LOCAL: dict[str, tuple[str, str, Any]] = {
     "coalescer_quiet_seconds": ("coalescer_status", "quiet_seconds", 3601),
     "coalescer_batch_queues": ("coalescer_status", "batch_queues", ["a", "b"]),
     "status_table_name": ("status_table", "table_name", "other_table"),
+    "status_weeks_to_exist": ("status_table", "weeks_to_exist", 53),
     "alert_target": ("alerts", "target", "https://hook"),
 }
 EMR: dict[str, tuple[str, Any]] = {
