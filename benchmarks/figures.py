@@ -69,6 +69,11 @@ def tables_cpu_seconds(run: Run) -> float:
     return run.tables.measured.cpu_seconds if run.tables else 0.0
 
 
+def tables_jvm_cpu_seconds(run: Run) -> float:
+    """The JVM's part of the tables' CPU."""
+    return run.tables.measured.own_cpu_seconds if run.tables else 0.0
+
+
 def day_wall_seconds(run: Run) -> float:
     """Records, then tables: what somebody waits for."""
     return wall_seconds(run) + tables_wall_seconds(run)

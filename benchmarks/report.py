@@ -18,6 +18,7 @@ from benchmarks.figures import (
     jvm_cpu_seconds,
     reading_seconds,
     tables_cpu_seconds,
+    tables_jvm_cpu_seconds,
     tables_wall_seconds,
     wall_seconds,
 )
@@ -105,6 +106,7 @@ def _table(case: Case) -> str:
             row("tables: wall, s", tables_wall_seconds, ".1f"),
             row("tables: CPU, s", tables_cpu_seconds, ".1f"),
             row("tables: CPU a record, µs", lambda run: tables_cpu_seconds(run) / records * 1e6, ".1f"),
+            row("of it the JVM, µs", lambda run: tables_jvm_cpu_seconds(run) / records * 1e6, ".1f"),
             row("whole day: wall, s", day_wall_seconds, ".1f"),
             row("whole day: CPU, s", day_cpu_seconds, ".1f"),
         ]

@@ -25,6 +25,7 @@ from cdi_dagster import names
 from cdi_dagster.bundle.build import build_bundle
 from cdi_dagster.bundle.upload import upload_bundle
 from cdi_dagster.coalescer import coalesce
+from cdi_dagster.core.spark_jobs import LOCAL_METASTORE
 from cdi_dagster.core.storage_keys import tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.definitions import build_definitions
@@ -104,6 +105,7 @@ def node_environment(folder: Path, jars: tuple[Path, ...], endpoint: str) -> dic
         **s3a_conf(endpoint_url=endpoint, region=REGION),
         **local_metastore_conf(folder / "metastore"),
     }
+    del conf[LOCAL_METASTORE]  # as on a cluster, whose metastore takes any number of processes
     (folder / "spark-defaults.conf").write_text("".join(f"{name} {value}\n" for name, value in conf.items()))
     return {
         "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
