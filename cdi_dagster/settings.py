@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from cdi_dagster.aws.clients import REGION, use_region
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES as BATCH_QUEUES
 from cdi_dagster.core.collections import REGISTRY, find_collection, require_append_only
 from cdi_dagster.core.failures import CdiError
@@ -45,10 +46,28 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-class Settings(BaseSettings):
-    """What one installation of `cdi_dagster` needs to know."""
+class AwsSettings(BaseSettings):
+    """What AWS clients need to know, also of an installation whose other settings are not complete yet."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    aws_region: str = Field(
+        default="",
+        description="AWS region (`eu-west-2`) of everything here: buckets, clusters, queues. Every client gets it, "
+        "also in drivers and executors. Default: botocore's own configuration, `AWS_DEFAULT_REGION` or the profile; "
+        "it does not read `AWS_REGION`, and takes none from the instance.",
+    )
+
+    @field_validator("aws_region")
+    @classmethod
+    def _is_region(cls, value: str) -> str:
+        if value and not REGION.fullmatch(value):
+            raise ValueError(f"{value!r} is not an AWS region: write it as eu-west-2")
+        return value
+
+
+class Settings(AwsSettings):
+    """What one installation of `cdi_dagster` needs to know."""
 
     deployment: Literal["local", "emr"] = Field(
         default="local",
@@ -480,6 +499,8 @@ def check_root(root: str) -> str:
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings of this process: arguments, environment, `cdi.env` in the home folder, defaults.
 
+    From then on its AWS clients are made in the region of these settings.
+
     Raises:
         SettingsError: with a line for every problem found.
     """
@@ -492,7 +513,21 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(problems) from None
     if problems:
         raise SettingsError(problems)
+    use_region(settings.aws_region)
     return settings
+
+
+def use_configured_region() -> None:
+    """Have AWS clients of this process made in the region of the settings, for work that needs no other setting.
+
+    Raises:
+        SettingsError: it is not a region.
+    """
+    home = Path(os.environ.get(f"{PREFIX}HOME") or DEFAULT_HOME).expanduser()
+    try:
+        use_region(AwsSettings(_env_file=home / ENV_FILE_NAME).aws_region)  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise SettingsError([line for detail in error.errors() for line in _problem_lines(detail)]) from None
 
 
 def _without_home(overrides: dict[str, Any]) -> dict[str, Any]:

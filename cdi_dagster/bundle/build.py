@@ -17,7 +17,7 @@ from pathlib import Path
 import cdi_dagster
 from cdi_dagster.core.failures import CdiError, FailureClass
 
-PACKAGES = ("core", "storage", "published", "table_definitions", "spark")
+PACKAGES = ("aws", "core", "storage", "published", "table_definitions", "spark")
 """What runs on the cluster, and nothing else."""
 REQUIREMENTS = (
     "boto3",

@@ -27,6 +27,7 @@ from dagster_pipes import (
     PipesS3MessageWriter,
 )
 
+from cdi_dagster.aws.clients import client, work_on_node
 from cdi_dagster.core.failures import CdiError
 
 _log = logging.getLogger(__name__)
@@ -67,13 +68,18 @@ class Reporter:
 def open_reporter(argv: Sequence[str]) -> Iterator[tuple[Reporter, list[str]]]:
     """Open the Pipes session that the arguments name, if any, and close it at the end.
 
+    The region comes first: on a cluster reports go to S3 (`--aws-region`; see `node_environment` for the executors).
+
     Yields:
-        The reporter, and the arguments without those of Pipes.
+        The reporter, and the arguments without those of Pipes and the region.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--dagster-pipes-context")
     parser.add_argument("--dagster-pipes-messages")
+    parser.add_argument("--aws-region")
     found, rest = parser.parse_known_args(list(argv))
+    if found.aws_region is not None:
+        work_on_node(found.aws_region)
     if found.dagster_pipes_context is None or found.dagster_pipes_messages is None:
         yield Reporter(), rest
         return
@@ -137,6 +143,4 @@ def _message_writer(params: Mapping[str, Any]) -> PipesMessageWriter[Any]:
 
 
 def _s3_client() -> Any:
-    import boto3  # 0.3 s, and not needed where the launcher is on the same machine
-
-    return boto3.client("s3")
+    return client("s3")

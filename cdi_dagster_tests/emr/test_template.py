@@ -150,7 +150,9 @@ def test_in_cluster_mode_driver_and_executors_get_what_they_need_by_configuratio
         input_bytes=0,
     )
     profile = template.profile("small")
-    request = step_request(template, profile, step, name="n", pipes=("--dagster-pipes-context", "p"), conf={})
+    request = step_request(
+        template, profile, step, name="n", pipes=("--dagster-pipes-context", "p"), conf={}, region="eu-west-2"
+    )
     arguments = request["HadoopJarStep"]["Args"]
     assert arguments[:5] == ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
     conf = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
@@ -159,4 +161,11 @@ def test_in_cluster_mode_driver_and_executors_get_what_they_need_by_configuratio
     python = "/opt/cdi/venv/bin/python"
     assert conf["spark.yarn.appMasterEnv.PYSPARK_PYTHON"] == conf["spark.executorEnv.PYSPARK_PYTHON"] == python
     program = arguments.index("/opt/cdi/entry_points/ingest_daily.py")
-    assert arguments[program + 1 :] == ["--pinned-input", "s3://b/pinned.json", "--dagster-pipes-context", "p"]
+    assert arguments[program + 1 :] == [
+        "--pinned-input",
+        "s3://b/pinned.json",
+        "--dagster-pipes-context",
+        "p",
+        "--aws-region",
+        "eu-west-2",
+    ]

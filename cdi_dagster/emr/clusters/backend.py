@@ -194,7 +194,15 @@ class EmrClusters:
         return cluster_digest(self._template, bundle_uri=self._bundle_uri, region=self._api.region)
 
     def _step(self, attempt: AttemptEntry, job: JobRequest, profile: ProfileTemplate | None) -> dict[str, Any]:
-        return step_request(self._template, profile, job.step, name=attempt.name, pipes=job.pipes, conf=self._conf)
+        return step_request(
+            self._template,
+            profile,
+            job.step,
+            name=attempt.name,
+            pipes=job.pipes,
+            conf=self._conf,
+            region=self._api.region,
+        )
 
     def _is_added(self, entry: PoolEntry, attempt: AttemptEntry, job: JobRequest) -> bool:
         """Add the step to a cluster that was claimed; return False where that takes none any more."""

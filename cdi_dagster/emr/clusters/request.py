@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from cdi_dagster.aws.clients import node_environment
 from cdi_dagster.core.collections import REGISTRY, find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import INGEST_DAILY
@@ -103,6 +104,7 @@ def step_request(
     name: str,
     pipes: Sequence[str],
     conf: Mapping[str, str],
+    region: str,
 ) -> dict[str, Any]:
     """Return the step: spark-submit of the bundle's entry point, with Python 3.11 of the bundle on every node.
 
@@ -117,6 +119,7 @@ def step_request(
             "spark.pyspark.driver.python": CLUSTER_PYTHON,
             "spark.yarn.appMasterEnv.PYSPARK_PYTHON": CLUSTER_PYTHON,
             "spark.executorEnv.PYSPARK_PYTHON": CLUSTER_PYTHON,
+            **{f"spark.executorEnv.{variable}": value for variable, value in node_environment(region).items()},
             # EMR keeps event logs, beyond the cluster's life: they quote a failed task's row, and nothing redacts them.
             "spark.eventLog.enabled": "false",
             **template.step.spark_conf,
@@ -127,7 +130,7 @@ def step_request(
     arguments = ["spark-submit", "--master", "yarn", "--deploy-mode", template.step.deploy_mode, "--name", name]
     for key, value in merged.items():
         arguments += ["--conf", f"{key}={value}"]
-    arguments += [f"{CLUSTER_FOLDER}/entry_points/{step.name}.py", *step.arguments, *pipes]
+    arguments += [f"{CLUSTER_FOLDER}/entry_points/{step.name}.py", *step.arguments, *pipes, "--aws-region", region]
     too_long = next((argument for argument in arguments if len(argument) > MAX_ARGUMENT_CHARACTERS), None)
     if too_long is not None:
         raise CdiError(
@@ -202,7 +205,7 @@ def _problems_of(path: Path, environment: str, collection_id: str) -> list[str]:
     )
     problems = []
     for profile in template.profiles:
-        submitted = step_request(template, profile, step, name="check", pipes=(), conf={})
+        submitted = step_request(template, profile, step, name="check", pipes=(), conf={}, region="eu-west-2")
         request = job_flow_request(
             template,
             profile,
