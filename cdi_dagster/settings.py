@@ -27,6 +27,7 @@ from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.key_service_access import DEFAULT_RETRY_BUDGET_SECONDS, KeyServiceAccess
 from cdi_dagster.core.loopback import is_loopback
 from cdi_dagster.core.reject_limit import parse_reject_limit
+from cdi_dagster.core.secret_reference import secret_reference
 from cdi_dagster.local_spark.spark_submit import DEFAULT_DRIVER_MEMORY, DEFAULT_MASTER, SparkProcessConfig
 
 PREFIX = "CDI_"
@@ -106,14 +107,19 @@ class Settings(AwsSettings):
     )
     dks_ca: str | None = Field(
         default=None,
-        description="Path, where the Spark job runs, of the PEM file with the authority that signed the service's "
-        "certificate. Default: the system's authorities.",
+        description="PEM of the authority that signed the service's certificate: a path where the Spark job runs, or a "
+        "secret, as for CDI_DKS_PRIVATE_KEY. Default: the system's authorities.",
     )
     dks_certificate: str | None = Field(
-        default=None, description="Path, where the Spark job runs, of our client certificate (PEM), for mutual TLS."
+        default=None,
+        description="PEM of our client certificate, for mutual TLS: a path where the Spark job runs, or a secret, as "
+        "for CDI_DKS_PRIVATE_KEY.",
     )
     dks_private_key: str | None = Field(
-        default=None, description="Path, where the Spark job runs, of the private key (PEM) of our client certificate."
+        default=None,
+        description="PEM of the private key of our client certificate: a path where the Spark job runs, or a secret in "
+        "Secrets Manager, `secretsmanager://name` or its ARN, each with `#key` where it is a JSON object. The job "
+        "reads it on the node, as the instance role, into memory only.",
     )
     dks_retry_budget_seconds: int = Field(
         default=DEFAULT_RETRY_BUDGET_SECONDS,
@@ -331,6 +337,12 @@ class Settings(AwsSettings):
     @classmethod
     def _is_root(cls, value: str) -> str:
         return value and check_root(value)
+
+    @field_validator("dks_ca", "dks_certificate", "dks_private_key")
+    @classmethod
+    def _is_path_or_secret(cls, value: str | None) -> str | None:
+        secret_reference(value or "")
+        return value
 
     @field_validator("dks_url", "dagster_url")
     @classmethod

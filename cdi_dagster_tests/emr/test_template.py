@@ -80,6 +80,18 @@ def test_an_environment_that_is_not_there_is_named_with_those_that_are(tmp_path:
             {"configurations": [{"Classification": "spark-defaults", "Properties": {JAVA_OPTIONS[0]: "-Dx"}}]},
             "spark-defaults: spark.driver.extraJavaOptions would be replaced by the step's: move it to step.spark_conf",
         ),
+        (
+            {"bootstrap_actions": [{"Name": "proxy", "ScriptBootstrapAction": {"Path": "proxy.sh"}}]},
+            "bootstrap_actions, number 1: write Name, and ScriptBootstrapAction with the Path of a script",
+        ),
+        (
+            {"bootstrap_actions": [{"Name": "proxy", "ScriptBootstrapAction": {"Path": "s3://b/k"}}] * 16},
+            "bootstrap_actions: 16 are too many; EMR takes 15 beside ours",
+        ),
+        (
+            {"bootstrap_actions": [{"Name": "a", "ScriptBootstrapAction": {"Path": "s3://b/CHANGE-ME"}}]},
+            "bootstrap_actions[a].ScriptBootstrapAction.Path still has CHANGE-ME",
+        ),
         ({"tags": {"who": "AKIAABCDEFGHIJKLMNOP"}}, "tags.who looks like a key: take it out, revoke it"),
         ({"profile": []}, "profile is not a part of a template"),
         ({"profiles": []}, "profiles: list should have at least 1 item"),
@@ -103,6 +115,7 @@ def test_secrets_by_reference_and_names_that_only_sound_secret_are_fine(tmp_path
     [
         ({"Steps": []}, "cluster.Steps: the launcher sets it"),
         ({"Instances": {"KeepJobFlowAliveWhenNoSteps": True}}, "so that what it starts always ends"),
+        ({"BootstrapActions": []}, "yours go into bootstrap_actions"),
         ({"LogUri": ""}, "cluster.LogUri is missing"),
         ({"LogUri": "file:///x"}, "is not an s3:// URI"),
         ({"AutoTerminationPolicy": {"IdleTimeout": 3600}}, "take it out (from CDI_EMR_IDLE_SECONDS)"),
@@ -124,6 +137,9 @@ def test_emrs_own_model_finds_what_emr_would_refuse(tmp_path: Path) -> None:
     path = write(tmp_path, cluster={**base, "ReleaseLabl": "emr-7.13.0"})
     [problem, *_] = template_problems(path)
     assert 'Unknown parameter in input: "ReleaseLabl"' in problem
+    action = {"Name": "proxy", "ScriptBootstrapAction": {"Path": "s3://b/k", "Arguments": ["x"]}}
+    [problem, *_] = template_problems(write(tmp_path, bootstrap_actions=[action]))
+    assert 'Unknown parameter in BootstrapActions[0].ScriptBootstrapAction: "Arguments"' in problem
 
 
 def test_a_file_that_is_not_there_says_which_setting_names_it(tmp_path: Path) -> None:

@@ -67,11 +67,13 @@ def job_flow_request(
     request["AutoTerminationPolicy"] = {"IdleTimeout": idle_seconds}
     request["StepConcurrencyLevel"] = 1
     request["Configurations"] = merge_by(template.configurations, profile.configurations, "Classification")
+    # Ours last: a platform team's proxy, certificates and agents are there by then.
     request["BootstrapActions"] = [
+        *template.bootstrap_actions,
         {
             "Name": "install the bundle",
             "ScriptBootstrapAction": {"Path": f"{bundle_uri}/bootstrap.sh", "Args": [bundle_uri]},
-        }
+        },
     ]
     request["Tags"] = [{"Key": key, "Value": value} for key, value in {**template.tags, **tags}.items()]
     request["Steps"] = [dict(step)]
