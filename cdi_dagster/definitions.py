@@ -114,6 +114,7 @@ def _resources(settings: Settings) -> dict[str, Any]:
             kind="file" if settings.deployment == "local" else "dynamodb",
             folder=str(settings.status_path),
             table_name=settings.status_table_name,
+            weeks_to_exist=settings.status_weeks_to_exist,
         ),
         "alerts": AlertResource(target=settings.alert_target),
         "options": IngestOptions(**{name: getattr(settings, name) for name in IngestOptions.model_fields}),
@@ -128,10 +129,14 @@ def _step_launcher(settings: Settings) -> dg.ConfigurableResource:
 
 def _emr_launcher(settings: Settings) -> dg.ConfigurableResource:
     # Imported here: boto3 takes half a second, and a laptop does not need it.
+    from cdi_dagster.bundle.source_digest import why_not_this_code
     from cdi_dagster.emr.clusters.launcher import EmrPySparkStepLauncher
     from cdi_dagster.emr.clusters.request import template_problems
 
-    # An unusable template must fail the deployment, not the first morning after it.
+    # An unusable template, or a cluster with other code, must fail the deployment, not the first morning after it.
+    other_code = why_not_this_code(settings.emr_bundle_uri)
+    if other_code:
+        raise dg.DagsterInvalidDefinitionError(other_code)
     problems = template_problems(settings.emr_template, environment=settings.emr_environment)
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)

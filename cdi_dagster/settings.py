@@ -29,6 +29,7 @@ from cdi_dagster.core.loopback import is_loopback
 from cdi_dagster.core.reject_limit import parse_reject_limit
 from cdi_dagster.core.secret_reference import secret_reference
 from cdi_dagster.local_spark.spark_submit import DEFAULT_DRIVER_MEMORY, DEFAULT_MASTER, SparkProcessConfig
+from cdi_dagster.storage import Encryption, use_encryption
 
 PREFIX = "CDI_"
 ENV_FILE_NAME = "cdi.env"
@@ -148,6 +149,18 @@ class Settings(AwsSettings):
         default=None,
         description="Folder of the jars with which local Spark writes tables to `s3://` (docs/s3.md). Default: where "
         "`make s3a-jars` puts them, `.cdi/jars/spark-<version>` below the current folder. EMR has its own.",
+    )
+
+    s3_encryption: Literal["", "AES256", "aws:kms"] = Field(
+        default="",
+        description="Server-side encryption that every object written to S3 requests, by boto3 and by Spark alike: "
+        "`AES256` or `aws:kms`. Default: none is requested, and the bucket's own default applies. A bucket policy that "
+        "refuses writes without one needs it.",
+    )
+    s3_kms_key: str = Field(
+        default="",
+        description="Id or ARN of the KMS key for `aws:kms`. Default: the bucket's, or else the account's own for S3. "
+        "Whoever reads needs `kms:Decrypt` on it, whoever writes `kms:GenerateDataKey` too.",
     )
 
     table_definitions: Annotated[dict[str, str | None], NoDecode] = Field(
@@ -279,6 +292,12 @@ class Settings(AwsSettings):
         default="data_pipeline_metadata",
         min_length=3,
         description="DynamoDB table of the status rows (`emr`); downstream products read it under this name.",
+    )
+    status_weeks_to_exist: int = Field(
+        default=104,
+        ge=1,
+        description="Weeks after which a status row is removed (`TimeToExist`). Two years, as the platform before kept "
+        "them: downstream products look back.",
     )
     runbook_url: str = Field(
         default="docs/runbook.md",
@@ -457,6 +476,8 @@ class Settings(AwsSettings):
             yield "CDI_DKS_CERTIFICATE is set but CDI_DKS_URL is plain http: write https://host:port"
         if self.dks_url.startswith("http://") and not is_loopback(urlsplit(self.dks_url).hostname):
             yield f"CDI_DKS_URL={self.dks_url!r} would carry data keys over the network in the clear: write https://…"
+        if self.s3_kms_key and self.s3_encryption != "aws:kms":
+            yield "CDI_S3_KMS_KEY is used by CDI_S3_ENCRYPTION=aws:kms only: set that too, or take the key out"
         if self.corporate_root and self.corporate_root == self.published_root:
             yield "CDI_CORPORATE_ROOT and CDI_PUBLISHED_ROOT are the same: publish to another bucket or folder"
         if self.deployment == "emr":
@@ -511,7 +532,7 @@ def check_root(root: str) -> str:
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings of this process: arguments, environment, `cdi.env` in the home folder, defaults.
 
-    From then on its AWS clients are made in the region of these settings.
+    From then on its AWS clients are made in the region of these settings, and it writes to S3 with their encryption.
 
     Raises:
         SettingsError: with a line for every problem found.
@@ -526,6 +547,7 @@ def load_settings(**overrides: Any) -> Settings:
     if problems:
         raise SettingsError(problems)
     use_region(settings.aws_region)
+    use_encryption(Encryption(algorithm=settings.s3_encryption, kms_key=settings.s3_kms_key))
     return settings
 
 

@@ -166,7 +166,7 @@ def _metadata(
         "key_service_retries": report.key_service.retries,
         "key_service_seconds": round(report.key_service.seconds, 3),
         "fallback_records": report.fallback_records,
-        "published_to": dg.MetadataValue.path(step.s3_prefix or ""),
+        "published_to": dg.MetadataValue.path(step.daily_records_uri or ""),
         "fingerprint": report.fingerprint,
         "correlation_id": step.correlation_id,
         "cluster_id": evidence.cluster_id,

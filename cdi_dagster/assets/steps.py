@@ -48,6 +48,7 @@ def recorded_step(
     record = StepRecord(
         day=collection.on(storage_day_in(context)),
         correlation_id=context.run.run_id,
+        dagster_run_id=context.run.run_id,
         table=status_table,
         step=name,
         ends_run=not assets_of_run(context).intersection(followed_by),

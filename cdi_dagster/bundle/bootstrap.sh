@@ -2,6 +2,7 @@
 # Bootstrap action of a cluster: installs the bundle into /opt/cdi/venv without a package index.
 # Usage: bootstrap.sh <bundle URI, s3:// or a folder>
 set -euo pipefail
+umask 022 # hardened images have 027: the users of Spark and YARN could then not read what is installed here
 
 bundle_uri="${1:?usage: bootstrap.sh <bundle URI>}"
 prefix="${CDI_PREFIX:-/opt/cdi}"

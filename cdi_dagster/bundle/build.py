@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cdi_dagster
+from cdi_dagster.bundle.source_digest import PACKAGES, source_digest
 from cdi_dagster.core.failures import CdiError, FailureClass
 
-PACKAGES = ("aws", "core", "storage", "published", "table_definitions", "spark")
-"""What runs on the cluster, and nothing else."""
 REQUIREMENTS = (
     "boto3",
     "cryptography",
@@ -59,7 +58,7 @@ class Bundle:
     """A bundle on this machine.
 
     Attributes:
-        id: first 16 hex digits of the SHA-256 over names and hashes of its files.
+        id: the digest of the code it was made of (`source_digest`), `-`, and that of its content.
         folder: where it is; its last part is the id.
         files: how many.
         size_bytes: of all files.
@@ -91,11 +90,16 @@ def build_bundle(output: Path, *, constraints: Path) -> Bundle:
         shutil.copytree(source / "spark" / "entry_points", content / "entry_points", ignore=_no_caches)
         sums = _sums(content)
         (content / "SHA256SUMS").write_text(sums)
-        bundle_id = hashlib.sha256(sums.encode()).hexdigest()[:16]
+        bundle_id = f"{source_digest()}-{content_digest(sums.encode())}"
         folder = output / bundle_id
         if not folder.exists():
             content.rename(folder)
     return describe(folder)
+
+
+def content_digest(sums: bytes) -> str:
+    """Return 16 hex digits over the names and hashes of a bundle's files, as its SHA256SUMS lists them."""
+    return hashlib.sha256(sums).hexdigest()[:16]
 
 
 def describe(folder: Path) -> Bundle:

@@ -121,7 +121,9 @@ def _result(problems: Sequence[str], severity: dg.AssetCheckSeverity, **numbers:
 
 def _record_mismatch(status_table: StatusTable, day: CollectionDay, run_id: str, problems: Sequence[str]) -> None:
     """Record the mismatch in the status row too: it may be COMPLETED by now, and downstream products read it."""
-    record = StepRecord(day=day, correlation_id=run_id, table=status_table, step="counts_reconcile")
+    record = StepRecord(
+        day=day, correlation_id=run_id, dagster_run_id=run_id, table=status_table, step="counts_reconcile"
+    )
     record.put("FAILED", f"{FailureClass.COUNTS_DO_NOT_RECONCILE}: {problems[0]}")
 
 

@@ -51,8 +51,13 @@ def check_emr_template(settings: Settings) -> Finding:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         return failed(f"{path}: {problems[0]}{more}", "Correct the file; each line states how.")
-    profiles = load_template(path, environment=environment).profiles
-    return ok(f"{path}, profiles {', '.join(profile.name for profile in profiles)}")
+    template = load_template(path, environment=environment)
+    text = f"{path}, profiles {', '.join(profile.name for profile in template.profiles)}"
+    idle = template.idle_cores()
+    if idle:
+        fix = "Change spark.executor.cores, .memory and .memoryOverhead of these profiles, or their types."
+        return note("; ".join([text, *idle]), fix)
+    return ok(text)
 
 
 def check_emr_api(settings: Settings) -> Finding:
@@ -103,6 +108,18 @@ def check_emr_subnets(template: "ClusterTemplate") -> Finding:
     return ok(text)
 
 
+def check_emr_encryption(template: "ClusterTemplate") -> Finding:
+    """Whether clusters have a security configuration: without one, disks and traffic are not encrypted by EMR."""
+    name = template.cluster.get("SecurityConfiguration")
+    if not name:
+        return note(
+            "the template names no security configuration: decrypted records lie on local disks while a step runs, and "
+            "EMR encrypts neither these disks nor the traffic between nodes",
+            "Create one (local disks at rest, in transit) and name it in cluster.SecurityConfiguration.",
+        )
+    return ok(f"security configuration {name}")
+
+
 def check_emr_logs(template: "ClusterTemplate") -> Finding:
     """Whether we can list where EMR writes its logs: without them a failed step is not explained."""
     try:
@@ -114,12 +131,15 @@ def check_emr_logs(template: "ClusterTemplate") -> Finding:
 
 def check_emr_bundle(settings: Settings) -> Finding:
     """Whether the bundle is where clusters fetch it, whole, and has the hashes in its list and its id."""
+    from cdi_dagster.bundle.build import content_digest
+    from cdi_dagster.bundle.source_digest import why_not_this_code
+
     uri = settings.emr_bundle_uri.rstrip("/")
     fix = "Deploy it again: make bundle, cdi deploy; set CDI_EMR_BUNDLE_URI to what it prints."
     try:
         storage = open_storage(uri)
         sums = storage.read("SHA256SUMS")
-        if hashlib.sha256(sums).hexdigest()[:16] != uri.rpartition("/")[2]:
+        if content_digest(sums) != uri.rpartition("-")[2]:
             return failed(f"{uri} does not match its id: its list of hashes was changed", fix)
         named = [line.split("  ", 1) for line in sums.decode().splitlines()]
         changed = next((name for digest, name in named if _sha256(storage, name) != digest), None)
@@ -128,6 +148,9 @@ def check_emr_bundle(settings: Settings) -> Finding:
         return failed(f"{uri}: {error}", fix)
     if changed is not None:
         return failed(f"{uri}/{changed} is not what was deployed: its hash differs", fix)
+    other_code = why_not_this_code(uri)
+    if other_code:
+        return failed(other_code, fix)
     return ok(f"{uri}, {len(named)} files, {size_text(size)}, every hash as deployed")
 
 
@@ -168,6 +191,7 @@ EMR_CHECKS: Mapping[str, tuple[str, Callable[[Settings], Finding]]] = {
     "emr-api": ("EMR", check_emr_api),
     "emr-roles": ("EMR roles", _of_template(check_emr_roles)),
     "emr-subnets": ("EMR subnets", _of_template(check_emr_subnets)),
+    "emr-encryption": ("EMR encryption", _of_template(check_emr_encryption)),
     "emr-logs": ("EMR logs", _of_template(check_emr_logs)),
     "emr-bundle": ("EMR bundle", check_emr_bundle),
 }

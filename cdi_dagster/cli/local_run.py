@@ -102,8 +102,8 @@ def _status_table(settings: Settings) -> StatusTable:
     from cdi_dagster.resources.status_table import DynamoDbStatusTable, FileStatusTable
 
     if settings.deployment == "local":
-        return FileStatusTable(settings.status_path)
-    return DynamoDbStatusTable(settings.status_table_name)
+        return FileStatusTable(settings.status_path, weeks_to_exist=settings.status_weeks_to_exist)
+    return DynamoDbStatusTable(settings.status_table_name, weeks_to_exist=settings.status_weeks_to_exist)
 
 
 def run_step(

@@ -105,7 +105,7 @@ def replay_command(
         publication = begin_replay(published, collection.on(storage_day), run.correlation_id)
         with record(run, "replay_rejects") as row, progress(f"Trying {publication.report.rejected:,} rejects again"):
             summary = replay_rejects(publication, published, config)
-            row.s3_prefix = run.uri(summary.report.published_prefix)
+            row.daily_records_uri = run.uri(summary.report.published_prefix)
             row.await_tables(published)
             row.detail |= {**summary.report.totals, "replayed": summary.replayed, "recovered": summary.recovered}
     if as_json:

@@ -2,8 +2,8 @@
 
 Facts of the system in use: jobs are named `run_coalescer_batch_storage_<group>` (for `main` one job a partition,
 `..._partition_<n>`; on Sundays with `_sunday` at the end, and then one job may do all partitions); the parameters
-`s3-prefix`, `date-to-add` (`yesterday`, `today`, `YYYY-MM-DD` or `NOT_SET`) and `partition` (`-1` is all of them)
-state what a job works on. `coalescer_status.batch_status` queries Batch.
+`s3-prefix`, `date-to-add` (`yesterday`, `today`, `YYYY-MM-DD`, `YYYY/MM/DD` or `NOT_SET`) and `partition` (`-1` is all
+of them) state what a job works on. `batch_status` queries Batch; `batch_proof` judges the days that it has forgotten.
 """
 
 import re
@@ -21,8 +21,8 @@ QUEUES = ("batch_corporate_storage_coalescer", "batch_corporate_storage_coalesce
 LIVE_STATUSES = ("SUBMITTED", "PENDING", "RUNNABLE", "STARTING", "RUNNING")
 ENDED_STATUSES = ("SUCCEEDED", "FAILED")
 
-BATCH_REMEMBERS = timedelta(days=6)
-"""Ended jobs are listed for at least about this long."""
+BATCH_REMEMBERS = timedelta(days=7)
+"""Ended jobs are listed for at least so long."""
 MAIN_PARTITIONS = 20
 """`ucfs_main` is coalesced by this many jobs, one a partition."""
 
@@ -90,7 +90,7 @@ def storage_day_of_job(job: BatchJob) -> date | None:
             return ran_on
         case text:
             try:
-                return date.fromisoformat(text)
+                return date.fromisoformat(text.replace("/", "-"))
             except ValueError:
                 return None
 
@@ -111,8 +111,7 @@ def batch_coalescer_status(
     if not of_day:
         return CoalescerStatus(
             state=CoalescerState.NOT_STARTED,
-            reason=f"no coalescer job of {group} for {storage_day} in AWS Batch ({len(ours)} jobs for other days)"
-            + (". Batch forgets ended jobs after about a week" if now.date() - storage_day > BATCH_REMEMBERS else ""),
+            reason=f"no coalescer job of {group} for {storage_day} in AWS Batch ({len(ours)} jobs for other days)",
         )
     slots = range(MAIN_PARTITIONS) if group is StorageGroup.MAIN else (_ALL,)
     deciding = {slot: _last_covering(slot, of_day) for slot in slots}

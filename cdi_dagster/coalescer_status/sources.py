@@ -32,7 +32,7 @@ def coalescer_source(
 
     Args:
         name: `marker`, `batch` or `quiet`.
-        roots: where the coalescer works, and where the observation of a listing is kept (`quiet`).
+        roots: where the coalescer works, and where what was seen of a day is kept (`quiet`, `batch`).
         lease_seconds: a RUNNING marker with an older heartbeat counts as killed (`marker`).
         quiet_seconds: how long a listing must not change (`quiet`).
         batch_queues: job queues to read (`batch`).
@@ -75,7 +75,7 @@ def _source(
             from cdi_dagster.coalescer_status.batch_status import BatchCoalescerStatus
 
             return BatchCoalescerStatus(
-                _batch_client, queues=batch_queues, cache_seconds=batch_cache_seconds, clock=clock
+                _batch_client, roots, queues=batch_queues, cache_seconds=batch_cache_seconds, clock=clock
             )
         case "quiet":
             from cdi_dagster.coalescer_status.quiet_listing import QuietListingCoalescerStatus

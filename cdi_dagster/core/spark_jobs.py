@@ -12,18 +12,19 @@ class SparkJob:
 
     Attributes:
         name: of the module in `cdi_dagster/spark/entry_points`, of the EMR step, and of `CurrentStep` in status rows.
-        needs_metastore: whether it writes Hive tables; the local metastore allows one process at a time.
         needs_s3a: whether Spark itself writes what it publishes, so that an `s3://` root needs S3A.
     """
 
     name: str
-    needs_metastore: bool = False
     needs_s3a: bool = False
 
 
+LOCAL_METASTORE = "spark.cdi.local_metastore"
+"""Spark setting: the folder of the local metastore, where the job has to lock it; clusters have none."""
+
 INGEST_DAILY = SparkJob(name="ingest_daily")
-"""Reads and writes objects with boto3: it needs neither."""
-PUBLISH_TABLES = SparkJob(name="publish_tables", needs_metastore=True, needs_s3a=True)
+"""Reads and writes objects with boto3: it needs no S3A."""
+PUBLISH_TABLES = SparkJob(name="publish_tables", needs_s3a=True)
 
 
 @dataclass(frozen=True, kw_only=True)

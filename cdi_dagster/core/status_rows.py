@@ -1,4 +1,7 @@
-"""The rows of the status table `data_pipeline_metadata`, which downstream products read, and the table's interface."""
+"""The rows of the status table `data_pipeline_metadata`, which downstream products read, and the table's interface.
+
+Theirs are the columns that the old platform wrote; what only we know goes into columns of its own.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,24 +23,27 @@ class StatusRow:
     Attributes:
         correlation_id: key, with `data_product`.
         data_product: `data_product_of` the collection.
-        run_id: Dagster run id, or the correlation id where Dagster is not used.
+        run_number: written as `Run_Id`, which downstream tools read as a number: how often this correlation id ran. A
+            run of ours has one of its own, so it is 1.
+        dagster_run_id: of the run, where Dagster runs it.
         status: IN_PROGRESS, COMPLETED or FAILED.
         export_day: written as `Date`.
         current_step: what it is doing, or did last.
         cluster_id: EMR cluster id, or `local`.
-        s3_prefix: URI of the published daily records, once published.
+        daily_records_uri: of the published daily records, once published.
         failure: class and cause, where it failed.
         detail: counts and other facts for a reader.
     """
 
     correlation_id: str
     data_product: str
-    run_id: str
     status: str
     export_day: date
     current_step: str
+    run_number: int = 1
+    dagster_run_id: str | None = None
     cluster_id: str | None = None
-    s3_prefix: str | None = None
+    daily_records_uri: str | None = None
     failure: str | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
 

@@ -8,6 +8,10 @@ from cdi_dagster.core.collections import CollectionDay
 
 _BASE = "corporate_data_ingestion"
 SUCCESS_MARK = "_SUCCESS"
+PUBLICATIONS_PREFIX = f"{_BASE}/_publications/"
+"""Below it, in a bucket, what finishes a publication or an upload after a kill: a role limited to `_BASE` will do."""
+EARLIER_PUBLICATIONS_PREFIX = "_publications/"
+"""Where an earlier version kept that: still finished and discarded."""
 REJECTS_FOLDER = "rejects/"
 """Below a run's prefix."""
 _TABLES_REPORT = "tables_report.json"
@@ -56,6 +60,11 @@ def runs_prefix(day: CollectionDay) -> str:
 def quiet_listing_key(day: CollectionDay) -> str:
     """Key of what was seen of the day's listing, where a quiet listing counts as complete."""
     return f"{control_prefix(day)}quiet_listing.json"
+
+
+def completion_proof_key(day: CollectionDay) -> str:
+    """Key of the coalescer's completion of the day as AWS Batch reported it: Batch forgets it after a week."""
+    return f"{control_prefix(day)}coalescer_completion.json"
 
 
 def launch_prefix(day: CollectionDay, step: str) -> str:

@@ -43,7 +43,7 @@ def pin_storage_day(
         StorageError: the day cannot be listed, or the manifest cannot be written.
     """
     prefix = day.corporate_prefix
-    pinned = pin(day, roots.corporate.root, roots.corporate.list(prefix))
+    pinned = pin(day, roots.corporate.root, roots.corporate.list(prefix, versions=True))
     if not pinned.objects and not allow_empty:
         raise CdiError(
             FailureClass.INPUT_INVALID,

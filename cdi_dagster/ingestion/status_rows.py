@@ -34,8 +34,9 @@ class StepRecord:
         table: where the row goes.
         step: written as `CurrentStep`.
         ends_run: whether the run is complete when this step is.
+        dagster_run_id: of the run, where Dagster runs it.
         cluster_id: where Spark ran, once known.
-        s3_prefix: URI of the published daily records, once published.
+        daily_records_uri: of the published daily records, once published.
         detail: counts and other facts for a reader of the row.
     """
 
@@ -44,8 +45,9 @@ class StepRecord:
     table: StatusTable
     step: str
     ends_run: bool = True
+    dagster_run_id: str | None = None
     cluster_id: str | None = None
-    s3_prefix: str | None = None
+    daily_records_uri: str | None = None
     detail: dict[str, Any] = field(default_factory=dict)
 
     def put(self, status: str, failure: str | None = None) -> None:
@@ -54,12 +56,12 @@ class StepRecord:
             StatusRow(
                 correlation_id=self.correlation_id,
                 data_product=data_product_of(self.day.collection),
-                run_id=self.correlation_id,
                 status=status,
                 export_day=self.day.export_day,
                 current_step=self.step,
+                dagster_run_id=self.dagster_run_id,
                 cluster_id=self.cluster_id,
-                s3_prefix=self.s3_prefix,
+                daily_records_uri=self.daily_records_uri,
                 failure=failure,
                 detail=dict(self.detail),
             )
@@ -74,7 +76,7 @@ class StepRecord:
         """Keep what an earlier step of this run wrote: writing a row replaces all of it."""
         earlier = self.table.get(self.correlation_id, data_product_of(self.day.collection))
         if earlier:
-            self.s3_prefix = earlier.s3_prefix
+            self.daily_records_uri = earlier.daily_records_uri
             self.detail = dict(earlier.detail)
 
     def add_gate(self, status: CoalescerStatus, *, overridden: bool) -> None:
@@ -89,7 +91,7 @@ class StepRecord:
 
     def add_ingested(self, report: IngestReport, published: Storage) -> None:
         """Add what an ingestion published."""
-        self.s3_prefix = published.uri(daily_records_prefix(self.day))
+        self.daily_records_uri = published.uri(daily_records_prefix(self.day))
         self.detail |= dict(report.totals) | {"fingerprint": report.fingerprint}
         self.await_tables(published)
 
@@ -99,7 +101,7 @@ class StepRecord:
 
     def add_tables(self, report: TablesReport, published: Storage) -> None:
         """Add the tables that were published, with their rows; complete the row of the run of their records."""
-        self.s3_prefix = published.uri(daily_records_prefix(self.day))
+        self.daily_records_uri = published.uri(daily_records_prefix(self.day))
         self.detail |= {table.name: table.rows for table in report.tables}
         self.ends_run = True
         mark = read_mark(published, self.day)

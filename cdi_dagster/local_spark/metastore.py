@@ -1,10 +1,11 @@
 """The local metastore: an embedded Derby database in a folder, and the Spark settings for it.
 
 Shared by the local launcher, `cdi ingest` and tests. Production has its own metastore and needs none of this. Derby
-allows one process at a time, so whoever starts Spark on it first takes `local_metastore_lock`.
+allows one process at a time, so whoever uses the catalogue first takes `local_metastore_lock`.
 """
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -12,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.spark_jobs import LOCAL_METASTORE
 from cdi_dagster.local_spark.jvm_options import quick_start_options
 
 _UNFIT = set(';"\\\n')
+_log = logging.getLogger(__name__)
 
 
 def local_metastore_conf(folder: Path, *, jvm_options: Sequence[str] | None = None) -> dict[str, str]:
@@ -43,6 +46,7 @@ def local_metastore_conf(folder: Path, *, jvm_options: Sequence[str] | None = No
     ]
     database_url = f"jdbc:derby:;databaseName={location / 'metastore_db'};create=true"
     return {
+        LOCAL_METASTORE: str(location),
         "spark.hadoop.javax.jdo.option.ConnectionURL": database_url,
         "spark.sql.warehouse.dir": (location / "warehouse").as_uri(),
         "spark.driver.extraJavaOptions": " ".join(java_options),
@@ -51,21 +55,25 @@ def local_metastore_conf(folder: Path, *, jvm_options: Sequence[str] | None = No
 
 @contextmanager
 def local_metastore_lock(folder: Path, *, wait_seconds: float = 600.0, poll_seconds: float = 0.5) -> Iterator[None]:
-    """Lock the local metastore for one Spark process; others wait. The lock of a dead process is released.
+    """Lock the local metastore for one process; others wait, and log for whom. A dead process's lock is released.
 
     Raises:
         CdiError: LAUNCH_FAILED where another process holds it for longer than `wait_seconds`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + wait_seconds
+    began = time.monotonic()
+    logged = False
     with (folder / "in_use_by").open("a+") as lock:
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as error:
-                if time.monotonic() >= deadline:
+                if time.monotonic() >= began + wait_seconds:
                     raise _taken(lock.name, wait_seconds) from error
+                if not logged:
+                    _log.info("Waiting for the local metastore, which process %s has open", _holder(lock.name))
+                logged = True
                 time.sleep(poll_seconds)
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
@@ -73,11 +81,14 @@ def local_metastore_lock(folder: Path, *, wait_seconds: float = 600.0, poll_seco
         yield
 
 
+def _holder(lock: str) -> str:
+    return Path(lock).read_text().strip() or "unknown"
+
+
 def _taken(lock: str, wait_seconds: float) -> CdiError:
-    holder = Path(lock).read_text().strip() or "unknown"
     return CdiError(
         FailureClass.LAUNCH_FAILED,
-        f"Another process (pid {holder}) has held the local metastore for over {wait_seconds:.0f} s; "
+        f"Another process (pid {_holder(lock)}) has held the local metastore for over {wait_seconds:.0f} s; "
         "it allows one at a time.",
         next_step="Wait until it has ended and run again, or run with another CDI_HOME.",
     )

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from cdi_dagster.aws.clients import REGION_VARIABLE, region_environment
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.storage import encryption
 
 JARS_FOLDER = Path(".cdi") / "jars"
 """Where `make s3a-jars` downloads them: `spark-3.5/`, `spark-4.0/` below it."""
@@ -68,11 +69,12 @@ def s3a_class_path(jars: Sequence[Path], environment: Mapping[str, str]) -> dict
 
 
 def s3a_conf_here(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return `s3a_conf` for the S3 that boto3 uses in this environment."""
-    return s3a_conf(
+    """Return `s3a_conf` for the S3 that boto3 uses in this environment, with the encryption of this process."""
+    conf = s3a_conf(
         endpoint_url=environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL"),
         region=region_environment().get(REGION_VARIABLE) or environment.get(REGION_VARIABLE),
     )
+    return {**conf, **encryption().spark_conf}
 
 
 def find_s3a_jars(pyspark: Path, folder: Path | None = None) -> tuple[Path, ...]:

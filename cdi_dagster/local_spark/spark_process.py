@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from cdi_dagster.core.log_lines import last_lines, scrub
 from cdi_dagster.core.spark_jobs import SparkJob
 from cdi_dagster.local_spark import process_guard
 from cdi_dagster.local_spark.java import find_java
-from cdi_dagster.local_spark.metastore import local_metastore_lock
 from cdi_dagster.local_spark.spark_submit import (
     SparkProcessConfig,
     launch_failed,
@@ -66,7 +64,7 @@ def run_spark_step(
     on_poll: Callable[[], None] = lambda: None,
     poll_seconds: float = 0.5,
 ) -> SparkExit:
-    """Run a job to its end; where it needs the local metastore, once no other process has it.
+    """Run a job to its end.
 
     However this function ends (an exception, an interrupt, a kill of this process), the whole process tree ends.
 
@@ -85,25 +83,23 @@ def run_spark_step(
     command = spark_submit_command(job, arguments, config=config)
     environment = spark_environment(find_java().path, s3a_jars(job, arguments, config=config))
     folder = config.work_folder / correlation_id
-    metastore = config.metastore_folder if job.needs_metastore else None
-    with local_metastore_lock(metastore) if metastore else nullcontext():
-        scratch = _scratch_folder(folder, job)
-        command[1:1] = ["--conf", f"spark.local.dir={scratch}"]
-        log_path = folder / f"{job.name}.log"
-        started = time.monotonic()
-        try:
-            exit_code, tail = _run_guarded(
-                command,
-                environment,
-                scratch=scratch,
-                log_path=log_path,
-                grace_seconds=config.grace_seconds,
-                on_line=on_line,
-                on_poll=on_poll,
-                poll_seconds=poll_seconds,
-            )
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    scratch = _scratch_folder(folder, job)
+    command[1:1] = ["--conf", f"spark.local.dir={scratch}"]
+    log_path = folder / f"{job.name}.log"
+    started = time.monotonic()
+    try:
+        exit_code, tail = _run_guarded(
+            command,
+            environment,
+            scratch=scratch,
+            log_path=log_path,
+            grace_seconds=config.grace_seconds,
+            on_line=on_line,
+            on_poll=on_poll,
+            poll_seconds=poll_seconds,
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return SparkExit(exit_code=exit_code, log_tail=tail, log_path=log_path, seconds=time.monotonic() - started)
 
 

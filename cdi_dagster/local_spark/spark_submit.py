@@ -17,6 +17,7 @@ from cdi_dagster.core.spark_jobs import SparkJob
 from cdi_dagster.local_spark.java import environment_with
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.s3a_conf import find_s3a_jars, s3a_class_path, s3a_conf_here
+from cdi_dagster.storage import encryption
 
 DEFAULT_MASTER = "local[*,4]"
 """Every core of this machine, and four attempts a task as on a cluster: with `local[*]` one killed worker fails it."""
@@ -113,7 +114,8 @@ def pyspark_folder() -> Path:
 
 def spark_environment(java: Path, jars: Sequence[Path] = ()) -> dict[str, str]:
     """Return the environment of the Spark process: ours, with this Python, this pyspark, that Java and these jars."""
-    environment = {**environment_with(java, os.environ), **s3a_class_path(jars, os.environ), **region_environment()}
+    environment = {**environment_with(java, os.environ), **s3a_class_path(jars, os.environ)}
+    environment |= {**region_environment(), **encryption().environment}
     environment["SPARK_HOME"] = str(pyspark_folder())
     environment["PYSPARK_PYTHON"] = environment["PYSPARK_DRIVER_PYTHON"] = sys.executable
     environment["PYTHONUNBUFFERED"] = "1"

@@ -20,7 +20,7 @@ class CoalescerStatusResource(dg.ConfigurableResource):
 
     source: CoalescerSourceName = knob("coalescer_source")
     corporate_root: str = Field(description="Root under which the coalescer works and writes its marker.")
-    published_root: str = Field(description="Root where the last listing is kept (`quiet`).")
+    published_root: str = Field(description="Root where what was seen of a day is kept (`quiet`, `batch`).")
     lease_seconds: int = knob("coalescer_lease_seconds")
     quiet_seconds: int = knob("coalescer_quiet_seconds")
     batch_queues: list[str] = knob("coalescer_batch_queues")

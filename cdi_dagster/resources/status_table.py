@@ -21,27 +21,30 @@ from cdi_dagster.clock import utc_now
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.interfaces import StatusRow
 
-DEFAULT_DAYS_TO_EXIST = 7
+DEFAULT_WEEKS_TO_EXIST = 104
+"""As long as the old platform kept its rows."""
 _MAX_NAME = 180
 
 
-def item_of(row: StatusRow, *, now: datetime, days_to_exist: int) -> dict[str, Any]:
+def item_of(row: StatusRow, *, now: datetime, weeks_to_exist: int) -> dict[str, Any]:
     """Return a row under the table's column names; what is None is left out.
 
-    Run_Id is text, as ours are not numbers; TimeToExist is a number of epoch *seconds*, which is what DynamoDB expires
-    by. Failure, Detail (JSON text) and Updated_At are ours.
+    Run_Id is the text of a number: downstream tools call `int()` on it. TimeToExist is a number of epoch *seconds*,
+    which is what DynamoDB expires by. S3_Prefix_CDI_Export is left out: it is a snapshot's key prefix, and these rows
+    are of days. Dagster_Run_Id, Daily_Records_URI, Failure, Detail (JSON text) and Updated_At are ours.
     """
-    kept_for = timedelta(days=days_to_exist)
+    kept_for = timedelta(weeks=weeks_to_exist)
     item = {
         "Correlation_Id": row.correlation_id,
         "DataProduct": row.data_product,
-        "Run_Id": row.run_id,
+        "Run_Id": str(row.run_number),
         "Status": row.status,
         "Cluster_Id": row.cluster_id,
         "Date": row.export_day.isoformat(),
         "CurrentStep": row.current_step,
         "TimeToExist": int((now + kept_for).timestamp()),
-        "S3_Prefix_CDI_Export": row.s3_prefix,
+        "Dagster_Run_Id": row.dagster_run_id,
+        "Daily_Records_URI": row.daily_records_uri,
         "Failure": row.failure,
         "Detail": json.dumps(dict(row.detail), sort_keys=True, default=str) if row.detail else None,
         "Updated_At": now.astimezone(UTC).isoformat(timespec="milliseconds"),
@@ -50,16 +53,22 @@ def item_of(row: StatusRow, *, now: datetime, days_to_exist: int) -> dict[str, A
 
 
 def row_of(item: Mapping[str, Any]) -> StatusRow:
-    """Return the row of an item, also of one that an older version wrote (a number in Run_Id, columns missing)."""
+    """Return the row of an item, also of one of the old platform, or of an earlier version of ours.
+
+    The old platform may have a number in Run_Id, and lacks columns; earlier versions wrote Dagster's run id into
+    Run_Id, and the daily records' URI into S3_Prefix_CDI_Export.
+    """
+    run_id, prefix = str(item.get("Run_Id", "1")), str(item.get("S3_Prefix_CDI_Export", ""))
     return StatusRow(
         correlation_id=str(item["Correlation_Id"]),
         data_product=str(item["DataProduct"]),
-        run_id=str(item.get("Run_Id", "")),
         status=str(item.get("Status", "")),
         export_day=date.fromisoformat(str(item["Date"])),
         current_step=str(item.get("CurrentStep", "")),
+        run_number=int(run_id) if run_id.isdecimal() else 1,
+        dagster_run_id=item.get("Dagster_Run_Id"),
         cluster_id=item.get("Cluster_Id"),
-        s3_prefix=item.get("S3_Prefix_CDI_Export"),
+        daily_records_uri=item.get("Daily_Records_URI") or (prefix if "://" in prefix else None),
         failure=item.get("Failure"),
         detail=json.loads(item["Detail"]) if item.get("Detail") else {},
     )
@@ -84,15 +93,15 @@ class FileStatusTable:
 
     Args:
         folder: created with the first row.
-        days_to_exist: after how many days a row is removed.
+        weeks_to_exist: after how many weeks a row is removed.
         clock: the present time (aware).
     """
 
     def __init__(
-        self, folder: Path, *, days_to_exist: int = DEFAULT_DAYS_TO_EXIST, clock: Callable[[], datetime] = utc_now
+        self, folder: Path, *, weeks_to_exist: int = DEFAULT_WEEKS_TO_EXIST, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self._folder = folder
-        self._days_to_exist = days_to_exist
+        self._weeks_to_exist = weeks_to_exist
         self._clock = clock
 
     def put(self, row: StatusRow) -> None:
@@ -102,7 +111,7 @@ class FileStatusTable:
             CdiError: JOB_FAILED where the folder cannot be written.
         """
         now = self._clock()
-        item = item_of(row, now=now, days_to_exist=self._days_to_exist)
+        item = item_of(row, now=now, weeks_to_exist=self._weeks_to_exist)
         target = self._path(row.correlation_id, row.data_product)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +160,7 @@ class DynamoDbStatusTable:
 
     Args:
         table_name: of the table.
-        days_to_exist: after how many days DynamoDB removes a row.
+        weeks_to_exist: after how many weeks DynamoDB removes a row.
         clock: the present time (aware).
         client_options: for boto3 (`region_name`, `endpoint_url`); default: as `aws.clients.resource`.
     """
@@ -160,12 +169,12 @@ class DynamoDbStatusTable:
         self,
         table_name: str,
         *,
-        days_to_exist: int = DEFAULT_DAYS_TO_EXIST,
+        weeks_to_exist: int = DEFAULT_WEEKS_TO_EXIST,
         clock: Callable[[], datetime] = utc_now,
         **client_options: Any,
     ) -> None:
         self._table_name = table_name
-        self._days_to_exist = days_to_exist
+        self._weeks_to_exist = weeks_to_exist
         self._clock = clock
         self._client_options = client_options
 
@@ -175,7 +184,7 @@ class DynamoDbStatusTable:
         Raises:
             CdiError: JOB_FAILED where DynamoDB refuses, STORAGE_UNAVAILABLE where it does not respond.
         """
-        item = item_of(row, now=self._clock(), days_to_exist=self._days_to_exist)
+        item = item_of(row, now=self._clock(), weeks_to_exist=self._weeks_to_exist)
         with self._as_cdi_errors("written to"):
             self._table.put_item(Item=item)
 
@@ -187,7 +196,7 @@ class DynamoDbStatusTable:
         return row_of(found) if found else None
 
     def recent(self, data_product: str, limit: int = 10) -> list[StatusRow]:
-        """Return the latest rows of a product, the latest first. Scans the table: a week of rows, for a person."""
+        """Return the latest rows of a product, the latest first. Scans the table, all products' rows: for a person."""
         from boto3.dynamodb.conditions import Attr
 
         request: dict[str, Any] = {"FilterExpression": Attr("DataProduct").eq(data_product)}

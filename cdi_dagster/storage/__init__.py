@@ -4,6 +4,7 @@
 Runs in the control plane and on the cluster, so: no dagster here.
 """
 
+from cdi_dagster.storage.encryption import Encryption, encrypt_writes, encryption, use_encryption
 from cdi_dagster.storage.failure import storage_failure
 from cdi_dagster.storage.interface import (
     ObjectChangedError,
@@ -20,6 +21,7 @@ from cdi_dagster.storage.opening import open_roots, open_storage
 from cdi_dagster.storage.roots import Roots
 
 __all__ = [
+    "Encryption",
     "ObjectChangedError",
     "ObjectExistsError",
     "ObjectMissingError",
@@ -30,7 +32,10 @@ __all__ = [
     "TransientStorageError",
     "StorageUnavailableError",
     "Upload",
+    "encrypt_writes",
+    "encryption",
     "open_roots",
     "open_storage",
     "storage_failure",
+    "use_encryption",
 ]

@@ -37,7 +37,7 @@ from cdi_dagster.storage.interface import (
     StorageError,
 )
 from cdi_dagster.storage.keys import (
-    RESERVED_FOLDERS,
+    RESERVED_PREFIXES,
     STAGING_FOLDER,
     checked_group,
     checked_key,
@@ -87,7 +87,7 @@ class FileStorage:
         """Return the full URI of a key or prefix, percent-encoded where needed."""
         return f"{self._root}/{quote(key, safe=_URI_SAFE)}"
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
+    def list(self, prefix: str, *, versions: bool = False) -> Iterator[StoredObject]:
         """Yield every object under a prefix, in key order; one folder at a time is held in memory."""
         prefix = checked_prefix(self._root, prefix)
         yield from self._walk(self._folder / prefix, prefix)
@@ -99,7 +99,7 @@ class FileStorage:
         for name in sorted(entries, key=lambda name: name + "/" if stat.S_ISDIR(entries[name].st_mode) else name):
             status = entries[name]
             if stat.S_ISDIR(status.st_mode):
-                if prefix or name not in RESERVED_FOLDERS:
+                if f"{prefix}{name}/" not in RESERVED_PREFIXES:
                     yield from self._walk(folder / name, f"{prefix}{name}/")
             elif stat.S_ISREG(status.st_mode):
                 yield described(prefix + name, status)

@@ -1,8 +1,8 @@
 """The contract of every storage: the Protocols and their errors.
 
 Keys are relative to the root, `/` between parts, never starting with `/`, without empty parts, `.` or `..`; a key is
-not also a folder of other keys. A key is whole or absent: no reader sees half an object. `.cdi-staging/` and
-`_publications/` below a root belong to the storage itself. All methods raise `StorageError` or a subclass, whose
+not also a folder of other keys. A key is whole or absent: no reader sees half an object. What `keys.RESERVED_PREFIXES`
+names below a root belongs to the storage itself. All methods raise `StorageError` or a subclass, whose
 message names root and key and what to do. Storages are thread-safe and can be pickled.
 """
 
@@ -91,10 +91,11 @@ class Storage(Protocol):
     def uri(self, key: str) -> str:
         """Return the full URI of a key."""
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
+    def list(self, prefix: str, *, versions: bool = False) -> Iterator[StoredObject]:
         """Yield every object whose key starts with `prefix` (a prefix that ends in `/`), in key order, all pages.
 
-        Nothing under the prefix yields nothing. Version ids are filled in where the bucket is versioned.
+        Nothing under the prefix yields nothing. With `versions`, version ids are filled in where the bucket is
+        versioned: S3 then lists what was deleted too, so only for what will be read by its version.
         """
 
     def head(self, key: str) -> StoredObject | None:

@@ -4,12 +4,12 @@ A key that escapes its root, or that has two spellings, is refused before any ad
 package only.
 """
 
+from cdi_dagster.core.storage_keys import EARLIER_PUBLICATIONS_PREFIX, PUBLICATIONS_PREFIX
 from cdi_dagster.storage.interface import StorageError
 
-# Folders below a root that belong to the storage itself: never listed, never written by key.
 STAGING_FOLDER = ".cdi-staging"
-PUBLICATIONS_FOLDER = "_publications"
-RESERVED_FOLDERS = frozenset({STAGING_FOLDER, PUBLICATIONS_FOLDER})
+RESERVED_PREFIXES = (f"{STAGING_FOLDER}/", PUBLICATIONS_PREFIX, EARLIER_PUBLICATIONS_PREFIX)
+"""What belongs to the storage itself: never listed, never written by key."""
 
 # The longest key that S3 allows, in UTF-8 bytes; the same limit everywhere keeps roots interchangeable.
 MAX_KEY_BYTES = 1024
@@ -57,7 +57,7 @@ def checked_group(group: str) -> str:
 
 def is_reserved(key: str) -> bool:
     """Return whether a key is in a folder that belongs to the storage itself."""
-    return key.partition("/")[0] in RESERVED_FOLDERS
+    return f"{key}/".startswith(RESERVED_PREFIXES)
 
 
 def _check_parts(root: str, path: str) -> None:
@@ -69,7 +69,8 @@ def _check_parts(root: str, path: str) -> None:
     elif "\0" in path:
         wrong = "has a NUL character"
     elif is_reserved(path):
-        wrong = f"lies in {path.partition('/')[0]}/, which is reserved for the storage itself"
+        reserved = next(prefix for prefix in RESERVED_PREFIXES if f"{path}/".startswith(prefix))
+        wrong = f"lies in {reserved}, which is reserved for the storage itself"
     else:
         try:
             if len(path.encode()) > MAX_KEY_BYTES:

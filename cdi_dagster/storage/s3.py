@@ -1,8 +1,8 @@
 """S3Storage: objects under an `s3://` root.
 
 Conditional requests (If-Match, If-None-Match), version ids where the bucket keeps versions, all pages, all per-key
-errors. Opened by `open_storage`; `interface` is the contract. The storage's own data is under
-`<root>/_publications/`: journals of publications, and notes of unfinished uploads by group.
+errors. Opened by `open_storage`; `interface` is the contract. The storage's own data is under `PUBLICATIONS_PREFIX`:
+journals of publications, and notes of unfinished uploads by group.
 """
 
 import io
@@ -26,7 +26,7 @@ from cdi_dagster.storage.keys import (
     checked_publication_prefix,
     is_reserved,
 )
-from cdi_dagster.storage.s3_bucket import S3Bucket, code_of, etag_in, version_in
+from cdi_dagster.storage.s3_bucket import S3Bucket, access_denied, etag_in, version_in
 from cdi_dagster.storage.s3_publication import S3Publisher
 from cdi_dagster.storage.s3_stream import S3Stream
 from cdi_dagster.storage.s3_upload import (
@@ -34,9 +34,9 @@ from cdi_dagster.storage.s3_upload import (
     S3Upload,
     abort_upload,
     described,
+    own_rows,
     parse_registry_key,
     put_object,
-    registry_prefix,
 )
 
 _BUFFER_BYTES = 256 * 1024
@@ -81,10 +81,10 @@ class S3Storage:
         """Return the full URI of a key or prefix."""
         return self._bucket.uri(key)
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
+    def list(self, prefix: str, *, versions: bool = False) -> Iterator[StoredObject]:
         """Yield every object under a prefix, in key order, all pages."""
         prefix = checked_prefix(self.root, prefix)
-        for row in self._version_rows(prefix) if self._versioned() else self._rows(prefix):
+        for row in self._version_rows(prefix) if versions and self._versioned() else self._rows(prefix):
             key = row["Key"].removeprefix(self._bucket.base)
             if not is_reserved(key) and not key.endswith("/"):  # consoles make empty `folder/` objects
                 yield StoredObject(
@@ -104,7 +104,7 @@ class S3Storage:
         try:
             first = next(pages)
         except StorageUnavailableError as error:
-            if code_of(error) != "AccessDenied":
+            if not access_denied(error):
                 raise
             _log.warning("s3:ListBucketVersions is not allowed on %s: version ids are unknown", self.root)
             self._keeps_versions = False
@@ -125,7 +125,7 @@ class S3Storage:
                 answer = self._bucket.call("get_bucket_versioning", "read the versioning of", "")
                 self._keeps_versions = answer.get("Status") in ("Enabled", "Suspended")
             except StorageUnavailableError as error:
-                if code_of(error) not in ("AccessDenied", "403"):
+                if not access_denied(error):
                     raise
                 _log.warning("s3:GetBucketVersioning is not allowed on %s: version ids are unknown", self.root)
                 self._keeps_versions = False
@@ -229,10 +229,10 @@ class S3Storage:
     def discard(self, prefix: str, *, group: str | None) -> None:
         """Abort every upload to the prefix started under the group, or under any, unless its publication is decided."""
         checked_prefix(self.root, prefix)
-        notes = UPLOAD_NOTES if group is None else registry_prefix(checked_group(group), prefix)
+        notes = UPLOAD_NOTES if group is None else f"{UPLOAD_NOTES}{checked_group(group)}/{prefix}"
         decided = self._publisher.decided_uploads()
         forgotten = []
-        for row in self._rows(notes):
+        for row in own_rows(self._bucket, notes):
             note = row["Key"].removeprefix(self._bucket.base)
             _, key, upload_id = parse_registry_key(note)
             if key.startswith(prefix) and upload_id not in decided:

@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
 
 from cdi_dagster.aws.clients import client as new_client
+from cdi_dagster.storage.encryption import encrypt_writes
 from cdi_dagster.storage.interface import (
     ObjectChangedError,
     ObjectMissingError,
@@ -111,7 +112,7 @@ class S3Bucket:
         with self._lock:
             if self._client is None or self._client_process != os.getpid():
                 try:
-                    self._client = new_client("s3", config=_CONFIG, **self._options)
+                    self._client = encrypt_writes(new_client("s3", config=_CONFIG, **self._options))
                 except ValueError as error:
                     raise StorageUnavailableError(
                         f"No S3 client for {self.root}: {error}. Correct AWS_ENDPOINT_URL or CDI_AWS_REGION."
@@ -177,6 +178,11 @@ def code_of(error: StorageError) -> str:
     """Return S3's error code of a StorageError, "" if it has none."""
     cause = error.__cause__
     return str(cause.response.get("Error", {}).get("Code", "")) if isinstance(cause, ClientError) else ""
+
+
+def access_denied(error: StorageError) -> bool:
+    """Return whether S3 refused the request for want of a permission."""
+    return code_of(error) in ("AccessDenied", "403")
 
 
 def was_retried(error: StorageError) -> bool:

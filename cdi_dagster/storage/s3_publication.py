@@ -1,15 +1,15 @@
 """Publishing to a prefix of S3, which cannot swap folders: decide in one object, then roll forward (docs/adr/0001).
 
-    1  write the journal `_publications/journals/<prefix>journal.json`   <- the decision; before it nothing has changed
+    1  write the journal `journals/<prefix>journal.json`          <- the decision; before it nothing has changed
     2  delete `_SUCCESS`                                                 from here readers must not use the prefix
     3  complete the prepared uploads
     4  delete the objects of the previous publication
     5  write `_SUCCESS` with the mark                                    from here it is complete again
     6  delete the journal
 
-After a kill between 1 and 6, `recover` does the rest; every step may be done twice. Old objects are deleted only when
-all new ones are there, so that a publication whose uploads were aborted can still be rolled back. The caller ensures
-one publisher per prefix at a time. For `s3` only.
+The journal is below `PUBLICATIONS_PREFIX`. After a kill between 1 and 6, `recover` does the rest; every step may be
+done twice. Old objects are deleted only when all new ones are there, so that a publication whose uploads were aborted
+can still be rolled back. The caller ensures one publisher per prefix at a time. For `s3` only.
 """
 
 import base64
@@ -20,25 +20,26 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from cdi_dagster.core.listing import StoredObject
-from cdi_dagster.core.storage_keys import SUCCESS_MARK
+from cdi_dagster.core.storage_keys import EARLIER_PUBLICATIONS_PREFIX, PUBLICATIONS_PREFIX, SUCCESS_MARK
 from cdi_dagster.storage.interface import (
     ObjectExistsError,
     ObjectMissingError,
     PreparedObject,
     StorageError,
+    StorageUnavailableError,
 )
-from cdi_dagster.storage.keys import PUBLICATIONS_FOLDER
-from cdi_dagster.storage.s3_bucket import S3Bucket
+from cdi_dagster.storage.s3_bucket import S3Bucket, access_denied
 from cdi_dagster.storage.s3_stream import S3Stream
 from cdi_dagster.storage.s3_upload import (
     complete_upload,
     head_if_ours,
+    own_rows,
     put_object,
     registry_key,
     upload_is_there,
 )
 
-_JOURNALS = f"{PUBLICATIONS_FOLDER}/journals/"
+_JOURNALS = "journals/"
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -55,6 +56,7 @@ class _Journal:
         prepared: the objects to publish.
         mark: content of the new `_SUCCESS`.
         mark_before: content of the `_SUCCESS` that is replaced, None if there was none.
+        folder: where it is kept: an earlier version had another.
     """
 
     prefix: str
@@ -62,6 +64,11 @@ class _Journal:
     prepared: tuple[PreparedObject, ...]
     mark: bytes
     mark_before: bytes | None
+    folder: str = PUBLICATIONS_PREFIX
+
+    @property
+    def key(self) -> str:
+        return f"{self.folder}{_JOURNALS}{self.prefix}journal.json"
 
     def to_bytes(self) -> bytes:
         before = None if self.mark_before is None else base64.b64encode(self.mark_before).decode()
@@ -76,7 +83,7 @@ class _Journal:
         ).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "_Journal":
+    def from_bytes(cls, data: bytes, folder: str) -> "_Journal":
         value: dict[str, Any] = json.loads(data)
         before = value["mark_before"]
         return cls(
@@ -85,6 +92,7 @@ class _Journal:
             prepared=tuple(PreparedObject(**item) for item in value["prepared"]),
             mark=base64.b64decode(value["mark"]),
             mark_before=None if before is None else base64.b64decode(before),
+            folder=folder,
         )
 
 
@@ -119,7 +127,7 @@ class S3Publisher:
             mark_before=self._read(prefix + SUCCESS_MARK),
         )
         try:
-            put_object(self._bucket, _journal_key(prefix), journal.to_bytes(), if_absent=True)
+            put_object(self._bucket, journal.key, journal.to_bytes(), if_absent=True)
         except ObjectExistsError as error:
             raise StorageError(
                 f"Another publication to {self._bucket.uri(prefix)} has just started: let one run at a time publish it."
@@ -133,9 +141,10 @@ class S3Publisher:
 
     def recover(self, prefix: str) -> None:
         """Finish the publication to exactly this prefix."""
-        data = self._read(_journal_key(prefix))
-        if data is not None:
-            self._recover(_Journal.from_bytes(data))
+        for folder in (EARLIER_PUBLICATIONS_PREFIX, PUBLICATIONS_PREFIX):
+            data = self._read_journal(f"{folder}{_JOURNALS}{prefix}journal.json")
+            if data is not None:
+                self._recover(_Journal.from_bytes(data, folder))
 
     def _recover(self, journal: _Journal) -> None:
         if all(_in_parallel(self._can_appear, journal.prepared)):
@@ -149,11 +158,19 @@ class S3Publisher:
 
     def _journals(self, prefix: str) -> Iterator[_Journal]:
         """Yield the journals of the publications to a prefix, or below it, that are decided and not finished."""
-        for page in self._bucket.pages("list_objects_v2", "list", "", Prefix=self._bucket.full(_JOURNALS + prefix)):
-            for row in page.get("Contents", ()):
-                data = self._read(row["Key"].removeprefix(self._bucket.base))
-                if data is not None:
-                    yield _Journal.from_bytes(data)
+        for row in own_rows(self._bucket, _JOURNALS + prefix):
+            key = row["Key"].removeprefix(self._bucket.base)
+            data = self._read_journal(key)
+            if data is not None:
+                yield _Journal.from_bytes(data, key.partition(_JOURNALS)[0])
+
+    def _read_journal(self, key: str) -> bytes | None:
+        try:
+            return self._read(key)
+        except StorageUnavailableError as error:
+            if access_denied(error) and key.startswith(EARLIER_PUBLICATIONS_PREFIX):
+                return None  # a role that may not look there has left nothing there
+            raise
 
     def _require_uploads(self, prefix: str, prepared: Sequence[PreparedObject]) -> None:
         keys = [item.key for item in prepared]
@@ -191,7 +208,7 @@ class S3Publisher:
 
     def _finished_by_another(self, journal: _Journal) -> bool:
         """Check before deleting anything: a second publisher, against the rule, may have recovered ours."""
-        present = self._read(_journal_key(journal.prefix))
+        present = self._read(journal.key)
         if present == journal.to_bytes():
             return False
         if present is None and self._read(journal.prefix + SUCCESS_MARK) == journal.mark:
@@ -211,8 +228,11 @@ class S3Publisher:
         self._forget(journal)
 
     def _forget(self, journal: _Journal) -> None:
-        notes = [registry_key(journal.group, item.key, item.token["upload_id"]) for item in journal.prepared]
-        self._delete([_journal_key(journal.prefix)])
+        notes = [
+            registry_key(journal.group, item.key, item.token["upload_id"], folder=journal.folder)
+            for item in journal.prepared
+        ]
+        self._delete([journal.key])
         self._delete(notes)
 
     def _read(self, key: str) -> bytes | None:
@@ -221,10 +241,6 @@ class S3Publisher:
                 return stream.readall()
         except ObjectMissingError:
             return None
-
-
-def _journal_key(prefix: str) -> str:
-    return f"{_JOURNALS}{prefix}journal.json"
 
 
 def _in_parallel(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:

@@ -42,7 +42,7 @@ def test_the_status_row_is_completed_by_the_last_step_of_the_run_only_and_keeps_
     last = day.rows.writes[-1]
     assert last.data_product == "CDI-data:businessAudit"
     assert last.export_day.isoformat() == "2023-03-27"
-    assert last.s3_prefix.endswith("/json/daily/2023-03-27/data/businessAudit/")
+    assert last.daily_records_uri.endswith("/json/daily/2023-03-27/data/businessAudit/")
     assert last.detail["published"] == 10
     assert last.detail["uc.auditlog_red_v"] == 10
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 import cdi_dagster
 from cdi_dagster.bundle.build import Bundle, build_bundle
+from cdi_dagster.bundle.source_digest import source_digest, why_not_this_code
 from cdi_dagster.cli.app import cdi
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.roots import Roots
@@ -50,7 +52,7 @@ def bootstrap(folder: Path, prefix: Path) -> subprocess.CompletedProcess[str]:
         "PIP_CONFIG_FILE": os.devnull,
     }
     return subprocess.run(
-        ["bash", str(BOOTSTRAP), str(folder)],
+        ["bash", "-c", 'umask 027 && exec bash "$0" "$1"', str(BOOTSTRAP), str(folder)],  # as on hardened images
         env=environment,
         capture_output=True,
         text=True,
@@ -147,6 +149,20 @@ def test_the_installed_job_runs_a_day(installed: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     mark = json.loads(published.read(f"{daily_records_prefix(collection.on(day))}_SUCCESS"))
     assert mark["published"] == 200
+
+
+def test_every_user_may_use_what_is_installed_also_under_a_strict_umask(installed: Path) -> None:
+    closed = [
+        path
+        for path in (installed, *installed.rglob("*"))
+        if not path.is_symlink() and not path.stat().st_mode & (stat.S_IXOTH if path.is_dir() else stat.S_IROTH)
+    ]
+    assert closed == []
+
+
+def test_its_name_begins_with_the_digest_of_the_code_it_was_made_of(bundle: Bundle) -> None:
+    assert bundle.id.startswith(f"{source_digest()}-")
+    assert why_not_this_code(f"s3://bucket/bundles/{bundle.id}/") is None
 
 
 def test_a_spoilt_file_is_found_before_anything_is_installed(bundle: Bundle, tmp_path: Path) -> None:

@@ -166,7 +166,8 @@ def test_ingest_counts_rejects_and_publishes_nothing_unless_they_are_allowed(cdi
         ("COMPLETED", "ingest_daily", "2023-03-27"),
         ("COMPLETED", "publish_tables", "2023-03-27"),
     ]
-    assert {row["S3_Prefix_CDI_Export"] for row in told} == {f"{published.as_uri()}/"}
+    assert {row["Daily_Records_URI"] for row in told} == {f"{published.as_uri()}/"}
+    assert {(row["Run_Id"], row.get("Dagster_Run_Id")) for row in told} == {("1", None)}
     (failed,) = [row for row in status_rows(home) if row["Status"] == "FAILED"]
     assert failed["Failure"].startswith("RECORDS_REJECTED: 3 of 300")
 

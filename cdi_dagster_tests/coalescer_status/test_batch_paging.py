@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -15,6 +16,7 @@ from cdi_dagster.coalescer_status.batch_jobs import ENDED_STATUSES, LIVE_STATUSE
 from cdi_dagster.coalescer_status.batch_status import BatchCoalescerStatus
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.gate import CoalescerState
+from cdi_dagster.storage import Roots, open_roots
 
 DAY = date(2023, 3, 26)
 NOW = datetime(2023, 3, 27, 9, 30, tzinfo=UTC)
@@ -86,10 +88,15 @@ def batch() -> Iterator[PagingBatch]:
     server.server_close()
 
 
-def source(batch: PagingBatch) -> BatchCoalescerStatus:
+@pytest.fixture
+def roots(tmp_path: Path) -> Roots:
+    return open_roots((tmp_path / "corporate").as_uri(), (tmp_path / "published").as_uri())
+
+
+def source(batch: PagingBatch, roots: Roots) -> BatchCoalescerStatus:
     keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing", "region_name": "eu-west-2"}
     return BatchCoalescerStatus(
-        lambda: boto3.client("batch", endpoint_url=batch.url, **keys), cache_seconds=0, clock=lambda: NOW
+        lambda: boto3.client("batch", endpoint_url=batch.url, **keys), roots, cache_seconds=0, clock=lambda: NOW
     )
 
 
@@ -101,9 +108,9 @@ def a_week_of_main(batch: PagingBatch) -> None:
         batch.submit(f"run_coalescer_batch_storage_main_partition_{number}", "SUCCEEDED")
 
 
-def test_all_pages_are_read_and_described_in_hundreds(batch: PagingBatch) -> None:
+def test_all_pages_are_read_and_described_in_hundreds(batch: PagingBatch, roots: Roots) -> None:
     a_week_of_main(batch)
-    status = source(batch).status(CALCULATOR.on(DAY))
+    status = source(batch, roots).status(CALCULATOR.on(DAY))
     assert status.state is CoalescerState.COMPLETE
     assert "20 AWS Batch jobs succeeded" in status.reason
     lists = len(QUEUES) * len((*LIVE_STATUSES, *ENDED_STATUSES))
@@ -111,18 +118,18 @@ def test_all_pages_are_read_and_described_in_hundreds(batch: PagingBatch) -> Non
 
 
 @pytest.mark.parametrize("status", [*LIVE_STATUSES, "FAILED"])
-def test_the_one_job_on_the_last_page_decides(batch: PagingBatch, status: str) -> None:
+def test_the_one_job_on_the_last_page_decides(batch: PagingBatch, status: str, roots: Roots) -> None:
     a_week_of_main(batch)
     for _ in range(20):
         batch.submit("something_else", status, queue=QUEUES[1])
     batch.submit("run_coalescer_batch_storage_main_partition_7", status, queue=QUEUES[1])
-    found = source(batch).status(CALCULATOR.on(DAY))
+    found = source(batch, roots).status(CALCULATOR.on(DAY))
     assert found.state is (CoalescerState.FAILED if status == "FAILED" else CoalescerState.RUNNING)
 
 
-def test_what_is_known_to_have_ended_is_not_described_again(batch: PagingBatch) -> None:
+def test_what_is_known_to_have_ended_is_not_described_again(batch: PagingBatch, roots: Roots) -> None:
     a_week_of_main(batch)
-    coalescer = source(batch)
+    coalescer = source(batch, roots)
     coalescer.status(CALCULATOR.on(DAY))
     batch.calls.clear()
     batch.submit("run_coalescer_batch_storage_main_partition_3", "RUNNING")

@@ -5,6 +5,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -16,6 +17,7 @@ from moto.server import ThreadedMotoServer
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES
 from cdi_dagster.coalescer_status.batch_status import BatchCoalescerStatus
 from cdi_dagster.core.gate import CoalescerState
+from cdi_dagster.storage import Roots, open_roots
 from cdi_dagster_tests.clock import clock_at
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.waiting import reserved_port
@@ -66,6 +68,11 @@ class Batch:
         self.set_status(job_id, status)
         return str(job_id)
 
+    def forget(self) -> None:
+        """List no job any more, as Batch does after a week."""
+        for queue in batch_backends[ACCOUNT][REGION]._job_queues.values():
+            queue.jobs.clear()
+
     def set_status(self, job_id: str, status: str) -> None:
         job = batch_backends[ACCOUNT][REGION].get_job_by_id(job_id)
         job.status = status
@@ -87,6 +94,11 @@ def batch() -> Iterator[Batch]:
     server.stop()
 
 
+@pytest.fixture
+def roots(tmp_path: Path) -> Roots:
+    return open_roots((tmp_path / "corporate").as_uri(), (tmp_path / "published").as_uri())
+
+
 @pytest.fixture(autouse=True)
 def mid_morning() -> Iterator[None]:
     """Whatever the hour is: midnight must not come between a job and the question."""
@@ -98,13 +110,13 @@ def yesterday() -> Any:
     return datetime.now(UTC).date() - timedelta(days=1)
 
 
-def test_a_day_without_jobs_has_not_started(batch: Batch) -> None:
-    assert BatchCoalescerStatus(batch.client).status(AUDIT.on(yesterday())).state is CoalescerState.NOT_STARTED
+def test_a_day_without_jobs_has_not_started(batch: Batch, roots: Roots) -> None:
+    assert BatchCoalescerStatus(batch.client, roots).status(AUDIT.on(yesterday())).state is CoalescerState.NOT_STARTED
 
 
 @pytest.mark.parametrize("queue", QUEUES)
-def test_a_job_is_followed_from_submission_to_success(batch: Batch, queue: str) -> None:
-    source = BatchCoalescerStatus(batch.client, cache_seconds=0)
+def test_a_job_is_followed_from_submission_to_success(batch: Batch, queue: str, roots: Roots) -> None:
+    source = BatchCoalescerStatus(batch.client, roots, cache_seconds=0)
     job_id = batch.submit("RUNNABLE", queue=queue)
     seen = [source.status(AUDIT.on(yesterday())).state]
     for status in ("RUNNING", "SUCCEEDED"):
@@ -113,18 +125,18 @@ def test_a_job_is_followed_from_submission_to_success(batch: Batch, queue: str) 
     assert seen == [CoalescerState.RUNNING, CoalescerState.RUNNING, CoalescerState.COMPLETE]
 
 
-def test_a_retry_decides_over_the_failure_before_it(batch: Batch) -> None:
-    source = BatchCoalescerStatus(batch.client, cache_seconds=0)
+def test_a_retry_decides_over_the_failure_before_it(batch: Batch, roots: Roots) -> None:
+    source = BatchCoalescerStatus(batch.client, roots, cache_seconds=0)
     batch.submit("FAILED")
     assert source.status(AUDIT.on(yesterday())).state is CoalescerState.FAILED
     batch.submit("SUCCEEDED", queue=QUEUES[1])
     assert source.status(AUDIT.on(yesterday())).state is CoalescerState.COMPLETE
 
 
-def test_many_requests_within_the_cache_time_read_the_jobs_once(batch: Batch) -> None:
+def test_many_requests_within_the_cache_time_read_the_jobs_once(batch: Batch, roots: Roots) -> None:
     for _ in range(3):
         batch.submit("SUCCEEDED")
-    source = BatchCoalescerStatus(batch.client, cache_seconds=60)
+    source = BatchCoalescerStatus(batch.client, roots, cache_seconds=60)
     batch.calls.clear()
     for days in range(1, 101):
         source.status(AUDIT.on(datetime.now(UTC).date() - timedelta(days=days)))
@@ -132,28 +144,28 @@ def test_many_requests_within_the_cache_time_read_the_jobs_once(batch: Batch) ->
     assert batch.calls.count("DescribeJobs") == 1
 
 
-def test_ended_jobs_are_described_once(batch: Batch) -> None:
+def test_ended_jobs_are_described_once(batch: Batch, roots: Roots) -> None:
     batch.submit("SUCCEEDED")
-    source = BatchCoalescerStatus(batch.client, cache_seconds=0)
+    source = BatchCoalescerStatus(batch.client, roots, cache_seconds=0)
     source.status(AUDIT.on(yesterday()))
     batch.calls.clear()
     assert source.status(AUDIT.on(yesterday())).state is CoalescerState.COMPLETE
     assert "DescribeJobs" not in batch.calls
 
 
-def test_a_missing_queue_is_unknown_with_what_to_check(batch: Batch) -> None:
-    status = BatchCoalescerStatus(batch.client, queues=["no-such-queue"]).status(AUDIT.on(yesterday()))
+def test_a_missing_queue_is_unknown_with_what_to_check(batch: Batch, roots: Roots) -> None:
+    status = BatchCoalescerStatus(batch.client, roots, queues=["no-such-queue"]).status(AUDIT.on(yesterday()))
     assert status.state is CoalescerState.UNKNOWN
     assert "no-such-queue" in status.reason
 
 
-def test_an_unreachable_batch_is_unknown() -> None:
+def test_an_unreachable_batch_is_unknown(roots: Roots) -> None:
     with reserved_port() as port:  # nobody listens on it
 
         def make_client() -> Any:
             config = Config(retries={"total_max_attempts": 1}, connect_timeout=1)
             return boto3.client("batch", endpoint_url=f"http://127.0.0.1:{port}", config=config, **CLIENT)
 
-        status = BatchCoalescerStatus(make_client).status(AUDIT.on(yesterday()))
+        status = BatchCoalescerStatus(make_client, roots).status(AUDIT.on(yesterday()))
     assert status.state is CoalescerState.UNKNOWN
     assert "Check the batch:ListJobs" in status.reason

@@ -15,6 +15,7 @@ from typing import Any
 import dagster as dg
 
 import cdi_dagster
+from cdi_dagster.bundle.source_digest import source_digest
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.emr.clusters.launcher import EmrPySparkStepLauncher
@@ -24,6 +25,8 @@ from cdi_dagster_tests.emr import played_step
 from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator
 
 DAY = date(2023, 3, 26)
+BUNDLE = f"{source_digest()}-b1"
+"""Of the code that runs here; another is refused when the code location is loaded."""
 WAITS: list[float] = []
 """How long launchers of this process waited, in seconds."""
 Play = Sequence[str]
@@ -97,10 +100,10 @@ class Bench:
         s3 = self.emr.client("s3")
         s3.create_bucket(Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
         bootstrap = (
-            f'set -e; [ "$1" = s3://{self.bucket}/bundles/b1 ]; mkdir -p "$CDI_PREFIX/entry_points"\n'
+            f'set -e; [ "$1" = s3://{self.bucket}/bundles/{BUNDLE} ]; mkdir -p "$CDI_PREFIX/entry_points"\n'
             f'cp {shlex.quote(str(played_step.__file__))} "$CDI_PREFIX/entry_points/ingest_daily.py"\n'
         )
-        s3.put_object(Bucket=self.bucket, Key="bundles/b1/bootstrap.sh", Body=bootstrap.encode())
+        s3.put_object(Bucket=self.bucket, Key=f"bundles/{BUNDLE}/bootstrap.sh", Body=bootstrap.encode())
         template = Path(__file__).with_name("template.yaml").read_text().replace("LOGS", self.bucket)
         (self.folder / "cluster.yaml").write_text(template)
 
@@ -115,7 +118,9 @@ class Bench:
             f"while [ -e {self.folder}/hold ]; do sleep 0.1; done\n"
             f"printf %s {shlex.quote(python)} > venv/bin/python; chmod +x venv/bin/python\n"
         )
-        self.emr.client("s3").put_object(Bucket=self.bucket, Key="bundles/b1/bootstrap.sh", Body=bootstrap.encode())
+        self.emr.client("s3").put_object(
+            Bucket=self.bucket, Key=f"bundles/{BUNDLE}/bootstrap.sh", Body=bootstrap.encode()
+        )
         self.emr.spark_master = master
         events, defaults = self.folder / "spark-events", self.folder / "spark-conf"
         events.mkdir()
@@ -141,7 +146,7 @@ class Bench:
             "CDI_DKS_URL": dks_url,
             "CDI_STATUS_TABLE_NAME": self.status_table,
             "CDI_EMR_TEMPLATE": str(self.folder / "cluster.yaml"),
-            "CDI_EMR_BUNDLE_URI": f"s3://{self.bucket}/bundles/b1",
+            "CDI_EMR_BUNDLE_URI": f"s3://{self.bucket}/bundles/{BUNDLE}",
             "CDI_EMR_POLL_INTERVAL_SECONDS": "5",
             "CDI_SPARK_CONF": json.dumps({"spark.ui.enabled": "false", "spark.driver.host": "127.0.0.1"}),
         }
@@ -177,7 +182,7 @@ class Bench:
         return {
             "published_root": self.published_root,
             "template_path": str(self.folder / "cluster.yaml"),
-            "bundle_uri": f"s3://{self.bucket}/bundles/b1",
+            "bundle_uri": f"s3://{self.bucket}/bundles/{BUNDLE}",
             "live_stdio": False,
             "poll_interval_seconds": 15.0,
             **more,

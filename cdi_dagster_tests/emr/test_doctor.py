@@ -10,10 +10,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from cdi_dagster.bundle.source_digest import source_digest
 from cdi_dagster.cli.app import cdi
 from cdi_dagster_tests.emr.launches import DAY, Bench
 
-EMR = ("aws", "emr-template", "emr-api", "emr-roles", "emr-subnets", "emr-logs", "emr-bundle")
+EMR = ("aws", "emr-template", "emr-api", "emr-roles", "emr-subnets", "emr-encryption", "emr-logs", "emr-bundle")
 
 
 @dataclass
@@ -68,7 +69,7 @@ def installation(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Installation:
 
     files = {"bootstrap.sh": b"echo", "wheels/x.whl": b"wheel"}
     sums = "".join(f"{hashlib.sha256(body).hexdigest()}  {name}\n" for name, body in files.items()).encode()
-    key = f"bundles/{hashlib.sha256(sums).hexdigest()[:16]}"
+    key = f"bundles/{source_digest()}-{hashlib.sha256(sums).hexdigest()[:16]}"
     for name, body in {**files, "SHA256SUMS": sums}.items():
         s3.put_object(Bucket=bench.bucket, Key=f"{key}/{name}", Body=body)
     settings = bench.settings(dks_url="https://dks", first_storage_day=DAY)
@@ -78,6 +79,7 @@ def installation(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Installation:
     made.change_template(
         ServiceRole=f"arn:aws:iam::123456789012:role/emr-{own}",
         JobFlowRole=f"nodes-{own}",
+        SecurityConfiguration="ours",
         Instances={"Ec2SubnetIds": [subnet]},
     )
     return made
@@ -124,6 +126,10 @@ def test_a_bundle_that_is_missing_or_not_what_was_deployed_is_named(
     assert "wheels/x.whl" in installation.finding("emr-bundle")["text"]
     s3.put_object(Bucket=bucket, Key=f"{key}/SHA256SUMS", Body=b"")
     assert "its list of hashes was changed" in installation.finding("emr-bundle")["text"]
+    other = f"bundles/0123abcd-{hashlib.sha256(b'').hexdigest()[:16]}"
+    s3.put_object(Bucket=bucket, Key=f"{other}/SHA256SUMS", Body=b"")
+    monkeypatch.setenv("CDI_EMR_BUNDLE_URI", f"s3://{bucket}/{other}")
+    assert "is a bundle of other code" in installation.finding("emr-bundle")["text"]
     monkeypatch.setenv("CDI_EMR_BUNDLE_URI", f"s3://{bucket}/bundles/none")
     assert "cdi deploy" in installation.finding("emr-bundle")["mend"]
 
@@ -134,6 +140,13 @@ def test_a_template_or_log_bucket_that_cannot_be_used_is_named(installation: Ins
     installation.change_template(ServiceRole="CHANGE-ME")
     assert "cluster.ServiceRole still has CHANGE-ME" in installation.finding("emr-template")["text"]
     assert installation.doctor("emr-roles")[1]["emr-roles"]["verdict"] == "note"
+
+
+def test_clusters_without_a_security_configuration_are_noted(installation: Installation) -> None:
+    installation.change_template(SecurityConfiguration="")
+    exit_code, checks = installation.doctor("emr-encryption")
+    assert (exit_code, checks["emr-encryption"]["verdict"]) == (0, "note")
+    assert "names no security configuration" in checks["emr-encryption"]["text"]
 
 
 def test_an_emr_that_refuses_us_fails_and_what_we_may_not_look_at_is_a_note(installation: Installation) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from cdi_dagster.core.failures import FailureClass
 from cdi_dagster_tests.emr.cluster import ClusterFaults
-from cdi_dagster_tests.emr.launches import Bench
+from cdi_dagster_tests.emr.launches import BUNDLE, Bench
 
 pytestmark = pytest.mark.slow  # each test has clusters of its own, whose steps are real processes
 
@@ -96,7 +96,7 @@ def test_a_bootstrap_failure_is_tried_again_once(bench: Bench) -> None:
 
 def test_a_second_bootstrap_failure_stops_and_shows_its_log(bench: Bench) -> None:
     bench.emr.client("s3").put_object(
-        Bucket=bench.bucket, Key="bundles/b1/bootstrap.sh", Body=b"echo no such bundle >&2; exit 1"
+        Bucket=bench.bucket, Key=f"bundles/{BUNDLE}/bootstrap.sh", Body=b"echo no such bundle >&2; exit 1"
     )
     launched = bench.launch(OK)
     assert launched.attempts == [("small", "BOOTSTRAP")] * 2
@@ -249,8 +249,8 @@ def test_a_step_is_added_to_an_existing_cluster_which_stays(bench: Bench) -> Non
             {
                 "Name": "bundle",
                 "ScriptBootstrapAction": {
-                    "Path": f"s3://{bench.bucket}/bundles/b1/bootstrap.sh",
-                    "Args": [f"s3://{bench.bucket}/bundles/b1"],
+                    "Path": f"s3://{bench.bucket}/bundles/{BUNDLE}/bootstrap.sh",
+                    "Args": [f"s3://{bench.bucket}/bundles/{BUNDLE}"],
                 },
             }
         ],

@@ -25,7 +25,7 @@ from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr import played_step
 from cdi_dagster_tests.emr.cluster import Cluster, ClusterFaults
-from cdi_dagster_tests.emr.launches import DAY, Bench, QuickLauncher, in_a_run
+from cdi_dagster_tests.emr.launches import BUNDLE, DAY, Bench, QuickLauncher, in_a_run
 from cdi_dagster_tests.emr.test_left_behind import Stopped
 
 OK = ("report",)
@@ -95,7 +95,7 @@ def play_tables(bench: Bench) -> None:
     names = ("ingest_daily", "publish_tables")
     copies = [f'cp {shlex.quote(str(played_step.__file__))} "$CDI_PREFIX/entry_points/{name}.py"' for name in names]
     script = "\n".join(['set -e; mkdir -p "$CDI_PREFIX/entry_points"', *copies])
-    bench.emr.client("s3").put_object(Bucket=bench.bucket, Key="bundles/b1/bootstrap.sh", Body=script.encode())
+    bench.emr.client("s3").put_object(Bucket=bench.bucket, Key=f"bundles/{BUNDLE}/bootstrap.sh", Body=script.encode())
 
 
 def day_of(bench: Bench, run_id: str, number: int = 0) -> tuple[SparkStep, SparkStep]:

@@ -19,8 +19,8 @@ class CountedListing(FileStorage):
 
     taken = 0
 
-    def list(self, prefix: str) -> Iterator[StoredObject]:
-        for stored in super().list(prefix):
+    def list(self, prefix: str, *, versions: bool = False) -> Iterator[StoredObject]:
+        for stored in super().list(prefix, versions=versions):
             self.taken += 1
             yield stored
 

@@ -70,12 +70,12 @@ def test_a_step_that_does_not_end_the_run_leaves_the_row_in_progress_for_the_nex
     table: Table,
 ) -> None:
     with recorded(step_record(table, ends_run=False), log=print) as row:
-        row.s3_prefix = "s3://p/day"
+        row.daily_records_uri = "s3://p/day"
         row.detail["read"] = 3
     assert table.rows[-1].status == "IN_PROGRESS"
     with recorded(step_record(table, "tables"), log=print):
         pass
-    assert (table.rows[-1].s3_prefix, table.rows[-1].detail) == ("s3://p/day", {"read": 3})
+    assert (table.rows[-1].daily_records_uri, table.rows[-1].detail) == ("s3://p/day", {"read": 3})
 
 
 def test_a_failure_is_written_with_its_class_its_cluster_and_its_attempts(table: Table) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from cdi_dagster.core.storage_keys import daily_records_prefix
+from cdi_dagster.core.storage_keys import PUBLICATIONS_PREFIX, daily_records_prefix
 from cdi_dagster.published.counts import count_mismatches
 from cdi_dagster.published.publish import discard_uploads
 from cdi_dagster.published.read import read_publication
@@ -78,7 +78,7 @@ def test_a_day_on_s3_is_as_before_complete_or_absent_wherever_its_run_is_killed(
         outcomes.append(published_run(storage, when))
         publish_run(storage, 3 if step % 2 else 2)
         assert published_run(storage, when) == ("run-3" if step % 2 else "run-2")
-        own = client.list_objects_v2(Bucket=bucket, Prefix=f"{step}/_publications/").get("Contents", [])
+        own = client.list_objects_v2(Bucket=bucket, Prefix=f"{step}/{PUBLICATIONS_PREFIX}").get("Contents", [])
         assert own == [], when
     assert outcomes == sorted(outcomes)
     assert set(outcomes) == {"run-1", "run-2"}

@@ -61,12 +61,12 @@ def row(**changes: Any) -> StatusRow:
     values: dict[str, Any] = {
         "correlation_id": "run-1",
         "data_product": PRODUCT,
-        "run_id": "run-1",
+        "dagster_run_id": "run-1",
         "status": "COMPLETED",
         "export_day": date(2023, 3, 27),
         "current_step": "publish_tables",
         "cluster_id": "j-123",
-        "s3_prefix": "s3://published/corporate_data_ingestion/json/daily/2023-03-27/data/businessAudit/",
+        "daily_records_uri": "s3://published/corporate_data_ingestion/json/daily/2023-03-27/data/businessAudit/",
         "detail": {"records": 12, "seconds": 1.5, "tables": ["a"]},
     }
     return StatusRow(**{**values, **changes})
@@ -81,17 +81,17 @@ def test_a_row_comes_back_as_it_was_put(table: StatusTable) -> None:
 
 
 def test_a_row_without_optional_columns_comes_back(table: StatusTable) -> None:
-    table.put(row(cluster_id=None, s3_prefix=None, detail={}))
+    table.put(row(cluster_id=None, daily_records_uri=None, detail={}))
 
-    assert table.get("run-1", PRODUCT) == row(cluster_id=None, s3_prefix=None, detail={})
+    assert table.get("run-1", PRODUCT) == row(cluster_id=None, daily_records_uri=None, detail={})
 
 
 def test_putting_again_replaces_the_row_of_that_product_only(table: StatusTable) -> None:
     table.put(row(status="IN_PROGRESS"))
     table.put(row(data_product="CDI-data:equality"))
-    table.put(row(status="FAILED", failure="DKS_FORBIDDEN: refused", s3_prefix=None))
+    table.put(row(status="FAILED", failure="DKS_FORBIDDEN: refused", daily_records_uri=None))
 
-    assert table.get("run-1", PRODUCT) == row(status="FAILED", failure="DKS_FORBIDDEN: refused", s3_prefix=None)
+    assert table.get("run-1", PRODUCT) == row(status="FAILED", failure="DKS_FORBIDDEN: refused", daily_records_uri=None)
     assert table.get("run-1", "CDI-data:equality") == row(data_product="CDI-data:equality")
 
 
@@ -100,7 +100,7 @@ def test_the_latest_rows_of_a_product_come_first_and_expired_ones_not_at_all(
 ) -> None:
     for number in range(4):
         table.put(row(correlation_id=f"run-{number}"))
-        clock.now += timedelta(days=2)
+        clock.now += timedelta(weeks=30)
     table.put(row(correlation_id="other", data_product="CDI-data:equality"))
 
     assert [found.correlation_id for found in table.recent(PRODUCT)] == ["run-3", "run-2", "run-1"]
@@ -137,13 +137,14 @@ def test_the_columns_are_those_that_downstream_products_read(
     assert item == {
         "Correlation_Id": "run-1",
         "DataProduct": PRODUCT,
-        "Run_Id": "run-1",
+        "Run_Id": "1",
+        "Dagster_Run_Id": "run-1",
         "Status": "COMPLETED",
         "Cluster_Id": "j-123",
         "Date": "2023-03-27",
         "CurrentStep": "publish_tables",
-        "TimeToExist": int((NOW + timedelta(days=7)).timestamp()),
-        "S3_Prefix_CDI_Export": row().s3_prefix,
+        "TimeToExist": int((NOW + timedelta(weeks=104)).timestamp()),
+        "Daily_Records_URI": row().daily_records_uri,
         "Failure": "JOB_FAILED: it broke",
         "Updated_At": "2023-03-27T09:30:00.000+00:00",
     }
@@ -156,7 +157,25 @@ def test_a_row_of_an_older_writer_can_be_read(dynamodb: Any) -> None:
 
     found = DynamoDbStatusTable("data_pipeline_metadata").get("old", PRODUCT)
     assert found is not None
-    assert (found.run_id, found.export_day, found.current_step) == ("3", date(2023, 3, 26), "")
+    assert (found.run_number, found.export_day, found.current_step) == (3, date(2023, 3, 26), "")
+
+
+def test_a_row_of_an_earlier_version_of_ours_is_read_and_written_as_downstream_tools_need_it(
+    dynamodb: Any, clock: Clock
+) -> None:
+    key = {"Correlation_Id": "0f3a-11", "DataProduct": PRODUCT}
+    uri = "s3://published/corporate_data_ingestion/json/daily/2023-03-27/data/businessAudit/"
+    dynamodb.put_item(
+        Item={**key, "Run_Id": "0f3a-11", "Status": "IN_PROGRESS", "Date": "2023-03-27", "S3_Prefix_CDI_Export": uri}
+    )
+    table = DynamoDbStatusTable("data_pipeline_metadata", clock=clock)
+    found = table.get("0f3a-11", PRODUCT)
+    assert found is not None
+    assert found.daily_records_uri == uri
+    table.put(found)
+    item = dynamodb.get_item(Key=key)["Item"]
+    assert int(item["Run_Id"]) == 1
+    assert (item["Daily_Records_URI"], "S3_Prefix_CDI_Export" in item) == (uri, False)
 
 
 def test_the_latest_rows_are_found_on_every_page(dynamodb: Any, clock: Clock) -> None:
@@ -196,9 +215,9 @@ def test_a_folder_that_cannot_be_written_is_said_with_its_mend(tmp_path: Path) -
 
 
 def test_an_expired_row_leaves_the_folder(tmp_path: Path, clock: Clock) -> None:
-    table = FileStatusTable(tmp_path, days_to_exist=1, clock=clock)
+    table = FileStatusTable(tmp_path, weeks_to_exist=1, clock=clock)
     table.put(row())
-    clock.now += timedelta(days=1)
+    clock.now += timedelta(weeks=1)
     table.put(row(correlation_id="run-2"))
 
     assert [path.name for path in tmp_path.iterdir()] == ["run-2__CDI-data%3AbusinessAudit.json"]

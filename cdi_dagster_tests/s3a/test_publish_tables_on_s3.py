@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
 
+import boto3
 import pytest
 
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
@@ -15,10 +18,10 @@ from cdi_dagster.core.storage_keys import tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.local_spark.spark_process import run_spark_step
 from cdi_dagster.spark.tables.locations import partition_prefix
-from cdi_dagster.storage import Storage
+from cdi_dagster.storage import Encryption, Storage, use_encryption
 from cdi_dagster.table_definitions import read_table_definition
 from cdi_dagster_tests.collections import AUDIT
-from cdi_dagster_tests.s3_server import new_s3_storage, s3_endpoint
+from cdi_dagster_tests.s3_server import REGION, new_s3_storage, s3_endpoint
 from cdi_dagster_tests.s3a.spark_job import Once, keep_versions, kill_session, killed_at, s3_at, spark_config
 from cdi_dagster_tests.spark.tables.daily_records import DAY, EXPORT_DAY, MANAGED, RAW, publish_records, record
 from cdi_dagster_tests.storage.faulty_s3 import Proxy
@@ -62,6 +65,20 @@ def attempts(published: Storage, table: str) -> set[str]:
     return {stored.key.removeprefix(prefix).split("/")[0] for stored in published.list(prefix)} - {""}
 
 
+def table_prefix(table: str) -> str:
+    return partition_prefix(TABLES[table], date.fromisoformat(EXPORT_DAY))
+
+
+@contextmanager
+def encrypting() -> Iterator[None]:
+    # Not aws:kms: Amazon's SDK in S3A refuses a KMS key over plain HTTP, which is all that the tests' server speaks.
+    use_encryption(Encryption(algorithm="AES256"))
+    try:
+        yield
+    finally:
+        use_encryption(None)
+
+
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory, s3a_jars: tuple[Path, ...]) -> PublishedDay:
     """Published as the local launcher and `cdi ingest` do it, over a connection that is cut once, to a bucket that
@@ -70,7 +87,7 @@ def day(tmp_path_factory: pytest.TempPathFactory, s3a_jars: tuple[Path, ...]) ->
     keep_versions(published)
     write_daily_records(published, 1)
     cut = Once(lambda method, path: method == "GET" and path.endswith(PART), body_bytes=60)
-    with Proxy(s3_endpoint(), cut) as proxy, s3_at(proxy.url):
+    with Proxy(s3_endpoint(), cut) as proxy, s3_at(proxy.url), encrypting():
         ended = run_spark_step(
             PUBLISH_TABLES, ask(published, "c1"), config=spark_config(folder), correlation_id="c1", on_line=print
         )
@@ -92,6 +109,16 @@ def test_every_table_is_on_s3_with_the_records_of_the_day(day: PublishedDay) -> 
         stored = [found for found in day.storage.list(prefix) if found.key.endswith(".orc")]
         assert (table.files, table.stored_bytes) == (len(stored), sum(found.size_bytes for found in stored))
         assert table.files == 1
+
+
+def test_what_the_job_wrote_is_encrypted_as_the_settings_choose(day: PublishedDay) -> None:
+    client = boto3.client("s3", endpoint_url=s3_endpoint(), region_name=REGION)
+    bucket = day.storage.root.removeprefix("s3://")
+    written = [tables_report_key(AUDIT.on(DAY), "c1")]
+    written += [stored.key for table in (RAW, MANAGED) for stored in day.storage.list(table_prefix(table))]
+    assert sum(key.endswith(".orc") for key in written) == 2
+    for key in written:
+        assert client.head_object(Bucket=bucket, Key=key).get("ServerSideEncryption") == "AES256", key
 
 
 def test_the_connection_was_cut_in_a_part_and_a_worker_read_on(day: PublishedDay) -> None:

@@ -9,6 +9,7 @@ from cdi_dagster.core.spark_jobs import INGEST_DAILY, PUBLISH_TABLES, SparkJob
 from cdi_dagster.local_spark import spark_submit
 from cdi_dagster.local_spark.s3a_conf import find_s3a_jars, s3a_class_path, s3a_conf, s3a_conf_here
 from cdi_dagster.local_spark.spark_submit import SparkProcessConfig, s3a_jars, spark_environment, spark_submit_command
+from cdi_dagster.storage import Encryption, use_encryption
 
 JARS = ("hadoop-aws-3.3.4.jar", "aws-java-sdk-bundle-1.12.262.jar", "spark-hadoop-cloud_2.12-3.5.5.jar")
 
@@ -72,6 +73,18 @@ def test_the_settings_go_where_boto3_goes_and_hold_no_credentials() -> None:
     assert conf["spark.hadoop.fs.s3a.connection.ssl.enabled"] == "false"
     assert conf["spark.hadoop.fs.s3a.endpoint.region"] == "eu-west-2"
     assert not {"our-key", "our-secret"} & set(conf.values())
+
+
+def test_s3a_encrypts_as_this_process_does() -> None:
+    assert not [name for name in s3a_conf_here({}) if "encryption" in name]
+    use_encryption(Encryption(algorithm="aws:kms", kms_key="our-key"))
+    try:
+        conf, environment = s3a_conf_here({}), spark_environment(Path("/usr/bin/java"))
+    finally:
+        use_encryption(None)
+    assert conf["spark.hadoop.fs.s3a.encryption.algorithm"] == "SSE-KMS"
+    assert conf["spark.hadoop.fs.s3a.encryption.key"] == "our-key"
+    assert (environment["CDI_S3_ENCRYPTION"], environment["CDI_S3_KMS_KEY"]) == ("aws:kms", "our-key")
 
 
 def test_the_jars_come_last_on_the_class_path_as_javas_archive_of_spark_needs_it(

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from cdi_dagster.bundle.source_digest import source_digest
 from cdi_dagster.definitions import build_definitions
 from cdi_dagster.settings import Settings, load_settings
 
@@ -26,10 +27,11 @@ LOCAL: dict[str, tuple[str, str, Any]] = {
     "coalescer_quiet_seconds": ("coalescer_status", "quiet_seconds", 3601),
     "coalescer_batch_queues": ("coalescer_status", "batch_queues", ["a", "b"]),
     "status_table_name": ("status_table", "table_name", "other_table"),
+    "status_weeks_to_exist": ("status_table", "weeks_to_exist", 53),
     "alert_target": ("alerts", "target", "https://hook"),
 }
 EMR: dict[str, tuple[str, Any]] = {
-    "emr_bundle_uri": ("bundle_uri", "s3://published-2/bundles/1"),
+    "emr_bundle_uri": ("bundle_uri", f"s3://published-2/bundles/{source_digest()}-1"),
     "emr_cluster_id": ("existing_cluster_id", "j-1"),
     "emr_idle_seconds": ("idle_seconds", 301),
     "emr_poll_interval_seconds": ("poll_interval_seconds", 21),
@@ -46,6 +48,8 @@ ELSEWHERE = {
     "home": "the folders below it: cdi_dagster_tests/settings/test_settings.py",
     "emr_template": "a file that must be usable: below",
     "emr_environment": "a name in that file: cdi_dagster_tests/emr/test_template.py",
+    "s3_encryption": "every client that writes, Spark and clusters: cdi_dagster_tests/storage/test_encryption.py",
+    "s3_kms_key": "as s3_encryption",
     "table_definitions": "the tables' assets: cdi_dagster_tests/table_definitions",
     "first_storage_day": "partitions, schedules and sensors, as an argument of each",
     "due_time": "the schedules' cron: cdi_dagster_tests/schedules",

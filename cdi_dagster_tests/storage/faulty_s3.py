@@ -1,7 +1,7 @@
 """S3 as it is on a bad day: a proxy that cuts connections, and a server with one fixed answer."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,13 +16,15 @@ _DENIED = b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
 class Proxy:
     """Passes requests on to an S3 server; `cut(method, path, count)` returns after how many bytes of body to hang up.
 
-    What has `denied` in its path is answered with AccessDenied.
+    What has one of `denied` in its path is answered with AccessDenied.
 
     Attributes:
         requests: method, path and Range header of every request, in order.
     """
 
-    def __init__(self, endpoint: str, cut: Cut = lambda method, path, count: None, *, denied: str = "?none") -> None:
+    def __init__(
+        self, endpoint: str, cut: Cut = lambda method, path, count: None, *, denied: Sequence[str] = ()
+    ) -> None:
         self.requests: list[tuple[str, str, str | None]] = []
         self.between: Callable[[], None] = lambda: None
         proxy = self
@@ -32,7 +34,7 @@ class Proxy:
 
             def _pass_on(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                if denied in self.path:
+                if any(part in self.path for part in denied):
                     self.send_response(403)
                     self.send_header("Content-Length", str(len(_DENIED)))
                     self.end_headers()

@@ -8,6 +8,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from cdi_dagster.core.storage_keys import PUBLICATIONS_PREFIX
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.storage.killed_publisher import PREFIX, publish_version, whole
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS
@@ -96,7 +97,7 @@ def test_readers_who_respect_success_see_a_whole_prefix_wherever_its_s3_publishe
         assert outcome in (whole(1), whole(2)), f"killed before step {step}, recovered"
         outcomes.append(outcome == whole(2))
         storage.discard("out/" if step % 2 else PREFIX, group=None if step % 3 else "run-2")
-        own = client.list_objects_v2(Bucket=bucket, Prefix=f"{step}/_publications/").get("Contents", [])
+        own = client.list_objects_v2(Bucket=bucket, Prefix=f"{step}/{PUBLICATIONS_PREFIX}").get("Contents", [])
         assert own == [], f"killed before step {step}"
     require_once_decided_always_decided(outcomes)
     for upload in client.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
@@ -110,7 +111,7 @@ def test_a_decided_publication_whose_uploads_were_aborted_by_somebody_is_taken_b
     bucket = make_bucket()
     client = boto3.client("s3")
     template = f"s3://{bucket}/{{step}}"
-    steps = range(10, 14)  # from just before the journal to just before the first upload is completed
+    steps = range(11, 15)  # from just before the journal to just before the first upload is completed
     kill_at_every_step(template, before=1, number=2, first_step=steps.start, end=steps.stop)
     for upload in client.list_multipart_uploads(Bucket=bucket)["Uploads"]:
         client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])

@@ -1,7 +1,9 @@
 """What only S3 does to us: cut connections, lost replies, errors inside a good answer, refusals, versions, pages."""
 
+import json
 import pickle
 from collections.abc import Callable
+from dataclasses import asdict
 
 import boto3
 import pytest
@@ -10,9 +12,12 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
 from cdi_dagster.core.failures import FailureClass
+from cdi_dagster.core.storage_keys import EARLIER_PUBLICATIONS_PREFIX, PUBLICATIONS_PREFIX
 from cdi_dagster.storage import (
     ObjectChangedError,
     ObjectExistsError,
+    PreparedObject,
+    Storage,
     StorageError,
     StorageUnavailableError,
     TransientStorageError,
@@ -189,8 +194,8 @@ def test_version_ids_stay_unknown_where_we_may_not_read_them(make_bucket: MakeBu
     name = make_bucket(versioned=True)
     open_storage(f"s3://{name}").write("a", b"1")
     for denied in ("?versioning", "?versions"):
-        with Proxy(s3_endpoint(), denied=denied) as proxy:
-            (listed,) = open_storage(f"s3://{name}", endpoint_url=proxy.url).list("")
+        with Proxy(s3_endpoint(), denied=[denied]) as proxy:
+            (listed,) = open_storage(f"s3://{name}", endpoint_url=proxy.url).list("", versions=True)
         assert (listed.key, listed.version_id) == ("a", None)
 
 
@@ -223,6 +228,61 @@ def test_what_discard_aborts_is_gone_from_s3(make_bucket: MakeBucket) -> None:
     storage.discard("", group="run-1")
     assert "Uploads" not in client.list_multipart_uploads(Bucket=name)
     assert "Contents" not in client.list_objects_v2(Bucket=name)
+
+
+def prepare(storage: Storage, group: str) -> PreparedObject:
+    with storage.upload("out/part", group=group) as upload:
+        upload.write(group.encode())
+        return upload.prepare()
+
+
+def move_to_where_an_earlier_version_kept_it(bucket: str) -> None:
+    client = boto3.client("s3")
+    for row in client.list_objects_v2(Bucket=bucket, Prefix=PUBLICATIONS_PREFIX)["Contents"]:
+        key = row["Key"].replace(PUBLICATIONS_PREFIX, EARLIER_PUBLICATIONS_PREFIX)
+        client.copy_object(Bucket=bucket, Key=key, CopySource={"Bucket": bucket, "Key": row["Key"]})
+        client.delete_object(Bucket=bucket, Key=row["Key"])
+
+
+@pytest.mark.parametrize("by", ["recover", "publish", "discard"])
+def test_what_an_earlier_version_left_is_finished_or_discarded(make_bucket: MakeBucket, by: str) -> None:
+    name = make_bucket()
+    storage = open_storage(f"s3://{name}")
+    decided, given_up = prepare(storage, "run-1"), prepare(storage, "run-2")
+    journal = {
+        "prefix": "out/",
+        "group": "run-1",
+        "prepared": [asdict(decided)],
+        "mark": "bWFyaw==",
+        "mark_before": None,
+    }
+    client = boto3.client("s3")
+    client.put_object(Bucket=name, Key=f"{PUBLICATIONS_PREFIX}journals/out/journal.json", Body=json.dumps(journal))
+    move_to_where_an_earlier_version_kept_it(name)
+
+    storage.discard("out/", group="run-2" if by == "discard" else None)
+    uploads = client.list_multipart_uploads(Bucket=name)["Uploads"]
+    assert [upload["UploadId"] for upload in uploads] == [decided.token["upload_id"]] != [given_up.token["upload_id"]]
+    if by == "publish":
+        storage.publish("out/", [prepare(storage, "run-3")], b"mark", group="run-3")
+    else:
+        storage.recover("out/")
+    assert storage.read("out/part") == (b"run-3" if by == "publish" else b"run-1")
+    assert storage.read("out/_SUCCESS") == b"mark"
+    assert [row["Key"] for row in client.list_objects_v2(Bucket=name)["Contents"]] == ["out/_SUCCESS", "out/part"]
+
+
+def test_a_role_that_may_use_our_own_prefix_only_publishes_recovers_and_discards(make_bucket: MakeBucket) -> None:
+    name = make_bucket()
+    with Proxy(s3_endpoint(), denied=[f"/{name}/_", "prefix=_publications"]) as proxy:
+        storage = open_storage(f"s3://{name}", endpoint_url=proxy.url)
+        prepare(storage, "run-1")
+        storage.discard("out/", group=None)
+        storage.publish("out/", [prepare(storage, "run-2")], b"mark", group="run-2")
+        storage.recover("out/")
+    client = boto3.client("s3")
+    assert [row["Key"] for row in client.list_objects_v2(Bucket=name)["Contents"]] == ["out/_SUCCESS", "out/part"]
+    assert "Uploads" not in client.list_multipart_uploads(Bucket=name)
 
 
 def test_a_storage_in_use_crosses_processes(make_bucket: MakeBucket) -> None:

@@ -37,7 +37,7 @@ from cdi_dagster.emr.clusters.sharing import SharedClusters
 from cdi_dagster.emr.clusters.template import ClusterTemplate, ProfileTemplate
 from cdi_dagster.emr.launch_plan import AttemptOutcome, Profile
 from cdi_dagster.emr.ledger import AttemptEntry
-from cdi_dagster.storage import StorageError, open_storage
+from cdi_dagster.storage import StorageError, encryption, open_storage
 
 EXISTING = "existing"
 """The one rung of the ladder where steps go to a cluster that is there."""
@@ -202,6 +202,7 @@ class EmrClusters:
             pipes=job.pipes,
             conf=self._conf,
             region=self._api.region,
+            encryption=encryption(),
         )
 
     def _is_added(self, entry: PoolEntry, attempt: AttemptEntry, job: JobRequest) -> bool:

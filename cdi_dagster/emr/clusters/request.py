@@ -23,7 +23,9 @@ from cdi_dagster.emr.clusters.template import (
     override_names,
 )
 from cdi_dagster.interfaces import SparkStep
+from cdi_dagster.storage import Encryption
 
+NO_ENCRYPTION = Encryption()
 PRODUCT = "cdi_dagster"
 TAG_PRODUCT = "cdi:product"
 TAG_COLLECTION = "cdi:collection"
@@ -66,7 +68,9 @@ def job_flow_request(
     # The last guard of the bill: it ends by itself, whatever happens to us.
     request["AutoTerminationPolicy"] = {"IdleTimeout": idle_seconds}
     request["StepConcurrencyLevel"] = 1
-    request["Configurations"] = merge_by(template.configurations, profile.configurations, "Classification")
+    request["Configurations"] = template.metastore.configurations
+    for configurations in (template.configurations, profile.configurations):
+        request["Configurations"] = merge_by(request["Configurations"], configurations, "Classification")
     # Ours last: a platform team's proxy, certificates and agents are there by then.
     request["BootstrapActions"] = [
         *template.bootstrap_actions,
@@ -107,6 +111,7 @@ def step_request(
     pipes: Sequence[str],
     conf: Mapping[str, str],
     region: str,
+    encryption: Encryption = NO_ENCRYPTION,
 ) -> dict[str, Any]:
     """Return the step: spark-submit of the bundle's entry point, with Python 3.11 of the bundle on every node.
 
@@ -124,6 +129,7 @@ def step_request(
             **{f"spark.executorEnv.{variable}": value for variable, value in node_environment(region).items()},
             # EMR keeps event logs, beyond the cluster's life: they quote a failed task's row, and nothing redacts them.
             "spark.eventLog.enabled": "false",
+            **encryption.spark_conf,
             **template.step.spark_conf,
             **(profile.spark_conf if profile else {}),
             **conf,
@@ -132,7 +138,8 @@ def step_request(
     arguments = ["spark-submit", "--master", "yarn", "--deploy-mode", template.step.deploy_mode, "--name", name]
     for key, value in merged.items():
         arguments += ["--conf", f"{key}={value}"]
-    arguments += [f"{CLUSTER_FOLDER}/entry_points/{step.name}.py", *step.arguments, *pipes, "--aws-region", region]
+    ours = ("--aws-region", region, *encryption.arguments)
+    arguments += [f"{CLUSTER_FOLDER}/entry_points/{step.name}.py", *step.arguments, *pipes, *ours]
     too_long = next((argument for argument in arguments if len(argument) > MAX_ARGUMENT_CHARACTERS), None)
     if too_long is not None:
         raise CdiError(

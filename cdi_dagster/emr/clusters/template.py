@@ -12,6 +12,8 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from cdi_dagster.emr.clusters.metastore import MetastoreTemplate
+from cdi_dagster.emr.clusters.sizing import GRAVITON, idle_cores, types_without_room
 from cdi_dagster.emr.launch_plan import Profile
 
 FILL_IN = "CHANGE-ME"
@@ -73,6 +75,14 @@ class ProfileTemplate(_Strict):
                 raise ValueError(f"profile {self.name} needs exactly one {needed} fleet")
         for fleet in self.fleets:
             kind, types = fleet["InstanceFleetType"], fleet.get("InstanceTypeConfigs") or []
+            graviton = [
+                choice["InstanceType"] for choice in types if GRAVITON.fullmatch(choice.get("InstanceType", ""))
+            ]
+            if graviton:
+                raise ValueError(
+                    f"profile {self.name}: {', '.join(graviton)} is Graviton (arm64), and the wheels of the bundle are "
+                    "for x86_64: name a type of Intel or AMD"
+                )
             if len(types) < 2:
                 raise ValueError(
                     f"profile {self.name}: the {kind} fleet names {len(types)} instance type(s); name two or more, so "
@@ -100,6 +110,7 @@ class ClusterTemplate(_Strict):
     """A whole template, overrides applied."""
 
     cluster: dict[str, Any] = Field(description="RunJobFlow's own parameters, but those that the launcher sets.")
+    metastore: MetastoreTemplate = Field(default_factory=MetastoreTemplate)
     configurations: list[dict[str, Any]] = Field(default_factory=list, description="EMR's Configurations.")
     bootstrap_actions: list[dict[str, Any]] = Field(
         default_factory=list, description="EMR's BootstrapActions, run on every node before the one that is ours."
@@ -115,6 +126,16 @@ class ClusterTemplate(_Strict):
     def ladder(self) -> tuple[Profile, ...]:
         """The profiles as `next_attempt` takes them."""
         return tuple(profile.plan() for profile in self.profiles)
+
+    def idle_cores(self) -> list[str]:
+        """Return what is paid for and not used, a sentence for each profile and type."""
+        return [
+            f"profile {profile.name}: {line}"
+            for profile in self.profiles
+            for line in idle_cores(
+                profile.fleets, self.step.spark_conf | profile.spark_conf, deploy_mode=self.step.deploy_mode
+            )
+        ]
 
     def profile(self, name: str) -> ProfileTemplate:
         """Return a profile by name."""
@@ -132,8 +153,16 @@ class ClusterTemplate(_Strict):
     @model_validator(mode="after")
     def _is_ours_to_use(self) -> Self:
         checks = (
-            *(self._cluster_problems, self._bootstrap_problems, self._ladder_problems),
-            *(self._lost_options, self._secrets, self._not_filled_in),
+            *(
+                self._cluster_problems,
+                self._bootstrap_problems,
+                self._ladder_problems,
+                self._no_room,
+                self._metastore_problems,
+                self._lost_options,
+                self._secrets,
+            ),
+            self._not_filled_in,
         )
         problems = [problem for check in checks for problem in check()]
         if problems:
@@ -170,6 +199,15 @@ class ClusterTemplate(_Strict):
             yield f"profiles: {name} is there twice; give each a name of its own"
         if all(profile.up_to_input_bytes is not None for profile in self.profiles):
             yield "profiles: none takes a day of any size; leave up_to_input_bytes out of the largest"
+
+    def _no_room(self) -> Iterator[str]:
+        for profile in self.profiles:
+            for line in types_without_room(profile.fleets, self.step.spark_conf | profile.spark_conf):
+                yield f"profile {profile.name}: no executor fits {line}; make it smaller, or the type larger"
+
+    def _metastore_problems(self) -> Iterator[str]:
+        hive = [c for c in self._all_configurations if str(c.get("Classification")).endswith("hive-site")]
+        yield from self.metastore.problems({name.partition(": ")[2]: value for name, value in _properties(hive)})
 
     def _lost_options(self) -> Iterator[str]:
         for name, _ in _properties(self._all_configurations):

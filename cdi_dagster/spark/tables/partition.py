@@ -134,6 +134,11 @@ def publish_attempt(spark: SparkSession, published: Storage, attempt: Attempt) -
     _delete_attempts(published, table, export_day, superseded - {attempt.attempt, previous})
 
 
+def delete_attempt(published: Storage, attempt: Attempt) -> None:
+    """Delete an attempt that was written and is not to be published."""
+    _delete_attempts(published, attempt.table, attempt.export_day, [attempt.attempt])
+
+
 def _point_at(spark: SparkSession, table: str, export_day: date, folder: str) -> None:
     spark.sql(statements.set_location(table, folder, export_day))  # one change in the metastore: all or nothing
     spark.sql(f"REFRESH TABLE {identifier(table)}")
@@ -189,5 +194,5 @@ def _delete_attempts(published: Storage, table: Table, export_day: date, attempt
         try:
             published.delete([stored.key for stored in published.list(prefix)])
         except StorageError as error:
-            # The partition is published; what stays costs its space, no more.
-            _log.warning("The old attempt %s stays: %s", published.uri(prefix), error)
+            # No partition is at it; what stays costs its space, no more.
+            _log.warning("The attempt %s stays: %s", published.uri(prefix), error)

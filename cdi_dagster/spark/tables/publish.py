@@ -6,6 +6,7 @@ Knows no command line and starts no session: that is `cdi_dagster.spark.tables.j
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
@@ -27,7 +28,7 @@ from cdi_dagster.spark.tables.locations import (
     table_prefix,
 )
 from cdi_dagster.spark.tables.metastore import ensure_table, ensure_view, require_fits
-from cdi_dagster.spark.tables.partition import Attempt, new_attempt_id, publish_attempt, store_attempt
+from cdi_dagster.spark.tables.partition import Attempt, delete_attempt, new_attempt_id, publish_attempt, store_attempt
 from cdi_dagster.spark.tables.rows_job import write_rows
 from cdi_dagster.spark.tables.rows_task import TableOutput
 from cdi_dagster.spark.tables.statements import identifier
@@ -76,8 +77,19 @@ def publish(
     records: Mark,
     published: Storage,
     reporter: Reporter,
+    *,
+    catalogue: AbstractContextManager[None] | None = None,
 ) -> TablesReport:
     """Publish the requested tables: first every attempt is written and counted, then each appears.
+
+    Args:
+        spark: the session.
+        request: what to publish.
+        records: mark of the records.
+        published: where both are.
+        reporter: gets the progress.
+        catalogue: entered while the session uses its catalogue, which is then not before the rows are written; None
+            for a catalogue that is always at hand, so that a table that does not fit is found before that.
 
     Raises:
         CdiError: INPUT_INVALID, COUNTS_DO_NOT_RECONCILE or DUPLICATE_RUN; nothing half published.
@@ -86,16 +98,13 @@ def publish(
     for name, value in _SESSION_CONF.items():
         spark.conf.set(name, value)
     day_tables = _DayTables(spark, request, records, published)
-    attempts = day_tables.write([table for table in request.tables if table.kind is not TableKind.VIEW], reporter)
-    tables = []
-    for attempt in attempts:
-        tables.append(day_tables.publish(attempt))
-        reporter.progress(f"Published {attempt.rows} rows in {tables[-1].name}", table=tables[-1].name)
-    managed = request.definition.managed
-    for table in request.tables:
-        if table.kind is TableKind.VIEW and managed:
-            tables.append(day_tables.view(table, managed))
-            reporter.progress(f"{table.name} shows {tables[-1].rows} rows", table=table.name)
+    written = [table for table in request.tables if table.kind is not TableKind.VIEW]
+    if catalogue is None:
+        for table in written:
+            require_fits(spark, table)
+    attempts = day_tables.write(written, reporter)
+    with catalogue or nullcontext():
+        tables = day_tables.appear(attempts, reporter)
     return TablesReport(
         correlation_id=request.correlation_id,
         collection_id=request.collection.id,
@@ -128,8 +137,6 @@ class _DayTables:
     def write(self, tables: Sequence[Table], reporter: Reporter) -> list[Attempt]:
         """Write and count an attempt at each table, all in one pass over the records."""
         started, export_day = time.monotonic(), self._request.export_day
-        for table in tables:
-            require_fits(self._spark, table)
         if not tables:
             return []
         reporter.progress(f"Writing {', '.join(table.name for table in tables)} for {export_day}")
@@ -165,6 +172,26 @@ class _DayTables:
         self._writing_seconds = time.monotonic() - started
         self.slow_records = max(of_table.slow_records for of_table in written.values())
         return attempts
+
+    def appear(self, attempts: Sequence[Attempt], reporter: Reporter) -> list[PublishedTable]:
+        """Let every attempt appear, once all tables fit, then the views."""
+        try:
+            for attempt in attempts:
+                require_fits(self._spark, attempt.table)
+        except CdiError:
+            for attempt in attempts:
+                delete_attempt(self._published, attempt)
+            raise
+        tables = []
+        for attempt in attempts:
+            tables.append(self.publish(attempt))
+            reporter.progress(f"Published {attempt.rows} rows in {tables[-1].name}", table=tables[-1].name)
+        managed = self._request.definition.managed
+        for table in self._request.tables:
+            if table.kind is TableKind.VIEW and managed:
+                tables.append(self.view(table, managed))
+                reporter.progress(f"{table.name} shows {tables[-1].rows} rows", table=table.name)
+        return tables
 
     def publish(self, attempt: Attempt) -> PublishedTable:
         """Let a written attempt appear."""

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -18,8 +19,8 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import daily_records_prefix, run_prefix, tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
-from cdi_dagster.local_spark.metastore import local_metastore_conf
-from cdi_dagster.local_spark.spark_process import run_spark_step
+from cdi_dagster.local_spark.metastore import local_metastore_conf, local_metastore_lock
+from cdi_dagster.local_spark.spark_process import SparkExit, run_spark_step
 from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
 from cdi_dagster.spark.tables import publish
 from cdi_dagster.spark.tables.job import main
@@ -37,7 +38,7 @@ from cdi_dagster_tests.spark.tables.daily_records import (
     publish_records,
     record,
 )
-from cdi_dagster_tests.waiting import PATIENCE_SECONDS
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -411,6 +412,33 @@ else:
     publish(2)
     log(found=found, then=tables())
 """
+
+
+def test_the_local_metastore_is_needed_only_once_the_rows_are_written(tmp_path: Path, narrow: str) -> None:
+    published = open_storage((tmp_path / "published").as_uri())
+    publish_records(published, [record(1)], fingerprint="f1")
+    metastore, lines = tmp_path / "metastore", list[str]()
+    settings = SparkProcessConfig(work_folder=tmp_path / "work", master="local[1]", metastore_folder=metastore)
+    wanted = arguments(published, "--tables", "auditlog_managed", "--table-definition", narrow)
+
+    def step(correlation_id: str) -> SparkExit:
+        options = {"config": settings, "correlation_id": correlation_id, "on_line": lines.append}
+        return run_spark_step(PUBLISH_TABLES, [*wanted, "--correlation-id", correlation_id], **options)
+
+    with ThreadPoolExecutor(1) as thread, local_metastore_lock(metastore):
+        first = thread.submit(step, "c1")
+        wait_until(lambda: any("Waiting for the local metastore" in line for line in lines), "the step waits")
+        assert f"which process {os.getpid()} has open" in "".join(lines)
+        assert len(attempts(published, MANAGED)) == 1
+        assert not (metastore / "metastore_db").exists()
+    assert first.result().exit_code == 0
+    assert step("c2").exit_code == 0
+    assert report_of(published, "c2").tables[0].rows == 1
+
+    config(tmp_path, column("audit_id", "AUDIT_ID", type="bigint"))
+    assert step("c3").exit_code == 1
+    assert "has columns of other types" in failure_of(published, "c3").cause
+    assert len(attempts(published, MANAGED)) == 2
 
 
 @pytest.mark.kill
