@@ -101,7 +101,7 @@ def kill_while_it_writes(day: SampleDay, folder: Path) -> None:
         day.dks_url = service.url
         with spark_job(day, folder) as job:
             wait_until(lambda: staged_files(day) or job.poll() is not None, "the job has written something")
-            assert job.poll() is None, "the job ended before it could be killed"
+            assert job.poll() is None, f"the job ended before it could be killed: {_output(job)}"
     day.dks_url = url
     assert staged_files(day)
     assert day.mark() is None
@@ -116,12 +116,18 @@ def kill_at(moment: str, pause_seconds: float, day: SampleDay, folder: Path) -> 
         time.sleep(pause_seconds)
 
 
+def _output(job: "subprocess.Popen[str]") -> str:
+    assert job.stdout is not None
+    return "".join(job.stdout.readlines()[-30:])
+
+
 @contextmanager
 def spark_job(day: SampleDay, folder: Path) -> "Iterator[subprocess.Popen[str]]":
     """Start the job as spark-submit does, and kill all its processes after the block."""
     command = spark_submit_command(
         INGEST_DAILY,
-        day.arguments(correlation_id="again"),
+        # The slow key service of these tests is slower still on a machine at work: the job waits for it.
+        day.arguments("--dks-retry-budget-seconds", str(round(PATIENCE_SECONDS)), correlation_id="again"),
         config=SparkProcessConfig(work_folder=folder, master="local[2]"),
     )
     job = subprocess.Popen(
