@@ -20,12 +20,14 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from cdi_dagster.aws.clients import REGION, use_region
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES as BATCH_QUEUES
 from cdi_dagster.core.collections import REGISTRY, find_collection, require_append_only
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.key_service_access import DEFAULT_RETRY_BUDGET_SECONDS, KeyServiceAccess
 from cdi_dagster.core.loopback import is_loopback
 from cdi_dagster.core.reject_limit import parse_reject_limit
+from cdi_dagster.core.secret_reference import secret_reference
 from cdi_dagster.local_spark.spark_submit import DEFAULT_DRIVER_MEMORY, DEFAULT_MASTER, SparkProcessConfig
 from cdi_dagster.storage import Encryption, use_encryption
 
@@ -46,10 +48,28 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-class Settings(BaseSettings):
-    """What one installation of `cdi_dagster` needs to know."""
+class AwsSettings(BaseSettings):
+    """What AWS clients need to know, also of an installation whose other settings are not complete yet."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    aws_region: str = Field(
+        default="",
+        description="AWS region (`eu-west-2`) of everything here: buckets, clusters, queues. Every client gets it, "
+        "also in drivers and executors. Default: botocore's own configuration, `AWS_DEFAULT_REGION` or the profile; "
+        "it does not read `AWS_REGION`, and takes none from the instance.",
+    )
+
+    @field_validator("aws_region")
+    @classmethod
+    def _is_region(cls, value: str) -> str:
+        if value and not REGION.fullmatch(value):
+            raise ValueError(f"{value!r} is not an AWS region: write it as eu-west-2")
+        return value
+
+
+class Settings(AwsSettings):
+    """What one installation of `cdi_dagster` needs to know."""
 
     deployment: Literal["local", "emr"] = Field(
         default="local",
@@ -88,14 +108,19 @@ class Settings(BaseSettings):
     )
     dks_ca: str | None = Field(
         default=None,
-        description="Path, where the Spark job runs, of the PEM file with the authority that signed the service's "
-        "certificate. Default: the system's authorities.",
+        description="PEM of the authority that signed the service's certificate: a path where the Spark job runs, or a "
+        "secret, as for CDI_DKS_PRIVATE_KEY. Default: the system's authorities.",
     )
     dks_certificate: str | None = Field(
-        default=None, description="Path, where the Spark job runs, of our client certificate (PEM), for mutual TLS."
+        default=None,
+        description="PEM of our client certificate, for mutual TLS: a path where the Spark job runs, or a secret, as "
+        "for CDI_DKS_PRIVATE_KEY.",
     )
     dks_private_key: str | None = Field(
-        default=None, description="Path, where the Spark job runs, of the private key (PEM) of our client certificate."
+        default=None,
+        description="PEM of the private key of our client certificate: a path where the Spark job runs, or a secret in "
+        "Secrets Manager, `secretsmanager://name` or its ARN, each with `#key` where it is a JSON object. The job "
+        "reads it on the node, as the instance role, into memory only.",
     )
     dks_retry_budget_seconds: int = Field(
         default=DEFAULT_RETRY_BUDGET_SECONDS,
@@ -332,6 +357,12 @@ class Settings(BaseSettings):
     def _is_root(cls, value: str) -> str:
         return value and check_root(value)
 
+    @field_validator("dks_ca", "dks_certificate", "dks_private_key")
+    @classmethod
+    def _is_path_or_secret(cls, value: str | None) -> str | None:
+        secret_reference(value or "")
+        return value
+
     @field_validator("dks_url", "dagster_url")
     @classmethod
     def _is_url(cls, value: str) -> str:
@@ -501,7 +532,7 @@ def check_root(root: str) -> str:
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings of this process: arguments, environment, `cdi.env` in the home folder, defaults.
 
-    From then on it writes to S3 with the encryption of these settings.
+    From then on its AWS clients are made in the region of these settings, and it writes to S3 with their encryption.
 
     Raises:
         SettingsError: with a line for every problem found.
@@ -515,8 +546,22 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(problems) from None
     if problems:
         raise SettingsError(problems)
+    use_region(settings.aws_region)
     use_encryption(Encryption(algorithm=settings.s3_encryption, kms_key=settings.s3_kms_key))
     return settings
+
+
+def use_configured_region() -> None:
+    """Have AWS clients of this process made in the region of the settings, for work that needs no other setting.
+
+    Raises:
+        SettingsError: it is not a region.
+    """
+    home = Path(os.environ.get(f"{PREFIX}HOME") or DEFAULT_HOME).expanduser()
+    try:
+        use_region(AwsSettings(_env_file=home / ENV_FILE_NAME).aws_region)  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise SettingsError([line for detail in error.errors() for line in _problem_lines(detail)]) from None
 
 
 def _without_home(overrides: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from cdi_dagster.aws.clients import use_region
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.local_spark.java import use_java_for_spark_in_this_process
 from cdi_dagster.local_spark.jvm_options import quick_start_options
@@ -31,6 +32,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(MarkerGuard())
     with suppress(CdiError):  # without a Java the tests of Spark fail, and the others run
         use_java_for_spark_in_this_process()
+
+
+@pytest.fixture(autouse=True)
+def _region_of_botocore() -> Iterator[None]:
+    """Leave no region of one test's settings to the next."""
+    yield
+    use_region("")
 
 
 @pytest.fixture(scope="session")

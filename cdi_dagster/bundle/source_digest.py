@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cdi_dagster
 
-PACKAGES = ("core", "storage", "published", "table_definitions", "spark")
+PACKAGES = ("aws", "core", "storage", "published", "table_definitions", "spark")
 """What runs on the cluster, and nothing else."""
 _SHIPPED = ("__init__.py", *PACKAGES, "bundle/bootstrap.sh")
 _SUFFIXES = (".py", ".json", ".sh")

@@ -50,6 +50,7 @@ def clusters_command(terminate_orphans: bool, yes: bool, min_age_minutes: int, a
         raise click.UsageError("DAGSTER_HOME is not set, so it is not known which runs are live: set it first")
     if terminate_orphans and as_json and not yes:
         raise click.UsageError("--json takes no confirmation: add --yes")
+    settings = load_settings()  # before the client: they have its region
     api = EmrApi()
     try:
         with _run_states() as run_state:
@@ -58,7 +59,7 @@ def clusters_command(terminate_orphans: bool, yes: bool, min_age_minutes: int, a
                 run_state,
                 now=datetime.now(UTC),
                 min_age_seconds=min_age_minutes * 60,
-                idle_seconds=load_settings().emr_idle_seconds,
+                idle_seconds=settings.emr_idle_seconds,
             )
         orphans = [cluster for cluster in listed if cluster.standing is Standing.ORPHAN]
         if not as_json:

@@ -7,11 +7,13 @@ raises for what it is meant to find.
 import importlib.metadata
 import os
 import shutil
+import ssl
 import subprocess
 import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -112,17 +114,22 @@ def check_key_service(settings: Settings) -> Finding:
     """Whether the Data Key Service responds, with our certificate where one is set."""
     import urllib3
 
+    from cdi_dagster.aws.secrets import SecretError
+    from cdi_dagster.spark.key_service.config import KeyServiceConfig
+    from cdi_dagster.spark.key_service.tls import tls_context
+
     url = f"{settings.dks_url}/healthcheck"
-    pool = urllib3.PoolManager(
-        retries=False,
-        timeout=10,
-        cert_file=settings.dks_certificate,
-        key_file=settings.dks_private_key,
-        ca_certs=settings.dks_ca,
-    )
+    config = KeyServiceConfig(correlation_id="doctor", **asdict(settings.key_service))
     try:
+        pool = urllib3.PoolManager(retries=False, timeout=10, ssl_context=tls_context(config))
         status = pool.request("GET", url).status
-    except urllib3.exceptions.SSLError as error:
+    except SecretError as error:
+        if settings.deployment == "emr":
+            return note(
+                f"not checked: {error}", "Enough, where the cluster's instance role may read it and we need not."
+            )
+        return failed(str(error), "Correct the reference in CDI_DKS_CA, CDI_DKS_CERTIFICATE or CDI_DKS_PRIVATE_KEY.")
+    except (urllib3.exceptions.SSLError, ssl.SSLError) as error:
         return failed(f"{url}: TLS is refused ({error})", "Check CDI_DKS_CA, CDI_DKS_CERTIFICATE and its expiry.")
     except (urllib3.exceptions.HTTPError, OSError) as error:
         if settings.deployment == "local" and url.startswith("http://"):

@@ -4,9 +4,11 @@ boto3 is imported by the checks themselves: the terminal starts without it.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from cdi_dagster.aws.clients import client, region
 from cdi_dagster.cli.findings import Finding, failed, note, ok
 from cdi_dagster.core.amounts import size_text
 from cdi_dagster.settings import Settings
@@ -23,14 +25,20 @@ def check_aws(settings: Settings) -> Finding:
     roots = (settings.corporate_root, settings.published_root)
     if settings.deployment == "local" and not any(root.startswith("s3://") for root in roots):
         return note("not needed: both roots are folders")
-    import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        identity = boto3.client("sts").get_caller_identity()
+        if (ours := region()) is None:
+            return failed(f"no AWS region is set{_ignored_region()}", "Set CDI_AWS_REGION, for example to eu-west-2.")
+        identity = client("sts").get_caller_identity()
     except (BotoCoreError, ClientError) as error:
-        return failed(f"AWS refuses our identity: {error}", "Set AWS_PROFILE or the instance role, and AWS_REGION.")
-    return ok(str(identity["Arn"]))
+        return failed(f"AWS refuses our identity: {error}", "Set AWS_PROFILE or the instance role.")
+    return ok(f"{identity['Arn']}, in {ours}{_ignored_region(ours)}")
+
+
+def _ignored_region(ours: str | None = None) -> str:
+    value = os.environ.get("AWS_REGION")
+    return f"; AWS_REGION={value} has no effect, boto3 does not read it" if value and value != ours else ""
 
 
 def check_emr_template(settings: Settings) -> Finding:
@@ -62,16 +70,14 @@ def check_emr_api(settings: Settings) -> Finding:
         api = EmrApi()
         clusters = api.our_clusters(name_prefix=NAME_PREFIX)
     except UnreachableError as error:
-        fix = "Check AWS_REGION; allow elasticmapreduce:ListClusters and DescribeCluster."
+        fix = "Check CDI_AWS_REGION; allow elasticmapreduce:ListClusters and DescribeCluster."
         return failed(f"EMR does not respond: {error}", fix)
     return ok(f"responds in {api.region}; clusters of ours that run: {len(clusters)}")
 
 
 def check_emr_roles(template: "ClusterTemplate") -> Finding:
     """Whether the service role and the instance profile are there, and trust whom they must."""
-    import boto3
-
-    iam = boto3.client("iam")
+    iam = client("iam")
     service_role, profile = (str(template.cluster[name]).rpartition("/")[2] for name in ("ServiceRole", "JobFlowRole"))
     role = iam.get_role(RoleName=service_role)["Role"]
     roles = iam.get_instance_profile(InstanceProfileName=profile)["InstanceProfile"]["Roles"]
@@ -85,8 +91,6 @@ def check_emr_roles(template: "ClusterTemplate") -> Finding:
 
 def check_emr_subnets(template: "ClusterTemplate") -> Finding:
     """Whether the subnets are there, and each has addresses for the largest profile."""
-    import boto3
-
     from cdi_dagster.emr.clusters.request import instances_by_type
 
     instances = template.cluster.get("Instances") or {}
@@ -94,7 +98,7 @@ def check_emr_subnets(template: "ClusterTemplate") -> Finding:
     if not ids:
         return note("the template names none: EMR takes one of the default VPC", "Set cluster.Instances.Ec2SubnetIds.")
     largest = max(sum(instances_by_type(profile).values()) for profile in template.profiles)
-    found = boto3.client("ec2").describe_subnets(SubnetIds=ids)["Subnets"]
+    found = client("ec2").describe_subnets(SubnetIds=ids)["Subnets"]
     free = {str(subnet["SubnetId"]): int(subnet["AvailableIpAddressCount"]) for subnet in found}
     text = ", ".join(f"{subnet} has {count} free addresses" for subnet, count in free.items())
     if min(free.values()) < largest:
@@ -175,7 +179,9 @@ def _of_template(check: Callable[["ClusterTemplate"], Finding]) -> Callable[[Set
                 return note(f"not checked: no permission ({error.operation_name})")
             return failed(str(error), "Create it, or correct its name in the cluster template (CDI_EMR_TEMPLATE).")
         except BotoCoreError as error:
-            return failed(f"AWS cannot be queried: {error}", "Set AWS_PROFILE or the instance role, and AWS_REGION.")
+            return failed(
+                f"AWS cannot be queried: {error}", "Set AWS_PROFILE or the instance role, and CDI_AWS_REGION."
+            )
 
     return check_template
 

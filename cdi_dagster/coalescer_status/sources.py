@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
+from cdi_dagster.aws.clients import client
 from cdi_dagster.clock import utc_now
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES
 from cdi_dagster.core.collections import CollectionDay
@@ -87,6 +88,4 @@ def _source(
 
 
 def _batch_client() -> Any:
-    import boto3
-
-    return boto3.client("batch")
+    return client("batch")

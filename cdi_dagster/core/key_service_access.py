@@ -10,13 +10,16 @@ DEFAULT_RETRY_BUDGET_SECONDS = 120
 
 @dataclass(frozen=True, kw_only=True)
 class KeyServiceAccess:
-    """Where the key service is; paths mean the machine on which the job runs.
+    """Where the key service is.
+
+    `ca`, `certificate` and `private_key` are paths on the machine on which the job runs, or references to secrets
+    (`secret_reference`), which the job reads there.
 
     Attributes:
         url: base URL.
-        ca: path of the authority that signed the service's certificate (PEM). None: the system's authorities.
-        certificate: path of our client certificate chain (PEM), for mutual TLS.
-        private_key: path of its private key (PEM).
+        ca: the authority that signed the service's certificate (PEM). None: the system's authorities.
+        certificate: our client certificate chain (PEM), for mutual TLS.
+        private_key: its private key (PEM).
         retry_budget_seconds: how long one data key is requested before the job gives up.
     """
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cdi_dagster.aws.clients import REGION_VARIABLE, region_environment
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.storage import encryption
 
@@ -71,7 +72,7 @@ def s3a_conf_here(environment: Mapping[str, str]) -> dict[str, str]:
     """Return `s3a_conf` for the S3 that boto3 uses in this environment, with the encryption of this process."""
     conf = s3a_conf(
         endpoint_url=environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL"),
-        region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION"),
+        region=region_environment().get(REGION_VARIABLE) or environment.get(REGION_VARIABLE),
     )
     return {**conf, **encryption().spark_conf}
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import cdi_dagster
+from cdi_dagster.aws.clients import region_environment
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import SparkJob
 from cdi_dagster.local_spark.java import environment_with
@@ -113,7 +114,8 @@ def pyspark_folder() -> Path:
 
 def spark_environment(java: Path, jars: Sequence[Path] = ()) -> dict[str, str]:
     """Return the environment of the Spark process: ours, with this Python, this pyspark, that Java and these jars."""
-    environment = {**environment_with(java, os.environ), **s3a_class_path(jars, os.environ), **encryption().environment}
+    environment = {**environment_with(java, os.environ), **s3a_class_path(jars, os.environ)}
+    environment |= {**region_environment(), **encryption().environment}
     environment["SPARK_HOME"] = str(pyspark_folder())
     environment["PYSPARK_PYTHON"] = environment["PYSPARK_DRIVER_PYTHON"] = sys.executable
     environment["PYTHONUNBUFFERED"] = "1"

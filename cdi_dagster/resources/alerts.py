@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import urllib3
 
+from cdi_dagster.aws.clients import client
 from cdi_dagster.core.alert import Alert
 from cdi_dagster.interfaces import AlertSink
 from cdi_dagster.settings import knob
@@ -67,7 +68,6 @@ class SnsAlerts:
         Raises:
             AlertNotSentError: SNS refused it or did not respond.
         """
-        import boto3
         from botocore.exceptions import BotoCoreError, ClientError
 
         attributes: dict[str, Any] = {
@@ -76,7 +76,7 @@ class SnsAlerts:
             if name in _SNS_ATTRIBUTES
         }
         try:
-            boto3.client("sns", region_name=self._topic_arn.split(":")[3]).publish(
+            client("sns", region_name=self._topic_arn.split(":")[3]).publish(
                 TopicArn=self._topic_arn,
                 Subject=alert.title[:_SNS_SUBJECT_CHARACTERS],
                 Message=json.dumps(alert.to_json(), indent=1),

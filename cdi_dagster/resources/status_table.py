@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from cdi_dagster.aws.clients import resource
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.interfaces import StatusRow
@@ -161,7 +162,7 @@ class DynamoDbStatusTable:
         table_name: of the table.
         weeks_to_exist: after how many weeks DynamoDB removes a row.
         clock: the present time (aware).
-        client_options: for boto3 (`region_name`, `endpoint_url`); default: boto3's own configuration.
+        client_options: for boto3 (`region_name`, `endpoint_url`); default: as `aws.clients.resource`.
     """
 
     def __init__(
@@ -211,11 +212,10 @@ class DynamoDbStatusTable:
 
     @cached_property
     def _table(self) -> Any:
-        import boto3  # 0.3 s, not needed to load definitions
-        from botocore.config import Config
+        from botocore.config import Config  # not needed to load definitions
 
         config = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "max_attempts": 5})
-        return boto3.resource("dynamodb", config=config, **self._client_options).Table(self._table_name)
+        return resource("dynamodb", config=config, **self._client_options).Table(self._table_name)
 
     @contextmanager
     def _as_cdi_errors(self, done: str) -> Iterator[None]:

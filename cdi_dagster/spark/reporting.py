@@ -27,6 +27,7 @@ from dagster_pipes import (
     PipesS3MessageWriter,
 )
 
+from cdi_dagster.aws.clients import client, work_on_node
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.storage import Encryption, encrypt_writes, use_encryption
 
@@ -68,17 +69,21 @@ class Reporter:
 def open_reporter(argv: Sequence[str]) -> Iterator[tuple[Reporter, list[str]]]:
     """Open the Pipes session that the arguments name, if any, and close it at the end.
 
-    What encryption the job writes with comes first: on a cluster, reports go to S3 too.
+    What the job's requests to AWS need comes first, for on a cluster reports go to S3 too: the region, and the
+    encryption to write with. (Executors get both by `spark.executorEnv`.)
 
     Yields:
-        The reporter, and the arguments without those of Pipes and of encryption.
+        The reporter, and the arguments without those of Pipes, region and encryption.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--dagster-pipes-context")
     parser.add_argument("--dagster-pipes-messages")
+    parser.add_argument("--aws-region")
     parser.add_argument("--s3-encryption", default="")
     parser.add_argument("--s3-kms-key", default="")
     found, rest = parser.parse_known_args(list(argv))
+    if found.aws_region is not None:
+        work_on_node(found.aws_region)
     if found.s3_encryption:
         use_encryption(Encryption(algorithm=found.s3_encryption, kms_key=found.s3_kms_key))
     if found.dagster_pipes_context is None or found.dagster_pipes_messages is None:
@@ -144,6 +149,4 @@ def _message_writer(params: Mapping[str, Any]) -> PipesMessageWriter[Any]:
 
 
 def _s3_client() -> Any:
-    import boto3  # 0.3 s, and not needed where the launcher is on the same machine
-
-    return encrypt_writes(boto3.client("s3"))
+    return encrypt_writes(client("s3"))

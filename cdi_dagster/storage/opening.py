@@ -15,7 +15,8 @@ def open_storage(root: str, **options: Any) -> Storage:
 
     Args:
         root: `file:///absolute/folder` or `s3://bucket[/prefix]`.
-        options: adapter options: `endpoint_url` and `region_name` for S3 (default: boto3's own configuration).
+        options: adapter options: `endpoint_url` and `region_name` for S3 (default: boto3's own configuration, this
+            installation's region).
 
     Raises:
         ValueError: the root is neither; the message says how to write one.

@@ -53,7 +53,7 @@ class S3Storage:
     Args:
         root: `s3://bucket[/prefix]`.
         endpoint_url: for anything but AWS itself (default: boto3's own configuration, AWS_ENDPOINT_URL).
-        region_name: default: boto3's own configuration, AWS_REGION.
+        region_name: default: this installation's (`CDI_AWS_REGION`).
 
     Raises:
         ValueError: the root is not of that form.

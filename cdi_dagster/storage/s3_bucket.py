@@ -3,7 +3,6 @@
 For the S3 adapter of this package only; nothing else uses boto for objects.
 """
 
-import functools
 import os
 import re
 import threading
@@ -14,9 +13,8 @@ from typing import Any
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.exceptions import ConnectionError as NoConnectionError
-from botocore.loaders import create_loader
-from botocore.session import Session
 
+from cdi_dagster.aws.clients import client as new_client
 from cdi_dagster.storage.encryption import encrypt_writes
 from cdi_dagster.storage.interface import (
     ObjectChangedError,
@@ -46,7 +44,7 @@ _FIXES = {
     "InvalidAccessKeyId": "AWS does not know this access key. Check which AWS identity is configured",
     "SignatureDoesNotMatch": "the secret key does not match the access key. Check the AWS credentials",
     "RequestTimeTooSkewed": "this machine's clock is wrong. Set it",
-    "PermanentRedirect": "the bucket is in another region. Set AWS_REGION to the bucket's",
+    "PermanentRedirect": "the bucket is in another region. Set CDI_AWS_REGION to the bucket's",
     "InvalidObjectState": "the object is archived. Restore it first",
     "SlowDown": "S3 still throttles our requests after all retries. Run again later",
 }
@@ -71,7 +69,7 @@ class S3Bucket:
     Args:
         root: `s3://bucket[/prefix]`.
         endpoint_url: for an S3 other than AWS's; None for boto3's configuration.
-        region_name: None for boto3's configuration.
+        region_name: None for this installation's.
 
     Raises:
         ValueError: the root is not of that form.
@@ -114,10 +112,10 @@ class S3Bucket:
         with self._lock:
             if self._client is None or self._client_process != os.getpid():
                 try:
-                    self._client = encrypt_writes(_new_client(self._options))
+                    self._client = encrypt_writes(new_client("s3", config=_CONFIG, **self._options))
                 except ValueError as error:
                     raise StorageUnavailableError(
-                        f"No S3 client for {self.root}: {error}. Correct AWS_ENDPOINT_URL or the region."
+                        f"No S3 client for {self.root}: {error}. Correct AWS_ENDPOINT_URL or CDI_AWS_REGION."
                     ) from error
                 self._client_process = os.getpid()
             return self._client
@@ -150,19 +148,6 @@ class S3Bucket:
             yield
         except (ClientError, BotoCoreError) as error:
             raise storage_error(error, doing, self.uri(key)) from error
-
-
-@functools.cache
-def _shared_loader() -> Any:
-    return create_loader()
-
-
-def _new_client(options: dict[str, str | None]) -> Any:
-    # Our own session, because the default one is not thread-safe; the service model is loaded once a process,
-    # which takes a client from 150 ms to 30 ms (every Spark task makes one).
-    session = Session()
-    session.register_component("data_loader", _shared_loader())
-    return session.create_client("s3", config=_CONFIG, **options)
 
 
 def storage_error(error: ClientError | BotoCoreError, doing: str, uri: str) -> StorageError:

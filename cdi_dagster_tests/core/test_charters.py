@@ -50,6 +50,25 @@ def test_keys_in_storage_are_named_in_one_module():
     assert found == []
 
 
+def test_aws_clients_are_made_in_one_module():
+    makes = {"client", "resource", "create_client", "Session"}
+
+    def makes_client(node: ast.AST) -> bool:
+        if isinstance(node, ast.ImportFrom):
+            return node.module in ("boto3", "botocore.session")
+        named = isinstance(node, ast.Attribute) and node.attr in makes and isinstance(node.value, ast.Name)
+        return named and node.value.id in ("boto3", "botocore", "session")
+
+    found = [
+        f"{name}:{node.lineno}"
+        for name, tree in sources()
+        if name != "aws/clients.py"
+        for node in ast.walk(tree)
+        if makes_client(node)
+    ]
+    assert found == []
+
+
 def test_days_are_counted_in_one_module():
     counted_in = {"core/days.py"}
 

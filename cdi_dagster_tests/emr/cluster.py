@@ -367,11 +367,12 @@ class Cluster(Thread):
             "AWS_ENDPOINT_URL": self._endpoint,
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
-            "AWS_DEFAULT_REGION": "eu-west-2",
             "PYSPARK_PYTHON": sys.executable,
             "CDI_PREFIX": str(self._opt),
             **self._environment,
         }
+        # On a node boto3 takes no region from the instance.
+        environment.pop("AWS_DEFAULT_REGION", None)
         folder = self.folder / logs
         folder.mkdir(parents=True)
         with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:

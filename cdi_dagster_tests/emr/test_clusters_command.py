@@ -1,6 +1,7 @@
 """`cdi clusters`: what is ours, whose it is, and which of it may be ended."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cdi_dagster.cli.app import cdi
+from cdi_dagster_tests.emr.emulator import REGION
 from cdi_dagster_tests.emr.launches import Bench
 
 
@@ -119,3 +121,12 @@ def test_no_cluster_is_reported_plainly(bench: Bench) -> None:
 def end_all(bench: Bench) -> None:
     bench.emr.client("emr").terminate_job_flows(JobFlowIds=[cluster.cluster_id for cluster in bench.emr.live()])
     bench.emr.wait(lambda: bench.emr.live() == [])
+
+
+def test_it_lists_the_region_of_the_settings(bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("CDI_HOME", str(tmp_path))
+    monkeypatch.setenv("CDI_AWS_REGION", REGION)
+    result = CliRunner().invoke(cdi, ["clusters", "--json"])
+    assert (result.exit_code, json.loads(result.stdout)["clusters"]) == (0, [])

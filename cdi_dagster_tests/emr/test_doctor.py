@@ -164,3 +164,14 @@ def test_a_laptop_is_not_told_about_clusters(installation: Installation, monkeyp
     monkeypatch.setenv("CDI_DEPLOYMENT", "local")
     result = CliRunner().invoke(cdi, ["doctor", "--json"])
     assert not [name for name in json.loads(result.stdout)["checks"] if name.startswith("emr-")]
+
+
+def test_a_secret_that_only_the_cluster_may_read_is_a_note(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CDI_DKS_CERTIFICATE", "secretsmanager://cdi/client#certificate")
+    monkeypatch.setenv("CDI_DKS_PRIVATE_KEY", "secretsmanager://cdi/client#key")
+    installation.bench.emr.faults.forbidden.add("secretsmanager")
+    exit_code, checks = installation.doctor("key-service")
+    assert (exit_code, checks["key-service"]["verdict"]) == (0, "note")
+    assert "the secret cdi/client cannot be read" in checks["key-service"]["text"]

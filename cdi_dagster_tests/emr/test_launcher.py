@@ -75,6 +75,20 @@ def test_while_the_last_cluster_is_not_known_to_be_ending_no_other_is_started(be
     bench.emr.wait(lambda: bench.emr.live() == [])
 
 
+def test_bootstrap_actions_of_the_template_run_before_ours(bench: Bench) -> None:
+    script = 'set -e; [ ! -e "$CDI_PREFIX/entry_points" ]; echo "proxy for $1"'
+    bench.emr.client("s3").put_object(Bucket=bench.bucket, Key="platform/proxy.sh", Body=script.encode())
+    path = f"s3://{bench.bucket}/platform/proxy.sh"
+    with (bench.folder / "cluster.yaml").open("a") as template:
+        template.write(
+            f"bootstrap_actions: [{{Name: proxy, ScriptBootstrapAction: {{Path: '{path}', Args: [tests]}}}}]\n"
+        )
+    assert bench.launch(OK).evidence is not None
+    [cluster] = bench.emr.clusters.values()
+    assert [action["Name"] for action in cluster.request["BootstrapActions"]] == ["proxy", "install the bundle"]
+    assert (cluster.folder / "node/i-0/bootstrap-actions/1/stdout").read_text() == "proxy for tests\n"
+
+
 def test_a_bootstrap_failure_is_tried_again_once(bench: Bench) -> None:
     bench.emr.faults.clusters.append(ClusterFaults(bootstrap=True))
     assert bench.launch(OK).attempts == [("small", "BOOTSTRAP"), ("small", "SUCCEEDED")]

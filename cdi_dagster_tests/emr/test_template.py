@@ -88,6 +88,18 @@ def test_an_environment_that_is_not_there_is_named_with_those_that_are(tmp_path:
             {"configurations": [{"Classification": "spark-defaults", "Properties": {JAVA_OPTIONS[0]: "-Dx"}}]},
             "spark-defaults: spark.driver.extraJavaOptions would be replaced by the step's: move it to step.spark_conf",
         ),
+        (
+            {"bootstrap_actions": [{"Name": "proxy", "ScriptBootstrapAction": {"Path": "proxy.sh"}}]},
+            "bootstrap_actions, number 1: write Name, and ScriptBootstrapAction with the Path of a script",
+        ),
+        (
+            {"bootstrap_actions": [{"Name": "proxy", "ScriptBootstrapAction": {"Path": "s3://b/k"}}] * 16},
+            "bootstrap_actions: 16 are too many; EMR takes 15 beside ours",
+        ),
+        (
+            {"bootstrap_actions": [{"Name": "a", "ScriptBootstrapAction": {"Path": "s3://b/CHANGE-ME"}}]},
+            "bootstrap_actions[a].ScriptBootstrapAction.Path still has CHANGE-ME",
+        ),
         ({"tags": {"who": "AKIAABCDEFGHIJKLMNOP"}}, "tags.who looks like a key: take it out, revoke it"),
         ({"profile": []}, "profile is not a part of a template"),
         ({"profiles": []}, "profiles: list should have at least 1 item"),
@@ -111,6 +123,7 @@ def test_secrets_by_reference_and_names_that_only_sound_secret_are_fine(tmp_path
     [
         ({"Steps": []}, "cluster.Steps: the launcher sets it"),
         ({"Instances": {"KeepJobFlowAliveWhenNoSteps": True}}, "so that what it starts always ends"),
+        ({"BootstrapActions": []}, "yours go into bootstrap_actions"),
         ({"LogUri": ""}, "cluster.LogUri is missing"),
         ({"LogUri": "file:///x"}, "is not an s3:// URI"),
         ({"AutoTerminationPolicy": {"IdleTimeout": 3600}}, "take it out (from CDI_EMR_IDLE_SECONDS)"),
@@ -293,6 +306,9 @@ def test_emrs_own_model_finds_what_emr_would_refuse(tmp_path: Path) -> None:
     path = write(tmp_path, cluster={**base, "ReleaseLabl": "emr-7.13.0"})
     [problem, *_] = template_problems(path)
     assert 'Unknown parameter in input: "ReleaseLabl"' in problem
+    action = {"Name": "proxy", "ScriptBootstrapAction": {"Path": "s3://b/k", "Arguments": ["x"]}}
+    [problem, *_] = template_problems(write(tmp_path, bootstrap_actions=[action]))
+    assert 'Unknown parameter in BootstrapActions[0].ScriptBootstrapAction: "Arguments"' in problem
 
 
 def test_a_file_that_is_not_there_says_which_setting_names_it(tmp_path: Path) -> None:
@@ -319,7 +335,9 @@ def test_in_cluster_mode_driver_and_executors_get_what_they_need_by_configuratio
         input_bytes=0,
     )
     profile = template.profile("small")
-    request = step_request(template, profile, step, name="n", pipes=("--dagster-pipes-context", "p"), conf={})
+    request = step_request(
+        template, profile, step, name="n", pipes=("--dagster-pipes-context", "p"), conf={}, region="eu-west-2"
+    )
     arguments = request["HadoopJarStep"]["Args"]
     assert arguments[:5] == ["spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
     conf = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
@@ -329,7 +347,14 @@ def test_in_cluster_mode_driver_and_executors_get_what_they_need_by_configuratio
     assert conf["spark.yarn.appMasterEnv.PYSPARK_PYTHON"] == conf["spark.executorEnv.PYSPARK_PYTHON"] == python
     program = arguments.index("/opt/cdi/entry_points/ingest_daily.py")
     assert not [argument for argument in arguments if "encryption" in argument]
-    assert arguments[program + 1 :] == ["--pinned-input", "s3://b/pinned.json", "--dagster-pipes-context", "p"]
+    assert arguments[program + 1 :] == [
+        "--pinned-input",
+        "s3://b/pinned.json",
+        "--dagster-pipes-context",
+        "p",
+        "--aws-region",
+        "eu-west-2",
+    ]
 
 
 def test_driver_executors_and_s3a_encrypt_as_the_settings_choose() -> None:
@@ -343,7 +368,7 @@ def test_driver_executors_and_s3a_encrypt_as_the_settings_choose() -> None:
         input_bytes=0,
     )
     chosen = Encryption(algorithm="aws:kms", kms_key="our-key")
-    request = step_request(template, None, step, name="n", pipes=(), conf={}, encryption=chosen)
+    request = step_request(template, None, step, name="n", pipes=(), conf={}, region="eu-west-2", encryption=chosen)
     arguments = request["HadoopJarStep"]["Args"]
     assert arguments[-4:] == ["--s3-encryption", "aws:kms", "--s3-kms-key", "our-key"]
     conf = dict(argument.split("=", 1) for argument in arguments if "=" in argument)

@@ -13,13 +13,13 @@ import signal
 import sys
 from datetime import date
 
+from cdi_dagster.aws.clients import _shared_loader
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts
 from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject
 from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_history_key, rejects_prefix
 from cdi_dagster.published.publish import IngestOutcome, WrittenPart, begin_ingestion, publish_day
 from cdi_dagster.storage import Storage, open_storage
-from cdi_dagster.storage.s3_bucket import _shared_loader
 from cdi_dagster_tests.storage.killed_publisher import kill_before
 
 AUDIT = find_collection("data:businessAudit")

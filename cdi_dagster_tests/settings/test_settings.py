@@ -99,6 +99,14 @@ def test_a_wrong_value_is_answered_with_its_fix(variable: str, value: str, fix: 
     assert any(fix in problem for problem in problems_of(**{variable: value}))
 
 
+def test_a_private_key_in_the_setting_is_refused_and_not_quoted() -> None:
+    key = "-----BEGIN PRIVATE KEY-----\nMIIE"
+    text = "\n".join(problems_of(CDI_DKS_PRIVATE_KEY=key, CDI_DKS_CERTIFICATE="s3://bucket/client.pem"))
+    assert "CDI_DKS_PRIVATE_KEY: this is the PEM itself: write the path of its file, or secretsmanager://name" in text
+    assert "CDI_DKS_CERTIFICATE: not a path and not a secret: write secretsmanager://name[#json-key]" in text
+    assert "MIIE" not in text
+
+
 def test_every_problem_is_named_at_once() -> None:
     problems = problems_of(CDI_CORPORATE_ROOT="x", CDI_MAX_REJECTED="y", CDI_DKS_URL="z")
     assert len(problems) == 3

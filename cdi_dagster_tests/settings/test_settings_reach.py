@@ -44,6 +44,7 @@ EMR: dict[str, tuple[str, Any]] = {
 }
 ELSEWHERE = {
     "deployment": "chooses the launcher and the status table: below",
+    "aws_region": "every AWS client: cdi_dagster_tests/aws",
     "home": "the folders below it: cdi_dagster_tests/settings/test_settings.py",
     "emr_template": "a file that must be usable: below",
     "emr_environment": "a name in that file: cdi_dagster_tests/emr/test_template.py",

@@ -17,8 +17,8 @@ from typing import Any
 
 from botocore.client import BaseClient
 
+from cdi_dagster.aws.clients import _shared_loader
 from cdi_dagster.storage import PreparedObject, Storage, file_publication, file_system, open_storage
-from cdi_dagster.storage.s3_bucket import _shared_loader
 
 PREFIX = "out/day/"
 OS_STEPS = ("mkdir", "rename", "replace", "unlink", "rmdir")

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from functools import cache, cached_property
 from typing import Any
 
-import boto3
 from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
@@ -26,6 +25,7 @@ from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from botocore.validate import ParamValidator
 
+from cdi_dagster.aws.clients import client
 from cdi_dagster.emr.backend import (
     NoCapacityError,
     RefusedError,
@@ -87,25 +87,23 @@ class OurCluster:
 
 
 class EmrApi:
-    """EMR in one region. Region, endpoint and credentials are boto3's own business."""
+    """EMR in the region of this installation; endpoint and credentials are boto3's own business."""
 
     @cached_property
     def _queries(self) -> Any:
         # Adaptive: slows down by itself when EMR throttles DescribeCluster, which it does for the whole account.
-        return boto3.client(
+        return client(
             "emr",
             config=Config(retries={"mode": "adaptive", "total_max_attempts": 8}, connect_timeout=10, read_timeout=30),
         )
 
     @cached_property
     def _launches(self) -> Any:
-        return boto3.client(
-            "emr", config=Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=60)
-        )
+        return client("emr", config=Config(retries={"total_max_attempts": 1}, connect_timeout=10, read_timeout=60))
 
     @property
     def region(self) -> str:
-        """The region that boto3 was configured for."""
+        """The region of its clients."""
         return str(self._queries.meta.region_name)
 
     def console_link(self, cluster_id: str) -> str:

@@ -201,6 +201,7 @@ class EmrClusters:
             name=attempt.name,
             pipes=job.pipes,
             conf=self._conf,
+            region=self._api.region,
             encryption=encryption(),
         )
 

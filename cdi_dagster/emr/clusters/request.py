@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from cdi_dagster.aws.clients import node_environment
 from cdi_dagster.core.collections import REGISTRY, find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import INGEST_DAILY
@@ -70,11 +71,13 @@ def job_flow_request(
     request["Configurations"] = template.metastore.configurations
     for configurations in (template.configurations, profile.configurations):
         request["Configurations"] = merge_by(request["Configurations"], configurations, "Classification")
+    # Ours last: a platform team's proxy, certificates and agents are there by then.
     request["BootstrapActions"] = [
+        *template.bootstrap_actions,
         {
             "Name": "install the bundle",
             "ScriptBootstrapAction": {"Path": f"{bundle_uri}/bootstrap.sh", "Args": [bundle_uri]},
-        }
+        },
     ]
     request["Tags"] = [{"Key": key, "Value": value} for key, value in {**template.tags, **tags}.items()]
     request["Steps"] = [dict(step)]
@@ -107,6 +110,7 @@ def step_request(
     name: str,
     pipes: Sequence[str],
     conf: Mapping[str, str],
+    region: str,
     encryption: Encryption = NO_ENCRYPTION,
 ) -> dict[str, Any]:
     """Return the step: spark-submit of the bundle's entry point, with Python 3.11 of the bundle on every node.
@@ -122,6 +126,7 @@ def step_request(
             "spark.pyspark.driver.python": CLUSTER_PYTHON,
             "spark.yarn.appMasterEnv.PYSPARK_PYTHON": CLUSTER_PYTHON,
             "spark.executorEnv.PYSPARK_PYTHON": CLUSTER_PYTHON,
+            **{f"spark.executorEnv.{variable}": value for variable, value in node_environment(region).items()},
             # EMR keeps event logs, beyond the cluster's life: they quote a failed task's row, and nothing redacts them.
             "spark.eventLog.enabled": "false",
             **encryption.spark_conf,
@@ -133,7 +138,8 @@ def step_request(
     arguments = ["spark-submit", "--master", "yarn", "--deploy-mode", template.step.deploy_mode, "--name", name]
     for key, value in merged.items():
         arguments += ["--conf", f"{key}={value}"]
-    arguments += [f"{CLUSTER_FOLDER}/entry_points/{step.name}.py", *step.arguments, *pipes, *encryption.arguments]
+    ours = ("--aws-region", region, *encryption.arguments)
+    arguments += [f"{CLUSTER_FOLDER}/entry_points/{step.name}.py", *step.arguments, *pipes, *ours]
     too_long = next((argument for argument in arguments if len(argument) > MAX_ARGUMENT_CHARACTERS), None)
     if too_long is not None:
         raise CdiError(
@@ -208,7 +214,7 @@ def _problems_of(path: Path, environment: str, collection_id: str) -> list[str]:
     )
     problems = []
     for profile in template.profiles:
-        submitted = step_request(template, profile, step, name="check", pipes=(), conf={})
+        submitted = step_request(template, profile, step, name="check", pipes=(), conf={}, region="eu-west-2")
         request = job_flow_request(
             template,
             profile,

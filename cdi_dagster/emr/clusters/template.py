@@ -27,7 +27,12 @@ _OURS = frozenset(
         *("AutoTerminationPolicy", "StepConcurrencyLevel"),
     }
 )
-_HOW_TO_SET = {"AutoTerminationPolicy": "from CDI_EMR_IDLE_SECONDS"}
+_HOW_TO_SET = {
+    "AutoTerminationPolicy": "from CDI_EMR_IDLE_SECONDS",
+    "BootstrapActions": "yours go into bootstrap_actions, in front of the one that installs the bundle",
+}
+_MOST_BOOTSTRAP_ACTIONS = 15
+"""EMR takes 16 a cluster; one is ours."""
 _OURS_IN_INSTANCES = frozenset({"KeepJobFlowAliveWhenNoSteps", "TerminationProtected", "InstanceFleets"})
 _SECRET_NAME = re.compile(r"passw(or)?d|secret|access[._-]?key|api[._-]?key|private[._-]?key", re.IGNORECASE)
 _NO_SECRET_AFTER_ALL = re.compile(r"(provider|path|file|alias|arn|enabled)$", re.IGNORECASE)
@@ -107,6 +112,9 @@ class ClusterTemplate(_Strict):
     cluster: dict[str, Any] = Field(description="RunJobFlow's own parameters, but those that the launcher sets.")
     metastore: MetastoreTemplate = Field(default_factory=MetastoreTemplate)
     configurations: list[dict[str, Any]] = Field(default_factory=list, description="EMR's Configurations.")
+    bootstrap_actions: list[dict[str, Any]] = Field(
+        default_factory=list, description="EMR's BootstrapActions, run on every node before the one that is ours."
+    )
     tags: dict[str, str] = Field(default_factory=dict)
     step: StepTemplate = Field(default_factory=StepTemplate)
     profiles: list[ProfileTemplate] = Field(min_length=1, description="The ladder, first choice first.")
@@ -147,6 +155,7 @@ class ClusterTemplate(_Strict):
         checks = (
             *(
                 self._cluster_problems,
+                self._bootstrap_problems,
                 self._ladder_problems,
                 self._no_room,
                 self._metastore_problems,
@@ -171,6 +180,18 @@ class ClusterTemplate(_Strict):
                 yield f"cluster.{name} is missing: a run could not be launched, or not be explained, without it"
         if not str(self.cluster.get("LogUri", "s3://")).startswith("s3://"):
             yield "cluster.LogUri is not an s3:// URI: write s3://bucket/prefix"
+
+    def _bootstrap_problems(self) -> Iterator[str]:
+        for number, action in enumerate(self.bootstrap_actions, start=1):
+            script = action.get("ScriptBootstrapAction")
+            path = script.get("Path") if isinstance(script, Mapping) else None
+            if not action.get("Name") or not str(path or "").startswith(("s3://", "file:///")):
+                yield (
+                    f"bootstrap_actions, number {number}: write Name, and ScriptBootstrapAction with the Path of a "
+                    "script: s3://bucket/key, or file:///path of your AMI"
+                )
+        if (count := len(self.bootstrap_actions)) > _MOST_BOOTSTRAP_ACTIONS:
+            yield f"bootstrap_actions: {count} are too many; EMR takes {_MOST_BOOTSTRAP_ACTIONS} beside ours: join some"
 
     def _ladder_problems(self) -> Iterator[str]:
         names = [profile.name for profile in self.profiles]
@@ -299,7 +320,11 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
             yield from _texts(part, f"{path}.{name}" if path else str(name))
     elif isinstance(value, list):
         for number, part in enumerate(value):
-            label = part.get("name") or part.get("Classification") or number if isinstance(part, Mapping) else number
+            label = (
+                part.get("name") or part.get("Classification") or part.get("Name") or number
+                if isinstance(part, Mapping)
+                else number
+            )
             yield from _texts(part, f"{path}[{label}]")
     elif isinstance(value, str):
         yield path, value

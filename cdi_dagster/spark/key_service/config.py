@@ -10,18 +10,22 @@ from urllib.parse import urlsplit
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.key_service_access import DEFAULT_RETRY_BUDGET_SECONDS
 from cdi_dagster.core.loopback import is_loopback
+from cdi_dagster.core.secret_reference import secret_reference
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KeyServiceConfig:
-    """Address, TLS files and time-outs of the key service. Holds paths, never secrets; is sent to Spark's workers.
+    """Address, TLS files and time-outs of the key service; is sent to Spark's workers.
+
+    Holds no secrets: `certificate`, `private_key` and `ca` are paths, or references to secrets
+    (`core.secret_reference`) that each worker reads itself.
 
     Attributes:
         url: base URL. Plain `http://` only to this machine: data keys do not cross a network in the clear.
         correlation_id: of the run; sent with every call.
-        certificate: path of our client certificate chain (PEM), for mutual TLS.
-        private_key: path of its private key (PEM, not encrypted).
-        ca: path of the authority that signed the service's certificate (PEM). None: the system's authorities.
+        certificate: our client certificate chain (PEM), for mutual TLS.
+        private_key: its private key (PEM, not encrypted).
+        ca: the authority that signed the service's certificate (PEM). None: the system's authorities.
         connect_timeout_seconds: for one connection.
         read_timeout_seconds: for one answer.
         retry_budget_seconds: how long one data key is requested, tries and waits together, before DKS_UNAVAILABLE. The
@@ -57,6 +61,8 @@ class KeyServiceConfig:
             raise ValueError("give the client certificate and its private key together, or neither")
         if self.certificate and parts.scheme == "http":
             raise ValueError("a client certificate needs an https:// key service; remove it or change the address")
+        for name in ("ca", "certificate", "private_key"):
+            secret_reference(getattr(self, name) or "")
         for name in ("connect_timeout_seconds", "read_timeout_seconds", "cache_size", "max_concurrency"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be more than 0")
@@ -68,9 +74,9 @@ def add_key_service_arguments(parser: argparse.ArgumentParser) -> None:
     """Add `--dks-url` and its companions to a job's command line."""
     group = parser.add_argument_group("key service")
     group.add_argument("--dks-url", required=True, help="base URL of the Data Key Service")
-    group.add_argument("--dks-ca", help="path of the authority of its certificate (PEM); default: the system's")
-    group.add_argument("--dks-certificate", help="path of our client certificate (PEM), for mutual TLS")
-    group.add_argument("--dks-private-key", help="path of the certificate's private key (PEM)")
+    group.add_argument("--dks-ca", help="authority of its certificate (PEM): path or secret; default: the system's")
+    group.add_argument("--dks-certificate", help="our client certificate (PEM): path or secret, for mutual TLS")
+    group.add_argument("--dks-private-key", help="its private key (PEM): path or secretsmanager://name[#json-key]")
     group.add_argument(
         "--dks-retry-budget-seconds",
         type=float,

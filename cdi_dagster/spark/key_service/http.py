@@ -21,8 +21,10 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 from urllib3 import exceptions as http_errors
 from urllib3.connection import HTTPSConnection
 
+from cdi_dagster.aws.secrets import SecretError
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.spark.key_service.config import KeyServiceConfig
+from cdi_dagster.spark.key_service.tls import tls_context
 from cdi_dagster.spark.records.keys import KeyRef
 
 _log = logging.getLogger(__name__)
@@ -253,10 +255,16 @@ class KeyServiceHttp:
     def _tls_context(self) -> ssl.SSLContext:
         config = self._config
         try:
-            context = ssl.create_default_context(cafile=config.ca)
-            if config.certificate and config.private_key:
-                # The empty password makes an encrypted key an error where OpenSSL would prompt on the terminal.
-                context.load_cert_chain(config.certificate, config.private_key, password="")
+            return tls_context(config)
+        except SecretError as error:
+            if error.is_transient:
+                raise _TransientError(str(error)) from error
+            raise self._forbidden(
+                f"The TLS files for the key service cannot be used: {error}.",
+                next_step="Check the reference in dks_ca, dks_certificate or dks_private_key, and that the cluster's "
+                "instance role may read the secret (secretsmanager:GetSecretValue; kms:Decrypt of its key); then run "
+                "the day again.",
+            ) from error
         except OSError as error:  # ssl.SSLError is one
             why = getattr(error, "reason", None) or error.strerror or type(error).__name__
             paths = ", ".join(path for path in (config.ca, config.certificate, config.private_key) if path)
@@ -265,7 +273,6 @@ class KeyServiceHttp:
                 next_step="Check dks_ca, dks_certificate and dks_private_key: PEM, readable where the Spark job runs, "
                 "the key not encrypted and of that certificate; then run the day again.",
             ) from error
-        return context
 
     def _log_failure(self, state: RetryCallState) -> None:
         now = self._clock()

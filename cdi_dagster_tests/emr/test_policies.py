@@ -1,0 +1,210 @@
+"""The shipped IAM policies allow every call that our code sends, and no action that nothing uses.
+
+Calls are recorded by botocore's own events while real code works on the emulated account. What it cannot show, because
+EMR, Spark's JVM or another service sends it for us, is listed by hand, each with its source.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from botocore.handlers import BUILTIN_HANDLERS
+from click.testing import CliRunner
+
+import cdi_dagster
+from cdi_dagster.aws.secrets import read_secret
+from cdi_dagster.cli.app import cdi
+from cdi_dagster.coalescer_status.sources import _batch_client
+from cdi_dagster.core.alert import Alert
+from cdi_dagster.core.secret_reference import SecretReference
+from cdi_dagster.demo.sample import write_sample
+from cdi_dagster.emr.clusters.api import EmrApi
+from cdi_dagster.ingestion.pinning import pin_storage_day
+from cdi_dagster.interfaces import StatusRow
+from cdi_dagster.resources.alerts import SnsAlerts
+from cdi_dagster.resources.status_table import DynamoDbStatusTable
+from cdi_dagster.storage import open_storage
+from cdi_dagster.storage.roots import Roots
+from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.emr.emulator import create_status_table
+from cdi_dagster_tests.emr.launches import DAY, Bench
+from cdi_dagster_tests.emr.test_doctor import installation  # noqa: F401 - a fixture
+from cdi_dagster_tests.gate.quick_ingestion import ingest_pinned
+
+pytestmark = pytest.mark.slow  # a cluster, a day and every check of `cdi doctor`
+
+POLICIES = Path(cdi_dagster.__file__).parents[1] / "deploy" / "aws" / "policies"
+DOCS = "https://docs.aws.amazon.com"
+KMS = f"S3 with a key of your own: {DOCS}/AmazonS3/latest/userguide/UsingKMSEncryption.html"
+GLUE = f"the Glue client of Hive and Spark, in the JVM: {DOCS}/emr/latest/ReleaseGuide/emr-spark-glue.html"
+ROLES = f"EMR passes roles: {DOCS}/emr/latest/ManagementGuide/emr-iam-role-for-ec2.html"
+BY_HAND: dict[str, dict[str, str]] = {
+    "dagster": {
+        "elasticmapreduce:PutAutoTerminationPolicy": "RunJobFlow with an AutoTerminationPolicy checks it: "
+        f"{DOCS}/emr/latest/ManagementGuide/emr-auto-termination-policy.html",
+        "iam:PassRole": ROLES,
+        "iam:CreateServiceLinkedRole": "the first cluster of an account: "
+        f"{DOCS}/emr/latest/ManagementGuide/using-service-linked-roles-cleanup.html",
+        "kms:Decrypt": KMS,
+        "kms:GenerateDataKey": KMS,
+    },
+    "emr-instance-profile": {
+        "kms:Decrypt": KMS,
+        "kms:GenerateDataKey": KMS,
+        **{
+            f"glue:{operation}": GLUE
+            for operation in (
+                *(
+                    "GetDatabase",
+                    "GetDatabases",
+                    "CreateDatabase",
+                    "GetTable",
+                    "GetTables",
+                    "CreateTable",
+                    "UpdateTable",
+                ),
+                *("GetPartition", "GetPartitions", "BatchGetPartition", "CreatePartition", "BatchCreatePartition"),
+                *("UpdatePartition", "DeletePartition", "GetUserDefinedFunctions"),
+            )
+        },
+    },
+    "emr-service-role": {
+        "iam:PassRole": ROLES,
+        "secretsmanager:GetSecretValue": "EMR.secret@ in the cluster template: "
+        f"{DOCS}/emr/latest/ReleaseGuide/storing-sensitive-data.html",
+    },
+}
+S3_ACTIONS = {
+    "HeadObject": "GetObject",
+    "HeadBucket": "ListBucket",
+    "ListObjectsV2": "ListBucket",
+    "ListObjectVersions": "ListBucketVersions",
+    "CreateMultipartUpload": "PutObject",
+    "UploadPart": "PutObject",
+    "CompleteMultipartUpload": "PutObject",
+    "DeleteObjects": "DeleteObject",
+    "ListParts": "ListMultipartUploadParts",
+}
+"""Where S3's action has another name than its operation (user guide, "Required permissions for API operations")."""
+NEEDS_NO_PERMISSION = {"sts:GetCallerIdentity"}
+
+
+class Recorder:
+    """The IAM actions of the calls of this process, by the role that sends them."""
+
+    def __init__(self) -> None:
+        self.actions: defaultdict[str, set[str]] = defaultdict(set)
+        self._role: str | None = None
+
+    @contextmanager
+    def of(self, role: str) -> Iterator[None]:
+        self._role = role
+        yield
+        self._role = None
+
+    def __call__(self, *, model: Any, params: dict[str, Any], **_: Any) -> None:
+        service, operation = model.service_model.endpoint_prefix, model.name
+        if service == "s3":
+            operation = S3_ACTIONS.get(operation, operation)
+            if operation == "GetObject" and "versionId" in params["query_string"]:
+                operation = "GetObjectVersion"
+        if self._role and (action := f"{service}:{operation}") not in NEEDS_NO_PERMISSION:
+            self.actions[self._role].add(action)
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    made = Recorder()
+    BUILTIN_HANDLERS.append(("before-call", made))
+    yield made
+    BUILTIN_HANDLERS.remove(("before-call", made))
+
+
+def allowed(policy: str) -> set[str]:
+    statements = json.loads((POLICIES / f"{policy}.json").read_text())["Statement"]
+    return {action for statement in statements for action in statement["Action"]}
+
+
+@pytest.mark.usefixtures("installation")
+def test_each_policy_allows_what_is_sent_and_nothing_more(bench: Bench, recorder: Recorder) -> None:
+    corporate, published = f"s3://{bench.bucket}-corporate", bench.published_root
+    bench.emr.client("s3").create_bucket(
+        Bucket=f"{bench.bucket}-corporate", CreateBucketConfiguration={"LocationConstraint": "eu-west-2"}
+    )
+    bench.emr.client("s3").put_bucket_versioning(
+        Bucket=f"{bench.bucket}-corporate", VersioningConfiguration={"Status": "Enabled"}
+    )
+    write_sample(open_storage(corporate), AUDIT.on(DAY), records=20, objects=2, seed=1)
+    with recorder.of("dagster"):
+        roots = Roots(corporate=open_storage(corporate), published=open_storage(published))
+        pinned = pin_storage_day(roots, AUDIT.on(DAY))
+        launch_and_cancel(bench)
+        with_tables_and_topics(bench)
+        CliRunner().invoke(cdi, ["doctor"])
+    with recorder.of("emr-instance-profile"):
+        work_on_node(bench, corporate, pinned)
+
+    for policy in ("dagster", "emr-instance-profile", "emr-service-role"):
+        used = recorder.actions[policy] | BY_HAND[policy].keys()
+        assert (sorted(used - allowed(policy)), sorted(allowed(policy) - used)) == ([], []), policy
+
+
+def launch_and_cancel(bench: Bench) -> None:
+    assert bench.launch(("report",)).evidence is not None
+    name = "cdi-data.businessAudit-2023-03-26-ingest_daily-00000000-a1"
+    types = [{"InstanceFleetType": "MASTER", "InstanceTypeConfigs": [{"InstanceType": "m5.xlarge"}]}]
+    api = EmrApi()
+    instances = {"KeepJobFlowAliveWhenNoSteps": True, "InstanceFleets": types}
+    cluster_id = api.run_job_flow({"Name": name, "Instances": instances})
+    step = {"Name": name, "HadoopJarStep": {"Jar": "command-runner.jar", "Args": ["sleep", "60"]}}
+    api.tag(cluster_id, {"cdi:run_id": "another"})
+    api.cancel_step(cluster_id, api.add_step(cluster_id, step))
+    api.our_clusters(name_prefix="cdi-")
+    api.terminate(cluster_id)
+    bench.emr.wait(lambda: bench.emr.live() == [])
+
+
+def with_tables_and_topics(bench: Bench) -> None:
+    create_status_table(bench.emr.client("dynamodb"), bench.status_table)
+    table = DynamoDbStatusTable(bench.status_table)
+    table.put(
+        StatusRow(
+            correlation_id="c", data_product="CDI-x", status="COMPLETED", export_day=date(2023, 3, 27), current_step="s"
+        )
+    )
+    table.get("c", "CDI-x")
+    table.recent("CDI-x")
+    topic = bench.emr.client("sns").create_topic(Name=bench.bucket[:40])["TopicArn"]
+    SnsAlerts(topic).send(Alert(kind="LATE", title="t", text="t", collection_id=AUDIT.id, storage_day=DAY, runbook="r"))
+    with suppress(ClientError):  # what they return is tested in coalescer_status
+        _batch_client().describe_jobs(jobs=["none"])
+    with suppress(ClientError):
+        _batch_client().list_jobs(jobQueue="none", jobStatus="RUNNING")
+
+
+def work_on_node(bench: Bench, corporate: str, pinned: Any) -> None:
+    published = open_storage(bench.published_root)
+    report = ingest_pinned(open_storage(corporate), published, pinned, "c-1")
+    assert report.published == 20
+    with published.upload(f"{DAY}/part", group="c-2") as upload:
+        upload.write(b"x")
+        upload.prepare()
+    published.discard(f"{DAY}/", group=None)
+    published.recover(f"{DAY}/")
+    bench.emr.client("secretsmanager").create_secret(Name=f"{bench.bucket}/client", SecretString="pem")
+    assert read_secret(SecretReference(secret_id=f"{bench.bucket}/client")) == "pem"
+
+
+@pytest.mark.parametrize("path", sorted(POLICIES.glob("*.json")), ids=lambda path: path.stem)
+def test_no_policy_has_a_wildcard_action_or_is_longer_than_iam_takes(path: Path) -> None:
+    statements = json.loads(path.read_text())["Statement"]
+    assert path.stem in BY_HAND
+    assert [action for statement in statements for action in statement["Action"] if "*" in action] == []
+    assert {statement["Effect"] for statement in statements} == {"Allow"}
+    assert len(json.dumps(statements, separators=(",", ":"))) < 6_144  # of a managed policy
