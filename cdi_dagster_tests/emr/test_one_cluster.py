@@ -91,7 +91,8 @@ def queue_run(instance: dg.DagsterInstance, partition: str) -> dg.DagsterRun:
 
 
 def play_tables(bench: Bench) -> None:
-    """Have clusters install a played `publish_tables`, too."""
+    """Have clusters install a played `publish_tables`, too, and idle for long enough to get it on a slow machine."""
+    bench.emr.idle_scale = 0.5
     names = ("ingest_daily", "publish_tables")
     copies = [f'cp {shlex.quote(str(played_step.__file__))} "$CDI_PREFIX/entry_points/{name}.py"' for name in names]
     script = "\n".join(['set -e; mkdir -p "$CDI_PREFIX/entry_points"', *copies])
@@ -156,7 +157,6 @@ def run_of_a_day(home: str, config: dict[str, Any], queued: str, steps: tuple[Sp
 
 def test_a_backfill_starts_no_more_clusters_than_runs_are_allowed_at_a_time(bench: Bench, tmp_path: Path) -> None:
     play_tables(bench)
-    bench.emr.idle_scale = 0.5
     days, run_limit = 6, 2
     home = tmp_path / "dagster_home"
     home.mkdir()
@@ -225,6 +225,7 @@ def test_out_of_memory_goes_to_a_larger_cluster_although_smaller_ones_idle(bench
 
 
 def test_a_key_service_that_comes_back_finds_the_cluster_still_there(bench: Bench) -> None:
+    bench.emr.idle_scale = 0.5
     launched = bench.launch(("failure:DKS_UNAVAILABLE",), OK)
     assert launched.attempts == [("small", "KEY_SERVICE"), ("small", "SUCCEEDED")]
     assert bench.emr.calls["RunJobFlow"] == 1
