@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from cdi_dagster.core.collections import Collection, find_collection
+from cdi_dagster.core.collections import REGISTRY, Collection, find_collection, near_miss
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError
 
@@ -40,9 +40,15 @@ class CollectionType(click.ParamType):
         if isinstance(value, Collection):
             return value
         try:
-            return find_collection(str(value))
+            collection = find_collection(str(value))
         except CdiError as error:
             self.fail(error.cause, param, ctx)
+        if meant := near_miss(collection.id):
+            self.fail(f"{collection.id} is not in the registry: did you mean {meant}?", param, ctx)
+        if collection not in REGISTRY:
+            assumed = f"an append-only one of the storage group {collection.group}"
+            click.echo(f"{collection.id} is not in the registry: it is taken for {assumed}.", err=True)
+        return collection
 
 
 class RootType(click.ParamType):

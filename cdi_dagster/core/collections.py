@@ -7,6 +7,7 @@ is not in the registry can still be ingested on request, as append-only, from `u
 import re
 from dataclasses import dataclass, field
 from datetime import date
+from difflib import get_close_matches
 from enum import StrEnum
 
 from cdi_dagster.core.days import export_day_of
@@ -171,6 +172,7 @@ def record_rules(db: object, name: object) -> RecordRules:
 
 
 _BY_ID = {collection.id: collection for collection in REGISTRY}
+_LETTERS = re.compile(r"[^a-z0-9:]")
 
 
 def find_collection(collection_id: str) -> Collection:
@@ -196,6 +198,13 @@ def find_collection(collection_id: str) -> Collection:
         kind=CollectionKind.APPEND_ONLY,
         asset_name=_snake_case(f"{db}_{name}"),
     )
+
+
+def near_miss(collection_id: str) -> str | None:
+    """Return the registered id that an unregistered one is probably meant to be, or None."""
+    by_letters = {_LETTERS.sub("", registered.lower()): registered for registered in _BY_ID}
+    close = get_close_matches(_LETTERS.sub("", collection_id.lower()), by_letters, n=1, cutoff=0.9)
+    return by_letters[close[0]] if close and collection_id not in _BY_ID else None
 
 
 def require_append_only(collection: Collection) -> None:

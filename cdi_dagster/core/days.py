@@ -7,6 +7,8 @@ after: the day the ingestion runs, and the date in every output path, Hive parti
 from datetime import UTC, date, datetime, time, timedelta
 
 ONE_DAY = timedelta(days=1)
+_YEARS = range(1970, 3000)
+"""Whatever is counted from a day of these is a day too: look-backs, neighbour days, export days."""
 
 
 def export_day_of(storage_day: date) -> date:
@@ -23,7 +25,8 @@ def parse_day(text: str) -> date:
     """Read a day written as YYYY-MM-DD, the form of a partition key.
 
     Raises:
-        ValueError: the text is not a calendar day in exactly that form; the message shows the form.
+        ValueError: the text is not a calendar day in exactly that form, or no day on which anything was written; the
+            message shows the form, or the years.
     """
     try:
         day = date.fromisoformat(text)
@@ -31,6 +34,8 @@ def parse_day(text: str) -> date:
         day = None
     if day is None or day.isoformat() != text:
         raise ValueError(f"{text!r} is not a day: write it as YYYY-MM-DD, for example 2023-03-26")
+    if day.year not in _YEARS:
+        raise ValueError(f"{text} is no day of ours: write one of the years {_YEARS[0]} to {_YEARS[-1]}")
     return day
 
 

@@ -50,6 +50,8 @@ def test_every_command_of_the_tour_exists_takes_json_and_explains_itself(name: s
         (["status", "--collection", "businessAudit", "--storage-day", "2023-03-26"], "write it as db:name"),
         (["status", "--collection", "data:businessAudit", "--storage-day", "26/03/2023"], "write it as YYYY-MM-DD"),
         (["status", "--collection", "data:businessAudit", "--storage-day", "2023-02-30"], "is not a day"),
+        (["status", "--collection", "data:businessAudit", "--storage-day", "9999-12-31"], "the years 1970 to 2999"),
+        (["status", "--collection", "data:businessaudit", "--storage-day", "2023-03-26"], "mean data:businessAudit?"),
         (["status", "--storage-day", "2023-03-26"], "Missing option '--collection'"),
         (["sample", "--storage-day", "2023-03-26", "--corporate-root", "s3:/x"], "is not a root: write file:///"),
         (["sample", "--storage-day", "2023-03-26", "--records", "1", "--objects", "2"], "2 objects need at least 2"),

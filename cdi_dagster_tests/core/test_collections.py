@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from cdi_dagster.core.collections import REGISTRY, CollectionKind, StorageGroup, find_collection
+from cdi_dagster.core.collections import REGISTRY, CollectionKind, StorageGroup, find_collection, near_miss
 from cdi_dagster.core.failures import CdiError, FailureClass
 
 DAY = date(2023, 3, 5)
@@ -49,6 +49,22 @@ def test_a_wrong_collection_says_how_to_write_it(text: str) -> None:
     with pytest.raises(CdiError, match="db:name") as caught:
         find_collection(text)
     assert caught.value.failure_class is FailureClass.INPUT_INVALID
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("data:businessaudit", "data:businessAudit"),
+        ("data:business_audit", "data:businessAudit"),
+        ("data:busnessAudit", "data:businessAudit"),
+        ("Data:equality", "data:equality"),
+        ("data:businessAudit", None),
+        ("data:equalities", None),
+        ("accepted-data:personDetails", None),
+    ],
+)
+def test_a_near_miss_of_a_registered_collection_is_known(text: str, meant: str | None) -> None:
+    assert near_miss(text) == meant
 
 
 def test_registered_names_are_unique() -> None:

@@ -53,6 +53,12 @@ def test_a_wrong_day_says_how_to_write_it(text: str) -> None:
         parse_day(text)
 
 
+@pytest.mark.parametrize("text", ["0001-01-01", "1969-12-31", "3000-01-01", "9999-12-31"])
+def test_a_day_from_which_no_other_day_can_be_counted_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"{text} .* write one of the years 1970 to 2999"):
+        parse_day(text)
+
+
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
