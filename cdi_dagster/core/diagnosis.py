@@ -66,7 +66,7 @@ class Diagnosis:
 
 
 def day_volume(listing: Iterable[StoredObject], *, most_objects: int | None = None) -> DayVolume:
-    """Count a listing; an object whose name states no offsets counts as none.
+    """Count a listing; an object whose name states no offsets has none, and a hidden file (`.DS_Store`) is no object.
 
     Args:
         listing: of one collection and storage day.
@@ -74,6 +74,8 @@ def day_volume(listing: Iterable[StoredObject], *, most_objects: int | None = No
     """
     objects = total_bytes = offsets = coalesced = 0
     for stored in listing:
+        if stored.key.rpartition("/")[2].startswith("."):
+            continue
         if objects == most_objects:
             return DayVolume(
                 objects=objects, bytes=total_bytes, offsets=offsets, coalesced_objects=coalesced, is_cut_off=True

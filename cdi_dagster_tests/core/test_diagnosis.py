@@ -60,6 +60,7 @@ def test_a_listing_is_counted_and_names_without_offsets_count_as_objects_only() 
         objects=2, bytes=12, offsets=15, coalesced_objects=1, is_cut_off=True
     )
     assert day_volume(listing, most_objects=3) == day_volume(listing)
+    assert day_volume([*listing, stored(".DS_Store", 6148)]) == day_volume(listing)
     assert day_volume([]).mean_object_bytes == 0
 
 
