@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -478,8 +478,8 @@ class Settings(AwsSettings):
             yield f"CDI_DKS_URL={self.dks_url!r} would carry data keys over the network in the clear: write https://…"
         if self.s3_kms_key and self.s3_encryption != "aws:kms":
             yield "CDI_S3_KMS_KEY is used by CDI_S3_ENCRYPTION=aws:kms only: set that too, or take the key out"
-        if self.corporate_root and self.corporate_root == self.published_root:
-            yield "CDI_CORPORATE_ROOT and CDI_PUBLISHED_ROOT are the same: publish to another bucket or folder"
+        if self.corporate_root and _place(self.published_root).startswith(_place(self.corporate_root)):
+            yield "CDI_PUBLISHED_ROOT is CDI_CORPORATE_ROOT, or lies in it: publish to another bucket or folder"
         if self.deployment == "emr":
             yield from self._missing_for_emr()
 
@@ -527,6 +527,12 @@ def check_root(root: str) -> str:
     if not (is_file or is_s3) or parts.query or parts.fragment:
         raise ValueError(f"{root!r} is not a root: write file:///absolute/folder or s3://bucket")
     return root.rstrip("/")
+
+
+def _place(root: str) -> str:
+    """Return the one spelling of what a root means, with a closing slash: links and `..` of a folder are followed."""
+    folder = unquote(urlsplit(root).path) if root.startswith("file://") else ""
+    return f"{Path(folder).resolve().as_uri() if folder else root}/"
 
 
 def load_settings(**overrides: Any) -> Settings:

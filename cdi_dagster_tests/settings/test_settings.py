@@ -118,9 +118,32 @@ def test_emr_without_its_places_says_which_variables_to_set() -> None:
         assert variable in text
 
 
-def test_publishing_into_corporate_storage_is_refused() -> None:
-    text = "\n".join(problems_of(CDI_CORPORATE_ROOT="s3://bucket", CDI_PUBLISHED_ROOT="s3://bucket/"))
-    assert "publish to another bucket or folder" in text
+@pytest.mark.parametrize(
+    ("corporate", "published"),
+    [
+        ("s3://bucket", "s3://bucket/"),
+        ("s3://bucket", "s3://bucket/published"),
+        ("file:///data/corporate", "file:///data/x/../corporate/published"),
+        ("file:///data/corporate", "file:///data/%63orporate"),
+    ],
+)
+def test_publishing_into_corporate_storage_is_refused(corporate: str, published: str) -> None:
+    (problem,) = problems_of(CDI_CORPORATE_ROOT=corporate, CDI_PUBLISHED_ROOT=published)
+    assert problem.endswith("or lies in it: publish to another bucket or folder")
+
+
+@pytest.mark.parametrize("published", ["s3://bucket/corporate-data", "s3://bucket/published", "s3://bucket"])
+def test_publishing_beside_corporate_storage_is_not(published: str) -> None:
+    assert load_settings(corporate_root="s3://bucket/corporate", published_root=published).published_root == published
+
+
+def test_a_link_to_corporate_storage_is_no_other_folder(tmp_path: Path) -> None:
+    (tmp_path / "corporate").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "corporate")
+    (problem,) = problems_of(
+        CDI_CORPORATE_ROOT=(tmp_path / "corporate").as_uri(), CDI_PUBLISHED_ROOT=(tmp_path / "link").as_uri()
+    )
+    assert "CDI_PUBLISHED_ROOT is CDI_CORPORATE_ROOT, or lies in it" in problem
 
 
 def test_spark_configuration_is_read_from_json(monkeypatch: pytest.MonkeyPatch) -> None:
