@@ -164,7 +164,7 @@ def test_rejects_within_the_limit_are_shown_by_reason_and_place(day):
     assert "/rejects/" in metadata["rejects"]
 
 
-def test_a_storage_that_fails_is_told_with_its_place(day, monkeypatch):
+def test_a_storage_that_fails_is_reported_with_its_place(day, monkeypatch):
     day.put_object("0_9")
     day.spark.failure = StorageUnavailableError("file:///x: no space left on device")
     failure = failure_of(day.run())

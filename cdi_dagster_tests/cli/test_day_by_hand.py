@@ -109,7 +109,7 @@ def test_a_manifest_that_cannot_be_written_is_refused_before_anything_is_pinned(
 @pytest.mark.parametrize(
     ("source", "state"), [({}, "NOT_STARTED"), ({"CDI_COALESCER_SOURCE": "batch"}, "UNKNOWN")], ids=["marker", "batch"]
 )
-def test_an_overridden_gate_is_told_with_what_it_was_on_the_terminal_and_in_the_row(
+def test_an_overridden_gate_is_reported_with_what_it_was_on_the_terminal_and_in_the_row(
     cdi: Cdi, home: Path, source: dict[str, str], state: str
 ) -> None:
     sample(cdi, DAY_BEFORE)

@@ -26,7 +26,7 @@ def test_the_java_that_is_used_is_named_and_why_another_is_not(cdi: Cdi, tmp_pat
     assert f"{old} (JAVA_HOME) is Java 8" in finding["text"]
 
 
-def test_spark_without_the_jars_for_tables_on_s3_is_told_how_to_get_them(cdi: Cdi, tmp_path: Path) -> None:
+def test_spark_without_the_jars_for_tables_on_s3_is_reported_with_how_to_get_them(cdi: Cdi, tmp_path: Path) -> None:
     answer = cdi("doctor", "--only", "spark", "--json", CDI_PUBLISHED_ROOT="s3://bucket", CDI_S3A_JARS=str(tmp_path))
     assert answer.exit_code == 1
     finding = answer.json["checks"]["spark"]

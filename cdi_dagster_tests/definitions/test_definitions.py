@@ -43,7 +43,7 @@ def test_it_loads_in_a_fresh_interpreter_without_spark_or_aws_and_touches_nothin
     assert not home.exists()
 
 
-def test_wrong_settings_are_refused_with_the_mend_and_not_with_a_stack_of_validation(tmp_path):
+def test_wrong_settings_are_refused_with_the_fix_and_not_with_a_stack_of_validation(tmp_path):
     loaded = _load({"CDI_HOME": str(tmp_path), "CDI_DUE_TIME": "nine"})
     assert loaded.returncode == 1
     assert "CDI_DUE_TIME='nine' is not a time of day: write HH:MM" in loaded.stderr

@@ -207,7 +207,9 @@ def test_with_two_daemons_fifty_evaluations_clicks_and_a_backfill_a_day_is_publi
     assert len(runs) > asked
 
 
-def test_the_row_of_a_killed_worker_is_closed_and_a_person_is_told_where_nothing_runs_the_day_again(dagster, yesterday):
+def test_the_row_of_a_killed_worker_is_closed_and_a_person_is_alerted_where_nothing_runs_the_day_again(
+    dagster, yesterday
+):
     later, long_ago = dagster.later, yesterday - timedelta(days=30)
     later.coalesced(AUDIT, long_ago)
     later.start("sensor", "failed_runs_sensor")

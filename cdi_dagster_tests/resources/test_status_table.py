@@ -191,7 +191,7 @@ def test_the_latest_rows_are_found_on_every_page(dynamodb: Any, clock: Clock) ->
 
 
 @pytest.mark.usefixtures("dynamodb")
-def test_a_table_that_is_not_there_is_said_with_its_mend() -> None:
+def test_a_table_that_is_not_there_is_said_with_its_fix() -> None:
     with pytest.raises(CdiError, match="no_such_table: ResourceNotFoundException") as failed:
         DynamoDbStatusTable("no_such_table").put(row())
     assert "CDI_STATUS_TABLE_NAME" in failed.value.next_step
@@ -208,7 +208,7 @@ def test_a_table_that_does_not_answer_is_no_reason_to_wake_anybody(monkeypatch: 
     assert failed.value.failure_class is FailureClass.STORAGE_UNAVAILABLE
 
 
-def test_a_folder_that_cannot_be_written_is_said_with_its_mend(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_said_with_its_fix(tmp_path: Path) -> None:
     (tmp_path / "status").write_text("a file")
     with pytest.raises(CdiError, match="could not be written"):
         FileStatusTable(tmp_path / "status").put(row())

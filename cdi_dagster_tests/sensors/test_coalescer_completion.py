@@ -126,7 +126,7 @@ def test_a_run_at_work_of_any_origin_holds_its_day(day):
     assert "is running" in data.skip_message
 
 
-def test_a_failure_that_a_rerun_does_not_mend_is_left_to_a_person(day):
+def test_a_failure_that_a_rerun_does_not_fix_is_left_to_a_person(day):
     day.put_object("not-offsets")
     _complete(day, DAY)
     assert not _run_as(day, _tick(day).run_requests[0]).success

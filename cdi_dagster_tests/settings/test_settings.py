@@ -40,7 +40,7 @@ def test_without_any_variable_everything_lies_below_the_home_folder(tmp_path: Pa
     assert not settings.automation
 
 
-def test_local_steps_run_a_lost_task_again_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_steps_run_a_lost_task_again_unless_set_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().spark_master == "local[*,4]"  # of plain local[*], one killed worker ends the job
     assert SparkProcessConfig(work_folder=Path("work")).master == "local[*,4]"
     launcher = LocalPySparkStepLauncher(work_folder="work", metastore_folder="metastore")

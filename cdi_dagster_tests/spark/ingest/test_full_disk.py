@@ -47,28 +47,28 @@ def a_small_disk(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def require_said_and_cleaned_up(day: SampleDay, spark: SparkSession, mend: str) -> None:
+def require_reported_and_cleaned_up(day: SampleDay, spark: SparkSession, fix: str) -> None:
     with pytest.raises(CdiError) as raised:
         day.ingest(spark.sparkContext)
     assert raised.value.failure_class is FailureClass.JOB_FAILED
     assert day.published.root in raised.value.cause
-    assert mend in raised.value.cause
+    assert fix in raised.value.cause
     assert "run the day again" in raised.value.next_step
     assert day.failure_left().to_json() == raised.value.to_json()
     assert day.published_keys() == []
     assert staged_files(day) == []
 
 
-def test_files_that_cannot_grow_fail_the_day_with_the_mend(file_day: SampleDay, spark: SparkSession) -> None:
+def test_files_that_cannot_grow_fail_the_day_with_the_fix(file_day: SampleDay, spark: SparkSession) -> None:
     summary = file_day.write(records=2_000, objects=2)
     file_day.pin()
     with files_that_cannot_grow(spark):
-        require_said_and_cleaned_up(file_day, spark, "Raise `ulimit -f`")
+        require_reported_and_cleaned_up(file_day, spark, "Raise `ulimit -f`")
     assert file_day.ingest(spark.sparkContext, correlation_id="run-2").published == summary.records
 
 
-def test_a_full_disk_fails_the_day_with_the_mend(file_day: SampleDay, spark: SparkSession, tmp_path: Path) -> None:
+def test_a_full_disk_fails_the_day_with_the_fix(file_day: SampleDay, spark: SparkSession, tmp_path: Path) -> None:
     with a_small_disk(tmp_path / "published"):
         file_day.write(records=2_000, objects=2)
         file_day.pin()
-        require_said_and_cleaned_up(file_day, spark, f"mounted at {tmp_path / 'published'} is full")
+        require_reported_and_cleaned_up(file_day, spark, f"mounted at {tmp_path / 'published'} is full")

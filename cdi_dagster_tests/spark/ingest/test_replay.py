@@ -1,4 +1,4 @@
-"""Rejects are tried again: what is mended joins the publication, whole or not at all; the rest is kept again."""
+"""Rejects are tried again: what is fixed joins the publication, whole or not at all; the rest is kept again."""
 
 from collections import Counter
 from typing import TYPE_CHECKING

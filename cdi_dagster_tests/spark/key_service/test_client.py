@@ -392,7 +392,7 @@ def test_a_failed_key_is_requested_again_by_the_next_call() -> None:
         assert client.data_keys([ref(1)]) == {ref(1): data_key(1)}
 
 
-def test_threads_that_waited_for_a_key_are_told_that_it_failed() -> None:
+def test_threads_that_waited_for_a_key_learn_that_it_failed() -> None:
     all_ask = threading.Barrier(5)
 
     def forbid(handler: scripted.ScriptedHandler) -> None:
@@ -493,7 +493,7 @@ def test_a_forked_worker_gets_a_client_of_its_own_even_from_a_parent_in_the_midd
         ({"retry_budget_seconds": -1}, "retry_budget_seconds"),
     ],
 )
-def test_a_configuration_that_cannot_work_is_refused_with_its_mend(changes: dict[str, object], said: str) -> None:
+def test_a_configuration_that_cannot_work_is_refused_with_its_fix(changes: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         KeyServiceConfig(**{"url": "http://127.0.0.1:8443", "correlation_id": "c", **changes})  # type: ignore[arg-type]
 

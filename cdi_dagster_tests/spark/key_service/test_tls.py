@@ -89,7 +89,7 @@ def test_plain_http_to_a_tls_service_is_unavailable_and_not_a_hang(service: Scri
         assert failure_of(client).failure_class is FailureClass.DKS_UNAVAILABLE
 
 
-def test_a_handshake_that_is_cut_is_trouble_that_passes(certificates: Certificates) -> None:
+def test_a_handshake_that_is_cut_is_a_transient_failure(certificates: Certificates) -> None:
     with ScriptedKeyService() as service, scripted.breaking_off_handshakes(3) as port:
         config = certificates.config(service, url=f"https://127.0.0.1:{port}", retry_budget_seconds=2)
         with KeyServiceClient(config) as client:

@@ -112,7 +112,7 @@ def test_a_data_key_of_unusable_length_is_a_matter_of_encryption() -> None:
     assert [reject.reason for reject in process(envelope_line(message)).rejects] == ["encryption"]
 
 
-def test_key_service_trouble_is_never_a_reject() -> None:
+def test_key_service_failure_is_never_a_reject() -> None:
     class Unavailable:
         def data_keys(self, refs: Iterable[KeyRef]) -> Mapping[KeyRef, bytes | None]:
             raise CdiError(FailureClass.DKS_UNAVAILABLE, "The key service does not answer.")
