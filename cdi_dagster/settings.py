@@ -28,6 +28,7 @@ from cdi_dagster.core.key_service_access import DEFAULT_RETRY_BUDGET_SECONDS, Ke
 from cdi_dagster.core.loopback import is_loopback
 from cdi_dagster.core.reject_limit import parse_reject_limit
 from cdi_dagster.core.secret_reference import secret_reference
+from cdi_dagster.core.status_rows import DEFAULT_WEEKS_TO_EXIST
 from cdi_dagster.local_spark.spark_submit import DEFAULT_DRIVER_MEMORY, DEFAULT_MASTER, SparkProcessConfig
 from cdi_dagster.storage import Encryption, use_encryption
 
@@ -294,7 +295,7 @@ class Settings(AwsSettings):
         description="DynamoDB table of the status rows (`emr`); downstream products read it under this name.",
     )
     status_weeks_to_exist: int = Field(
-        default=104,
+        default=DEFAULT_WEEKS_TO_EXIST,
         ge=1,
         description="Weeks after which a status row is removed (`TimeToExist`). Two years, as the platform before kept "
         "them: downstream products look back.",

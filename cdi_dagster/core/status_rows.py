@@ -10,6 +10,9 @@ from typing import Any, Protocol
 
 from cdi_dagster.core.collections import Collection
 
+DEFAULT_WEEKS_TO_EXIST = 104
+"""As long as the old platform kept its rows."""
+
 
 def data_product_of(collection: Collection) -> str:
     """Return the name of a collection in the status table."""

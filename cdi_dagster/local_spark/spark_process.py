@@ -126,29 +126,25 @@ def spark_failure(
     precedence over the exit code, unless it is JOB_FAILED and the JVM was ended: the Python driver outlives its JVM by
     a moment, and all that it can report is that nobody answers it any more.
     """
-    lines = last_lines(log_tail)
-    ended = _ended_jvm(exit_code, log_tail, {"exit_code": exit_code, "last_log_lines": lines})
-    if failure is not None:
-        reported = CdiError.from_json(failure)
-        return ended if ended and reported.failure_class is FailureClass.JOB_FAILED else reported
-    if ended is not None:
-        return ended
+    reported = CdiError.from_json(failure) if failure is not None else None
     if exit_code == 0:
-        if report is not None:
-            return None
+        if reported is not None or report is not None:
+            return reported
         return CdiError(
             FailureClass.JOB_FAILED,
             "Spark ended with exit code 0, but its closing report never arrived, so nothing proves what it did.",
             detail={"exit_code": exit_code},
         )
+    detail = {"exit_code": exit_code, "last_log_lines": last_lines(log_tail)}
+    ended = _ended_jvm(exit_code, log_tail, detail)
+    if reported is not None:
+        return ended if ended and reported.failure_class is FailureClass.JOB_FAILED else reported
     cause = f"Spark ended with exit code {exit_code}: {_last_message(log_tail) or 'it left no log'}"
-    return CdiError(FailureClass.JOB_FAILED, cause, detail={"exit_code": exit_code, "last_log_lines": lines})
+    return ended or CdiError(FailureClass.JOB_FAILED, cause, detail=detail)
 
 
 def _ended_jvm(exit_code: int, log_tail: Sequence[str], detail: Mapping[str, Any]) -> CdiError | None:
-    """Return the failure of a JVM that memory or a signal ended, or None."""
-    if exit_code == 0:
-        return None
+    """Return the failure of a JVM that memory or a signal ended (the exit code is not 0), or None."""
     if exit_code == _SPARK_EXIT_OUT_OF_MEMORY or any(_OUT_OF_MEMORY.search(line) for line in log_tail):
         return CdiError(
             FailureClass.OUT_OF_MEMORY,

@@ -19,10 +19,9 @@ from urllib.parse import quote
 from cdi_dagster.aws.clients import resource
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.status_rows import DEFAULT_WEEKS_TO_EXIST
 from cdi_dagster.interfaces import StatusRow
 
-DEFAULT_WEEKS_TO_EXIST = 104
-"""As long as the old platform kept its rows."""
 _MAX_NAME = 180
 
 

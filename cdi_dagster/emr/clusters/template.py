@@ -153,15 +153,13 @@ class ClusterTemplate(_Strict):
     @model_validator(mode="after")
     def _is_ours_to_use(self) -> Self:
         checks = (
-            *(
-                self._cluster_problems,
-                self._bootstrap_problems,
-                self._ladder_problems,
-                self._no_room,
-                self._metastore_problems,
-                self._lost_options,
-                self._secrets,
-            ),
+            self._cluster_problems,
+            self._bootstrap_problems,
+            self._ladder_problems,
+            self._no_room,
+            self._metastore_problems,
+            self._lost_options,
+            self._secrets,
             self._not_filled_in,
         )
         problems = [problem for check in checks for problem in check()]

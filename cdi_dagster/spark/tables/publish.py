@@ -104,6 +104,8 @@ def publish(
             require_fits(spark, table)
     attempts = day_tables.write(written, reporter)
     with catalogue or nullcontext():
+        if catalogue is not None:
+            day_tables.require_fit(attempts)
         tables = day_tables.appear(attempts, reporter)
     return TablesReport(
         correlation_id=request.correlation_id,
@@ -173,8 +175,8 @@ class _DayTables:
         self.slow_records = max(of_table.slow_records for of_table in written.values())
         return attempts
 
-    def appear(self, attempts: Sequence[Attempt], reporter: Reporter) -> list[PublishedTable]:
-        """Let every attempt appear, once all tables fit, then the views."""
+    def require_fit(self, attempts: Sequence[Attempt]) -> None:
+        """Return where the tables fit what was written; delete all of it where one does not."""
         try:
             for attempt in attempts:
                 require_fits(self._spark, attempt.table)
@@ -182,6 +184,9 @@ class _DayTables:
             for attempt in attempts:
                 delete_attempt(self._published, attempt)
             raise
+
+    def appear(self, attempts: Sequence[Attempt], reporter: Reporter) -> list[PublishedTable]:
+        """Let every attempt appear, then the views."""
         tables = []
         for attempt in attempts:
             tables.append(self.publish(attempt))
