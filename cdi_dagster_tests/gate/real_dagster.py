@@ -119,7 +119,7 @@ class Place:
         assert answer["__typename"] == "LaunchBackfillSuccess", answer
         return str(answer["backfillId"])
 
-    def backfill_job(self, collection: Collection, days: Sequence[date]) -> None:
+    def backfill_job(self, collection: Collection, days: Sequence[date]) -> str:
         """Backfill the job of this very location: an asset's backfill goes to any that has the asset."""
         params = {
             "selector": {
@@ -130,6 +130,7 @@ class Place:
         }
         answer = self.dagster.ask(_BACKFILL, p=params)["launchPartitionBackfill"]
         assert answer["__typename"] == "LaunchBackfillSuccess", answer
+        return str(answer["backfillId"])
 
     def is_published(self, collection: Collection, day: date) -> int:
         mark = read_mark(self.published, collection.on(day))
