@@ -79,7 +79,10 @@ class SharedClusters:
         return self._pool.claim(entry, attempt.name, now=self._clock())
 
     def release(self, attempt: AttemptEntry, demand: Demand) -> bool:
-        """Offer the cluster of a step that is over, or terminate it; return whether that is known to be done."""
+        """Offer the cluster of a step that is over, or terminate it; return whether that is known to be done.
+
+        Where nobody needs any, terminate those on offer, too: of runs that end at once each left one for the others.
+        """
         cluster_id = str(attempt.compute_id)
         view = self._api.observe(cluster_id, attempt.name)
         if view.state not in CLUSTER_ENDING:
@@ -93,7 +96,16 @@ class SharedClusters:
             if self._api.observe(cluster_id, attempt.name).state not in CLUSTER_ENDING:
                 return False
         self._pool.forget(cluster_id)
+        if demand.is_none_at_all:
+            self._terminate_offered(attempt)
         return True
+
+    def _terminate_offered(self, attempt: AttemptEntry) -> None:
+        with suppress(UnreachableError):  # what is left ends by its idle timeout
+            for entry in self._pool.entries():
+                if entry.claimed_by is None and self._claim(entry, attempt) is not None:
+                    self._api.terminate(entry.cluster_id)
+                    self._pool.forget(entry.cluster_id)
 
     def _claim(self, entry: PoolEntry, attempt: AttemptEntry) -> PoolEntry | None:
         now = self._clock()
