@@ -129,6 +129,7 @@ def _past_run(record: dg.RunRecord, collection: Collection, publishes: frozenset
         state=_STATES[run.status],
         launch=run.tags.get(names.LAUNCH_TAG),
         failure_class=FailureClass(named) if named and named in FailureClass.__members__ else None,
+        started_at=datetime.fromtimestamp(record.start_time, tz=UTC) if record.start_time else None,
         ended_at=datetime.fromtimestamp(record.end_time, tz=UTC) if record.end_time else None,
         by_person=is_by_person(run),
         publishes_records=names.daily_records_key(collection) in publishes,

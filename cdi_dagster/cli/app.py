@@ -59,7 +59,7 @@ COMMANDS: tuple[Entry, ...] = (
         section=_DAILY,
         name="status",
         target="cdi_dagster.cli.status:status_command",
-        summary="State of the coalescer for a day, and its usual size.",
+        summary="How far a day is, and why; or the last days in a table.",
     ),
     Entry(
         section=_DAILY,

@@ -20,7 +20,8 @@ from cdi_dagster.aws.clients import resource
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.status_rows import DEFAULT_WEEKS_TO_EXIST
-from cdi_dagster.interfaces import StatusRow
+from cdi_dagster.interfaces import StatusRow, StatusTable
+from cdi_dagster.settings import Settings
 
 _MAX_NAME = 180
 
@@ -231,6 +232,13 @@ class DynamoDbStatusTable:
             if isinstance(error, (HTTPClientError, NoConnectionError)):
                 raise CdiError(FailureClass.STORAGE_UNAVAILABLE, cause) from error
             raise _unusable(cause) from error
+
+
+def open_status_table(settings: Settings) -> StatusTable:
+    """Return the installation's status table, for the terminal."""
+    if settings.deployment == "local":
+        return FileStatusTable(settings.status_path, weeks_to_exist=settings.status_weeks_to_exist)
+    return DynamoDbStatusTable(settings.status_table_name, weeks_to_exist=settings.status_weeks_to_exist)
 
 
 def _replace(path: Path, content: bytes) -> None:

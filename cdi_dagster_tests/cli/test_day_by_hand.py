@@ -74,7 +74,7 @@ def test_a_bad_file_name_in_an_earlier_day_leaves_the_status_of_a_day_as_it_is(c
     before = home / "corporate" / find_collection(DAY[1]).on(date(2023, 3, 25)).corporate_prefix
     Path(os.fsdecode(os.fsencode(before) + b"/caf\xe9.gz")).write_bytes(b"x")
     answer = cdi("status", *DAY, "--json")
-    assert answer.exit_code == 0, answer.stderr
+    assert answer.exit_code == 3, answer.stderr
     assert (answer.json["day"]["objects"], answer.json["verdict"].endswith("only 0 earlier days to compare with")) == (
         6,
         True,
