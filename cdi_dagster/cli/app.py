@@ -63,6 +63,12 @@ COMMANDS: tuple[Entry, ...] = (
     ),
     Entry(
         section=_DAILY,
+        name="show",
+        target="cdi_dagster.cli.show:show_command",
+        summary="Some records of a published day, or where one event went.",
+    ),
+    Entry(
+        section=_DAILY,
         name="relaunch",
         target="cdi_dagster.cli.relaunch:relaunch_command",
         summary="Ingest export days again, as a Dagster backfill.",

@@ -1,5 +1,7 @@
 """Rejects from the terminal: counted by reason, shown by place, replayed, never shown by content."""
 
+import gzip
+import json
 from datetime import date
 from pathlib import Path
 
@@ -54,8 +56,15 @@ def test_rejects_of_a_day_are_shown_by_place_and_replayed(cdi: Cdi, home: Path) 
         shown = cdi("rejects", "show", *DAY, "--json").json
         assert shown["by_reason"] == answer.json["rejected_by_reason"]
         assert len(shown["places"]) == 6
-        assert {"reason", "detail", "key", "line_number", "offset"} == set(shown["places"][0])
-        assert "encryptedEncryptionKey" not in cdi("rejects", "show", *DAY).stdout
+        assert {"reason", "detail", "key", "line_number", "offset", "key_id"} == set(shown["places"][0])
+        for counts in ("by_reason", "by_shape", "by_object"):
+            assert sum(shown[counts].values()) == 6
+        assert shown["advice"] is None
+        text = cdi("rejects", "show", *DAY).stdout
+        assert "shape of the envelope" in text
+        kept = next((home / "published").rglob("rejects/part-*.jsonl.gz"))
+        for line in gzip.decompress(kept.read_bytes()).splitlines():
+            assert json.loads(line)["envelope"][:40] not in text
 
         published = open_storage((home / "published").as_uri())
         with ingestion_lease(
