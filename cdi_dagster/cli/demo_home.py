@@ -6,7 +6,7 @@ may be in the environment are ignored, so that invented data can never land in a
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -59,10 +59,13 @@ class DemoHome:
     days: tuple[SampleDay, ...]
 
     @classmethod
-    def open(cls, folder: Path, *, days: int) -> "DemoHome":
-        """Open the folder; the first time, choose its days (the last ones that are over) and keep them in `cdi.env`."""
+    def open(cls, folder: Path, *, days: int, keep: Container[str] = ()) -> "DemoHome":
+        """Open the folder; the first time, choose its days (the last ones that are over) and keep them in `cdi.env`.
+
+        Settings of the environment are left aside, but for those of `keep` (`CDI_…`) and those of Spark.
+        """
         folder = folder.absolute()
-        leave_installation_aside()
+        leave_installation_aside(keep)
         env_file = folder / ENV_FILE_NAME
         if not env_file.exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -142,10 +145,11 @@ class DemoHome:
             report(f"{day.storage_day}: {summary.objects} raw objects, {summary.records:,} encrypted events{bad}")
 
 
-def leave_installation_aside() -> None:
+def leave_installation_aside(keep: Container[str]) -> None:
     """Remove the settings of a real installation from the environment; how Spark runs on this machine may stay."""
-    for variable in [name for name in os.environ if name.startswith("CDI_") and not name.startswith(_SPARK_SETTINGS)]:
-        del os.environ[variable]
+    for name in [name for name in os.environ if name.startswith("CDI_") and not name.startswith(_SPARK_SETTINGS)]:
+        if name not in keep:
+            del os.environ[name]
 
 
 def home_option() -> Callable[[Callable[..., None]], Callable[..., None]]:

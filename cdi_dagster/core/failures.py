@@ -32,6 +32,7 @@ class FailureClass(StrEnum):
     WORKER_LOST = "WORKER_LOST"
     INTERRUPTED = "INTERRUPTED"
     TABLES_MISSING = "TABLES_MISSING"
+    WEBSERVER_UNAVAILABLE = "WEBSERVER_UNAVAILABLE"
     JOB_FAILED = "JOB_FAILED"
 
 
@@ -226,6 +227,14 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         owner=_ON_CALL,
         rerun_helps=True,
         alert_timing=AlertTiming.RETRIES_USED_UP,
+    ),
+    FailureClass.WEBSERVER_UNAVAILABLE: Guidance(
+        meaning="Dagster's webserver did not respond to a request of the terminal. Nothing was launched.",
+        by_itself="Nothing that was requested; schedules and sensors need no webserver.",
+        next_step="Start Dagster's webserver, or name where it is: CDI_DAGSTER_URL or --url.",
+        owner=_ON_CALL,
+        rerun_helps=True,
+        alert_timing=AlertTiming.DAY_LATE,
     ),
     FailureClass.JOB_FAILED: Guidance(
         meaning="The job failed in a way that no other class describes.",

@@ -34,6 +34,7 @@ ALERTED_RUNS = {
     "WORKER_LOST": {3},
     "INTERRUPTED": {3},
     "TABLES_MISSING": {3},
+    "WEBSERVER_UNAVAILABLE": set(),
     "JOB_FAILED": {1, 2, 3},
 }
 
