@@ -12,7 +12,7 @@ from itertools import accumulate, groupby
 
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.listing import StoredObject
-from cdi_dagster.core.object_names import InvalidObjectNameError, ObjectName, parse_object_name
+from cdi_dagster.core.object_names import InvalidObjectNameError, ObjectName, parse_object_of_day
 
 DEFAULT_MAX_BYTES = 128 * 1024 * 1024
 """The size that the coalescer in use makes: about one Spark task an object."""
@@ -135,10 +135,8 @@ def plan_batches(
 
 
 def _named(collection: Collection, prefix: str, stored: StoredObject) -> Source | LeftAlone:
-    if "/" in stored.key.removeprefix(prefix):
-        return LeftAlone(key=stored.key, why="it lies in a folder below the storage day", expected=False)
     try:
-        name = parse_object_name(stored.key)
+        name = parse_object_of_day(prefix, stored.key)
     except InvalidObjectNameError as error:
         return LeftAlone(key=stored.key, why=str(error), expected=False)
     if name.topic != collection.topic:
