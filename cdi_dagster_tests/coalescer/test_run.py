@@ -160,6 +160,21 @@ def test_a_part_without_a_final_newline_is_not_joined_to_the_next(storage: Stora
     assert gzip.decompress(storage.read(key("0_9"))) == b"".join(record(0, n) + b"\n" for n in range(10))
 
 
+def test_padding_and_unended_members_of_a_part_are_merged_such_that_every_reader_reads_each_record(
+    storage: Storage,
+) -> None:
+    lines = [record(0, n) for n in range(5)]
+    members = [gzip.compress(line, mtime=0) for line in lines]
+    put_raw(storage, 0, 4, data=bytes(100).join(members) + bytes(600))
+    put_raw(storage, 5, 9)
+    summary = run(storage)
+    assert summary.succeeded, summary.failures
+    assert "5 gzip members that do not end with a newline" in summary.warnings[0]
+    merged = storage.read(key("0_9"))
+    assert gzip.decompress(merged) == b"".join(record(0, n) + b"\n" for n in range(10))
+    assert bytes(50) not in merged
+
+
 def test_a_part_whose_lines_are_not_its_offsets_is_merged_with_a_warning(file_storage: Storage) -> None:
     put_raw(file_storage, 0, 4)
     put_raw(file_storage, 5, 9, data=content(5, 8))
