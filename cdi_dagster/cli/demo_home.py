@@ -19,7 +19,7 @@ from cdi_dagster.core.days import days_before, storage_day_of, storage_days_betw
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.object_names import parse_object_name
 from cdi_dagster.core.storage_keys import coalescer_marker_key
-from cdi_dagster.settings import ENV_FILE_NAME, Settings, load_settings
+from cdi_dagster.settings import ENV_FILE_NAME, Settings, SettingsError, load_settings, why_no_dagster_home
 from cdi_dagster.storage import Storage, open_storage
 
 DEMO_HOME = Path(".cdi/demo")
@@ -113,6 +113,8 @@ class DemoHome:
                 f"{source} is missing: the demo runs from a checkout.",
                 next_step="Clone the repository and run make demo in it.",
             )
+        if problems := why_no_dagster_home(self.settings.dagster_home):
+            raise SettingsError(problems)
         self.settings.dagster_home.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, self.settings.dagster_home / "dagster.yaml")
 

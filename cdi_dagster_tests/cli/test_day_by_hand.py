@@ -172,6 +172,23 @@ def test_ingest_counts_rejects_and_publishes_nothing_unless_they_are_allowed(cdi
     assert failed["Failure"].startswith("RECORDS_REJECTED: 3 of 300")
 
 
+@pytest.mark.spark
+def test_a_home_beyond_ascii_is_used_whatever_the_locale(cdi: Cdi, tmp_path: Path) -> None:
+    from cdi_dagster.demo.key_service import DevelopmentKeyService
+
+    place = tmp_path / "données €"
+    place.mkdir()
+    locale = {"LC_ALL": "C", "CDI_HOME": str(place / "home")}
+    assert cdi("sample", *DAY, "--records", "60", "--objects", "2", **locale).exit_code == 0
+    assert cdi("coalesce", *DAY, **locale).exit_code == 0
+    with DevelopmentKeyService() as service:
+        answer = cdi("ingest", *DAY, "--tables", "--dks-url", service.url, "--json", **locale)
+    assert answer.exit_code == 0, answer.stderr
+    assert cdi("status", *DAY, "--json", **locale).json["is_whole"] is True
+    # A JVM in a locale without UTF-8 wrote to a folder of another name beside it.
+    assert [path.name for path in tmp_path.iterdir()] == [place.name]
+
+
 @pytest.mark.parametrize("command", ["ingest", "tables"])
 def test_a_keyed_collection_is_refused_in_words_before_anything_starts(cdi: Cdi, home: Path, command: str) -> None:
     answer = cdi(command, "--collection", "calculator:calculationParts", "--storage-day", "2023-03-26")
