@@ -87,14 +87,15 @@ def _what_is_full(path: Path) -> str:
     return f"the file system mounted at {mount} is full, or over a quota ({free // 2**20} MiB free)"
 
 
-def scan(folder: Path) -> dict[str, os.stat_result]:
-    """Return a folder's entries at one moment, links followed; nothing where there is no folder.
+def scan(folder: Path, root: Path) -> dict[str, os.stat_result]:
+    """Return a folder's entries at one moment, links within the root followed; nothing where there is no folder.
 
     If a publication swaps the folder meanwhile, it is read again: names of both folders are never mixed, and none is
-    left out.
+    left out. Entries whose names begin with a dot may be anything, and are left out where they are no file or folder.
 
     Raises:
-        StorageError: a name is not UTF-8 and so cannot be a key.
+        StorageError: a name is not UTF-8 and so cannot be a key; a link leads to nothing, or out of the root; an entry
+            is neither file nor folder. To leave it out could leave out an object.
         OSError: it cannot be read, or was swapped each time.
     """
     for _ in range(_TRIES):
@@ -103,7 +104,7 @@ def scan(folder: Path) -> dict[str, os.stat_result]:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         try:
-            found = _stat_all(descriptor, folder)
+            found = _stat_all(descriptor, folder, root)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(folder), os.fstat(descriptor)):
                     return found
@@ -112,17 +113,35 @@ def scan(folder: Path) -> dict[str, os.stat_result]:
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(folder))
 
 
-def _stat_all(descriptor: int, folder: Path) -> dict[str, os.stat_result]:
+def _stat_all(descriptor: int, folder: Path, root: Path) -> dict[str, os.stat_result]:
     found: dict[str, os.stat_result] = {}
     for name in os.listdir(descriptor):
         try:
             name.encode()
-            found[name] = os.stat(name, dir_fd=descriptor)
-        except FileNotFoundError:  # deleted since, or a link to nothing
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        except FileNotFoundError:  # deleted since
             continue
         except UnicodeEncodeError as error:
             raise StorageError(f"{folder} holds {name!r}, which is not UTF-8: rename that file.") from error
+        problem = None
+        if stat.S_ISLNK(status.st_mode):
+            try:
+                status = os.stat(name, dir_fd=descriptor)
+                problem = None if is_inside(folder / name, root) else "is a link out of the root, which is not followed"
+            except OSError:
+                problem = "is a link to nothing"
+        if not (problem or stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            problem = "is neither a file nor a folder"
+        if problem is None:
+            found[name] = status
+        elif not name.startswith("."):
+            raise StorageError(f"{folder / name} {problem}: put the object itself there, or move it away.")
     return found
+
+
+def is_inside(path: Path, root: Path) -> bool:
+    """Whether a path is still below the root once all links are followed."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 def make_folders(folder: Path) -> None:
