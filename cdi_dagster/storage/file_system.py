@@ -7,6 +7,7 @@ import ctypes
 import errno
 import fcntl
 import functools
+import io
 import os
 import shutil
 import stat
@@ -24,6 +25,9 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux, <linux/fs.h>
 _RENAME_SWAP = 2  # macOS, <sys/stdio.h>
 _TRIES = 100  # for steps that another process may undo
+FILE_MODE = 0o640
+"""Of files, less what the umask takes: records are plaintext, and reports name places. Readers are in the group."""
+FOLDER_MODE = 0o750
 _NOT_SUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -144,6 +148,15 @@ def is_inside(path: Path, root: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
+def new_file(path: Path) -> io.FileIO:
+    """Create a file, not readable by the world.
+
+    Raises:
+        FileExistsError: something has its name.
+    """
+    return io.FileIO(path, "xb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, FILE_MODE))
+
+
 def make_folders(folder: Path) -> None:
     """Create a folder and its parents, durably; fine if it is there.
 
@@ -160,7 +173,7 @@ def make_folders(folder: Path) -> None:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir()
+        folder.mkdir(mode=FOLDER_MODE)
     except FileExistsError:
         there = folder.lstat().st_mode  # not is_dir(): it returns False for a folder removed since, as for a file
         if not (stat.S_ISDIR(there) or (stat.S_ISLNK(there) and folder.is_dir())):
@@ -213,7 +226,7 @@ def remove_empty_folders(folder: Path, below: Path) -> None:
 def locked(lock_file: Path) -> Iterator[None]:
     """Hold an exclusive lock, against other threads and other processes; the kernel releases it when we are killed."""
     make_folders(lock_file.parent)
-    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import stat
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -325,3 +326,27 @@ def test_a_folder_that_we_may_not_write_is_named(storage: Storage, folder: Path)
             storage.write("b/c", b"1")
     finally:
         folder.chmod(0o700)
+
+
+@pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [(0o022, 0o640, 0o750), (0o077, 0o600, 0o700)])
+def test_nothing_is_readable_by_the_world_and_the_umask_may_take_more(
+    storage: Storage, folder: Path, umask: int, file_mode: int, folder_mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        storage.write("control/report.json", b"{}")
+        with storage.upload("day/part-1", group="run") as upload:
+            upload.write(b"plaintext")
+            storage.publish("day/", [upload.prepare()], b"{}", group="run")
+    finally:
+        os.umask(before)
+    modes = {path.relative_to(folder): stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
+    published = {str(path): mode for path, mode in modes.items() if path.parts[0] != ".cdi-staging"}
+    assert published == {
+        "control": folder_mode,
+        "control/report.json": file_mode,
+        "day": folder_mode,
+        "day/part-1": file_mode,
+        "day/_SUCCESS": file_mode,
+    }
+    assert not any(mode & 0o007 for mode in modes.values())
