@@ -207,7 +207,7 @@ class _Run:
         self.warnings = [f"{left.key} was left alone: {left.why}" for left in plan.left_alone if not left.expected]
         if not plan.batches and not plan.left_alone:
             self.warnings.append("there are no objects: the day is empty, or the collection or day is wrong")
-        self.failures: list[str] = []
+        self.failures: list[str] = list(plan.conflicts)
 
     def carry_out(self) -> None:
         """Merge every batch; those that cannot be merged become failures."""

@@ -295,6 +295,25 @@ def test_the_same_bytes_twice_count_as_two_objects(file_storage: Storage) -> Non
     assert names(file_storage) == ["0_0-4.jsonl.gz", "0_0_9.jsonl.gz", "0_5-9.jsonl.gz"]
 
 
+@pytest.mark.parametrize("other", ["5_14", "0_4", "0_9.2"])
+def test_coalesced_objects_that_overlap_make_it_failed_with_their_names(file_storage: Storage, other: str) -> None:
+    put_raw(file_storage, 0, 4)
+    for first in (20, 25):
+        put_raw(file_storage, first, first + 4)
+    file_storage.write(key("0_9"), content(0, 9))
+    offsets, _, copy = other.partition(".")
+    name = key(offsets) + (f".{copy}" if copy else "")
+    file_storage.write(name, content(5, 14))
+    summary = run(file_storage)
+    assert not summary.succeeded
+    assert key("0_9") in summary.failures[0]
+    assert name in summary.failures[0]
+    assert marker_state(file_storage)[0] is MarkerState.FAILED
+    # What may be needed to decide between the two is kept; what has nothing to do with them is merged.
+    assert "0_0-4.jsonl.gz" in names(file_storage)
+    assert "0_20_29.jsonl.gz" in names(file_storage)
+
+
 def test_a_coalesced_object_with_joined_records_is_no_reason_to_delete(file_storage: Storage) -> None:
     parts = [content(0, 4, final_newline=False), content(5, 9)]
     for first, data in zip((0, 5), parts, strict=True):
