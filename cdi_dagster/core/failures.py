@@ -29,6 +29,7 @@ class FailureClass(StrEnum):
     COUNTS_DO_NOT_RECONCILE = "COUNTS_DO_NOT_RECONCILE"
     DUPLICATE_RUN = "DUPLICATE_RUN"
     STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
+    STORAGE_FULL = "STORAGE_FULL"
     WORKER_LOST = "WORKER_LOST"
     INTERRUPTED = "INTERRUPTED"
     TABLES_MISSING = "TABLES_MISSING"
@@ -202,6 +203,14 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         owner=_PLATFORM,
         rerun_helps=True,
         alert_timing=AlertTiming.RETRIES_USED_UP,
+    ),
+    FailureClass.STORAGE_FULL: Guidance(
+        meaning="A disk or quota is full, or a root is not writable.",
+        by_itself="Nothing: the run stops; what was published before stays as it was.",
+        next_step="Free space or give access where the cause states, then run the day again.",
+        owner=_ON_CALL,
+        rerun_helps=False,
+        alert_timing=AlertTiming.AT_ONCE,
     ),
     FailureClass.WORKER_LOST: Guidance(
         meaning="The run's own process ended without an error, or never started.",

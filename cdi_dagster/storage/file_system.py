@@ -17,7 +17,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from cdi_dagster.storage.interface import ObjectMissingError, StorageError, StorageUnavailableError
+from cdi_dagster.storage.interface import (
+    ObjectMissingError,
+    StorageError,
+    StorageFullError,
+    StorageUnavailableError,
+)
 
 _Result = TypeVar("_Result")
 
@@ -28,6 +33,7 @@ _TRIES = 100  # for steps that another process may undo
 FILE_MODE = 0o640
 """Of files, less what the umask takes: records are plaintext, and reports name places. Readers are in the group."""
 FOLDER_MODE = 0o750
+_READING = ("read", "list", "check")
 _NOT_SUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -57,15 +63,16 @@ def storage_error(error: OSError, doing: str, uri: str, path: Path) -> StorageEr
                 f"{failed}{error.strerror}. A key cannot also be a folder of other keys: move one of them away."
             )
         case errno.ENOSPC | errno.EDQUOT:
-            return StorageUnavailableError(f"{failed}{_what_is_full(path)}. Free some space, then run again.")
+            return StorageFullError(f"{failed}{_what_is_full(path)}. Free some space, then run again.")
         case errno.EACCES | errno.EPERM:
-            return StorageUnavailableError(
+            kind = StorageUnavailableError if doing in _READING else StorageFullError
+            return kind(
                 f"{failed}permission denied for user id {os.geteuid()}. Give that user access, or run as another one."
             )
         case errno.EROFS:
-            return StorageUnavailableError(f"{failed}the file system is read-only. Mount it writable.")
+            return StorageFullError(f"{failed}the file system is read-only. Mount it writable.")
         case errno.EFBIG:
-            return StorageUnavailableError(
+            return StorageFullError(
                 f"{failed}the file is larger than the file system or this process may write. Raise `ulimit -f`."
             )
         case errno.EMFILE | errno.ENFILE:
