@@ -125,7 +125,7 @@ class Webserver:
         *,
         title: str,
         tags: Mapping[str, str],
-        run_config: Mapping[str, Any],
+        run_config: Mapping[str, Any] | None = None,
     ) -> str:
         """Launch a backfill of the assets over the partitions, each run with `run_config`, and return its id."""
         params = {
@@ -133,7 +133,7 @@ class Webserver:
             "partitionNames": list(partitions),
             "title": title,
             "tags": _tags(tags),
-            "runConfigData": run_config,
+            "runConfigData": run_config or {},
         }
         response = self._query(_LAUNCH_BACKFILL, params=params)["launchPartitionBackfill"]
         if response["__typename"] != "LaunchBackfillSuccess":
