@@ -34,6 +34,7 @@ DEFAULT_LEASE_SECONDS = 120.0
 _HEARTBEATS_PER_LEASE = 6
 _CLAIM_ATTEMPTS = 5
 _LOST = {"lost_claim": True}.items()
+_PLAIN_FIELDS = ("objects", "bytes", "offsets", "fingerprint", "reason", "share_done")
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Marker:
         offsets: the offsets that their names state, summed.
         fingerprint: `core.listing.listing_fingerprint` of the day when it ended.
         reason: why it failed.
+        share_done: how much of the work was done at the heartbeat, 0 to 1; None where that is not known.
     """
 
     state: MarkerState
@@ -77,6 +79,7 @@ class Marker:
     offsets: int | None = None
     fingerprint: str | None = None
     reason: str | None = None
+    share_done: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values; `from_json` reads it back."""
@@ -98,7 +101,7 @@ class Marker:
                 heartbeat_at=_moment(value["heartbeat_at"]),
                 completed_at=_moment(value["completed_at"]) if value.get("completed_at") else None,
                 writer=str(value["writer"]),
-                **{name: value.get(name) for name in ("objects", "bytes", "offsets", "fingerprint", "reason")},
+                **{name: value.get(name) for name in _PLAIN_FIELDS},
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidMarkerError(f"{type(error).__name__}: {error}") from error
@@ -145,6 +148,10 @@ class Claim:
         lease_seconds: how long a RUNNING marker counts as alive without a heartbeat. The same for every coalescer and
             for `MarkerCoalescerStatus`.
         clock: the time now, aware.
+
+    Attributes:
+        took_over: the killed coalescer whose claim was taken over, if any.
+        share_done: how much of the work is done, 0 to 1, for the next heartbeat; whoever works sets it.
     """
 
     def __init__(
@@ -166,6 +173,7 @@ class Claim:
         self._lost: str | None = None
         self._ended = False
         self.took_over: str | None = None
+        self.share_done: float | None = None
 
     def __enter__(self) -> Self:
         now = self._clock()
@@ -238,7 +246,8 @@ class Claim:
             try:
                 with self._lock:
                     if not self._stop.is_set():
-                        self._replace(replace(self._marker, heartbeat_at=self._clock()))
+                        share_done = None if self.share_done is None else round(self.share_done, 4)
+                        self._replace(replace(self._marker, heartbeat_at=self._clock(), share_done=share_done))
             except (ObjectChangedError, ObjectMissingError) as error:
                 self._lost = f"another process replaced its marker ({error})"
                 return
@@ -299,8 +308,9 @@ class Claim:
         self._stop.set()
         with self._lock:
             now = self._clock()
+            ended = replace(self._marker, state=state, heartbeat_at=now, completed_at=now, share_done=None, **figures)
             try:
-                self._replace(replace(self._marker, state=state, heartbeat_at=now, completed_at=now, **figures))
+                self._replace(ended)
             except (ObjectChangedError, ObjectMissingError) as error:
                 self._lost = f"another process replaced its marker ({error})"
                 raise self._lost_claim(self._lost) from error
