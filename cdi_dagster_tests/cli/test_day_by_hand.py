@@ -133,7 +133,9 @@ def test_ingest_refuses_to_run_beside_the_coalescer_and_starts_nothing(cdi: Cdi,
 
 
 @pytest.mark.spark
-def test_ingest_counts_rejects_and_publishes_nothing_unless_they_are_allowed(cdi: Cdi, home: Path) -> None:
+def test_ingest_counts_rejects_and_publishes_nothing_unless_they_are_allowed(
+    cdi: Cdi, home: Path, tmp_path: Path
+) -> None:
     from cdi_dagster.demo.key_service import DevelopmentKeyService
 
     assert cdi("sample", *DAY, "--records", "300", "--objects", "6", "--bad-envelopes", "3").exit_code == 0
@@ -156,8 +158,11 @@ def test_ingest_counts_rejects_and_publishes_nothing_unless_they_are_allowed(cdi
     assert f"no, TABLES_MISSING: {', '.join(AUDIT.table_names)}." in shown
     assert status_row(home, allowed.json["correlation_id"])["Status"] == "IN_PROGRESS"
 
-    tables = cdi("tables", *DAY, "--json")
+    temp = tmp_path / "temp"
+    temp.mkdir()
+    tables = cdi("tables", *DAY, "--json", JAVA_TOOL_OPTIONS=f"-Djava.io.tmpdir={temp}")
     assert tables.exit_code == 0, tables.stderr
+    assert [path.name for path in temp.rglob("*_resources")] == []  # Hive makes one for each session
     assert {table["rows"] for table in tables.json["tables"]} == {297}
     status = cdi("status", *DAY, "--json").json
     assert (status["missing_tables"], status["is_whole"]) == ([], True)

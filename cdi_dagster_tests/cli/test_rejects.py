@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from cdi_dagster.core.collections import find_collection
-from cdi_dagster.core.storage_keys import run_report_key
+from cdi_dagster.core.ingest_report import RejectReason
+from cdi_dagster.core.storage_keys import rejects_prefix, run_report_key
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
+from cdi_dagster.spark.ingest.writing import reject_line
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.cli.conftest import Cdi
 
@@ -33,6 +35,32 @@ def test_a_day_without_rejects_says_so_and_an_unpublished_day_is_not_replayed(cd
         "INPUT_INVALID: data:businessAudit, storage day 2023-03-26 (export day 2023-03-27) is not published"
     )
     assert "run the day again" in answer.stderr
+
+
+def test_a_day_that_is_rejected_for_one_key_is_to_have_that_key_restored(cdi: Cdi, home: Path) -> None:
+    encryption = {
+        "keyEncryptionKeyId": "cloudhsm:7,8",
+        "encryptedEncryptionKey": "wrapped",
+        "initialisationVector": "iv",
+    }
+    envelope = json.dumps({"message": {"dbObject": "ciphertext", "encryption": encryption}}).encode()
+    lines = [
+        reject_line(
+            reason=RejectReason.KEY, detail="cannot", key=f"day/object-{n}", line_number=n, offset=n, envelope=envelope
+        )
+        for n in (1, 2, 3)
+    ]
+    folder = home / "published" / rejects_prefix(find_collection(DAY[1]).on(date(2023, 3, 26)), "a-run")
+    folder.mkdir(parents=True)
+    (folder / "part-00000-x.jsonl.gz").write_bytes(gzip.compress(b"".join(lines)))
+    shown = cdi("rejects", "show", *DAY, "--json").json
+    assert (shown["by_key_id"], shown["by_reason"]) == ({"cloudhsm:7,8": 3}, {"key": 3})
+    assert {place["key_id"] for place in shown["places"]} == {"cloudhsm:7,8"}
+    assert shown["advice"].startswith("All 3 were rejected for one key, cloudhsm:7,8: have it restored")
+    text = cdi("rejects", "show", *DAY).stdout
+    assert "A higher max_rejected would publish the day without them." in text
+    assert "wrapped" not in text
+    assert "ciphertext" not in text
 
 
 @pytest.mark.parametrize("correlation_id", ["../../x", "", ".", "a b", "x" * 129])
