@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -64,10 +64,11 @@ def open_dagster_runs(settings: Settings) -> Iterator[DagsterRuns]:
         return
     import dagster as dg
 
-    try:
-        instance = dg.DagsterInstance.from_config(str(home))
-    except Exception as error:  # noqa: BLE001 - a database that is down must not hide what storage shows
-        yield DagsterRuns(note=f"Dagster's records in {home} cannot be read ({type(error).__name__})")
-        return
-    with instance:
+    with ExitStack() as opened:
+        try:
+            instance = opened.enter_context(dg.DagsterInstance.from_config(str(home)))
+            instance.get_run_records(limit=1)  # its database is opened by the first query
+        except Exception as error:  # noqa: BLE001 - a database that is down must not hide what storage shows
+            yield DagsterRuns(note=f"Dagster's records in {home} cannot be read ({type(error).__name__})")
+            return
         yield DagsterRuns(home=home, _instance=instance, _automation=settings.automation)

@@ -15,7 +15,9 @@ from click.testing import CliRunner, Result
 from cdi_dagster import names
 from cdi_dagster.cli.app import cdi
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.status_rows import StatusRow, data_product_of
 from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
+from cdi_dagster.resources.status_table import FileStatusTable
 from cdi_dagster_tests.clock import clock_at
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.dagster_day import DAY, DagsterDay
@@ -128,11 +130,37 @@ def test_without_a_dagster_home_the_last_run_is_the_one_that_left_something(
         assert value["notes"][0].startswith(f"there is no Dagster home at {tmp_path / 'nowhere'}")
 
 
+def test_records_of_dagster_that_cannot_be_read_are_noted_and_storage_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with coalesced_day(tmp_path, monkeypatch) as day:
+        run = day.run()
+        damaged = tmp_path / "damaged"
+        (damaged / "history").mkdir(parents=True)
+        (damaged / "history" / "runs.db").write_bytes(b"this is no database" * 100)
+        monkeypatch.setenv("DAGSTER_HOME", str(damaged))
+        code, value = status(*OF_DAY)
+        assert (code, value["state"], value["last_run"]["run_id"]) == (0, "published", run.run_id)
+        assert value["notes"] == [f"Dagster's records in {damaged} cannot be read (DatabaseError)"]
+
+
 def test_the_table_has_a_line_for_each_day_and_the_worst_of_them_decides(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with coalesced_day(tmp_path, monkeypatch) as day, clock_at(NOON + timedelta(days=1)):
-        assert day.run().success
+        run = day.run()
+        assert run.success
+        costs = {"attempts": [{"estimated_cost_usd": 0.5}], "table_attempts": [{"estimated_cost_usd": 0.25}]}
+        FileStatusTable(day.settings.status_path).put(
+            StatusRow(
+                correlation_id=run.run_id,
+                data_product=data_product_of(AUDIT),
+                status="COMPLETED",
+                export_day=AUDIT.on(DAY).export_day,
+                current_step="publish_tables",
+                detail=costs,
+            )
+        )
         audit = ("--collection", "data:businessAudit", "--days", "3")
         code, value = status(*audit)
         days = [(row["storage_day"], row["state"], row["records"]) for row in value["days"]]
@@ -141,6 +169,7 @@ def test_the_table_has_a_line_for_each_day_and_the_worst_of_them_decides(
         shown = " ".join(command("status", *audit).stdout.split())
         assert "waiting: COALESCER_NOT_STARTED" in shown
         assert f"data:businessAudit {DAY} published 10 0" in shown
+        assert "0.75 USD" in shown
         assert {row["collection"] for row in status()[1]["days"]} == {"data:businessAudit", "data:equality"}
 
 
