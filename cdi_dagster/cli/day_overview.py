@@ -1,4 +1,4 @@
-"""The state of a storage day as a person asks for it: published, being worked on, waiting or failed, and by which run.
+"""The state of a storage day for a person: published, being worked on, waiting or failed, and by which run.
 
 From marks and run folders in storage, status rows, and Dagster's run records where there are any. Only reads.
 """
