@@ -143,5 +143,4 @@ def _contents(
 
 
 def _read_whole(storage: Storage, source: Source) -> bytes:
-    with storage.open(source.stored.key, etag=source.stored.etag) as stream:
-        return stream.read()
+    return storage.read_small(source.stored.key, etag=source.stored.etag)

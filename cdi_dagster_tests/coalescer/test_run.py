@@ -116,7 +116,7 @@ def test_a_day_without_objects_is_complete_with_zero_objects(file_storage: Stora
 def test_a_read_that_fails_leaves_its_batch_as_it_was_and_the_next_run_merges_it(storage: Storage) -> None:
     put_small_day(storage)
     error = StorageUnavailableError("Could not read it: the connection was reset")
-    summary = run(Meddled(storage, open=fails_once(lambda name: name == key("5-9"), error)))
+    summary = run(Meddled(storage, read_small=fails_once(lambda name: name == key("5-9"), error)))
     assert summary.failures == (str(error),)
     assert names(storage) == ["0_0-4.jsonl.gz", "0_10-14.jsonl.gz", *COALESCED[1:2], "0_5-9.jsonl.gz", COALESCED[2]]
     assert marker_state(storage) == (MarkerState.FAILED, str(error))
@@ -373,7 +373,7 @@ def test_an_object_that_changes_before_it_is_merged_leaves_its_batch(storage: St
             put_raw(storage, 5, 9, data=other)
         return real(name, **options)
 
-    summary = run(Meddled(storage, open=change_then_open))
+    summary = run(Meddled(storage, read_small=change_then_open))
     assert len(summary.failures) == 1
     assert key("5-9") in summary.failures[0]
     assert storage.read(key("5-9")) == other
