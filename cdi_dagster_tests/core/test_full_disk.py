@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from cdi_dagster.spark.ingest.task import task_failure
 from cdi_dagster.spark.job_failures import failure_of as failure_of_job
 from cdi_dagster.storage import storage_failure
 from cdi_dagster.storage.file_system import storage_error
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 
 def os_error(number: int) -> OSError:
@@ -54,3 +57,23 @@ def test_what_java_and_shells_write_of_it_is_recognised() -> None:
     assert reports_full("java.io.IOException: No space left on device")
     assert reports_full("write error: Disk quota exceeded")
     assert not reports_full("java.io.IOException: Broken pipe")
+
+
+def test_a_command_whose_output_does_not_fit_ends_with_the_class(tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    command = [sys.executable, "-m", "cdi_dagster.cli", "status", "--json", "--days", "1"]
+    with full.open("w") as output:
+        ended = subprocess.run(
+            command,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "CDI_HOME": str(tmp_path)},
+            check=False,
+            timeout=PATIENCE_SECONDS,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("STORAGE_FULL: A disk is full: that of the output.")
+    assert "Traceback" not in ended.stderr
