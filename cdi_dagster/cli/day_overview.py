@@ -242,18 +242,22 @@ class DayOverviews:
         whole = facts.published_from is not None and not facts.missing_tables
         if whole and decision.action in (LaunchAction.DONE, LaunchAction.WAIT):
             return DayState.PUBLISHED
+        if decision.action is LaunchAction.LEAVE:
+            return DayState.FAILED
         if last is None or last.state is RunState.SUCCEEDED:
             return DayState.WAITING
         at_once = last.failure is not None and last.failure.failure_class in RUN_AGAIN_AT_ONCE
         looked_at = automated and (at_once or facts.storage_day >= self._calendar.first_due_day(self._now))
-        return DayState.WAITING if looked_at and decision.action is not LaunchAction.LEAVE else DayState.FAILED
+        return DayState.WAITING if looked_at else DayState.FAILED
 
     def _reason(self, state: DayState, decision: LaunchDecision, last: RunSeen | None, *, automated: bool) -> str:
         if state is DayState.RUNNING and last:
             begun = f"since {last.started_at:%Y-%m-%d %H:%M} UTC" if last.started_at else "not started yet"
             return f"run {last.run_id} is at work, {begun}"
         if state is DayState.FAILED and last:
-            return str(last.failure) if last.failure else f"run {last.run_id} was terminated"
+            if last.failure:
+                return str(last.failure)
+            return f"run {last.run_id} was terminated" if last.state is RunState.CANCELED else decision.reason
         if state is DayState.WAITING and decision.action is LaunchAction.LAUNCH:
             by = "the sensor launches it" if automated else "nothing launches it by itself: materialise it"
             return f"{decision.reason}; {by}"
