@@ -7,10 +7,12 @@ cluster never does: it gets everything it needs as arguments.
 
 import difflib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
@@ -32,6 +34,7 @@ from cdi_dagster.core.status_rows import DEFAULT_WEEKS_TO_EXIST
 from cdi_dagster.local_spark.spark_submit import DEFAULT_DRIVER_MEMORY, DEFAULT_MASTER, SparkProcessConfig
 from cdi_dagster.storage import Encryption, use_encryption
 
+_log = logging.getLogger(__name__)
 PREFIX = "CDI_"
 ENV_FILE_NAME = "cdi.env"
 DEFAULT_HOME = Path(".cdi")
@@ -39,6 +42,8 @@ DEFAULT_HOME = Path(".cdi")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _MASTER = re.compile(r"local(\[([1-9][0-9]*|\*)(\s*,\s*[1-9][0-9]*)?\])?|yarn|(spark|k8s)://\S+")
 _MEMORY = re.compile(r"[1-9][0-9]*[mg]")
+_NOT_IN_DAGSTER_HOME = "%?[]*"
+"""Dagster puts the folder into URLs of SQLite, and looks for `dagster.yaml` with a glob."""
 
 
 class SettingsError(Exception):
@@ -79,8 +84,9 @@ class Settings(AwsSettings):
     )
     home: Path = Field(
         default=DEFAULT_HOME,
-        description="Folder (absolute, or below the current one) of everything an installation keeps locally: Dagster "
-        "home, metastore, status rows and, unless the roots are set, the data.",
+        description="Folder of everything an installation keeps locally: Dagster home, metastore, status rows and, "
+        "unless the roots are set, the data. Set it to an absolute one: otherwise it is below the current folder, and "
+        "every process logs which that is.",
     )
     corporate_root: str = Field(
         default="",
@@ -545,7 +551,7 @@ def load_settings(**overrides: Any) -> Settings:
         SettingsError: with a line for every problem found.
     """
     home = Path(overrides.get("home") or os.environ.get(f"{PREFIX}HOME") or DEFAULT_HOME).expanduser()
-    problems = list(_misspelt_variables())
+    problems = [*_misspelt_variables(), *why_no_dagster_home(os.environ.get("DAGSTER_HOME", ""))]
     try:
         settings = Settings(_env_file=home / ENV_FILE_NAME, home=home, **_without_home(overrides))  # type: ignore[call-arg]
     except ValidationError as error:
@@ -553,9 +559,29 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(problems) from None
     if problems:
         raise SettingsError(problems)
+    _name_relative_home(home)
     use_region(settings.aws_region)
     use_encryption(Encryption(algorithm=settings.s3_encryption, kms_key=settings.s3_kms_key))
     return settings
+
+
+@cache
+def _name_relative_home(home: Path) -> None:
+    """Log, once in a process, which folder a home that depends on the current folder is."""
+    if not home.is_absolute():
+        why = f"{PREFIX}HOME is {home}" if os.environ.get(f"{PREFIX}HOME") else f"{PREFIX}HOME is not set"
+        _log.warning("%s: this uses %s, below the current folder. Set it to an absolute folder.", why, home.absolute())
+
+
+def why_no_dagster_home(folder: str | Path) -> list[str]:
+    """Return why a folder cannot be DAGSTER_HOME, or nothing: Dagster itself fails there late, or in silence."""
+    found = [character for character in _NOT_IN_DAGSTER_HOME if character in str(folder)]
+    if not found:
+        return []
+    return [
+        f"DAGSTER_HOME={str(folder)!r} holds {', '.join(map(repr, found))}: Dagster would not find its databases, or "
+        "not read dagster.yaml (no pools, no run monitoring). Name a folder without % ? [ ] *"
+    ]
 
 
 def use_configured_region() -> None:

@@ -19,7 +19,7 @@ from cdi_dagster.ingestion.status_rows import StepRecord, failure_of, recorded
 from cdi_dagster.interfaces import StatusTable
 from cdi_dagster.partitions import storage_day_in
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.run_records import assets_of_run, interruption_of, require_only_run
+from cdi_dagster.run_records import assets_of_run, interruption_of, missing_of, require_only_run
 
 
 @contextmanager
@@ -54,6 +54,8 @@ def recorded_step(
         ends_run=not assets_of_run(context).intersection(followed_by),
     )
     interruption = cache(lambda: interruption_of(context))  # once: row and tag must not differ
+    for missing in missing_of(context.instance):
+        context.log.warning(f"This Dagster lacks {missing}. Copy deploy/dagster.yaml into DAGSTER_HOME and restart it.")
     try:
         require_only_run(context, collection)
         with recorded(record, log=context.log.error, interruption=interruption) as step:
