@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from cdi_dagster.aws.clients import REGION, use_region
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES as BATCH_QUEUES
 from cdi_dagster.core.collections import REGISTRY, find_collection, require_append_only
+from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.key_service_access import DEFAULT_RETRY_BUDGET_SECONDS, KeyServiceAccess
 from cdi_dagster.core.loopback import is_loopback
@@ -324,6 +325,21 @@ class Settings(AwsSettings):
     def status_path(self) -> Path:
         """Folder of the local status table."""
         return self.home / "status"
+
+    @property
+    def calendar(self) -> DayCalendar:
+        """Which storage days automation looks at, and when each is due and late."""
+        return DayCalendar(
+            first_storage_day=self.first_storage_day,
+            due_time=self.due_time,
+            late_time=self.late_time,
+            look_back_days=self.look_back_days,
+        )
+
+    @property
+    def watch_state_path(self) -> Path:
+        """File in which `cdi watch` keeps what it has alerted."""
+        return self.home / "watch.json"
 
     @property
     def key_service(self) -> KeyServiceAccess:

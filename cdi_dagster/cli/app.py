@@ -63,6 +63,12 @@ COMMANDS: tuple[Entry, ...] = (
     ),
     Entry(
         section=_DAILY,
+        name="watch",
+        target="cdi_dagster.cli.watch:watch_command",
+        summary="For cron: every day published by its deadline, the daemon alive.",
+    ),
+    Entry(
+        section=_DAILY,
         name="relaunch",
         target="cdi_dagster.cli.relaunch:relaunch_command",
         summary="Ingest export days again, as a Dagster backfill.",

@@ -93,6 +93,11 @@ class AlertResource(dg.ConfigurableResource):
 
     def create_resource(self, context: dg.InitResourceContext) -> AlertSink:
         """Return the sink of the configured target."""
-        if self.target.startswith(_SNS):
-            return SnsAlerts(self.target)
-        return WebhookAlerts(self.target) if self.target else LogAlerts()
+        return alert_sink(self.target)
+
+
+def alert_sink(target: str) -> AlertSink:
+    """Return the sink of a target (`CDI_ALERT_TARGET`); the log where there is none."""
+    if target.startswith(_SNS):
+        return SnsAlerts(target)
+    return WebhookAlerts(target) if target else LogAlerts()

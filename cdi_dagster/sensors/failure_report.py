@@ -127,7 +127,7 @@ class FailureReporter:
             title=f"{failure.failure_class}: {collection.id} of {day} failed",
             text=f"{failure.cause.rstrip('.')}. Automatically: {decision.what_happens.rstrip('.')}.",
             collection_id=collection.id,
-            storage_day=storage_day,
+            storage_days=(storage_day,),
             runbook=self.options.runbook_link(failure.failure_class),
             failure_class=str(failure.failure_class),
             owner=FAILURE_GUIDE[failure.failure_class].owner,

@@ -107,7 +107,7 @@ class LatenessReporter:
             title=title,
             text=text,
             collection_id=self._collection.id,
-            storage_day=day.storage_day,
+            storage_days=(day.storage_day,),
             runbook=f"{self._options.runbook_url}#late",
             failure_class=failure_class,
             owner=FAILURE_GUIDE[failure_class].owner if failure_class else None,

@@ -181,7 +181,9 @@ def with_tables_and_topics(bench: Bench) -> None:
     table.get("c", "CDI-x")
     table.recent("CDI-x")
     topic = bench.emr.client("sns").create_topic(Name=bench.bucket[:40])["TopicArn"]
-    SnsAlerts(topic).send(Alert(kind="LATE", title="t", text="t", collection_id=AUDIT.id, storage_day=DAY, runbook="r"))
+    SnsAlerts(topic).send(
+        Alert(kind="LATE", title="t", text="t", collection_id=AUDIT.id, storage_days=(DAY,), runbook="r")
+    )
     with suppress(ClientError):  # what they return is tested in coalescer_status
         _batch_client().describe_jobs(jobs=["none"])
     with suppress(ClientError):

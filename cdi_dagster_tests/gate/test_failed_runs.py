@@ -52,6 +52,8 @@ def test_rejected_records_are_alerted_at_once_with_all_that_a_person_needs_and_o
         "collection": "data:businessAudit",
         "storage_day": "2023-03-26",
         "export_day": "2023-03-27",
+        "storage_days": ["2023-03-26"],
+        "export_days": ["2023-03-27"],
         "runbook": "https://runbook#records_rejected",
         "failure_class": "RECORDS_REJECTED",
         "owner": "CDI on-call engineer",

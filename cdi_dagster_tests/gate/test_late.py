@@ -21,7 +21,7 @@ from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 
 BEFORE = datetime(2023, 3, 27, 11, 59, 59, tzinfo=UTC)
 LATE = datetime(2023, 3, 27, 12, 0, tzinfo=UTC)
-ALERT = Alert(kind="LATE", title="t", text="x", collection_id="data:equality", storage_day=DAY, runbook="r")
+ALERT = Alert(kind="LATE", title="t", text="x", collection_id="data:equality", storage_days=(DAY,), runbook="r")
 
 
 @pytest.fixture
