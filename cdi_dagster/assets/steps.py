@@ -13,7 +13,8 @@ import dagster as dg
 from cdi_dagster import names
 from cdi_dagster.assets.attempts import attempts_metadata
 from cdi_dagster.assets.reject_report import reject_metadata
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.checks.daily_records import CHECK_OF_CLASS, evaluation_of, unpublished_result
+from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.ingestion.status_rows import StepRecord, failure_of, recorded
 from cdi_dagster.interfaces import StatusTable
@@ -65,7 +66,16 @@ def recorded_step(
     except Exception as error:
         failure = failure_of(error, name)
         _tag_class(context, failure)
+        _report_check(context, record.day, failure)
         raise as_failure(failure, options) from error
+
+
+def _report_check(context: dg.AssetExecutionContext, day: CollectionDay, error: CdiError) -> None:
+    """Turn the check red that the failure is about: it runs on published days only, and would show the day before."""
+    name = CHECK_OF_CLASS.get(error.failure_class)
+    if name:
+        result = unpublished_result(day, f"{error.failure_class}: {error.cause}")
+        context.log_event(evaluation_of(day, name, result, run_id=context.run.run_id))
 
 
 def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:

@@ -5,7 +5,7 @@ alert that could not be sent is sent at the next tick.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from datetime import datetime
 
 import dagster as dg
@@ -19,6 +19,7 @@ from cdi_dagster.core.gate import class_of
 from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, LaunchDecision, RunState
 from cdi_dagster.interfaces import AlertSink
 from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.sensors.check_states import LATE_DAYS, CheckState
 
 AssetEvent = dg.AssetObservation | dg.AssetCheckEvaluation | dg.AssetMaterialization
 
@@ -57,27 +58,53 @@ class LatenessReporter:
     ) -> tuple[list[AssetEvent], str]:
         """Return what the tick reports, and the cursor that holds the reported days."""
         reported = set(_read(cursor))
-        late = [
-            (day, decision)
-            for day, decision in decisions
-            if day.is_unpublished
-            and self._calendar.is_late(day.storage_day, now)
-            and (day.storage_day.isoformat() in reported or not self._is_renewed(day, decision))
-        ]
+        late = self._late(decisions, reported, now)
         still_late = {day.storage_day.isoformat() for day, _ in late}
         looked_at = {day.storage_day.isoformat() for day, _ in decisions if not day.unreadable}
         events: list[AssetEvent] = []
         for day, decision in late:
             if day.storage_day.isoformat() not in reported and self._send(self._alert(day, decision, "LATE")):
                 reported.add(day.storage_day.isoformat())
-                events += [self._observation(day, decision), self._check(still_late, day, decision)]
+                events.append(self._observation(day, decision))
         over = sorted((reported & looked_at) - still_late)
         for day, decision in decisions:
             if day.storage_day.isoformat() in over and self._send(self._alert(day, decision, "LATE_OVER")):
                 reported.discard(day.storage_day.isoformat())
-                events.append(self._check(still_late, day, decision))
         # A day that has left the look-back unpublished stays reported: it must not be reported again.
         return events, json.dumps({"told_late": sorted(reported)[-100:]})
+
+    def on_time_state(
+        self, decisions: Sequence[tuple[DayFacts, LaunchDecision]], cursor: str | None, now: datetime
+    ) -> CheckState | None:
+        """Return what the on-time check has to show; None where that is not known, or no day is due yet."""
+        if not decisions or any(day.unreadable for day, _ in decisions):
+            return None
+        late = self._late(decisions, set(_read(cursor)), now)
+        days = ", ".join(day.storage_day.isoformat() for day, _ in late)
+        newest = (late or decisions)[-1][0].storage_day.isoformat()
+
+        def evaluate() -> dg.AssetCheckEvaluation:
+            return dg.AssetCheckEvaluation(
+                asset_key=names.daily_records_key(self._collection),
+                check_name=names.ON_TIME_CHECK,
+                passed=not late,
+                severity=dg.AssetCheckSeverity.ERROR,
+                description=f"Late: {days}. {newest}: {late[-1][1].reason}" if late else None,
+                metadata={"late_days": len(late), names.CHECKED_DAY: newest, LATE_DAYS: days},
+            )
+
+        return CheckState(name=names.ON_TIME_CHECK, identity=(newest, None, days), evaluate=evaluate)
+
+    def _late(
+        self, decisions: Sequence[tuple[DayFacts, LaunchDecision]], reported: Set[str], now: datetime
+    ) -> list[tuple[DayFacts, LaunchDecision]]:
+        return [
+            (day, decision)
+            for day, decision in decisions
+            if day.is_unpublished
+            and self._calendar.is_late(day.storage_day, now)
+            and (day.storage_day.isoformat() in reported or not self._is_renewed(day, decision))
+        ]
 
     def _is_renewed(self, day: DayFacts, decision: LaunchDecision) -> bool:
         """Whether a day that was published in time was ingested again, and a run is about to renew its tables."""
@@ -126,17 +153,6 @@ class LatenessReporter:
                 "size_against_the_usual": self._size_of(day.storage_day),
                 "runbook": f"{self._options.runbook_url}#late",
             },
-        )
-
-    def _check(self, still_late: set[str], day: DayFacts, decision: LaunchDecision) -> dg.AssetCheckEvaluation:
-        late = f"Late: {', '.join(sorted(still_late))}. {day.storage_day}: {decision.reason}"
-        return dg.AssetCheckEvaluation(
-            asset_key=names.daily_records_key(self._collection),
-            check_name=names.ON_TIME_CHECK,
-            passed=not still_late,
-            severity=dg.AssetCheckSeverity.ERROR,
-            description=late if still_late else None,
-            metadata={"late_days": len(still_late), "storage_day": day.storage_day.isoformat()},
         )
 
 
