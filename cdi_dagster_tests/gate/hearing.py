@@ -16,9 +16,11 @@ class Heard:
         self.url = ""
 
     def of(self, kind: str, **values: object) -> list[dict[str, Any]]:
-        """Return the alerts of a kind with these values, oldest first."""
+        """Return the alerts of a kind with these values, oldest first; of a storage day those that name it."""
         wanted = {"kind": kind, **{name: str(value) for name, value in values.items()}}
-        return [alert for alert in self.alerts if wanted.items() <= alert.items()]
+        day = wanted.pop("storage_day", None)
+        found = [alert for alert in self.alerts if wanted.items() <= alert.items()]
+        return [alert for alert in found if day is None or day in alert.get("storage_days", [])]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from freezegun import freeze_time
 from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
+from cdi_dagster.names import keys_of
 from cdi_dagster.resources.alerts import AlertNotSentError, AlertResource, WebhookAlerts
 from cdi_dagster.settings import load_settings
 from cdi_dagster_tests.collections import AUDIT
@@ -19,6 +20,7 @@ from cdi_dagster_tests.gate.hearing import hearing
 from cdi_dagster_tests.gate.instigators import RECORDS, launched, publish_mark, run_as, sensor_tick
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 
+EVERYTHING = [key.to_user_string() for key in keys_of(AUDIT)]
 BEFORE = datetime(2023, 3, 27, 11, 59, 59, tzinfo=UTC)
 LATE = datetime(2023, 3, 27, 12, 0, tzinfo=UTC)
 ALERT = Alert(kind="LATE", title="t", text="x", collection_id="data:equality", storage_days=(DAY,), runbook="r")
@@ -81,23 +83,23 @@ def test_it_turns_green_when_the_day_is_published_by_whomever(late_day):
     (check,) = _on_time(data)
     assert check.passed
     assert late_day.alerts.told == [("LATE", str(DAY)), ("LATE_OVER", str(DAY))]
-    assert json.loads(data.cursor) == {"told_late": []}
+    assert json.loads(data.cursor) == {"late": []}
 
 
-def _click(day, storage_day):
-    """Materialise records as the asset's page and a backfill do: with every check of theirs."""
+def _click(day, storage_day, assets=RECORDS):
+    """Materialise as the asset's page and a backfill do: with every check."""
     return day.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
         partition_key=str(storage_day),
         instance=day.instance,
         raise_on_error=False,
-        asset_selection=[dg.AssetKey.from_user_string(name) for name in RECORDS],
+        asset_selection=[dg.AssetKey.from_user_string(name) for name in assets],
     )
 
 
 def test_the_check_in_a_run_is_red_while_any_day_is_late_and_green_after(late_day):
     earlier = DAY - timedelta(days=1)
     with freeze_time(LATE):
-        backfilled = checks_of(_click(late_day, earlier))["published_on_time"]
+        backfilled = checks_of(_click(late_day, earlier, EVERYTHING))["published_on_time"]
     assert not backfilled.passed
     assert str(DAY) in backfilled.description
     late_day.status.by_day[DAY] = CoalescerState.COMPLETE
@@ -157,6 +159,50 @@ def test_a_lost_cursor_tells_once_more_and_nonsense_is_no_cursor(late_day):
     for cursor in (None, "nonsense", "[]"):
         sensor_tick(late_day, LATE, cursor)
     assert len(late_day.alerts.sent) == 3
+
+
+def test_a_daemon_that_is_back_after_fourteen_missed_days_sends_one_message_and_one_when_all_are_published(day):
+    day.settings = load_settings(home=day.settings.home, automation=True, look_back_days=14)
+    day.use()
+    missed = [DAY - timedelta(days=n) for n in range(13, -1, -1)]
+    for storage_day in missed:
+        day.put_object("0_9", storage_day=storage_day)
+    cursor, now = None, LATE + timedelta(hours=1)
+    for _ in range(20):
+        data = sensor_tick(day, now, cursor)
+        cursor, now = data.cursor, now + timedelta(minutes=1)
+        for request in data.run_requests:
+            with freeze_time(now):
+                assert run_as(day, request).success
+    assert [(alert.kind, list(alert.storage_days)) for alert in day.alerts.sent] == [
+        ("LATE", missed),
+        ("LATE_OVER", missed),
+    ]
+    late, over = day.alerts.sent
+    assert late.title == (
+        "LATE: data:businessAudit, 14 storage days, 2023-03-13 to 2023-03-26, are not published at 12:00 UTC"
+    )
+    assert late.text.startswith("They are being run now, oldest first: there is nothing to do.\n2023-03-13: ")
+    assert over.title == "No longer late: data:businessAudit, 14 storage days, 2023-03-13 to 2023-03-26"
+    assert json.loads(cursor) == {"late": []}
+
+
+def test_what_stays_late_is_reminded_of_once_a_day(late_day):
+    following = DAY + timedelta(days=1)
+    late_day.status.by_day[following] = CoalescerState.RUNNING
+    cursor = None
+    for hours in (0, 1, 20, 23, 24, 25, 47.9, 48.1):
+        cursor = sensor_tick(late_day, LATE + timedelta(hours=hours), cursor).cursor
+    # From the second day on the next one is late by the same cause, and is named with it.
+    third = DAY + timedelta(days=2)
+    days = [[day for day in alert.storage_days if day < third] for alert in late_day.alerts.sent]
+    assert days[:3] == [[DAY], [DAY, following], [DAY, following]]
+
+
+def test_a_cursor_of_the_version_before_reports_no_day_again(late_day):
+    data = sensor_tick(late_day, LATE, json.dumps({"told_late": [str(DAY)]}))
+    assert late_day.alerts.sent == []
+    assert json.loads(data.cursor)["late"][0]["days"] == [str(DAY)]
 
 
 def test_a_webhook_gets_the_alert_as_json_and_its_refusal_is_an_error():
