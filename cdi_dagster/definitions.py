@@ -109,7 +109,9 @@ def _resources(settings: Settings) -> dict[str, Any]:
             table_name=settings.status_table_name,
             weeks_to_exist=settings.status_weeks_to_exist,
         ),
-        "alerts": AlertResource(target=settings.alert_target),
+        "alerts": AlertResource(
+            target=settings.alert_target, token=settings.alert_token, environment=settings.environment
+        ),
         "options": IngestOptions(**{name: getattr(settings, name) for name in IngestOptions.model_fields}),
     }
 

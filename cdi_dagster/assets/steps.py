@@ -20,6 +20,7 @@ from cdi_dagster.ingestion.status_rows import StepRecord, failure_of, recorded
 from cdi_dagster.interfaces import StatusTable
 from cdi_dagster.partitions import storage_day_in
 from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.resources.runbook import runbook_section
 from cdi_dagster.run_records import assets_of_run, interruption_of, require_only_run
 
 
@@ -89,6 +90,7 @@ def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:
         "owner": guidance.owner,
         "rerun_helps": guidance.rerun_helps,
         "runbook": _link(options.runbook_link(error.failure_class)),
+        "what_to_do": dg.MetadataValue.md(runbook_section(error.failure_class)),
     }
     if "last_log_lines" in error.detail:
         metadata["last_log_lines"] = dg.MetadataValue.md(f"```\n{error.detail['last_log_lines']}\n```")

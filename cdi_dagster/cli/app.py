@@ -69,6 +69,12 @@ COMMANDS: tuple[Entry, ...] = (
     ),
     Entry(
         section=_DAILY,
+        name="alert",
+        target="cdi_dagster.cli.alert:alert_group",
+        summary="Send a test alert to where alerts go.",
+    ),
+    Entry(
+        section=_DAILY,
         name="relaunch",
         target="cdi_dagster.cli.relaunch:relaunch_command",
         summary="Ingest export days again, as a Dagster backfill.",

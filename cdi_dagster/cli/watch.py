@@ -16,7 +16,7 @@ from cdi_dagster.cli.console import json_option, print_json
 from cdi_dagster.cli.daemon_heartbeat import PATIENCE_SECONDS, dagster_home_of, read_daemon
 from cdi_dagster.cli.options import CollectionType
 from cdi_dagster.clock import utc_now
-from cdi_dagster.core.alert import Alert
+from cdi_dagster.core.alert import Alert, AlertLevel
 from cdi_dagster.core.collections import Collection, CollectionDay, automated_collections
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError
@@ -29,6 +29,7 @@ from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster.table_definitions import all_with_tables
 
 PUBLISHED, DAEMON = "published", "daemon"
+_KEY = "watch"
 
 
 @click.command("watch")
@@ -145,7 +146,8 @@ def _alert(settings: Settings, problems: list[Problem], now: datetime) -> WatchA
     action, state = decide_watch(problems, _read_state(settings), now)
     try:
         if action is not WatchAction.NOTHING:
-            _send(alert_sink(settings.alert_target), action, problems, settings)
+            sink = alert_sink(settings.alert_target, token=settings.alert_token, environment=settings.environment)
+            _send(sink, action, problems, settings)
     except Exception as error:  # noqa: BLE001 - cron has to know that nobody was alerted
         problems.append(Problem(keys=("alert",), text=f"The alert could not be sent, the next run retries: {error}"))
         return WatchAction.NOTHING
@@ -158,12 +160,21 @@ def _send(sink: AlertSink, action: WatchAction, problems: list[Problem], setting
     runbook = f"{settings.runbook_url}#watch"
     if action is WatchAction.RECOVERED:
         text = "Every automated day is published by its deadline, and the Dagster daemon is running."
-        sink.send(Alert(kind="WATCH_OVER", title="Recovered: all is well again", text=text, runbook=runbook))
+        over = Alert(
+            kind="WATCH_OVER",
+            key=_KEY,
+            level=AlertLevel.INFORMATION,
+            title="Recovered: all is well again",
+            text=text,
+            runbook=runbook,
+        )
+        sink.send(over)
         return
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     sink.send(
         Alert(
             kind="WATCH",
+            key=_KEY,
             title=f"WATCH: {problems[0].text}{more}",
             text="\n".join(problem.text for problem in problems),
             runbook=runbook,

@@ -2,9 +2,20 @@
 
 from dataclasses import dataclass
 from datetime import date
+from enum import StrEnum
 from typing import Any
 
 from cdi_dagster.core.days import export_day_of
+
+
+class AlertLevel(StrEnum):
+    """How urgent it is; the text is the message attribute `notification_type`, by which rules filter."""
+
+    ERROR = "Error"
+    """A person has to do something."""
+    WARNING = "Warning"
+    """It is being run, now or again: nothing has to be done yet."""
+    INFORMATION = "Information"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,10 +23,12 @@ class Alert:
     """One message to a person. Locations, counts and reasons; never content.
 
     Attributes:
-        kind: what alert rules match on: `LATE`, `LATE_OVER`, `FAILED`, `WATCH`, `WATCH_OVER`.
+        kind: what alert rules match on: `LATE`, `LATE_OVER`, `FAILED`, `WATCH`, `WATCH_OVER`, `TEST`, `TEST_OVER`.
         title: one line.
         text: what is known, and what to do.
         runbook: link to the section about it.
+        key: the same for every message about one cause: where incidents are kept, it is one.
+        level: how urgent it is.
         collection_id: `db:name`; None where it is about the installation.
         storage_days: the partitions that it is about, oldest first.
         failure_class: of the run that failed, or of what a late day waits for; where known, like owner and next step.
@@ -29,6 +42,8 @@ class Alert:
     title: str
     text: str
     runbook: str
+    key: str
+    level: AlertLevel = AlertLevel.ERROR
     collection_id: str | None = None
     storage_days: tuple[date, ...] = ()
     failure_class: str | None = None
@@ -36,6 +51,16 @@ class Alert:
     next_step: str | None = None
     run_url: str | None = None
     last_log_lines: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its cause is over: what it reports was alerted before under the same key."""
+        return self.kind.endswith("_OVER")
+
+    @property
+    def severity(self) -> str:
+        """The message attribute `severity`."""
+        return "Critical" if self.level is AlertLevel.ERROR else "High"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values; what is None is left out. One day has the keys of a single day too."""
@@ -51,6 +76,9 @@ class Alert:
             "storage_days": days or None,
             "export_days": export_days or None,
             "runbook": self.runbook,
+            "key": self.key,
+            "notification_type": str(self.level),
+            "severity": self.severity,
             "failure_class": self.failure_class,
             "owner": self.owner,
             "next_step": self.next_step,

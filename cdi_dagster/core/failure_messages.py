@@ -42,6 +42,11 @@ class FailedDay:
         return f"{self.collection_id}|{self.failure.failure_class}|{self.requested_by or 'a person'}|{left}"
 
     @property
+    def key(self) -> str:
+        """The key of its alert: that of the cause, and of the run where that is a cause of its own."""
+        return f"failed|{self.cause}" if self.can_be_known else f"failed|{self.cause}|{self.run_id}"
+
+    @property
     def can_be_known(self) -> bool:
         """Whether an earlier message may have been about its cause."""
         return self.requested_by is not None

@@ -25,12 +25,14 @@ class LateDay:
         reason: what it waits for.
         failure_class: of that, where it has one.
         is_at_work: whether it is being run now, or about to be: nobody has to do anything.
+        is_left: whether automation does nothing about it any more.
     """
 
     storage_day: date
     reason: str
     failure_class: FailureClass | None = None
     is_at_work: bool = False
+    is_left: bool = False
 
     @property
     def cause(self) -> tuple[FailureClass | None, bool]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cdi_dagster.core.alert import Alert
+from cdi_dagster.core.alert import Alert, AlertLevel
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failure_messages import FailedDay
 from cdi_dagster.core.failures import FAILURE_GUIDE
@@ -31,6 +31,8 @@ def failure_alert(failed: Sequence[FailedDay], options: IngestOptions, *, is_rem
         failure_class=str(failure.failure_class),
         owner=FAILURE_GUIDE[failure.failure_class].owner,
         next_step=failure.next_step,
+        key=first.key,
+        level=AlertLevel.WARNING if all(each.will_retry for each in failed) else AlertLevel.ERROR,
         run_url=f"{options.dagster_url}/runs/{first.run_id}",
         last_log_lines=failure.detail.get("last_log_lines"),
     )

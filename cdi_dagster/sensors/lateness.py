@@ -12,7 +12,7 @@ from datetime import date, datetime
 import dagster as dg
 
 from cdi_dagster import names
-from cdi_dagster.core.alert import Alert
+from cdi_dagster.core.alert import Alert, AlertLevel
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.days import parse_day
@@ -144,6 +144,8 @@ class LatenessReporter:
             text = f"Published: {', '.join(map(str, days))}."
             return Alert(
                 kind="LATE_OVER",
+                key=f"{self._collection.id}|{step.before.key}",
+                level=AlertLevel.INFORMATION,
                 title=title,
                 text=text,
                 runbook=runbook,
@@ -159,6 +161,8 @@ class LatenessReporter:
         is_are = "is" if len(days) == 1 else "are"
         return Alert(
             kind="LATE",
+            key=f"{self._collection.id}|{step.after.key if step.after else ''}",
+            level=AlertLevel.WARNING if at_work else AlertLevel.ERROR,
             title=f"LATE: {self._named(days)} {is_are} not published at {self._calendar.late_time:%H:%M} UTC",
             text=self._text(step.late, at_work=at_work),
             runbook=runbook,
@@ -176,9 +180,12 @@ class LatenessReporter:
 
     def _text(self, late: Sequence[LateDay], *, at_work: bool) -> str:
         if len(late) == 1:
-            text = f"{late[0].reason}. {self._size_of(late[0].storage_day)}."
-            return f"{text} {_AT_WORK}" if at_work else text
-        lines = [f"{each.storage_day}: {each.reason}" for each in late]
+            size = self._size_of(late[0].storage_day)
+            return f"{late[0].reason.rstrip('.')}. {size}. {_AT_WORK if at_work else _automatically(late[0])}"
+        lines = [
+            f"{each.storage_day}: {each.reason.rstrip('.')}.{'' if each.is_at_work else f' {_automatically(each)}'}"
+            for each in late
+        ]
         newest = f"The newest: {self._size_of(late[-1].storage_day)}."
         return "\n".join([*([_AT_WORK_ALL] if at_work else []), *lines, newest])
 
@@ -203,7 +210,12 @@ def _late_day(day: DayFacts, decision: LaunchDecision) -> LateDay:
         reason=decision.reason,
         failure_class=_why_late(day),
         is_at_work=_is_at_work(day, decision),
+        is_left=decision.action is LaunchAction.LEAVE,
     )
+
+
+def _automatically(late: LateDay) -> str:
+    return f"Automatically: {'nothing' if late.is_left else 'it is launched as soon as that allows it'}."
 
 
 def _is_at_work(day: DayFacts, decision: LaunchDecision) -> bool:

@@ -13,6 +13,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.alerts: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
         self.url = ""
 
     def of(self, kind: str, **values: object) -> list[dict[str, Any]]:
@@ -30,6 +31,7 @@ def hearing(*answers: int) -> Iterator[Heard]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            heard.headers.append(dict(self.headers))
             heard.alerts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(next(statuses, 200))
             self.end_headers()

@@ -12,7 +12,7 @@ from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.names import keys_of
-from cdi_dagster.resources.alerts import AlertNotSentError, AlertResource, WebhookAlerts
+from cdi_dagster.resources.alerts import AlertNotSentError, AlertResource, alert_sink
 from cdi_dagster.settings import load_settings
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.dagster_day import DAY, checks_of
@@ -23,7 +23,9 @@ from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 EVERYTHING = [key.to_user_string() for key in keys_of(AUDIT)]
 BEFORE = datetime(2023, 3, 27, 11, 59, 59, tzinfo=UTC)
 LATE = datetime(2023, 3, 27, 12, 0, tzinfo=UTC)
-ALERT = Alert(kind="LATE", title="t", text="x", collection_id="data:equality", storage_days=(DAY,), runbook="r")
+ALERT = Alert(
+    kind="LATE", key="k", title="t", text="x", collection_id="data:equality", storage_days=(DAY,), runbook="r"
+)
 
 
 @pytest.fixture
@@ -207,7 +209,7 @@ def test_a_cursor_of_the_version_before_reports_no_day_again(late_day):
 
 def test_a_webhook_gets_the_alert_as_json_and_its_refusal_is_an_error():
     with hearing(200, 500) as heard:
-        sink = WebhookAlerts(heard.url)
+        sink = alert_sink(heard.url, token="", environment="test")
         sink.send(ALERT)
         assert (heard.alerts[0]["kind"], heard.alerts[0]["export_day"]) == ("LATE", "2023-03-27")
         with pytest.raises(AlertNotSentError, match="HTTP 500"):
