@@ -137,8 +137,12 @@ CHECK_OF_CLASS = {
 
 def unpublished_result(day: CollectionDay, cause: str) -> dg.AssetCheckResult:
     """Return the result of a check of a day that was not published for just what is checked."""
-    problem = f"Storage day {day.storage_day} was not published: {cause}"
-    return _result(day, [problem], dg.AssetCheckSeverity.ERROR)
+    return _result(day, [f"Storage day {day.storage_day} was not published: {cause}"], dg.AssetCheckSeverity.ERROR)
+
+
+def unreadable_result(day: CollectionDay, cause: str) -> dg.AssetCheckResult:
+    """Return the result of a check of a published day that cannot be checked, because what is published is damaged."""
+    return _result(day, [f"Storage day {day.storage_day} cannot be checked: {cause}"], dg.AssetCheckSeverity.ERROR)
 
 
 def evaluation_of(

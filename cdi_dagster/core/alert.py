@@ -23,7 +23,7 @@ class Alert:
     """One message to a person. Locations, counts and reasons; never content.
 
     Attributes:
-        kind: what alert rules match on: `LATE`, `LATE_OVER`, `FAILED`, `WATCH`, `WATCH_OVER`, `TEST`, `TEST_OVER`.
+        kind: what alert rules match on: `LATE`, `FAILED`, `WATCH` and `TEST`, and each with `_OVER`.
         title: one line.
         text: what is known, and what to do.
         runbook: link to the section about it.

@@ -10,6 +10,7 @@ from datetime import date, datetime, timedelta
 
 from cdi_dagster.core.failures import CdiError
 
+_A_PERSON = "a person"
 REMIND_AFTER = timedelta(days=1)
 
 
@@ -39,12 +40,7 @@ class FailedDay:
     def cause(self) -> str:
         """What the runs of one message have in common; a day that is left to a person is another than one retried."""
         left = "retried" if self.will_retry else "left"
-        return f"{self.collection_id}|{self.failure.failure_class}|{self.requested_by or 'a person'}|{left}"
-
-    @property
-    def key(self) -> str:
-        """The key of its alert: that of the cause, and of the run where that is a cause of its own."""
-        return f"failed|{self.cause}" if self.can_be_known else f"failed|{self.cause}|{self.run_id}"
+        return f"{self.collection_id}|{self.failure.failure_class}|{self.requested_by or _A_PERSON}|{left}"
 
     @property
     def can_be_known(self) -> bool:
@@ -71,6 +67,12 @@ class FailureMessage:
 
     failed: tuple[FailedDay, ...]
     known_by: EarlierMessage | None = None
+
+    @property
+    def cause(self) -> str:
+        """The cause, as its runs are tagged with it; that of a person's runs is this message's alone."""
+        first = self.failed[0]
+        return first.cause if first.can_be_known else first.cause.replace(_A_PERSON, f"{_A_PERSON} ({first.run_id})")
 
 
 def group_failures(

@@ -15,7 +15,13 @@ from typing import Any
 import dagster as dg
 
 from cdi_dagster import names
-from cdi_dagster.checks.daily_records import CHECK_OF_CLASS, RESULTS, evaluation_of, unpublished_result
+from cdi_dagster.checks.daily_records import (
+    CHECK_OF_CLASS,
+    RESULTS,
+    evaluation_of,
+    unpublished_result,
+    unreadable_result,
+)
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.launch_decision import DayFacts, RunState
@@ -72,7 +78,7 @@ def _state(
         try:
             result = unpublished_result(day, str(failure)) if failure else RESULTS[name](published, day)
         except CdiError as error:
-            result = unpublished_result(day, error.cause)
+            result = unreadable_result(day, error.cause)
         return evaluation_of(day, name, result, run_id=run_id)
 
     return CheckState(name=name, identity=(day.storage_day.isoformat(), run_id, None), evaluate=evaluate)

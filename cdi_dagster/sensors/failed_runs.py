@@ -16,6 +16,7 @@ from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.run_records import touches
+from cdi_dagster.sensors.alerted_causes import REMINDS_FOR, alerted_causes
 from cdi_dagster.sensors.failure_report import FailedRun, FailureReporter
 from cdi_dagster.storage.roots import Roots
 
@@ -24,8 +25,8 @@ MOST_PER_TICK = 20
 """The failures of a month's backfill are reported over a few ticks; Dagster allows a tick one minute."""
 LOOKS_BACK = timedelta(hours=24)
 """Runs that changed within this time are read; those that ran when the daemon stopped fail once it is back."""
-REMINDERS_LOOK_BACK = timedelta(hours=48)
-"""Runs that an alert named are found again a day later, for the reminder; its tag is a change too."""
+REMINDERS_LOOK_BACK = REMINDS_FOR
+"""Of runs that an alert named; its tag is a change too."""
 
 
 def failed_runs_sensor(
@@ -50,7 +51,8 @@ def failed_runs_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
         description="Alerts on call of a run that failed, with class, cause, owner and next step: at once where only a "
         "person can fix it, else when it is not retried any more; for a closed gate only once its day is late. Runs "
-        "that fail for one cause (class, collection, backfill) are one alert, and one more each day while it goes on. "
+        "that fail for one cause (class, collection, backfill) are one alert, one more each day while it goes on, and "
+        "one when it is over. "
         "Closes the status row of a run whose worker was killed.",
     )
     def sensor(
@@ -76,7 +78,7 @@ def failed_runs_sensor(
         failed = [each for each in looked_up if isinstance(each, FailedRun)]
         reports = [each for each in looked_up if isinstance(each, str)]
         reports += reporter.report(failed, now)
-        reports += reporter.remind(_alerted(context, collections, now), now)
+        reports += reporter.follow_up(alerted_causes(context.instance, collections, _alerted(context, now)), now)
         return dg.SkipReason("\n".join(reports) or "There is no failed run that is not reported yet.")
 
     return sensor
@@ -100,16 +102,15 @@ def _unreported(
     return sorted(left, key=lambda each: names.ALERT_TAG in each[0].tags)[:MOST_PER_TICK]
 
 
-def _alerted(
-    context: dg.SensorEvaluationContext, collections: Sequence[Collection], now: datetime
-) -> list[tuple[dg.DagsterRun, Collection]]:
-    """Return the runs of which an alert was sent, oldest first, with their collections."""
+def _alerted(context: dg.SensorEvaluationContext, now: datetime) -> list[dg.DagsterRun]:
+    """Return the runs of which an alert was sent, and not yet that its cause is over, oldest first."""
     filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=now - REMINDERS_LOOK_BACK)
     runs = [record.dagster_run for record in context.instance.get_run_records(filters, ascending=True)]
-    ours = [run for run in runs if names.CAUSE_TAG in run.tags and _is_of_this_location(context, run)]
-    by_id = {collection.id: collection for collection in collections}
-    found = [(run, by_id.get(run.tags[names.CAUSE_TAG].partition("|")[0])) for run in ours]
-    return [(run, collection) for run, collection in found if collection]
+    return [
+        run
+        for run in runs
+        if names.CAUSE_TAG in run.tags and names.OVER_TAG not in run.tags and _is_of_this_location(context, run)
+    ]
 
 
 def _is_of_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:

@@ -24,8 +24,8 @@ from cdi_dagster.ingestion.status_rows import TERMINATED
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusRow, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.run_records import is_by_person
-from cdi_dagster.sensors.alerted_causes import causes_to_remind, earlier_message
-from cdi_dagster.sensors.failure_alert import failure_alert
+from cdi_dagster.sensors.alerted_causes import AlertedCause, earlier_message
+from cdi_dagster.sensors.failure_alert import failure_alert, recovery_alert
 from cdi_dagster.sensors.run_failure import close_row, read_failure
 from cdi_dagster.storage.roots import Roots
 
@@ -35,6 +35,7 @@ class FailedRun:
     """A failed run of which a person has to know."""
 
     run: dg.DagsterRun
+    collection: Collection
     day: FailedDay
 
 
@@ -108,23 +109,24 @@ class FailureReporter:
             will_retry=decision.will_retry,
             requested_by=_requested_by(run),
         )
-        return FailedRun(run=run, day=day)
+        return FailedRun(run=run, collection=collection, day=day)
 
     def report(self, failed: Sequence[FailedRun], now: datetime) -> list[str]:
         """Send an alert for each cause that is not known; return a line about each run."""
         runs = {each.run.run_id: each.run for each in failed}
-        causes = {each.day.cause for each in failed if each.day.can_be_known}
-        earlier = {cause: message for cause in causes if (message := earlier_message(self.instance, cause))}
+        causes = {each.day.cause: each.collection for each in failed if each.day.can_be_known}
+        found = ((cause, earlier_message(self.instance, collection, cause)) for cause, collection in causes.items())
+        earlier = {cause: message for cause, message in found if message}
         messages = group_failures([each.day for each in failed], earlier, now)
         return [line for message in messages for line in self._report(message, runs, now)]
 
     def _report(self, message: FailureMessage, runs: Mapping[str, dg.DagsterRun], now: datetime) -> list[str]:
         known = message.known_by
-        if not known and not self._sent(failure_alert(message.failed, self.options)):
+        if not known and not self._sent(failure_alert(message.failed, self.options, cause=message.cause)):
             return [_later(runs[each.run_id], each.failure) for each in message.failed]
         lines = []
         for each in message.failed:
-            tags = {names.CAUSE_TAG: each.cause}
+            tags = {names.CAUSE_TAG: message.cause}
             sent = f"alert sent with that of run {known.run_id}" if known else "alert sent"
             if not known:
                 tags[names.ALERTED_AT_TAG] = now.isoformat()
@@ -132,24 +134,25 @@ class FailureReporter:
             lines.append(self._done(runs[each.run_id], what, tags))
         return lines
 
-    def remind(self, alerted: Sequence[tuple[dg.DagsterRun, Collection]], now: datetime) -> list[str]:
-        """Send a reminder of each cause whose last message is a day old, with the days that have not succeeded since.
-
-        Not of days that automation looks at: they are reminded of as late days.
-
-        Args:
-            alerted: runs of which an alert was sent, oldest first.
-            now: aware, UTC.
-        """
+    def follow_up(self, causes: Sequence[AlertedCause], now: datetime) -> list[str]:
+        """Send a reminder of each cause whose last message is a day old, and one message of each that is over."""
         lines = []
-        for cause, runs in causes_to_remind(self.instance, alerted, self.automated_from, now).items():
-            again = [self._again(run, collection) for run, collection in runs]
-            again.sort(key=lambda day: day.storage_day)
-            if self._sent(failure_alert(again, self.options, is_reminder=True)):
-                for run, _ in runs:
-                    self.instance.add_run_tags(run.run_id, {names.ALERTED_AT_TAG: now.isoformat()})
-                lines.append(f"Reminder sent: {cause}, {len(runs)} runs.")
+        for cause in causes:
+            if not cause.unsolved:
+                days = sorted({parse_day(run.tags[names.PARTITION_TAG]) for run in cause.runs})
+                if self._sent(recovery_alert(cause.collection, days, cause.cause, self.options)):
+                    self._tag(cause.runs, {names.OVER_TAG: "true"})
+                    lines.append(f"Over: {cause.cause}, {len(days)} days.")
+            elif due := cause.to_remind(self.automated_from, now):
+                again = sorted((self._again(run, cause.collection) for run in due), key=lambda day: day.storage_day)
+                if self._sent(failure_alert(again, self.options, cause=cause.cause, is_reminder=True)):
+                    self._tag(due, {names.ALERTED_AT_TAG: now.isoformat()})
+                    lines.append(f"Reminder sent: {cause.cause}, {len(due)} runs.")
         return lines
+
+    def _tag(self, runs: Sequence[dg.DagsterRun], tags: Mapping[str, str]) -> None:
+        for run in runs:
+            self.instance.add_run_tags(run.run_id, dict(tags))
 
     def _again(self, run: dg.DagsterRun, collection: Collection) -> FailedDay:
         rows = self._rows(run, [collection])

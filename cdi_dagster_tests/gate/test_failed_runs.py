@@ -55,7 +55,7 @@ def test_rejected_records_are_alerted_at_once_with_all_that_a_person_needs_and_o
         "storage_days": ["2023-03-26"],
         "export_days": ["2023-03-27"],
         "runbook": "https://runbook#records_rejected",
-        "key": f"failed|data:businessAudit|RECORDS_REJECTED|a person|left|{run_id}",
+        "key": f"failed|data:businessAudit|RECORDS_REJECTED|a person ({run_id})|left",
         "notification_type": "Error",
         "severity": "Critical",
         "failure_class": "RECORDS_REJECTED",
@@ -319,6 +319,30 @@ def test_a_cause_that_was_fixed_and_comes_back_is_alerted_at_once(open_day):
     _run(open_day, tags=first)
     _tick(open_day)
     assert _alerted(open_day) == ["DKS_FORBIDDEN"] * 2
+
+
+def test_that_a_cause_is_over_is_sent_once_under_its_key_when_its_last_day_has_succeeded(open_day):
+    open_day.status.state = CoalescerState.COMPLETE
+    days = [DAY - timedelta(days=60 + n) for n in (1, 0)]
+    open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "403")
+    for storage_day in days:
+        open_day.put_object("0_9", storage_day=storage_day)
+        _backfill(open_day, storage_day, NOW)
+    _tick(open_day)
+    open_day.spark.failure = None
+    for storage_day in days:
+        assert [alert.kind for alert in open_day.alerts.sent] == ["FAILED"]
+        _backfill(open_day, storage_day, NOW, backfill="b2")
+        open_day.alerts.refuse = True
+        _tick(open_day, NOW + timedelta(minutes=1))
+        open_day.alerts.refuse = False
+        _tick(open_day, NOW + timedelta(minutes=2))
+        _tick(open_day, NOW + timedelta(minutes=3))
+    failed, over = open_day.alerts.sent
+    assert (over.kind, over.key, list(over.storage_days)) == ("FAILED_OVER", failed.key, days)
+    assert (
+        over.title == "No longer failed: DKS_FORBIDDEN: data:businessAudit of 2 storage days, 2023-01-24 to 2023-01-25"
+    )
 
 
 def test_a_process_that_ends_between_alert_and_tag_sends_it_twice_rather_than_never(open_day, monkeypatch):
