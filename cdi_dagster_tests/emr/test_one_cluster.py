@@ -295,6 +295,23 @@ def test_of_two_runs_that_claim_at_once_one_has_the_cluster(steps: Steps) -> Non
     end_all(steps.bench)
 
 
+def test_a_run_whose_cluster_another_was_faster_to_claim_finds_one_that_was_offered_meanwhile(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (steps.complete(steps.submit(name)) for name in ("first", "second"))
+    assert steps.backend.release(first, OTHERS_WAIT)
+    pool = pool_of(steps.bench)
+    listed = pool.entries()
+    assert steps.backend.release(second, OTHERS_WAIT)
+    assert pool.claim(listed[0], "another", now=time.time())
+    looks = iter([listed])
+    entries = ClusterPool.entries
+    monkeypatch.setattr(ClusterPool, "entries", lambda self: next(looks, None) or entries(self))
+    assert steps.submit("late").compute_id == second.compute_id
+    assert steps.bench.emr.calls["RunJobFlow"] == 2
+    end_all(steps.bench)
+
+
 def test_a_cluster_that_died_idle_is_forgotten_and_another_started(steps: Steps) -> None:
     idle = steps.left_idle("before")
     end_all(steps.bench)

@@ -17,6 +17,8 @@ from cdi_dagster.emr.clusters.template import ClusterTemplate
 from cdi_dagster.emr.ledger import AttemptEntry
 from cdi_dagster.emr.resume import NAME_PREFIX
 
+_LOOKS = 4
+"""How often at most: who claims what was listed may have left a cluster that was not on offer then."""
 CLAIM_SECONDS = 120
 """A cluster that idles so long under a claim was claimed by a process that died."""
 _FORGOTTEN_AFTER_SECONDS = 86_400
@@ -37,6 +39,19 @@ class SharedClusters:
 
         Where EMR or the storage does not respond there is none: starting a cluster is always possible.
         """
+        for _ in range(_LOOKS):
+            others_were_faster = False
+            for entry in self._fitting(attempt, digest, template):
+                claimed = None
+                with suppress(UnreachableError):
+                    claimed = self._claim(entry, attempt)
+                if claimed is not None:
+                    yield claimed
+                others_were_faster |= claimed is None and entry.claimed_by is None
+            if not others_were_faster:
+                return
+
+    def _fitting(self, attempt: AttemptEntry, digest: str, template: ClusterTemplate) -> list[PoolEntry]:
         needed = template.profile(attempt.profile).size
         fitting = []
         with suppress(UnreachableError):
@@ -45,10 +60,7 @@ class SharedClusters:
                     self._pool.forget(entry.cluster_id)
                 elif entry.digest == digest and (size := template.profile(entry.profile).size) >= needed:
                     fitting.append((entry.claimed_by != attempt.name, size, -entry.since, entry))
-        for *_, entry in sorted(fitting, key=lambda found: found[:3]):
-            with suppress(UnreachableError):
-                if (claimed := self._claim(entry, attempt)) is not None:
-                    yield claimed
+        return [entry for *_, entry in sorted(fitting, key=lambda found: found[:3])]
 
     def hold(self, attempt: AttemptEntry, view: ClusterView) -> PoolEntry | None:
         """Return the entry of a cluster that this attempt, and no other, may pass on or terminate; else None."""
