@@ -24,7 +24,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cdi_dagster.aws.clients import REGION, use_region
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES as BATCH_QUEUES
+from cdi_dagster.core.alert_target import AlertTargetKind, alert_target
 from cdi_dagster.core.collections import REGISTRY, find_collection, require_append_only
+from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.key_service_access import DEFAULT_RETRY_BUDGET_SECONDS, KeyServiceAccess
 from cdi_dagster.core.loopback import is_loopback
@@ -286,8 +288,21 @@ class Settings(AwsSettings):
     )
     alert_target: str = Field(
         default="",
-        description="Where alerts of late days and failed runs are sent: `https://…` gets each posted as JSON, "
-        "`arn:aws:sns:…` published. Default: nowhere; the log, the check and the pages of asset and run show them.",
+        description="Where alerts of late days and failed runs are sent: the address of a webhook of Slack or Teams, "
+        "`pagerduty`, `arn:aws:sns:…`, or any other `https://…`, which gets JSON. Behind a proxy of your own a prefix "
+        "names the format: `slack+https://…`, `teams+https://…`, `pagerduty+https://…`. Default: nowhere; the log, the "
+        "check and the pages of asset and run show them.",
+    )
+    alert_token: str = Field(
+        default="",
+        description="Secret that is sent with each alert: PagerDuty's routing key, or the bearer token of a webhook of "
+        "your own. `secretsmanager://name` or its ARN, each with `#key` where it is a JSON object; read when an alert "
+        "is sent, as the role of Dagster. Default: none.",
+    )
+    environment: str = Field(
+        default="",
+        description="Name of this installation in alerts, for example `production`. Default: CDI_EMR_ENVIRONMENT, else "
+        "`local` or `emr` after CDI_DEPLOYMENT.",
     )
     automation: bool = Field(
         default=False,
@@ -330,6 +345,21 @@ class Settings(AwsSettings):
     def status_path(self) -> Path:
         """Folder of the local status table."""
         return self.home / "status"
+
+    @property
+    def calendar(self) -> DayCalendar:
+        """Which storage days automation looks at, and when each is due and late."""
+        return DayCalendar(
+            first_storage_day=self.first_storage_day,
+            due_time=self.due_time,
+            late_time=self.late_time,
+            look_back_days=self.look_back_days,
+        )
+
+    @property
+    def watch_state_path(self) -> Path:
+        """File in which `cdi watch` keeps what it has alerted."""
+        return self.home / "watch.json"
 
     @property
     def key_service(self) -> KeyServiceAccess:
@@ -390,11 +420,15 @@ class Settings(AwsSettings):
     @field_validator("alert_target")
     @classmethod
     def _is_target(cls, value: str) -> str:
-        parts = urlsplit(value)
-        is_topic = value.startswith("arn:aws:sns:") and value.count(":") == 5
-        is_webhook = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
-        if value and not (is_topic or is_webhook):
-            raise ValueError(f"{value!r} is not a target: write https://… or arn:aws:sns:<region>:<account>:<topic>")
+        alert_target(value)
+        return value
+
+    @field_validator("alert_token")
+    @classmethod
+    def _is_secret(cls, value: str) -> str:
+        if value and "://" not in value and not value.startswith("arn:"):
+            raise ValueError("this may be the secret itself: write secretsmanager://name[#json-key], where it is kept")
+        secret_reference(value)
         return value
 
     @field_validator("max_rejected")
@@ -468,6 +502,11 @@ class Settings(AwsSettings):
         return self
 
     @model_validator(mode="after")
+    def _named(self) -> Self:
+        object.__setattr__(self, "environment", self.environment or self.emr_environment or self.deployment)
+        return self
+
+    @model_validator(mode="after")
     def _fits_together(self) -> Self:
         problems = list(self._contradictions())
         if problems:
@@ -487,6 +526,8 @@ class Settings(AwsSettings):
             yield "CDI_S3_KMS_KEY is used by CDI_S3_ENCRYPTION=aws:kms only: set that too, or take the key out"
         if self.corporate_root and _place(self.published_root).startswith(_place(self.corporate_root)):
             yield "CDI_PUBLISHED_ROOT is CDI_CORPORATE_ROOT, or lies in it: publish to another bucket or folder"
+        if alert_target(self.alert_target)[0] is AlertTargetKind.PAGERDUTY and not self.alert_token:
+            yield "CDI_ALERT_TARGET=pagerduty needs CDI_ALERT_TOKEN: the secret with the integration's routing key"
         if self.deployment == "emr":
             yield from self._missing_for_emr()
 

@@ -70,6 +70,18 @@ COMMANDS: tuple[Entry, ...] = (
     ),
     Entry(
         section=_DAILY,
+        name="watch",
+        target="cdi_dagster.cli.watch:watch_command",
+        summary="For cron: every day published by its deadline, the daemon alive.",
+    ),
+    Entry(
+        section=_DAILY,
+        name="alert",
+        target="cdi_dagster.cli.alert:alert_group",
+        summary="Send a test alert to where alerts go.",
+    ),
+    Entry(
+        section=_DAILY,
         name="relaunch",
         target="cdi_dagster.cli.relaunch:relaunch_command",
         summary="Ingest export days again, as a Dagster backfill.",
