@@ -70,7 +70,7 @@ class BackendStepLauncher(dg.ConfigurableResource):
             # What was started runs, and the ledger knows it: whoever comes next resumes it.
             raise
         except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
-            if self._was_cancelled(context):
+            if self.was_cancelled(context):
                 context.log.info("The run was cancelled: ending what it started.")
                 launch.cancel()
             else:
@@ -91,6 +91,15 @@ class BackendStepLauncher(dg.ConfigurableResource):
         """Wait; an interruption of the run gets through."""
         time.sleep(seconds)
 
+    def was_cancelled(self, context: dg.AssetExecutionContext | dg.OpExecutionContext) -> bool:
+        """Whether somebody requested the end of the run; a SIGTERM alone does not show it."""
+        run = context.instance.get_run_by_id(context.run.run_id)
+        return run is not None and run.status in _CANCELLED
+
+    def other_runs(self, context: dg.AssetExecutionContext | dg.OpExecutionContext) -> int:
+        """Count the other runs of a day that are queued or under way, of any collection: each may need compute yet."""
+        return count_other_runs(context.instance, context.run.run_id)
+
     def _launch(self, context: dg.AssetExecutionContext | dg.OpExecutionContext, step: SparkStep) -> Launch:
         run = context.run
         launch_id = run.root_run_id or step.correlation_id
@@ -104,7 +113,7 @@ class BackendStepLauncher(dg.ConfigurableResource):
                 is_continuation=launch_id in (run.run_id, step.correlation_id) or _RETRY_NUMBER_TAG in run.tags,
             ),
             published=open_storage(self.published_root),
-            context=self._launch_context(self.backend_for(step), context.log.info, lambda: other_runs(context)),
+            context=self._launch_context(self.backend_for(step), context.log.info, lambda: self.other_runs(context)),
             live_stdio=self.live_stdio,
         )
 
@@ -116,13 +125,8 @@ class BackendStepLauncher(dg.ConfigurableResource):
             backend=backend, timings=timings, clock=self.now, sleep=self.sleep, log=log, other_runs=other_runs
         )
 
-    def _was_cancelled(self, context: dg.AssetExecutionContext | dg.OpExecutionContext) -> bool:
-        """Whether somebody requested the end of the run; a SIGTERM alone does not show it."""
-        run = context.instance.get_run_by_id(context.run.run_id)
-        return run is not None and run.status in _CANCELLED
 
-
-def other_runs(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> int:
-    """Count the other runs of a day that are queued or under way, of any collection: each may need compute yet."""
-    runs = context.instance.get_runs(dg.RunsFilter(statuses=list(_MAY_NEED_COMPUTE)), limit=_MOST_RUNS)
-    return sum(PARTITION_TAG in run.tags and run.run_id != context.run.run_id for run in runs)
+def count_other_runs(instance: dg.DagsterInstance, run_id: str) -> int:
+    """Count the runs of a day that are queued or under way, but for one run."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=list(_MAY_NEED_COMPUTE)), limit=_MOST_RUNS)
+    return sum(PARTITION_TAG in run.tags and run.run_id != run_id for run in runs)

@@ -22,13 +22,18 @@ from cdi_dagster.aws.secrets import read_secret
 from cdi_dagster.cli.app import cdi
 from cdi_dagster.coalescer_status.sources import _batch_client
 from cdi_dagster.core.alert import Alert
+from cdi_dagster.core.findings import CheckResult
+from cdi_dagster.core.key_service_access import KeyServiceAccess
 from cdi_dagster.core.secret_reference import SecretReference
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.emr.clusters.api import EmrApi
 from cdi_dagster.ingestion.pinning import pin_storage_day
+from cdi_dagster.ingestion.steps import cluster_check_step
 from cdi_dagster.interfaces import StatusRow
 from cdi_dagster.resources.alerts import SnsAlerts
 from cdi_dagster.resources.status_table import DynamoDbStatusTable
+from cdi_dagster.spark.cluster_checks.job import parse_arguments, target_of
+from cdi_dagster.spark.cluster_checks.node import run_node_checks
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.roots import Roots
 from cdi_dagster_tests.collections import AUDIT
@@ -147,8 +152,14 @@ def test_each_policy_allows_what_is_sent_and_nothing_more(bench: Bench, recorder
         launch_and_cancel(bench)
         with_tables_and_topics(bench)
         CliRunner().invoke(cdi, ["doctor"])
+        access = KeyServiceAccess(url="https://dks")
+        checks = cluster_check_step(AUDIT.on(DAY), roots, correlation_id="c", key_service=access)
     with recorder.of("emr-instance-profile"):
         work_on_node(bench, corporate, pinned)
+        target = target_of(parse_arguments(checks.arguments))
+        assert [name for name, finding in run_node_checks(target).items() if finding.result is CheckResult.FAILED] == [
+            "key-service"  # nobody has that name
+        ]
 
     for policy in ("dagster", "emr-instance-profile", "emr-service-role"):
         used = recorder.actions[policy] | BY_HAND[policy].keys()
