@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from cdi_dagster.cli.doctor_cluster import CheckLauncher
 from cdi_dagster.core.storage_keys import clusters_prefix, doctor_key
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
-from cdi_dagster.storage import open_storage, use_encryption
+from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr.cluster import ClusterFaults
 from cdi_dagster_tests.emr.emulator import REGION
@@ -28,12 +27,11 @@ METASTORE = {"spark.hadoop.javax.jdo.option.ConnectionURL": "jdbc:derby:memory:m
 
 
 @pytest.fixture
-def installation(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def installation(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     for name, value in bench.settings(dks_url="https://127.0.0.1:9", first_storage_day=DAY).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(CheckLauncher, "sleep", QuickLauncher.sleep)
-    yield bench
-    use_encryption(None)
+    return bench
 
 
 def doctor(*options: str) -> Result:

@@ -3,7 +3,6 @@
 import importlib.metadata
 import sys
 import uuid
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,16 +25,13 @@ KMS_KEY = "arn:aws:kms:eu-west-2:123456789012:key/ours"
 
 
 @pytest.fixture(autouse=True)
-def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def account(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "AWS_ENDPOINT_URL": s3_endpoint(),
         "AWS_DEFAULT_REGION": REGION,
         "AWS_CONFIG_FILE": "/dev/null",
     }.items():
         monkeypatch.setenv(name, value)
-    use_encryption(None)
-    yield
-    use_encryption(None)
 
 
 def s3() -> Any:
