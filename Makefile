@@ -81,6 +81,10 @@ test-spark4: $(INSTALLED_SPARK4) $(INSTALLED) ## Run the tests that start the jo
 bench: $(INSTALLED) java ## Measure the Spark job against a plain chain of steps: make bench ARGS="--help"; docs/performance.md
 	@$(PY) -m benchmarks $(ARGS)
 
+.PHONY: bench-coalescer
+bench-coalescer: $(INSTALLED) ## Measure the coalescer against a plain one: make bench-coalescer ARGS="--help"; docs/performance.md
+	@$(PY) -m benchmarks.coalescer $(ARGS)
+
 .PHONY: check
 check: $(INSTALLED) ## Format, lint, types and import contracts, without changing anything
 	@$(BIN)/ruff format --check .

@@ -62,6 +62,11 @@ def resource(service: str, *, region_name: str | None = None, **options: Any) ->
     return session.resource(service, region_name=region_name or _region or None, **options)
 
 
+def credentials() -> Any:
+    """Return botocore's credentials, which renew themselves; None where there are none."""
+    return _session().get_credentials()
+
+
 def _session() -> Any:
     from botocore.session import Session
 

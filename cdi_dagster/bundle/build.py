@@ -24,6 +24,7 @@ REQUIREMENTS = (
     "dagster-pipes",
     "isal",
     "msgspec",
+    "obstore",
     "orjson",
     "pybase64",
     "tenacity",

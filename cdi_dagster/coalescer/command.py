@@ -18,6 +18,7 @@ from cdi_dagster.coalescer.corporate_root import why_not_corporate_storage
 from cdi_dagster.coalescer.marker import DEFAULT_LEASE_SECONDS
 from cdi_dagster.coalescer.plan import DEFAULT_MAX_BYTES, DEFAULT_MAX_OBJECTS
 from cdi_dagster.coalescer.run import CoalesceProgress, CoalesceSummary, coalesce
+from cdi_dagster.core.amounts import duration_text, size_text
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
@@ -127,20 +128,31 @@ def _fail(error: CdiError, *, as_json: bool) -> None:
 
 
 def _progress_printer() -> Callable[[CoalesceProgress], None]:
-    logged_at = time.monotonic()
+    started = logged = time.monotonic()
 
     def log(progress: CoalesceProgress) -> None:
-        nonlocal logged_at
-        if time.monotonic() - logged_at < _PROGRESS_SECONDS:
+        nonlocal logged
+        now = time.monotonic()
+        if now - logged < _PROGRESS_SECONDS:
             return
-        logged_at = time.monotonic()
-        click.echo(
-            f"  {progress.objects_done} of {progress.objects} raw objects, "
-            f"{progress.bytes_done / 1e6:.0f} of {progress.bytes / 1e6:.0f} MB",
-            err=True,
-        )
+        logged = now
+        click.echo(f"  {progress_text(progress, now - started)}", err=True)
 
     return log
+
+
+def progress_text(progress: CoalesceProgress, seconds: float) -> str:
+    """Return how far the run is after so many seconds, how fast, and how long the rest takes at that rate."""
+    share = progress.share_done
+    return ", ".join(
+        [
+            f"{progress.objects_done:,} of {progress.objects:,} raw objects",
+            f"{size_text(progress.bytes_done)} of {size_text(progress.bytes)}",
+            f"{progress.objects_done / seconds:,.0f} objects/s",
+            f"{share:.0%}",
+            *([f"about {duration_text(seconds / share - seconds)} left"] if share else []),
+        ]
+    )
 
 
 def _print(summary: CoalesceSummary) -> None:

@@ -33,6 +33,7 @@ DEFAULT_LEASE_SECONDS = 120.0
 """How long a RUNNING marker counts as alive without a heartbeat: six heartbeat intervals."""
 _HEARTBEATS_PER_LEASE = 6
 _CLAIM_ATTEMPTS = 5
+_PLAIN_FIELDS = ("objects", "bytes", "offsets", "fingerprint", "reason", "share_done")
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Marker:
         offsets: the offsets that their names state, summed.
         fingerprint: `core.listing.listing_fingerprint` of the day when it ended.
         reason: why it failed.
+        share_done: how much of the work was done at the heartbeat, 0 to 1; None where that is not known.
     """
 
     state: MarkerState
@@ -76,6 +78,7 @@ class Marker:
     offsets: int | None = None
     fingerprint: str | None = None
     reason: str | None = None
+    share_done: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values; `from_json` reads it back."""
@@ -97,7 +100,7 @@ class Marker:
                 heartbeat_at=_moment(value["heartbeat_at"]),
                 completed_at=_moment(value["completed_at"]) if value.get("completed_at") else None,
                 writer=str(value["writer"]),
-                **{name: value.get(name) for name in ("objects", "bytes", "offsets", "fingerprint", "reason")},
+                **{name: value.get(name) for name in _PLAIN_FIELDS},
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidMarkerError(f"{type(error).__name__}: {error}") from error
@@ -144,6 +147,10 @@ class Claim:
         lease_seconds: how long a RUNNING marker counts as alive without a heartbeat. The same for every coalescer and
             for `MarkerCoalescerStatus`.
         clock: the time now, aware.
+
+    Attributes:
+        took_over: the killed coalescer whose claim was taken over, if any.
+        share_done: how much of the work is done, 0 to 1, for the next heartbeat; whoever works sets it.
     """
 
     def __init__(
@@ -165,6 +172,7 @@ class Claim:
         self._lost: str | None = None
         self._ended = False
         self.took_over: str | None = None
+        self.share_done: float | None = None
 
     def __enter__(self) -> Self:
         now = self._clock()
@@ -235,7 +243,8 @@ class Claim:
             try:
                 with self._lock:
                     if not self._stop.is_set():
-                        self._replace(replace(self._marker, heartbeat_at=self._clock()))
+                        share_done = None if self.share_done is None else round(self.share_done, 4)
+                        self._replace(replace(self._marker, heartbeat_at=self._clock(), share_done=share_done))
             except (ObjectChangedError, ObjectMissingError) as error:
                 self._lost = f"another process replaced its marker ({error})"
                 return
@@ -284,7 +293,8 @@ class Claim:
         self._stop.set()
         with self._lock:
             now = self._clock()
-            self._replace(replace(self._marker, state=state, heartbeat_at=now, completed_at=now, **figures))
+            ended = replace(self._marker, state=state, heartbeat_at=now, completed_at=now, share_done=None, **figures)
+            self._replace(ended)
         self._ended = True
 
     def __exit__(

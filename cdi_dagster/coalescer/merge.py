@@ -7,7 +7,7 @@ follows it: otherwise its last record and the next object's first would become o
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -17,11 +17,11 @@ from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.storage.interface import Storage
 
 CHUNK_BYTES = 256 * 1024
-_AHEAD_MAX_BYTES = 1024 * 1024
+_SMALL_BYTES = 1024 * 1024
 """Objects up to this size are read ahead as a whole; larger ones are streamed."""
-_READERS = 8
-_AHEAD_OBJECTS = 32
-"""So at most 32 MB are held. S3 takes about 15 ms a request, which would dominate with tiny objects."""
+_AHEAD_OBJECTS = 64
+_AHEAD_BYTES = 8 * 1024 * 1024
+"""What one batch holds at most, and one object. S3 takes about 15 ms a request, which would dominate with tiny ones."""
 
 
 class BatchError(Exception):
@@ -48,6 +48,7 @@ def merge(
     sources: Sequence[Source],
     write: Callable[[bytes], object],
     *,
+    readers: Executor,
     on_source: Callable[[Source], None],
 ) -> Merged:
     """Write the bytes of a batch.
@@ -56,6 +57,7 @@ def merge(
         storage: where the raw objects are.
         sources: the raw objects, in offset order.
         write: takes the bytes.
+        readers: read small objects ahead; all batches may share them.
         on_source: called with each raw object once it is written.
 
     Raises:
@@ -72,7 +74,7 @@ def merge(
         digest.update(data)
         size_bytes += len(data)
 
-    for source, chunks in _contents(storage, sources):
+    for source, chunks in _contents(storage, sources, readers):
         part = GzipPart()
         try:
             for chunk in chunks:
@@ -111,28 +113,30 @@ def chunks_of(stream: BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
-def _contents(storage: Storage, sources: Sequence[Source]) -> Iterator[tuple[Source, Iterable[bytes]]]:
-    """Yield every raw object with its bytes, in order; small ones are read ahead by a few threads."""
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="coalescer read-ahead") as readers:
-        ahead: deque[tuple[Source, Future[bytes] | None]] = deque()
-        upcoming = iter(sources)
-        try:
-            while True:
-                while len(ahead) < _AHEAD_OBJECTS and (source := next(upcoming, None)):
-                    small = source.stored.size_bytes <= _AHEAD_MAX_BYTES
-                    ahead.append((source, readers.submit(_read_whole, storage, source) if small else None))
-                if not ahead:
-                    return
-                source, content = ahead.popleft()
-                if content is not None:
-                    yield source, [content.result()]
-                    continue
-                with storage.open(source.stored.key, etag=source.stored.etag) as stream:
-                    yield source, chunks_of(stream)
-        finally:
-            readers.shutdown(wait=True, cancel_futures=True)
+def _contents(
+    storage: Storage, sources: Sequence[Source], readers: Executor
+) -> Iterator[tuple[Source, Iterable[bytes]]]:
+    """Yield every raw object with its bytes, in order; small ones are read ahead."""
+    ahead: deque[tuple[Source, Future[bytes] | None]] = deque()
+    ahead_bytes = 0
+    upcoming = deque(sources)
+    try:
+        while upcoming or ahead:
+            while upcoming and (not ahead or (len(ahead) < _AHEAD_OBJECTS and ahead_bytes < _AHEAD_BYTES)):
+                source = upcoming.popleft()
+                is_small = source.stored.size_bytes <= _SMALL_BYTES
+                ahead.append((source, readers.submit(_read_whole, storage, source) if is_small else None))
+                ahead_bytes += source.stored.size_bytes if is_small else 0
+            source, content = ahead.popleft()
+            if content is not None:
+                yield source, [content.result()]
+                ahead_bytes -= source.stored.size_bytes
+                continue
+            with storage.open(source.stored.key, etag=source.stored.etag) as stream:
+                yield source, chunks_of(stream)
+    finally:
+        wait([content for _, content in ahead if content is not None and not content.cancel()])
 
 
 def _read_whole(storage: Storage, source: Source) -> bytes:
-    with storage.open(source.stored.key, etag=source.stored.etag) as stream:
-        return stream.read()
+    return storage.read_small(source.stored.key, etag=source.stored.etag)

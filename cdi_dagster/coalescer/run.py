@@ -7,9 +7,11 @@ holds. `plan` decides what to merge.
 """
 
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from typing import Any
@@ -32,6 +34,12 @@ from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_n
 from cdi_dagster.storage.interface import ObjectExistsError, Storage, StorageError
 
 UPLOAD_GROUP = "coalescer"
+_BATCHES_AT_ONCE = 4
+"""So one is uploaded, read back or deleted while others are read; each holds up to a part (8 MB) and 8 MB ahead."""
+_READERS = 32
+"""Requests for small objects at once, of all batches together."""
+_BYTES_LIKE_AN_OBJECT = 256 * 1024
+"""As long as S3 takes for the first byte of an object, some 15 ms, it takes for the next of these."""
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +54,12 @@ class CoalesceProgress:
     batches_done: int = 0
     objects_done: int = 0
     bytes_done: int = 0
+
+    @property
+    def share_done(self) -> float:
+        """How much of the work is done, 0 to 1: tiny objects cost requests, large ones bytes."""
+        total = self.objects + self.bytes / _BYTES_LIKE_AN_OBJECT
+        return (self.objects_done + self.bytes_done / _BYTES_LIKE_AN_OBJECT) / total if total else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +145,7 @@ def coalesce(
         day: what to coalesce.
         max_bytes: most compressed bytes of one batch.
         max_objects: most raw objects of one batch.
-        progress: called after every raw object and batch, in this thread.
+        progress: called after every raw object and batch, by one thread at a time.
         lease_seconds: how long a RUNNING marker counts as alive without a heartbeat (`marker.Claim`).
         clock: the time now, aware.
 
@@ -149,11 +163,11 @@ def coalesce(
         storage.discard(prefix, group=UPLOAD_GROUP)
         found = list(storage.list(prefix))
         plan = plan_batches(day.collection, prefix, found, max_bytes=max_bytes, max_objects=max_objects)
-        run = _Run(storage, claim, plan, progress or (lambda _: None))
-        run.carry_out()
+        results = _Run(storage, claim, plan, progress or (lambda _: None)).carry_out()
+        failures = tuple(result.failure for result in results if result.failure)
         after = _figures(list(storage.list(prefix)))
-        if run.failures:
-            claim.fail(_reason(run.failures), **asdict(after))
+        if failures:
+            claim.fail(_reason(failures), **asdict(after))
         else:
             claim.complete(**asdict(after))
     return CoalesceSummary(
@@ -161,18 +175,24 @@ def coalesce(
         storage_day=day.storage_day,
         before=_figures(found),
         after=after,
-        merged=tuple(run.merged),
-        finished=tuple(run.finished),
+        merged=tuple(result.merged for result in results if result.merged),
+        finished=tuple(result.finished for result in results if result.finished),
         left_alone=plan.left_alone,
-        warnings=tuple(run.warnings),
-        failures=tuple(run.failures),
+        warnings=(*_oddities(plan), *(warning for result in results for warning in result.warnings)),
+        failures=failures,
         took_over=claim.took_over,
         seconds=round(time.monotonic() - started, 3),
     )
 
 
-def _reason(failures: list[str]) -> str:
+def _reason(failures: Sequence[str]) -> str:
     return failures[0] if len(failures) == 1 else f"{len(failures)} batches failed; the first: {failures[0]}"
+
+
+def _oddities(plan: Plan) -> list[str]:
+    if not plan.batches and not plan.left_alone:
+        return ["there are no objects: the day is empty, or the collection or day is wrong"]
+    return [f"{left.key} was left alone: {left.why}" for left in plan.left_alone if not left.expected]
 
 
 def _figures(listing: list[StoredObject]) -> DayFigures:
@@ -191,8 +211,22 @@ def _offset_count(key: str) -> int:
         return 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class _BatchResult:
+    """What became of one batch: its coalesced object was written, or was there, or the failure."""
+
+    merged: str | None = None
+    finished: str | None = None
+    failure: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class _StoppedError(Exception):
+    """Another batch's error, or a signal, stops the run; raised in the threads of the other batches."""
+
+
 class _Run:
-    """One plan being carried out, one batch after the other."""
+    """One plan being carried out, a few batches at a time: they share no object."""
 
     def __init__(
         self, storage: Storage, claim: Claim, plan: Plan, progress: Callable[[CoalesceProgress], None]
@@ -202,52 +236,70 @@ class _Run:
         self._plan = plan
         self._progress = progress
         self._state = CoalesceProgress(batches=len(plan.batches), objects=plan.source_count, bytes=plan.source_bytes)
-        self.merged: list[str] = []
-        self.finished: list[str] = []
-        self.warnings = [f"{left.key} was left alone: {left.why}" for left in plan.left_alone if not left.expected]
-        if not plan.batches and not plan.left_alone:
-            self.warnings.append("there are no objects: the day is empty, or the collection or day is wrong")
-        self.failures: list[str] = []
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="coalescer read-ahead")
 
-    def carry_out(self) -> None:
-        """Merge every batch; those that cannot be merged become failures."""
-        for number, batch in enumerate(self._plan.batches, start=1):
-            self._claim.require_held()
-            before = self._state
+    def carry_out(self) -> list[_BatchResult]:
+        """Merge every batch and return what became of each, in the plan's order.
+
+        Raises:
+            CdiError: the claim is lost. Each batch stops before it deletes or completes anything more.
+        """
+        with self._readers, ThreadPoolExecutor(_BATCHES_AT_ONCE, thread_name_prefix="coalescer batch") as workers:
+            results = [workers.submit(self._merge, batch) for batch in self._plan.batches]
             try:
-                self._store(batch)
-                self._delete(batch.sources)
-            except (BatchError, StorageError) as error:
-                _log.info("A batch was not merged: %s", error)  # the caller prints the summary's failures
-                self.failures.append(str(error))
-            self._report(
-                replace(
-                    before,
-                    batches_done=number,
-                    objects_done=before.objects_done + len(batch.sources),
-                    bytes_done=before.bytes_done + batch.size_bytes,
-                )
-            )
+                ended, _ = wait(results, return_when=FIRST_EXCEPTION)
+                for result in ended:
+                    result.result()
+                return [result.result() for result in results]
+            except BaseException:
+                self._stopping.set()
+                workers.shutdown(wait=True, cancel_futures=True)
+                raise
 
-    def _store(self, batch: Batch) -> None:
+    def _merge(self, batch: Batch) -> _BatchResult:
+        counted = _Counted(self, batch)
+        try:
+            self._require_going_on()
+            result = self._store(batch, counted)
+            self._require_going_on()
+            self._storage.delete([source.stored.key for source in batch.sources])
+        except (BatchError, StorageError) as error:
+            _log.info("A batch was not merged: %s", error)  # the caller prints the summary's failures
+            result = _BatchResult(failure=str(error))
+        counted.end()
+        return result
+
+    def _require_going_on(self) -> None:
+        """Raise where the run is stopped or the claim lost; called before anything that changes the day."""
+        if self._stopping.is_set():
+            raise _StoppedError
+        self._claim.require_held()
+
+    def _store(self, batch: Batch, counted: "_Counted") -> _BatchResult:
         """Return when the coalesced object is stored and proven to hold every source."""
         present = batch.stored_as or self._storage.head(batch.key)
         if present is None:
-            uploaded, merged = self._upload(batch)
+            uploaded, merged = self._upload(batch, counted)
             if merged is not None:
                 self._verify(uploaded, merged)
-                self.merged.append(batch.key)
-                self.warnings += merged.warnings
-                return
+                return _BatchResult(merged=batch.key, warnings=merged.warnings)
             present = uploaded
         require_holds(self._storage, present, batch.sources)
-        self.finished.append(batch.key)
+        return _BatchResult(finished=batch.key)
 
-    def _upload(self, batch: Batch) -> tuple[StoredObject, Merged | None]:
+    def _upload(self, batch: Batch, counted: "_Counted") -> tuple[StoredObject, Merged | None]:
         """Upload a coalesced object; if the name was taken meanwhile, return that object and None."""
         with self._storage.upload(batch.key, if_absent=True, group=UPLOAD_GROUP) as upload:
-            merged = merge(self._storage, batch.sources, upload.write, on_source=self._report_source)
-            self._claim.require_held()
+
+            def write(data: bytes) -> None:
+                if self._stopping.is_set():
+                    raise _StoppedError
+                upload.write(data)
+
+            merged = merge(self._storage, batch.sources, write, readers=self._readers, on_source=counted.add)
+            self._require_going_on()
             try:
                 return upload.complete(), merged
             except ObjectExistsError:
@@ -266,16 +318,32 @@ class _Run:
             "Check the storage, then run the coalescer again."
         )
 
-    def _delete(self, sources: Sequence[Source]) -> None:
-        self._claim.require_held()
-        self._storage.delete([source.stored.key for source in sources])
+    def advance(self, *, objects: int, size_bytes: int, batches: int = 0) -> None:
+        """Count what is done, and report it: to the caller, and with the next heartbeat in the marker."""
+        with self._lock:
+            done = self._state
+            self._state = replace(
+                done,
+                batches_done=done.batches_done + batches,
+                objects_done=done.objects_done + objects,
+                bytes_done=done.bytes_done + size_bytes,
+            )
+            self._claim.share_done = self._state.share_done
+            self._progress(self._state)
 
-    def _report_source(self, source: Source) -> None:
-        done = self._state
-        self._report(
-            replace(done, objects_done=done.objects_done + 1, bytes_done=done.bytes_done + source.stored.size_bytes)
-        )
 
-    def _report(self, state: CoalesceProgress) -> None:
-        self._state = state
-        self._progress(state)
+class _Counted:
+    """The raw objects of one batch that are counted as done."""
+
+    def __init__(self, run: _Run, batch: Batch) -> None:
+        self._run, self._objects, self._bytes = run, len(batch.sources), batch.size_bytes
+
+    def add(self, source: Source) -> None:
+        """Count one that is merged."""
+        self._objects -= 1
+        self._bytes -= source.stored.size_bytes
+        self._run.advance(objects=1, size_bytes=source.stored.size_bytes)
+
+    def end(self) -> None:
+        """Count the rest: merged by an earlier run, or failed."""
+        self._run.advance(objects=self._objects, size_bytes=self._bytes, batches=1)

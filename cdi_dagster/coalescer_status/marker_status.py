@@ -112,8 +112,17 @@ def _running(marker: Marker, storage_day: date, now: datetime, lease_seconds: fl
     so_far = duration_text(now - marker.started_at)
     return CoalescerStatus(
         state=CoalescerState.RUNNING,
-        reason=f"coalescer for {storage_day} still running ({marker.writer}, {so_far} so far)",
+        reason=f"coalescer for {storage_day} still running ({marker.writer}, {so_far} so far{_outlook(marker, now)})",
     )
+
+
+def _outlook(marker: Marker, now: datetime) -> str:
+    """Return how much is done and how long the rest takes at the same rate, as far as the marker has it."""
+    if not marker.share_done:
+        return ""
+    took = marker.heartbeat_at - marker.started_at
+    left = took / marker.share_done - (now - marker.started_at)
+    return f", {marker.share_done:.0%}, about {duration_text(left)} left"
 
 
 def _complete(marker: Marker, listing: Sequence[StoredObject], storage_day: date) -> CoalescerStatus:

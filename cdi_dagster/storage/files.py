@@ -136,6 +136,11 @@ class FileStorage:
         with self.open(key) as stream:
             return stream.read()
 
+    def read_small(self, key: str, *, etag: str, version_id: str | None = None) -> bytes:
+        """Return the bytes of a small object, as it was listed."""
+        with self.open(key, etag=etag, version_id=version_id) as stream:
+            return stream.read()
+
     def write(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> StoredObject:
         """Write a small object, atomically and durably."""
         with self._upload(key, group=None, if_absent=if_absent, if_match=if_match) as upload:

@@ -115,6 +115,12 @@ class Storage(Protocol):
     def read(self, key: str) -> bytes:
         """Return a small object's bytes. Raises ObjectMissingError."""
 
+    def read_small(self, key: str, *, etag: str, version_id: str | None = None) -> bytes:
+        """Return the bytes of one of very many small objects, as `open` would: cheaply, if it is as it was listed.
+
+        For content that has checksums of its own, as gzip has: on the way it may not be compared with the storage's.
+        """
+
     def write(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> StoredObject:
         """Write a small object, atomically.
 

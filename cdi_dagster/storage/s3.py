@@ -28,6 +28,7 @@ from cdi_dagster.storage.keys import (
 )
 from cdi_dagster.storage.s3_bucket import S3Bucket, access_denied, etag_in, version_in
 from cdi_dagster.storage.s3_publication import S3Publisher
+from cdi_dagster.storage.s3_small import SmallReads
 from cdi_dagster.storage.s3_stream import S3Stream
 from cdi_dagster.storage.s3_upload import (
     UPLOAD_NOTES,
@@ -61,6 +62,7 @@ class S3Storage:
 
     def __init__(self, root: str, *, endpoint_url: str | None = None, region_name: str | None = None) -> None:
         self._bucket = S3Bucket(root, endpoint_url=endpoint_url, region_name=region_name)
+        self._small = SmallReads(self._bucket)
         self._keeps_versions: bool | None = None
         self._bucket_is_there = False
 
@@ -164,6 +166,15 @@ class S3Storage:
     def read(self, key: str) -> bytes:
         """Return a small object's bytes."""
         with self.open(key) as stream:
+            return stream.read()
+
+    def read_small(self, key: str, *, etag: str, version_id: str | None = None) -> bytes:
+        """Return the bytes of a small object, as it was listed; one request by the cheaper client."""
+        checked_key(self.root, key)
+        content = self._small.read(key, etag=etag, version_id=version_id)
+        if content is not None:
+            return content
+        with self.open(key, etag=etag, version_id=version_id) as stream:
             return stream.read()
 
     def write(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> StoredObject:

@@ -30,7 +30,7 @@ _CONFIG = Config(
     connect_timeout=10,
     read_timeout=60,
     tcp_keepalive=True,
-    max_pool_connections=32,
+    max_pool_connections=48,  # the coalescer's readers and batches; where fewer work, fewer are made
 )
 _ROOT = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?")
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from cdi_dagster.coalescer.command import coalesce_command
+from cdi_dagster.coalescer.command import coalesce_command, progress_text
 from cdi_dagster.coalescer.marker import Claim
+from cdi_dagster.coalescer.run import CoalesceProgress
 from cdi_dagster.storage.interface import Storage
 from cdi_dagster_tests.coalescer.days import DAY, names, put_raw, put_small_day
 from cdi_dagster_tests.collections import AUDIT
@@ -43,6 +44,13 @@ def test_json_is_one_object(file_storage: Storage) -> None:
     put_small_day(file_storage)
     value = json.loads(invoke(file_storage, "--json").stdout)
     assert (value["before"]["objects"], value["after"]["objects"], value["succeeded"]) == (8, 3, True)
+
+
+def test_progress_has_rate_share_and_time_left() -> None:
+    begun = CoalesceProgress(batches=2, objects=20_000, bytes=0, objects_done=5_000)
+    assert progress_text(begun, 10.0) == "5,000 of 20,000 raw objects, 0 B of 0 B, 500 objects/s, 25%, about 30 s left"
+    first = CoalesceProgress(batches=1, objects=1, bytes=10)
+    assert progress_text(first, 4.0) == "0 of 1 raw objects, 0 B of 10 B, 0 objects/s, 0%"
 
 
 def test_a_part_that_cannot_be_read_exits_1_with_class_and_object_on_stderr(file_storage: Storage) -> None:

@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -35,11 +36,13 @@ class Killer:
     def __init__(self, storage: Storage, operations: int) -> None:
         self._storage = storage
         self._left = operations
+        self._lock = threading.Lock()
 
     def _step(self) -> None:
-        if self._left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._left -= 1
+        with self._lock:
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self._left -= 1
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(self._storage, name)

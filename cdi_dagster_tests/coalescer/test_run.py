@@ -2,8 +2,10 @@
 
 import gzip
 import random
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,6 +30,7 @@ from cdi_dagster_tests.coalescer.days import (
     small_day_records,
 )
 from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 MARKER = coalescer_marker_key(AUDIT.on(DAY))
 COALESCED = ["0_0_14.jsonl.gz", "0_20_29.jsonl.gz", "1_100_114.jsonl.gz"]
@@ -113,7 +116,7 @@ def test_a_day_without_objects_is_complete_with_zero_objects(file_storage: Stora
 def test_a_read_that_fails_leaves_its_batch_as_it_was_and_the_next_run_merges_it(storage: Storage) -> None:
     put_small_day(storage)
     error = StorageUnavailableError("Could not read it: the connection was reset")
-    summary = run(Meddled(storage, open=fails_once(lambda name: name == key("5-9"), error)))
+    summary = run(Meddled(storage, read_small=fails_once(lambda name: name == key("5-9"), error)))
     assert summary.failures == (str(error),)
     assert names(storage) == ["0_0-4.jsonl.gz", "0_10-14.jsonl.gz", *COALESCED[1:2], "0_5-9.jsonl.gz", COALESCED[2]]
     assert marker_state(storage) == (MarkerState.FAILED, str(error))
@@ -336,7 +339,7 @@ def test_an_object_that_changes_before_it_is_merged_leaves_its_batch(storage: St
             put_raw(storage, 5, 9, data=other)
         return real(name, **options)
 
-    summary = run(Meddled(storage, open=change_then_open))
+    summary = run(Meddled(storage, read_small=change_then_open))
     assert len(summary.failures) == 1
     assert key("5-9") in summary.failures[0]
     assert storage.read(key("5-9")) == other
@@ -360,6 +363,46 @@ def test_progress_only_grows_and_ends_with_everything(file_storage: Storage) -> 
     last = seen[-1]
     assert (last.batches_done, last.objects_done, last.bytes_done) == (last.batches, last.objects, last.bytes)
     assert (last.batches, last.objects) == (3, 8)
+
+
+def test_batches_are_at_work_at_the_same_time(file_storage: Storage) -> None:
+    put_small_day(file_storage)
+    together = threading.Barrier(3)
+
+    def meet(real: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        together.wait(PATIENCE_SECONDS)  # one upload after the other would break it
+        return real(*arguments, **options)
+
+    assert run(Meddled(file_storage, upload=meet)).succeeded
+    assert names(file_storage) == COALESCED
+
+
+def test_a_run_that_is_stopped_completes_and_deletes_nothing_more(storage: Storage) -> None:
+    put_small_day(storage)
+    stopped = threading.Event()
+
+    def stop(_: CoalesceProgress) -> None:
+        stopped.set()
+        raise KeyboardInterrupt
+
+    def delete(real: Callable[..., Any], keys: Iterable[str]) -> None:
+        assert not stopped.is_set()
+        real(keys)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Meddled(storage, delete=delete), progress=stop)
+    assert marker_state(storage) == (MarkerState.FAILED, "stopped by KeyboardInterrupt")
+    assert ingested(storage) == small_day_records()
+    assert run(storage).succeeded
+    assert names(storage) == COALESCED
+
+
+def test_the_share_that_is_done_is_of_requests_and_of_bytes() -> None:
+    whole = CoalesceProgress(batches=1, objects=1000, bytes=256 * 1024 * 1000)
+    assert whole.share_done == 0.0
+    assert replace(whole, objects_done=500, bytes_done=whole.bytes // 2).share_done == pytest.approx(0.5)
+    assert replace(whole, objects_done=1000).share_done == pytest.approx(0.5)
+    assert CoalesceProgress(batches=0, objects=0, bytes=0).share_done == 1.0
 
 
 def test_deletes_touch_only_raw_objects_of_the_day(file_storage: Storage) -> None:

@@ -71,6 +71,15 @@ def test_a_running_one_is_named_with_its_time_so_far(corporate: Storage) -> None
     assert result.reason == "coalescer for 2023-03-26 still running (host:12#ab, 42 min so far)"
 
 
+def test_a_running_one_shows_how_much_is_done_and_how_long_the_rest_takes(corporate: Storage) -> None:
+    at = STARTED + timedelta(minutes=31)
+    mark(corporate, state=MarkerState.RUNNING, heartbeat_at=at, share_done=0.62)
+    result = status(corporate, at + timedelta(minutes=1))
+    assert result.reason == (
+        "coalescer for 2023-03-26 still running (host:12#ab, 32 min so far, 62%, about 18 min left)"
+    )
+
+
 @pytest.mark.parametrize(("silent_seconds", "state"), [(300, CoalescerState.RUNNING), (301, CoalescerState.FAILED)])
 def test_a_running_marker_counts_for_its_lease_and_no_longer(
     corporate: Storage, silent_seconds: int, state: CoalescerState

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from datetime import date
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 import dagster as dg
 
 from cdi_dagster.core.collections import Collection, find_collection
-from cdi_dagster.core.days import export_day_of
+from cdi_dagster.core.days import export_day_of, parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, reconcile
 from cdi_dagster.core.pinned_input import PinnedInput
@@ -112,6 +112,55 @@ def published_records(published: Storage, collection: Collection, storage_day: d
     return lines
 
 
+def report_of(step: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Do a day's step by the arguments of its Spark job, and return its report."""
+    published = open_storage(_option(arguments, "--published-root"))
+    if step != "ingest_daily":
+        return _tables(published, arguments)
+    pinned = read_pinned(arguments)
+    corporate = open_storage(pinned.corporate_root)
+    return ingest_pinned(corporate, published, pinned, _option(arguments, "--correlation-id")).to_json()
+
+
+def read_pinned(arguments: Sequence[str]) -> PinnedInput:
+    """Read the manifest that a job's arguments name."""
+    root = _option(arguments, "--published-root")
+    manifest = _option(arguments, "--pinned-input").removeprefix(f"{root}/")
+    return PinnedInput.from_json(json.loads(open_storage(root).read(manifest)))
+
+
+def _option(arguments: Sequence[str], name: str) -> str:
+    return arguments[arguments.index(name) + 1]
+
+
+def _tables(published: Storage, arguments: Sequence[str]) -> dict[str, Any]:
+    """Leave the closing report that the real job leaves."""
+    collection = find_collection(_option(arguments, "--collection"))
+    storage_day, run_id = parse_day(_option(arguments, "--storage-day")), _option(arguments, "--correlation-id")
+    day = collection.on(storage_day)
+    mark = read_mark(published, day)
+    assert mark
+    read = read_table_definition(_option(arguments, "--table-definition"))
+    report = TablesReport(
+        correlation_id=run_id,
+        collection_id=collection.id,
+        storage_day=storage_day.isoformat(),
+        export_day=export_day_of(storage_day).isoformat(),
+        fingerprint=mark.fingerprint,
+        records=mark.published,
+        definition=read.source,
+        definition_sha256=read.sha256,
+        tables=tuple(
+            PublishedTable(kind=table.kind, name=table.name, rows=1, columns=1, seconds=0.1)
+            for table in read.named(_option(arguments, "--tables").split(","))
+        ),
+        seconds=0.1,
+        defined=tuple(table.name for table in read.tables),
+    ).to_json()
+    published.write(tables_report_key(day, run_id), json.dumps(report).encode())
+    return report
+
+
 class QuickLauncher(dg.ConfigurableResource):
     """Stands where the step launcher stands."""
 
@@ -123,19 +172,12 @@ class QuickLauncher(dg.ConfigurableResource):
     """
 
     def launch(self, context: Any, step: SparkStep) -> LaunchEvidence:
-        root = step.arguments[step.arguments.index("--published-root") + 1]
-        published = open_storage(root)
         if step.name == "ingest_daily":
-            manifest = step.arguments[step.arguments.index("--pinned-input") + 1]
-            pinned = PinnedInput.from_json(json.loads(published.read(manifest.removeprefix(f"{root}/"))))
-            self._at_work(step, pinned.fingerprint)
-            corporate = open_storage(pinned.corporate_root)
-            report = ingest_pinned(corporate, published, pinned, step.correlation_id).to_json()
+            self._at_work(step, read_pinned(step.arguments).fingerprint)
         else:
             self._at_work(step, "-")
-            report = _tables(published, step)
         return LaunchEvidence(
-            report=report,
+            report=report_of(step.name, step.arguments),
             attempts=(LaunchAttempt(where="here", outcome="COMPLETED", seconds=0.1),),
             log_location="/log",
             cluster_id="local",
@@ -150,32 +192,3 @@ class QuickLauncher(dg.ConfigurableResource):
         if lost.exists():
             lost.unlink()
             raise CdiError(FailureClass.CLUSTER_LOST, f"The cluster ended under {step.name}.")
-
-
-def _tables(published: Storage, step: SparkStep) -> dict[str, Any]:
-    """Leave the closing report that the real job leaves."""
-    day = step.collection.on(step.storage_day)
-    mark = read_mark(published, day)
-    assert mark
-    definition, names = (
-        step.arguments[step.arguments.index(option) + 1] for option in ("--table-definition", "--tables")
-    )
-    read = read_table_definition(definition)
-    report = TablesReport(
-        correlation_id=step.correlation_id,
-        collection_id=step.collection.id,
-        storage_day=step.storage_day.isoformat(),
-        export_day=export_day_of(step.storage_day).isoformat(),
-        fingerprint=mark.fingerprint,
-        records=mark.published,
-        definition=read.source,
-        definition_sha256=read.sha256,
-        tables=tuple(
-            PublishedTable(kind=table.kind, name=table.name, rows=1, columns=1, seconds=0.1)
-            for table in read.named(names.split(","))
-        ),
-        seconds=0.1,
-        defined=tuple(table.name for table in read.tables),
-    ).to_json()
-    published.write(tables_report_key(day, step.correlation_id), json.dumps(report).encode())
-    return report

@@ -132,6 +132,21 @@ def test_a_replaced_object_is_not_read_under_its_old_etag(storage: Storage) -> N
         storage.open("a", etag=old.etag)
 
 
+def test_a_small_object_is_read_as_it_was_listed_or_not_at_all(storage: Storage) -> None:
+    old = storage.write(f"{DAY}a b%+é.gz", b"old")
+    assert storage.read_small(old.key, etag=old.etag, version_id=old.version_id) == b"old"
+    assert storage.read_small(storage.write("empty", b"").key, etag=storage.head("empty").etag) == b""  # type: ignore[union-attr]
+    new = storage.write(old.key, b"newer")
+    assert storage.read_small(new.key, etag=new.etag) == b"newer"
+    with pytest.raises(ObjectChangedError):
+        storage.read_small(old.key, etag=old.etag)
+    storage.delete([old.key])
+    with pytest.raises(ObjectMissingError):
+        storage.read_small(old.key, etag=new.etag)
+    if old.version_id is not None:
+        assert storage.read_small(old.key, etag=old.etag, version_id=old.version_id) == b"old"
+
+
 def test_an_object_replaced_while_it_is_read_is_never_mixed(storage: Storage) -> None:
     old = storage.write("a", b"o" * 3_000_000)
     got = b""

@@ -1,6 +1,7 @@
 """What only S3 does to us: cut connections, lost replies, errors inside a good answer, refusals, versions, pages."""
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from dataclasses import asdict
@@ -63,6 +64,61 @@ def test_a_read_cut_in_the_body_goes_on_where_it_was_cut(make_bucket: MakeBucket
         "bytes=1200100-",
         "bytes=1200101-",
     ]
+
+
+def test_a_small_read_that_is_cut_is_made_up_for(make_bucket: MakeBucket) -> None:
+    root = f"s3://{make_bucket()}"
+    written = open_storage(root).write("a", b"content")
+    cuts = iter([3, 0, 2])
+    with Proxy(s3_endpoint(), lambda method, path, count: next(cuts, None)) as proxy:
+        storage = open_storage(root, endpoint_url=proxy.url)
+        assert storage.read_small("a", etag=written.etag) == b"content"
+
+
+def test_small_reads_go_on_where_the_cheaper_client_cannot(
+    make_bucket: MakeBucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As behind a proxy with certificates of its own, which only boto3 is configured for."""
+    import obstore.store
+
+    opened: list[None] = []
+
+    def refuse(*_: object, **__: object) -> None:
+        opened.append(None)
+        raise obstore.exceptions.GenericError("no route")
+
+    monkeypatch.setattr(obstore.store, "S3Store", refuse)
+    storage = open_storage(f"s3://{make_bucket()}")
+    written = storage.write("a", b"content")
+    for _ in range(10):
+        assert storage.read_small("a", etag=written.etag) == b"content"
+    assert len(opened) == 4
+    assert "boto3 does, slower: no route" in caplog.text
+
+
+def test_a_process_that_is_forked_and_one_that_gets_a_pickled_storage_read_small_objects_too(
+    make_bucket: MakeBucket,
+) -> None:
+    storage = open_storage(f"s3://{make_bucket()}")
+    written = storage.write("a", b"content")
+    assert pickle.loads(pickle.dumps(storage)).read_small("a", etag=written.etag) == b"content"
+    assert storage.read_small("a", etag=written.etag) == b"content"
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if storage.read_small("a", etag=written.etag) == b"content" else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_small_read_that_fails_has_the_error_of_any_read(make_bucket: MakeBucket, one_try: None) -> None:
+    root = f"s3://{make_bucket()}"
+    with Proxy(s3_endpoint(), denied=["a"]) as proxy:
+        with pytest.raises(StorageUnavailableError, match="access denied"):
+            open_storage(root, endpoint_url=proxy.url).read_small("a", etag="x")
+    with pytest.raises(StorageUnavailableError):
+        open_storage(root, endpoint_url=proxy.url).read_small("a", etag="x")
 
 
 def test_a_read_cut_before_the_object_is_replaced_never_mixes_old_and_new(make_bucket: MakeBucket) -> None:

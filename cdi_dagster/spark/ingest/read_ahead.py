@@ -5,6 +5,7 @@ first byte, several times what its records cost. Local files are opened in turn:
 Runs in Spark's Python workers; imported by `task`.
 """
 
+import io
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,8 +18,11 @@ from cdi_dagster.core.pinned_input import PinnedObject
 from cdi_dagster.spark.ingest.gunzip import READ_BYTES
 from cdi_dagster.storage import ObjectChangedError, ObjectMissingError, Storage, StorageError
 
-_AHEAD: Final = 4
-"""Objects open at once, besides the one being read: 1 MB of memory at most, and four times fewer waits."""
+_AHEAD: Final = 8
+"""Objects read ahead of the one being read: so many times fewer waits, and 4 MB of memory at most."""
+
+_SMALL_BYTES: Final = 512 * 1024
+"""Objects up to this size are read whole, by the cheaper client; of larger ones the first block."""
 
 
 def opened(storage: Storage, objects: Sequence[PinnedObject]) -> Generator[tuple[PinnedObject, BinaryIO]]:
@@ -79,6 +83,9 @@ class _PinnedStream:
 
 def _begin(storage: Storage, pinned: PinnedObject) -> _PinnedStream:
     with _as_pinned(pinned):
+        if not storage.is_near and pinned.size_bytes <= _SMALL_BYTES:
+            content = storage.read_small(pinned.key, etag=pinned.etag, version_id=pinned.version_id)
+            return _PinnedStream(pinned, io.BytesIO(content), b"")
         stream = storage.open(pinned.key, etag=pinned.etag, version_id=pinned.version_id)
         try:
             return _PinnedStream(pinned, stream, stream.read(READ_BYTES))

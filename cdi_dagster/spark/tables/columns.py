@@ -1,36 +1,28 @@
 """From a block of records to the typed columns of the managed table.
 
-Parses a block at once with orjson and takes a column at a time; what orjson does not keep character for character, or
-refuses, is taken from the record's text (`json_spans`). Runs in Spark's Python workers.
+A block of usual records is read by `typed_records`. Any other is parsed in full by orjson; what orjson does not keep
+character for character, or refuses, is taken from the record's text (`json_spans`). Runs in Spark's Python workers.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import orjson
 
 from cdi_dagster.spark.tables import json_spans
-from cdi_dagster.spark.tables.values import UNPARSABLE, Conversion, JsonText, conversion, converted_at_once
+from cdi_dagster.spark.tables.typed_records import ColumnRules, TypedRecords
+from cdi_dagster.spark.tables.values import (
+    UNPARSABLE,
+    Conversion,
+    JsonText,
+    conversion,
+    converted_at_once,
+    moment_text,
+)
 
 _NOTHING: Final[dict[str, Any]] = {}
 _TEXT_OR_NULL: Final = {str, type(None)}
-
-
-class ColumnRules(Protocol):
-    """What is known of a column here."""
-
-    @property
-    def name(self) -> str:
-        """In the table."""
-
-    @property
-    def path(self) -> tuple[str, ...]:
-        """JSON keys from the top of the record down to the value."""
-
-    @property
-    def type(self) -> str:
-        """Hive type."""
 
 
 class ColumnReader:
@@ -48,6 +40,7 @@ class ColumnReader:
         self.unparsable: Counter[str] = Counter()
         self.slow_records = 0
         self._columns = columns
+        self._typed = TypedRecords(columns)
         self._conversions = [conversion(column.type) for column in columns]
         self._by_text = [column.type == "string" or column.type.startswith("decimal") for column in columns]
         self._parents = sorted({column.path[:i] for column in columns for i in range(1, len(column.path))}, key=len)
@@ -59,7 +52,10 @@ class ColumnReader:
             text: records, each ended by a newline.
             count: how many.
         """
-        block = _Block(text, count)
+        typed = self._typed.read(text, count)
+        return self._read_in_full(_Block(text, count)) if typed is None else typed
+
+    def _read_in_full(self, block: "_Block") -> list[list[Any]]:
         objects: dict[tuple[str, ...], list[Any]] = {(): block.records}
         for parent in self._parents:
             values = [record.get(parent[-1]) for record in objects[parent[:-1]]]
@@ -68,8 +64,8 @@ class ColumnReader:
         for column, convert, by_text in zip(self._columns, self._conversions, self._by_text, strict=True):
             key, parents = column.path[-1], objects[column.path[:-1]]
             values = [parent.get(key) for parent in parents]
-            if by_text:
-                _put_texts(values, block, column.path)
+            if by_text and _put_texts(values, block, column.path):
+                self._typed.take_as_text(column.path)
             if block.slow:
                 block.put_slow(values, column.path, by_text=by_text)
             read.append(values if convert is None else self._converted(column, values, convert))
@@ -80,6 +76,8 @@ class ColumnReader:
         return read
 
     def _converted(self, column: ColumnRules, values: list[Any], convert: Conversion) -> list[Any]:
+        if column.type in ("date", "timestamp"):
+            values = list(map(moment_text, values))
         at_once = converted_at_once(column.type, values)
         if at_once is not None:
             return at_once
@@ -98,13 +96,14 @@ class ColumnReader:
                 self.unparsable[name] += 1
 
 
-def _put_texts(values: list[Any], block: "_Block", path: tuple[str, ...]) -> None:
-    """Replace what is no string by its text in the record."""
+def _put_texts(values: list[Any], block: "_Block", path: tuple[str, ...]) -> bool:
+    """Replace what is no string by its text in the record; return whether there was any."""
     if set(map(type, values)) <= _TEXT_OR_NULL:
-        return
+        return False
     for i, value in enumerate(values):
         if value is not None and type(value) is not str:
             values[i] = block.text_of(i, value, path)
+    return True
 
 
 class _Block:

@@ -91,7 +91,13 @@ def _micros_of_clock(text: str) -> int | None:
     return ((int(text[1:3]) * 60 + int(text[4:6])) * 60 + int(text[7:])) * MICROS_A_SECOND
 
 
+def _micros_of_day_since_1970(text: str) -> int | None:
+    micros = _micros_of_day(text)
+    return None if micros is None or micros < 0 else micros
+
+
 _MICROS_BY_DAY: Final = _Checked(_micros_of_day, _MOST_KNOWN)
+_MICROS_BY_DAY_SINCE_1970: Final = _Checked(_micros_of_day_since_1970, _MOST_KNOWN)
 _MICROS_BY_CLOCK: Final = _Checked(_micros_of_clock, 86_400)
 _MICROS_BY_MILLIS: Final = {f".{millis:03d}Z": millis * 1_000 for millis in range(1_000)}
 _SOUND_DAYS: Final = _Checked(_sound_day_of_text, _MOST_KNOWN)
@@ -110,7 +116,12 @@ def conversion(kind: str) -> Conversion | None:
 
 
 def converted_at_once(kind: str, values: list[Any]) -> list[Any] | None:
-    """Return a whole column converted, or None where a value is not of the usual form: then convert one by one."""
+    """Return a whole column converted, or None where a value is not of the usual form: then convert one by one.
+
+    Args:
+        kind: type of the column.
+        values: as JSON parsers return them; moments by their texts (`moment_text`).
+    """
     if usual := _USUAL_KINDS.get(kind):
         if not set(map(type, values)) <= usual:
             return None
@@ -120,12 +131,13 @@ def converted_at_once(kind: str, values: list[Any]) -> list[Any] | None:
         return values
     try:
         if kind == "date":
-            return [_SOUND_DAYS[text] for text in values]
+            days = _SOUND_DAYS
+            return [None if text is None else days[text] for text in values]
         if kind == "timestamp":
-            days, clocks, millis = _MICROS_BY_DAY, _MICROS_BY_CLOCK, _MICROS_BY_MILLIS
-            texts = [value["d_date"] for value in values]
-            found = [days[text[:10]] + clocks[text[10:19]] + millis[text[19:]] for text in texts]
-            return found if min(found) >= 0 and set(map(len, values)) == {1} else None
+            days, clocks, millis = _MICROS_BY_DAY_SINCE_1970, _MICROS_BY_CLOCK, _MICROS_BY_MILLIS
+            return [
+                None if text is None else days[text[:10]] + clocks[text[10:19]] + millis[text[19:]] for text in values
+            ]
     except (KeyError, TypeError):
         return None
     return None
@@ -138,7 +150,7 @@ class JsonText(str):
 
 
 def _timestamp(value: Any) -> Any:
-    text = _moment_text(value)
+    text = moment_text(value)
     if not text:
         return None
     micros = _micros(text) if text is not UNPARSABLE else None
@@ -150,7 +162,7 @@ def _timestamp(value: Any) -> Any:
 
 
 def _date(value: Any) -> Any:
-    text = _moment_text(value)
+    text = moment_text(value)
     if not text:
         return None
     if text is UNPARSABLE:
@@ -165,8 +177,8 @@ def _date(value: Any) -> Any:
     return micros // MICROS_A_DAY
 
 
-def _moment_text(value: Any) -> Any:
-    """Return the text of a moment: a string, or that of the platform's form `{"d_date": "…"}`."""
+def moment_text(value: Any) -> Any:
+    """Return the text of a moment, a string or the platform's form `{"d_date": "…"}`; else None or `UNPARSABLE`."""
     if type(value) is dict:
         value = value.get("d_date") if len(value) == 1 else UNPARSABLE
         return value if type(value) is str else UNPARSABLE

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -104,3 +105,60 @@ def test_columns_are_those_of_the_reference(records: list[str]) -> None:
         expected = [reference.value_of(record, list(of_column.path), of_column.type) for record in records]
         assert list(map(comparable, values)) == [comparable(value) for value, _ in expected], of_column
         assert reader.unparsable[of_column.name] == sum(counted for _, counted in expected), of_column
+
+
+# Of one path each, so that a block of usual records is read by its types at once.
+SEPARATE_PATHS = (["b"], ["a", "b"], ["a", "c"], ["d_date"], ["é"])
+_TIMES = st.builds("{:%Y-%m-%dT%H:%M:%S}.{:03d}Z".format, st.datetimes(), st.integers(0, 999))
+_quoted = st.one_of(_TIMES, st.dates().map(str), st.just("")).map(json.dumps)
+_usual = {
+    "string": st.text(max_size=5).map(json.dumps),
+    "timestamp": st.one_of(_quoted, _quoted.map('{{"d_date":{}}}'.format)),
+    "date": st.one_of(_quoted, _quoted.map('{{"d_date":{}}}'.format)),
+    "bigint": st.integers(-(2**63) - 1, 2**63).map(str),
+    "int": st.integers(-(2**31) - 1, 2**31).map(str),
+    "double": st.one_of(st.floats(allow_nan=False, allow_infinity=False).map(json.dumps), st.integers().map(str)),
+    "boolean": st.sampled_from(["true", "false"]),
+    "decimal(5,2)": st.one_of(st.integers(-120_000, 120_000).map(lambda n: str(n / 100)), st.just('"1.5"')),
+}
+
+
+@st.composite
+def _mostly_usual(draw: st.DrawFn) -> tuple[list[str], list[list[str]]]:
+    """Draw a type for each path, and three blocks of records that mostly are of these types."""
+    kinds = [draw(st.sampled_from(sorted(_usual))) for _ in SEPARATE_PATHS]
+    odd_values = draw(st.booleans())
+
+    def value(kind: str) -> str:
+        usual = st.one_of(_usual[kind], _usual[kind], st.just("null"))
+        return draw(st.one_of(usual, usual, _values) if odd_values else usual)
+
+    def member(path: list[str], kind: str) -> str:
+        return f"{json.dumps(path[-1])}:{value(kind)}"
+
+    def record() -> str:
+        b, a_b, a_c, d_date, accented = (member(*each) for each in zip(SEPARATE_PATHS, kinds, strict=True))
+        inner = draw(st.sampled_from([f"{a_b},{a_c}", a_b, f"{a_c},{a_c}", "", f'"more":[1.50, "x"],{a_b}']))
+        of_a = draw(st.sampled_from([f'"a":{{{inner}}}', f'"a":{{{inner}}}', '"a":null', '"z":{}']))
+        outer = draw(st.permutations([b, of_a, d_date, accented]))
+        return f"{{{','.join(outer[draw(st.integers(0, 2)) :])}}}"
+
+    return kinds, [[record() for _ in range(draw(st.integers(1, 4)))] for _ in range(3)]
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(_mostly_usual())
+def test_columns_of_usual_records_are_those_of_the_reference(drawn: tuple[list[str], list[list[str]]]) -> None:
+    kinds, blocks = drawn
+    columns = [
+        column(f"c{i}", *path, type=kind) for i, (path, kind) in enumerate(zip(SEPARATE_PATHS, kinds, strict=True))
+    ]
+    reader = ColumnReader(columns)
+    unparsable = Counter[str]()
+    for records in blocks:
+        read = reader.read("".join(f"{record}\n" for record in records).encode(), len(records))
+        for of_column, values in zip(columns, read, strict=True):
+            expected = [reference.value_of(record, list(of_column.path), of_column.type) for record in records]
+            assert list(map(comparable, values)) == [comparable(value) for value, _ in expected], of_column
+            unparsable[of_column.name] += sum(counted for _, counted in expected)
+    assert reader.unparsable == +unparsable

@@ -161,7 +161,10 @@ class StringColumn(Column):
         if joined.isascii():
             self._write_joined(joined.encode(), list(map(len, values)))
         else:
-            encoded = [value.encode() for value in values]
+            # All at once is twice as fast as one by one, where no text holds the separator.
+            encoded = "\n".join(values).encode().split(b"\n")
+            if len(encoded) != len(values):
+                encoded = [value.encode() for value in values]
             self._write_joined(b"".join(encoded), list(map(len, encoded)))
 
     def write_text(self, text: bytes, lengths: list[int]) -> None:
