@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
@@ -16,6 +17,7 @@ from cdi_dagster.cli.doctor_cluster import CheckLauncher
 from cdi_dagster.core.storage_keys import clusters_prefix, doctor_key
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
+from cdi_dagster.names import PARTITION_TAG
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr.cluster import ClusterFaults
@@ -133,6 +135,35 @@ def test_who_stops_it_ends_its_cluster(installation: Bench) -> None:
     [cluster] = installation.emr.clusters.values()
     assert cluster.is_ending
     installation.emr.wait(lambda: cluster.has_ended)
+
+
+QUICK_STEP = """\
+import sys
+from cdi_dagster.spark.reporting import open_reporter
+with open_reporter(sys.argv[1:]) as (reporter, _):
+    reporter.report("check_cluster", {"checks": []})
+"""
+
+
+def test_a_cluster_is_left_to_runs_that_need_it_and_taken_where_one_idles(
+    installation: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CDI_EMR_IDLE_SECONDS", "86400")
+    quick_step = installation.folder / "quick_step.py"
+    quick_step.write_text(QUICK_STEP)
+    installation.run_spark(quick_step, master="none", name="check_cluster")
+    installation.emr.spark_master = None  # this program needs no Spark
+    with dg.instance_for_test() as instance:  # in DAGSTER_HOME
+        other = dg.DagsterRun(job_name="another", status=dg.DagsterRunStatus.STARTED, tags={PARTITION_TAG: str(DAY)})
+        instance.add_run(other)
+        assert doctor().exit_code == 0
+        [cluster] = installation.emr.clusters.values()
+        assert cluster.state == "WAITING"
+        instance.delete_run(other.run_id)
+        assert doctor().exit_code == 0
+    assert installation.emr.calls["RunJobFlow"] == 1
+    assert [step.state for step in cluster.steps] == ["COMPLETED"] * 2
+    installation.emr.wait(lambda: cluster.state == "TERMINATED")
 
 
 def test_only_chooses_checks_of_this_machine() -> None:
