@@ -124,34 +124,13 @@ def _step_launcher(settings: Settings) -> dg.ConfigurableResource:
 
 def _emr_launcher(settings: Settings) -> dg.ConfigurableResource:
     # Imported here: boto3 takes half a second, and a laptop does not need it.
-    from cdi_dagster.bundle.source_digest import why_not_this_code
-    from cdi_dagster.emr.clusters.launcher import EmrPySparkStepLauncher
-    from cdi_dagster.emr.clusters.request import template_problems
+    from cdi_dagster.emr.clusters.launcher import EmrPySparkStepLauncher, why_unusable
 
     # An unusable template, or a cluster with other code, must fail the deployment, not the first morning after it.
-    other_code = why_not_this_code(settings.emr_bundle_uri)
-    if other_code:
-        raise dg.DagsterInvalidDefinitionError(other_code)
-    problems = template_problems(settings.emr_template, environment=settings.emr_environment)
-    if problems:
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        raise dg.DagsterInvalidDefinitionError(f"The cluster template {settings.emr_template} cannot be used:\n{lines}")
-    return EmrPySparkStepLauncher(
-        published_root=settings.published_root,
-        template_path=str(settings.emr_template.absolute()),
-        environment=settings.emr_environment,
-        bundle_uri=settings.emr_bundle_uri,
-        existing_cluster_id=settings.emr_cluster_id,
-        idle_seconds=settings.emr_idle_seconds,
-        conf=settings.spark_conf,
-        poll_interval_seconds=settings.emr_poll_interval_seconds,
-        start_deadline_seconds=settings.emr_start_deadline_seconds,
-        bootstrap_deadline_seconds=settings.emr_bootstrap_deadline_seconds,
-        run_deadline_seconds=settings.emr_run_deadline_seconds,
-        log_wait_seconds=settings.emr_log_wait_seconds,
-        blind_seconds=settings.emr_blind_seconds,
-        live_stdio=settings.emr_live_stdio,
-    )
+    why = why_unusable(settings)
+    if why:
+        raise dg.DagsterInvalidDefinitionError(why)
+    return EmrPySparkStepLauncher.of(settings)
 
 
 defs = build_definitions()

@@ -13,7 +13,7 @@ from cdi_dagster.core.tables_report import PublishedTable
 from cdi_dagster.ingestion.pinning import read_pinned_input
 from cdi_dagster.published.read import Publication, read_publication
 from cdi_dagster.published.tables import shown_tables
-from cdi_dagster.settings import load_settings, use_configured_region
+from cdi_dagster.settings import load_settings, use_aws_settings
 from cdi_dagster.storage import Storage, open_storage
 
 __all__ = ["pinned_input", "publication", "tables"]
@@ -62,5 +62,5 @@ def _opened(collection: str, storage_day: date | str, published_root: str | None
     if published_root is None:
         published_root = load_settings().published_root
     else:
-        use_configured_region()
+        use_aws_settings()
     return find_collection(collection).on(day), open_storage(published_root)

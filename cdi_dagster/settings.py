@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -57,7 +57,10 @@ class SettingsError(Exception):
 
 
 class AwsSettings(BaseSettings):
-    """What AWS clients need to know, also of an installation whose other settings are not complete yet."""
+    """What AWS clients need to know, also of an installation whose other settings are not complete yet.
+
+    `use` is the one place where a process takes it.
+    """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
@@ -67,12 +70,35 @@ class AwsSettings(BaseSettings):
         "also in drivers and executors. Default: botocore's own configuration, `AWS_DEFAULT_REGION` or the profile; "
         "it does not read `AWS_REGION`, and takes none from the instance.",
     )
+    s3_encryption: Literal["", "AES256", "aws:kms"] = Field(
+        default="",
+        description="Server-side encryption that every object written to S3 requests, by boto3 and by Spark alike: "
+        "`AES256` or `aws:kms`. Default: none is requested, and the bucket's own default applies. A bucket policy that "
+        "refuses writes without one needs it.",
+    )
+    s3_kms_key: str = Field(
+        default="",
+        description="Id or ARN of the KMS key for `aws:kms`. Default: the bucket's, or else the account's own for S3. "
+        "Whoever reads needs `kms:Decrypt` on it, whoever writes `kms:GenerateDataKey` too.",
+    )
+
+    def use(self) -> None:
+        """Have this process's AWS clients made in the region, and its writes to S3 encrypted, as set, from now on."""
+        use_region(self.aws_region)
+        use_encryption(Encryption(algorithm=self.s3_encryption, kms_key=self.s3_kms_key))
 
     @field_validator("aws_region")
     @classmethod
     def _is_region(cls, value: str) -> str:
         if value and not REGION.fullmatch(value):
             raise ValueError(f"{value!r} is not an AWS region: write it as eu-west-2")
+        return value
+
+    @field_validator("s3_kms_key")
+    @classmethod
+    def _is_of_kms(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("s3_encryption", "aws:kms") != "aws:kms":
+            raise ValueError(f"{value!r} is used by CDI_S3_ENCRYPTION=aws:kms only: set that too, or take the key out")
         return value
 
 
@@ -158,18 +184,6 @@ class Settings(AwsSettings):
         default=None,
         description="Folder of the jars with which local Spark writes tables to `s3://` (docs/s3.md). Default: where "
         "`make s3a-jars` puts them, `.cdi/jars/spark-<version>` below the current folder. EMR has its own.",
-    )
-
-    s3_encryption: Literal["", "AES256", "aws:kms"] = Field(
-        default="",
-        description="Server-side encryption that every object written to S3 requests, by boto3 and by Spark alike: "
-        "`AES256` or `aws:kms`. Default: none is requested, and the bucket's own default applies. A bucket policy that "
-        "refuses writes without one needs it.",
-    )
-    s3_kms_key: str = Field(
-        default="",
-        description="Id or ARN of the KMS key for `aws:kms`. Default: the bucket's, or else the account's own for S3. "
-        "Whoever reads needs `kms:Decrypt` on it, whoever writes `kms:GenerateDataKey` too.",
     )
 
     table_definitions: Annotated[dict[str, str | None], NoDecode] = Field(
@@ -522,8 +536,6 @@ class Settings(AwsSettings):
             yield "CDI_DKS_CERTIFICATE is set but CDI_DKS_URL is plain http: write https://host:port"
         if self.dks_url.startswith("http://") and not is_loopback(urlsplit(self.dks_url).hostname):
             yield f"CDI_DKS_URL={self.dks_url!r} would carry data keys over the network in the clear: write https://…"
-        if self.s3_kms_key and self.s3_encryption != "aws:kms":
-            yield "CDI_S3_KMS_KEY is used by CDI_S3_ENCRYPTION=aws:kms only: set that too, or take the key out"
         if self.corporate_root and _place(self.published_root).startswith(_place(self.corporate_root)):
             yield "CDI_PUBLISHED_ROOT is CDI_CORPORATE_ROOT, or lies in it: publish to another bucket or folder"
         if alert_target(self.alert_target)[0] is AlertTargetKind.PAGERDUTY and not self.alert_token:
@@ -601,8 +613,7 @@ def load_settings(**overrides: Any) -> Settings:
     if problems:
         raise SettingsError(problems)
     _name_relative_home(home)
-    use_region(settings.aws_region)
-    use_encryption(Encryption(algorithm=settings.s3_encryption, kms_key=settings.s3_kms_key))
+    settings.use()
     return settings
 
 
@@ -625,15 +636,15 @@ def why_no_dagster_home(folder: str | Path) -> list[str]:
     ]
 
 
-def use_configured_region() -> None:
-    """Have AWS clients of this process made in the region of the settings, for work that needs no other setting.
+def use_aws_settings() -> None:
+    """Have AWS clients of this process work as the settings state, for work that needs no other setting.
 
     Raises:
-        SettingsError: it is not a region.
+        SettingsError: with a line for every problem found.
     """
     home = Path(os.environ.get(f"{PREFIX}HOME") or DEFAULT_HOME).expanduser()
     try:
-        use_region(AwsSettings(_env_file=home / ENV_FILE_NAME).aws_region)  # type: ignore[call-arg]
+        AwsSettings(_env_file=home / ENV_FILE_NAME).use()  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsError([line for detail in error.errors() for line in _problem_lines(detail)]) from None
 

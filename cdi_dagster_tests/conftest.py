@@ -16,6 +16,7 @@ from cdi_dagster.aws.clients import use_region
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.local_spark.java import use_java_for_spark_in_this_process
 from cdi_dagster.local_spark.jvm_options import quick_start_options
+from cdi_dagster.storage import use_encryption
 from cdi_dagster_tests.clock import start_clock_of_environment
 from cdi_dagster_tests.markers import MarkerGuard
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
@@ -35,10 +36,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _region_of_botocore() -> Iterator[None]:
-    """Leave no region of one test's settings to the next."""
+def _nothing_set_for_aws() -> Iterator[None]:
+    """Leave no region and no encryption of one test's settings to the next."""
     yield
     use_region("")
+    use_encryption(None)
 
 
 @pytest.fixture(scope="session")

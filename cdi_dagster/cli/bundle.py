@@ -50,12 +50,12 @@ def bundle_command(output: Path, constraints: Path, as_json: bool) -> None:
 def deploy_command(folder: Path, root: str, as_json: bool) -> None:
     """Upload a bundle, unless it is there already, and print the setting that makes clusters use it."""
     from cdi_dagster.bundle.upload import MARK, upload_bundle
-    from cdi_dagster.settings import use_configured_region
+    from cdi_dagster.settings import use_aws_settings
     from cdi_dagster.storage import open_storage
 
     if not (folder / MARK).is_file():
         raise click.UsageError(f"{folder} is not a bundle: it has no {MARK}. Make one with: cdi bundle")
-    use_configured_region()
+    use_aws_settings()
     try:
         storage = open_storage(root)
     except ValueError as error:

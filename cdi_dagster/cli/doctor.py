@@ -7,25 +7,26 @@ raises for what it is meant to find.
 import importlib.metadata
 import os
 import shutil
-import ssl
 import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
+from rich.markup import escape
 from rich.text import Text
 
-from cdi_dagster.cli.console import json_option, print_json, result_console
+from cdi_dagster.cli.console import json_option, print_json, progress, progress_console, result_console
 from cdi_dagster.cli.daemon_heartbeat import dagster_home_of, read_daemon
 from cdi_dagster.cli.doctor_aws import EMR_CHECKS, check_aws
-from cdi_dagster.cli.findings import CheckResult, Finding, failed, note, ok
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.amounts import size_text
 from cdi_dagster.core.collections import CORPORATE_STORAGE, REGISTRY
 from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.findings import CheckResult, Finding, failed, note, ok
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import doctor_key
 from cdi_dagster.settings import Settings, load_settings
@@ -116,32 +117,22 @@ def check_key_service(settings: Settings) -> Finding:
 
     from cdi_dagster.aws.secrets import SecretError
     from cdi_dagster.spark.key_service.config import KeyServiceConfig
-    from cdi_dagster.spark.key_service.tls import tls_context
+    from cdi_dagster.spark.key_service.handshake import check_handshake
 
-    url = f"{settings.dks_url}/healthcheck"
-    config = KeyServiceConfig(correlation_id="doctor", **asdict(settings.key_service))
+    url = settings.dks_url
     try:
-        pool = urllib3.PoolManager(retries=False, timeout=10, ssl_context=tls_context(config))
-        status = pool.request("GET", url).status
+        return check_handshake(KeyServiceConfig(correlation_id="doctor", **asdict(settings.key_service)))
     except SecretError as error:
         if settings.deployment == "emr":
             return note(
-                f"not checked: {error}", "Enough, where the cluster's instance role may read it and we need not."
+                f"not checked: {error}",
+                "Enough, where the cluster's instance role may read it and we need not: cdi doctor --on-cluster.",
             )
         return failed(str(error), "Correct the reference in CDI_DKS_CA, CDI_DKS_CERTIFICATE or CDI_DKS_PRIVATE_KEY.")
-    except (urllib3.exceptions.SSLError, ssl.SSLError) as error:
-        return failed(f"{url}: TLS is refused ({error})", "Check CDI_DKS_CA, CDI_DKS_CERTIFICATE and its expiry.")
     except (urllib3.exceptions.HTTPError, OSError) as error:
         if settings.deployment == "local" and url.startswith("http://"):
-            return note(
-                f"{settings.dks_url} is not running", "cdi dks starts it; make demo and make dev have their own."
-            )
+            return note(f"{url} is not running", "cdi dks starts it; make demo and make dev have their own.")
         return failed(f"{url} does not respond ({type(error).__name__})", "Check CDI_DKS_URL and the network to it.")
-    if status == 403:
-        return failed(f"{url} refuses our certificate (403)", "Renew or restore the client certificate.")
-    if status != 200:
-        return failed(f"{url} responds with {status}", "Check the state of the Data Key Service with its team.")
-    return ok(f"{settings.dks_url} responds")
 
 
 def check_daemon(settings: Settings) -> Finding:
@@ -201,23 +192,61 @@ CHECKS: dict[str, tuple[str, Callable[[Settings], Finding]]] = {
 @click.command("doctor")
 @click.option("--only", type=click.Choice(list(CHECKS)), multiple=True, help="Check only this; may be repeated.")
 @click.option("--quiet", is_flag=True, help="Print only what failed.")
+@click.option(
+    "--on-cluster",
+    is_flag=True,
+    help="Check where Spark jobs run, by a small step: on EMR a cluster, which costs some cents and ten minutes.",
+)
 @json_option
 @click.pass_context
-def doctor_command(ctx: click.Context, only: tuple[str, ...], quiet: bool, as_json: bool) -> None:
-    """Check this installation: a line for each part, with the fix where it fails. Exits 1 if anything fails."""
+def doctor_command(ctx: click.Context, only: tuple[str, ...], quiet: bool, on_cluster: bool, as_json: bool) -> None:
+    """Check this installation: a line for each part, with the fix where it fails. Exits 1 if anything fails.
+
+    With --on-cluster a Spark step checks the same from the inside, as the role of the nodes: region, roots, encryption,
+    key service, metastore, Python and its packages. Run it before the first day.
+    """
+    if on_cluster and only:
+        raise click.UsageError("--only chooses checks of this machine: leave it out with --on-cluster")
     settings = load_settings()
-    console = result_console()
-    findings: dict[str, Finding] = {}
-    for name in only or [name for name in CHECKS if settings.deployment == "emr" or name not in EMR_CHECKS]:
-        title, check = CHECKS[name]
-        findings[name] = finding = check(settings)
+
+    def show(title: str, finding: Finding) -> None:
         if not as_json and (finding.result is CheckResult.FAILED or not quiet):
-            console.print(_line(title, finding))
+            result_console().print(_line(title, finding))
+
+    if on_cluster:
+        launch, findings = _on_cluster(settings, show, as_json=as_json)
+    else:
+        launch, findings = {}, {}
+        for name in only or [name for name in CHECKS if settings.deployment == "emr" or name not in EMR_CHECKS]:
+            title, check = CHECKS[name]
+            findings[name] = check(settings)
+            show(title, findings[name])
     bad = [name for name, finding in findings.items() if finding.result is CheckResult.FAILED]
     if as_json:
-        print_json({"ok": not bad, "checks": {name: finding.to_json() for name, finding in findings.items()}})
+        checks = {name: finding.to_json() for name, finding in findings.items()}
+        print_json({"ok": not bad, **launch, "checks": checks})
     if bad:
         ctx.exit(1)
+
+
+def _on_cluster(
+    settings: Settings, show: Callable[[str, Finding], None], *, as_json: bool
+) -> tuple[dict[str, Any], dict[str, Finding]]:
+    """Launch the checks of a cluster and show their findings; return the launch as JSON, and the findings by name."""
+    from cdi_dagster.cli.doctor_cluster import check_cluster
+
+    try:
+        with progress("Checking where Spark jobs run") as report:
+            checked = check_cluster(settings, report)
+    except CdiError as error:
+        if lines := error.detail.get("last_log_lines"):
+            progress_console().print(escape(f"Last lines of the log:\n{lines}"), style="dim")
+        raise
+    for title, finding in checked.findings.values():
+        show(title, finding)
+    if not as_json:
+        result_console().print(escape(f"Checked {checked.where}. Log: {checked.evidence.log_location}"))
+    return checked.to_json(), {name: finding for name, (_, finding) in checked.findings.items()}
 
 
 _MARKS = {

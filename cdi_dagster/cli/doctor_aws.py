@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from cdi_dagster.aws.clients import client, region
-from cdi_dagster.cli.findings import Finding, failed, note, ok
 from cdi_dagster.core.amounts import size_text
+from cdi_dagster.core.findings import Finding, failed, note, ok
 from cdi_dagster.settings import Settings
 from cdi_dagster.storage import Storage, StorageError, open_storage
 

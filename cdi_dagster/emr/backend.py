@@ -223,4 +223,4 @@ class LaunchContext:
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     log: Callable[[str], None]
-    other_runs: Callable[[bool], int]
+    other_runs: Callable[[bool], int | None]

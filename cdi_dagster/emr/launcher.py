@@ -71,7 +71,7 @@ class BackendStepLauncher(dg.ConfigurableResource):
             # What was started runs, and the ledger knows it: whoever comes next resumes it.
             raise
         except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
-            if self._was_cancelled(context):
+            if self.was_cancelled(context):
                 context.log.info("The run was cancelled: ending what it started.")
                 launch.cancel()
             else:
@@ -92,6 +92,23 @@ class BackendStepLauncher(dg.ConfigurableResource):
         """Wait; an interruption of the run gets through."""
         time.sleep(seconds)
 
+    def was_cancelled(self, context: dg.AssetExecutionContext | dg.OpExecutionContext) -> bool:
+        """Whether somebody requested the end of the run; a SIGTERM alone does not show it."""
+        run = context.instance.get_run_by_id(context.run.run_id)
+        return run is not None and run.status in _CANCELLED
+
+    def other_runs(self, context: dg.AssetExecutionContext | dg.OpExecutionContext, is_last_step: bool) -> int | None:
+        """Count the other runs of a day, of any collection, that may need compute yet; None where that is unknown.
+
+        Args:
+            context: of this run.
+            is_last_step: whether this run needs none any more: tagged before the others are counted, so that of runs
+                that end at the same time at least the last to count knows of all.
+        """
+        if is_last_step:
+            context.instance.add_run_tags(context.run.run_id, {NEEDS_NO_COMPUTE_TAG: "true"})
+        return count_other_runs(context.instance, context.run.run_id)
+
     def _launch(self, context: dg.AssetExecutionContext | dg.OpExecutionContext, step: SparkStep) -> Launch:
         run = context.run
         launch_id = run.root_run_id or step.correlation_id
@@ -105,34 +122,21 @@ class BackendStepLauncher(dg.ConfigurableResource):
                 is_continuation=launch_id in (run.run_id, step.correlation_id) or _RETRY_NUMBER_TAG in run.tags,
             ),
             published=open_storage(self.published_root),
-            context=self._launch_context(self.backend_for(step), context.log.info, partial(other_runs, context)),
+            context=self._launch_context(self.backend_for(step), context.log.info, partial(self.other_runs, context)),
             live_stdio=self.live_stdio,
         )
 
     def _launch_context(
-        self, backend: Backend, log: Callable[[str], None], other_runs: Callable[[bool], int]
+        self, backend: Backend, log: Callable[[str], None], other_runs: Callable[[bool], int | None]
     ) -> LaunchContext:
         timings = Timings(**{field.name: getattr(self, field.name) for field in fields(Timings)})
         return LaunchContext(
             backend=backend, timings=timings, clock=self.now, sleep=self.sleep, log=log, other_runs=other_runs
         )
 
-    def _was_cancelled(self, context: dg.AssetExecutionContext | dg.OpExecutionContext) -> bool:
-        """Whether somebody requested the end of the run; a SIGTERM alone does not show it."""
-        run = context.instance.get_run_by_id(context.run.run_id)
-        return run is not None and run.status in _CANCELLED
 
-
-def other_runs(context: dg.AssetExecutionContext | dg.OpExecutionContext, is_last_step: bool) -> int:
-    """Count the other runs of a day, of any collection, that are queued or under way and may need compute yet.
-
-    Args:
-        context: of this run.
-        is_last_step: whether this run needs none any more: tagged before the others are counted, so that of runs that
-            end at the same time at least the last to count knows of all.
-    """
-    if is_last_step:
-        context.instance.add_run_tags(context.run.run_id, {NEEDS_NO_COMPUTE_TAG: "true"})
-    runs = context.instance.get_runs(dg.RunsFilter(statuses=list(_MAY_NEED_COMPUTE)), limit=_MOST_RUNS)
-    others = [run for run in runs if PARTITION_TAG in run.tags and run.run_id != context.run.run_id]
+def count_other_runs(instance: dg.DagsterInstance, run_id: str) -> int:
+    """Count the runs of a day that are queued or under way and may need compute yet, but for one run."""
+    runs = instance.get_runs(dg.RunsFilter(statuses=list(_MAY_NEED_COMPUTE)), limit=_MOST_RUNS)
+    others = [run for run in runs if PARTITION_TAG in run.tags and run.run_id != run_id]
     return sum(NEEDS_NO_COMPUTE_TAG not in run.tags for run in others)

@@ -3,18 +3,19 @@
 No dagster: the caller chooses where and how a step is launched.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cdi_dagster.core.collections import CollectionDay
+from cdi_dagster.core.collections import CORPORATE_STORAGE, CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.key_service_access import KeyServiceAccess
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.spark_jobs import INGEST_DAILY, PUBLISH_TABLES, SparkStep
+from cdi_dagster.core.spark_jobs import CHECK_CLUSTER, INGEST_DAILY, PUBLISH_TABLES, SparkStep
 from cdi_dagster.core.storage_keys import pinned_input_history_key
 from cdi_dagster.core.table_definition import Table
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.published.read import read_mark
+from cdi_dagster.storage import Roots, StorageError
 from cdi_dagster.storage.interface import Storage
 from cdi_dagster.table_definitions import publish_copy
 
@@ -110,6 +111,46 @@ def tables_step(
         correlation_id=correlation_id,
         input_bytes=mark.published_bytes,
     )
+
+
+def cluster_check_step(
+    day: CollectionDay, roots: Roots, *, correlation_id: str, key_service: KeyServiceAccess
+) -> SparkStep:
+    """Return the step that checks what the two others need where they run; it publishes nothing.
+
+    Args:
+        day: whose cluster template and ledger it uses; the day itself is not looked at.
+        roots: that are checked.
+        correlation_id: of the check.
+        key_service: whose handshake is checked.
+    """
+    return SparkStep(
+        job=CHECK_CLUSTER,
+        arguments=(
+            *("--corporate-root", roots.corporate.root),
+            *("--published-root", roots.published.root),
+            *("--correlation-id", correlation_id),
+            *_sample_arguments(roots.corporate),
+            *key_service.arguments(),
+        ),
+        collection=day.collection,
+        storage_day=day.storage_day,
+        correlation_id=correlation_id,
+        input_bytes=0,
+    )
+
+
+def _sample_arguments(corporate: Storage) -> Iterator[str]:
+    """Yield which object the job is to read: it may not list corporate storage itself. None where we may not either."""
+    try:
+        first = next(iter(corporate.list(CORPORATE_STORAGE)), None)
+        found = corporate.head(first.key) if first else None
+    except StorageError:
+        return
+    if found is not None:
+        yield from ("--sample-key", found.key)
+        if found.version_id is not None:
+            yield from ("--sample-version-id", found.version_id)
 
 
 def tables_of(step: SparkStep, report: Mapping[str, Any]) -> TablesReport:

@@ -76,7 +76,8 @@ def test_it_holds_no_dagster_and_no_pyspark(bundle: Bundle) -> None:
 def test_it_installs_without_an_index_and_the_jobs_import_without_dagster(installed: Path) -> None:
     program = (
         "import sys; sys.path.append(sys.argv[1]); "
-        "import cdi_dagster.spark.ingest.job, cdi_dagster.spark.tables.job, importlib.util as u; "
+        "import cdi_dagster.spark.ingest.job, cdi_dagster.spark.tables.job, cdi_dagster.spark.cluster_checks.job; "
+        "import importlib.util as u; "
         "print([u.find_spec(name) is not None for name in ('dagster', 'dagster_aws')])"
     )
     # pyspark (and py4j) are the cluster's own: here those of this environment, and nothing else of it.
@@ -102,6 +103,25 @@ def test_it_installs_without_an_index_and_the_jobs_import_without_dagster(instal
     assert (installed / "log4j2.json").read_text() == (
         Path(cdi_dagster.__file__).parent / "spark" / "log4j2.json"
     ).read_text()
+
+
+def test_the_doctor_finds_every_wheel_at_its_version_and_names_one_that_was_replaced(installed: Path) -> None:
+    program = "from cdi_dagster.spark.cluster_checks.node import check_python; print(check_python(None).to_json())"
+
+    def finding() -> str:
+        command = [installed / "venv" / "bin" / "python", "-c", program]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=installed).stdout
+
+    pins = installed / "bundle" / "requirements.txt"
+    before = pins.read_text()
+    assert "'verdict': 'ok'" in (found := finding()), found
+    assert f"{len(before.splitlines())} wheels of the bundle import at their pinned versions" in found
+    try:
+        pins.write_text(before.replace("orjson==", "orjson==0."))
+        assert "'verdict': 'failed'" in finding()
+        assert "orjson is" in finding()
+    finally:
+        pins.write_text(before)
 
 
 @pytest.mark.spark

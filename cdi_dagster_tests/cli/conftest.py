@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from cdi_dagster_tests.aws_actions import only_allowed_actions  # noqa: F401 - a fixture of this package
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 

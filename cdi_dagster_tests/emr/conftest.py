@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cdi_dagster_tests.aws_actions import only_allowed_actions  # noqa: F401 - a fixture of this package
 from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator
 from cdi_dagster_tests.emr.launches import Bench
 

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -107,13 +107,18 @@ class Bench:
         template = Path(__file__).with_name("template.yaml").read_text().replace("LOGS", self.bucket)
         (self.folder / "cluster.yaml").write_text(template)
 
-    def run_spark(self, entry_point: Path, *, master: str) -> None:
-        """Have clusters run a Spark program with this environment's Python, logging as the bundle has it."""
+    def run_spark(
+        self, entry_point: Path, *, master: str, name: str = "ingest_daily", conf: Mapping[str, str] | None = None
+    ) -> None:
+        """Have clusters run a Spark program with this environment's Python, logging as the bundle has it.
+
+        `name` is the job's, `conf` what EMR has in its spark-defaults.
+        """
         python = f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'
         log4j2 = Path(cdi_dagster.__file__).parent / "spark" / "log4j2.json"
         bootstrap = (
             f'set -e; mkdir -p "$CDI_PREFIX/entry_points" "$CDI_PREFIX/venv/bin"; cd "$CDI_PREFIX"\n'
-            f"cp {shlex.quote(str(entry_point))} entry_points/ingest_daily.py\n"
+            f"cp {shlex.quote(str(entry_point))} entry_points/{name}.py\n"
             f"cp {shlex.quote(str(log4j2))} log4j2.json\n"
             f"while [ -e {self.folder}/hold ]; do sleep 0.1; done\n"
             f"printf %s {shlex.quote(python)} > venv/bin/python; chmod +x venv/bin/python\n"
@@ -126,7 +131,8 @@ class Bench:
         events.mkdir()
         defaults.mkdir()
         # As EMR has it in its own spark-defaults.
-        lines = ("spark.eventLog.enabled true", f"spark.eventLog.dir {events.as_uri()}")
+        given = {"spark.eventLog.enabled": "true", "spark.eventLog.dir": events.as_uri(), **(conf or {})}
+        lines = [f"{key} {value}" for key, value in given.items()]
         (defaults / "spark-defaults.conf").write_text("\n".join(lines))
         self.emr.step_environment |= {
             "SPARK_LOCAL_IP": "127.0.0.1",

@@ -17,9 +17,9 @@ import pytest
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import clusters_prefix, launch_prefix
 from cdi_dagster.emr.backend import Backend, Demand, JobRequest, JobState
+from cdi_dagster.emr.clusters.launcher import EmrPySparkStepLauncher
 from cdi_dagster.emr.clusters.pool import ClusterPool, PoolEntry
 from cdi_dagster.emr.launch_plan import AttemptOutcome
-from cdi_dagster.emr.launcher import other_runs
 from cdi_dagster.emr.ledger import AttemptEntry, LaunchLedger
 from cdi_dagster.interfaces import SparkStep
 from cdi_dagster.names import NEEDS_NO_COMPUTE_TAG
@@ -325,11 +325,13 @@ def test_who_is_the_last_to_need_a_cluster_ends_those_that_are_on_offer_too(step
 
 
 def test_runs_that_only_have_checks_left_are_not_counted_as_needing_a_cluster(bench: Bench) -> None:
+    launcher = EmrPySparkStepLauncher(**bench.config())
+
     def count(context: dg.OpExecutionContext) -> None:
         others = [queue_run(context.instance, f"2023-03-0{number}") for number in (1, 2)]
-        assert other_runs(context, False) == 2
+        assert launcher.other_runs(context, False) == 2
         context.instance.add_run_tags(others[0].run_id, {NEEDS_NO_COMPUTE_TAG: "true"})
-        assert other_runs(context, True) == 1
+        assert launcher.other_runs(context, True) == 1
         own = context.instance.get_run_by_id(context.run.run_id)
         assert own is not None
         assert own.tags[NEEDS_NO_COMPUTE_TAG] == "true"

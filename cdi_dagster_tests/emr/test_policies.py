@@ -14,33 +14,37 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from botocore.handlers import BUILTIN_HANDLERS
 from click.testing import CliRunner
 
-import cdi_dagster
 from cdi_dagster.aws.secrets import read_secret
 from cdi_dagster.cli.app import cdi
 from cdi_dagster.coalescer_status.sources import _batch_client
 from cdi_dagster.core.alert import Alert
+from cdi_dagster.core.findings import CheckResult
+from cdi_dagster.core.key_service_access import KeyServiceAccess
 from cdi_dagster.core.secret_reference import SecretReference
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.emr.clusters.api import EmrApi
 from cdi_dagster.ingestion.pinning import pin_storage_day
+from cdi_dagster.ingestion.steps import cluster_check_step
 from cdi_dagster.interfaces import StatusRow
 from cdi_dagster.resources.alerts import alert_sink
 from cdi_dagster.resources.status_table import DynamoDbStatusTable
+from cdi_dagster.spark.cluster_checks.job import parse_arguments, target_of
+from cdi_dagster.spark.cluster_checks.node import run_node_checks
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster_tests.aws_actions import POLICIES, action_of, allowed
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr.emulator import create_status_table
 from cdi_dagster_tests.emr.launches import DAY, Bench
 from cdi_dagster_tests.emr.test_doctor import installation  # noqa: F401 - a fixture
 from cdi_dagster_tests.gate.hearing import hearing
 from cdi_dagster_tests.gate.quick_ingestion import ingest_pinned
+from cdi_dagster_tests.recorded_calls.sitecustomize import hear_calls
 
 pytestmark = pytest.mark.slow  # a cluster, a day and every check of `cdi doctor`
 
-POLICIES = Path(cdi_dagster.__file__).parents[1] / "deploy" / "aws" / "policies"
 DOCS = "https://docs.aws.amazon.com"
 KMS = f"S3 with a key of your own: {DOCS}/AmazonS3/latest/userguide/UsingKMSEncryption.html"
 GLUE = f"the Glue client of Hive and Spark, in the JVM: {DOCS}/emr/latest/ReleaseGuide/emr-spark-glue.html"
@@ -81,19 +85,6 @@ BY_HAND: dict[str, dict[str, str]] = {
         f"{DOCS}/emr/latest/ReleaseGuide/storing-sensitive-data.html",
     },
 }
-S3_ACTIONS = {
-    "HeadObject": "GetObject",
-    "HeadBucket": "ListBucket",
-    "ListObjectsV2": "ListBucket",
-    "ListObjectVersions": "ListBucketVersions",
-    "CreateMultipartUpload": "PutObject",
-    "UploadPart": "PutObject",
-    "CompleteMultipartUpload": "PutObject",
-    "DeleteObjects": "DeleteObject",
-    "ListParts": "ListMultipartUploadParts",
-}
-"""Where S3's action has another name than its operation (user guide, "Required permissions for API operations")."""
-NEEDS_NO_PERMISSION = {"sts:GetCallerIdentity"}
 
 
 class Recorder:
@@ -109,27 +100,17 @@ class Recorder:
         yield
         self._role = None
 
-    def __call__(self, *, model: Any, params: dict[str, Any], **_: Any) -> None:
-        service, operation = model.service_model.endpoint_prefix, model.name
-        if service == "s3":
-            operation = S3_ACTIONS.get(operation, operation)
-            if operation == "GetObject" and "versionId" in params["query_string"]:
-                operation = "GetObjectVersion"
-        if self._role and (action := f"{service}:{operation}") not in NEEDS_NO_PERMISSION:
+    def __call__(self, call: str) -> None:
+        if self._role and (action := action_of(call)):
             self.actions[self._role].add(action)
 
 
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
     made = Recorder()
-    BUILTIN_HANDLERS.append(("before-call", made))
+    stop = hear_calls(made)
     yield made
-    BUILTIN_HANDLERS.remove(("before-call", made))
-
-
-def allowed(policy: str) -> set[str]:
-    statements = json.loads((POLICIES / f"{policy}.json").read_text())["Statement"]
-    return {action for statement in statements for action in statement["Action"]}
+    stop()
 
 
 @pytest.mark.usefixtures("installation")
@@ -148,8 +129,14 @@ def test_each_policy_allows_what_is_sent_and_nothing_more(bench: Bench, recorder
         launch_and_cancel(bench)
         with_tables_and_topics(bench)
         CliRunner().invoke(cdi, ["doctor"])
+        access = KeyServiceAccess(url="https://dks")
+        checks = cluster_check_step(AUDIT.on(DAY), roots, correlation_id="c", key_service=access)
     with recorder.of("emr-instance-profile"):
         work_on_node(bench, corporate, pinned)
+        target = target_of(parse_arguments(checks.arguments))
+        assert [name for name, finding in run_node_checks(target).items() if finding.result is CheckResult.FAILED] == [
+            "key-service"  # nobody has that name
+        ]
 
     for policy in ("dagster", "emr-instance-profile", "emr-service-role"):
         used = recorder.actions[policy] | BY_HAND[policy].keys()

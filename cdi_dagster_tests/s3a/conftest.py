@@ -9,6 +9,7 @@ import pytest
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.local_spark.s3a_conf import find_s3a_jars
+from cdi_dagster_tests.aws_actions import only_allowed_actions  # noqa: F401 - a fixture of this package
 from cdi_dagster_tests.s3_server import REGION, new_s3_storage, s3_endpoint
 from cdi_dagster_tests.spark.ingest_support import SampleDay
 

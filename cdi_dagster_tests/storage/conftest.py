@@ -6,6 +6,7 @@ import boto3
 import pytest
 
 from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster_tests.aws_actions import only_allowed_actions  # noqa: F401 - a fixture of this package
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 
 _BUCKET_NUMBERS = itertools.count()

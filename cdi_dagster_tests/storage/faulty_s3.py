@@ -16,14 +16,20 @@ _DENIED = b"<Error><Code>AccessDenied</Code><Message>no</Message></Error>"
 class Proxy:
     """Passes requests on to an S3 server; `cut(method, path, count)` returns after how many bytes of body to hang up.
 
-    What has one of `denied` in its path is answered with AccessDenied.
+    What has one of `denied` in its method and path is answered with AccessDenied. Request headers that begin with
+    `dropped` do not reach the server.
 
     Attributes:
         requests: method, path and Range header of every request, in order.
     """
 
     def __init__(
-        self, endpoint: str, cut: Cut = lambda method, path, count: None, *, denied: Sequence[str] = ()
+        self,
+        endpoint: str,
+        cut: Cut = lambda method, path, count: None,
+        *,
+        denied: Sequence[str] = (),
+        dropped: str = "none are",
     ) -> None:
         self.requests: list[tuple[str, str, str | None]] = []
         self.between: Callable[[], None] = lambda: None
@@ -34,14 +40,15 @@ class Proxy:
 
             def _pass_on(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                if any(part in self.path for part in denied):
+                if any(part in f"{self.command} {self.path}" for part in denied):
                     self.send_response(403)
                     self.send_header("Content-Length", str(len(_DENIED)))
                     self.end_headers()
                     self.wfile.write(_DENIED)
                     return
                 connection = HTTPConnection(urlsplit(endpoint).netloc, timeout=20)
-                connection.request(self.command, self.path, body, dict(self.headers.items()))
+                headers = {name: v for name, v in self.headers.items() if not name.lower().startswith(dropped)}
+                connection.request(self.command, self.path, body, headers)
                 answer = connection.getresponse()
                 data = answer.read()
                 connection.close()

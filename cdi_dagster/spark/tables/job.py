@@ -8,23 +8,16 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from pathlib import Path
-from typing import Any
-
-from py4j.protocol import Py4JError
-from pyspark.errors import PySparkException
-from pyspark.sql import SparkSession
+from collections.abc import Sequence
 
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.spark_jobs import LOCAL_METASTORE
 from cdi_dagster.core.storage_keys import run_failure_key, tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.published.read import require_published_parts
 from cdi_dagster.spark.job_failures import failure_of
+from cdi_dagster.spark.job_process import spark_session
 from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
 from cdi_dagster.spark.tables.publish import Request, publish
 from cdi_dagster.storage import Storage, StorageError, open_storage
@@ -70,52 +63,12 @@ def run(request: Request, published: Storage, reporter: Reporter) -> TablesRepor
         published.delete([report_key, _failure_key(request)])  # of an earlier try of this same run
         records = require_published_parts(published, request.collection.on(request.storage_day))
         reporter.progress(f"Starting Spark for the tables of {records.published} records", records=records.published)
-        with _session(f"cdi {STEP} {request.collection.id} {request.storage_day}") as (spark, catalogue):
+        with spark_session(f"cdi {STEP} {request.collection.id} {request.storage_day}") as (spark, catalogue):
             report = publish(spark, request, records, published, reporter, catalogue=catalogue)
         published.write(report_key, json.dumps(report.to_json(), indent=1).encode())
     except Exception as error:
         raise failure_of(error) from error
     return report
-
-
-@contextmanager
-def _session(name: str) -> Iterator[tuple[SparkSession, AbstractContextManager[None] | None]]:
-    """Start Spark with the metastore that spark-submit configured, and stop it; a running one stays running.
-
-    Yields:
-        The session, and what to enter while it uses its catalogue, where that is the local metastore.
-    """
-    running = SparkSession.getActiveSession()
-    try:
-        spark = running or SparkSession.builder.appName(name).enableHiveSupport().getOrCreate()
-    except (PySparkException, Py4JError, OSError) as error:
-        raise CdiError(
-            FailureClass.LAUNCH_FAILED,
-            f"Spark did not start: {failure_of(error).cause}",
-            next_step="Read in the log what Spark lacked (Java, memory, master), then run again.",
-        ) from error
-    folder = None if running else spark.conf.get(LOCAL_METASTORE, None)
-    try:
-        yield spark, _local_catalogue(spark, Path(folder)) if folder else None
-    finally:
-        if running is None:
-            spark.stop()
-
-
-@contextmanager
-def _local_catalogue(spark: SparkSession, folder: Path) -> Iterator[None]:
-    """Hold the local metastore. Spark opens it when it first uses the catalogue; it has to be closed for the next."""
-    # Not at the top: the bundle for clusters, which have no local metastore, is without it.
-    from cdi_dagster.local_spark.metastore import local_metastore_lock
-
-    with local_metastore_lock(folder):
-        try:
-            yield
-        finally:
-            # Derby's way to be shut down is a connection that it refuses.
-            java: Any = spark._jvm
-            with suppress(Py4JError):
-                java.java.sql.DriverManager.getConnection("jdbc:derby:;shutdown=true")
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

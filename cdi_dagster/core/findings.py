@@ -1,7 +1,9 @@
-"""What a check of `cdi doctor` returns. No checks here."""
+"""What a check of `cdi doctor` returns, here and on a cluster. No checks here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class CheckResult(StrEnum):
@@ -9,7 +11,7 @@ class CheckResult(StrEnum):
 
     OK = "ok"
     NOTE = "note"
-    """Not needed here, or not started: nothing is broken."""
+    """Not needed here, not started, or not checked: nothing is broken."""
     FAILED = "failed"
 
 
@@ -22,8 +24,13 @@ class Finding:
     fix: str | None = None
 
     def to_json(self) -> dict[str, str | None]:
-        """Return what `--json` prints, under the keys that scripts read."""
+        """Return what `--json` prints, under the keys that scripts read; `from_json` reads it back."""
         return {"verdict": self.result, "text": self.text, "mend": self.fix}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Finding":
+        """Read what `to_json` wrote."""
+        return cls(result=CheckResult(value["verdict"]), text=value["text"], fix=value["mend"])
 
 
 def ok(text: str) -> Finding:
