@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import click
 from rich.markup import escape
@@ -130,9 +131,11 @@ def check_key_service(settings: Settings) -> Finding:
             )
         return failed(str(error), "Correct the reference in CDI_DKS_CA, CDI_DKS_CERTIFICATE or CDI_DKS_PRIVATE_KEY.")
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        if settings.deployment == "local" and url.startswith("http://"):
-            return note(f"{url} is not running", "cdi dks starts it; make demo and make dev have their own.")
-        return failed(f"{url} does not respond ({type(error).__name__})", "Check CDI_DKS_URL and the network to it.")
+        if "dks_url" in settings.model_fields_set:
+            fix = "Start it, or correct CDI_DKS_URL, or the network to it: every day would fail with DKS_UNAVAILABLE."
+            return failed(f"{url} does not respond ({type(error).__name__})", fix)
+        text = f"none is configured (CDI_DKS_URL), and none runs at {url}"
+        return note(text, "cdi dks starts one there; make demo and make dev have their own.")
 
 
 def check_daemon(settings: Settings) -> Finding:
@@ -161,14 +164,19 @@ def _dagster_home_fix() -> str:
 
 
 def check_disk(settings: Settings) -> Finding:
-    """Room for local data, logs and Spark's scratch files."""
-    folders = {str(_existing(settings.home)), tempfile.gettempdir()}
-    tightest = min(folders, key=lambda folder: shutil.disk_usage(folder).free)
-    free = shutil.disk_usage(tightest).free
-    text = f"{size_text(free)} free in {tightest}"
-    if free < _FAIL_BELOW_BYTES:
-        return failed(text, "Make room: runs need at least 1 GB; or set CDI_HOME to another disk.")
-    return note(text, "A large day may need more than 5 GB.") if free < _WARN_BELOW_BYTES else ok(text)
+    """Room for local data, logs and Spark's scratch files, and in the file systems of the roots that are folders."""
+    folders = [settings.home, Path(tempfile.gettempdir())]
+    roots = (settings.corporate_root, settings.published_root)
+    folders += [Path(unquote(urlsplit(root).path)) for root in roots if root.startswith("file://")]
+    by_disk = {os.stat(folder).st_dev: folder for folder in map(_existing, reversed(folders))}
+    free = {folder: shutil.disk_usage(folder).free for folder in by_disk.values()}
+    short = sorted(folder for folder in free if free[folder] < _FAIL_BELOW_BYTES)
+    shown = short or [min(free, key=lambda folder: free[folder])]
+    text = ", ".join(f"{size_text(free[folder])} free in {folder}" for folder in shown)
+    if short:
+        return failed(text, "Make room there, runs need at least 1 GB; or move CDI_HOME, TMPDIR or the root elsewhere.")
+    is_tight = free[shown[0]] < _WARN_BELOW_BYTES
+    return note(text, "A large day may need more than 5 GB.") if is_tight else ok(text)
 
 
 def _existing(folder: Path) -> Path:

@@ -1,6 +1,10 @@
 """`cdi doctor` reports what is wrong with an installation, and how to fix it."""
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster_tests.cli.conftest import Cdi
@@ -52,15 +56,46 @@ def test_a_table_definition_that_cannot_be_used_fails_with_its_place(cdi: Cdi, t
     assert "tables (line 2) must be a list" in answer.stdout
 
 
-def test_a_key_service_that_answers_is_well_and_one_that_does_not_is_noted(cdi: Cdi) -> None:
+def test_a_key_service_that_is_configured_and_down_fails(cdi: Cdi, home: Path) -> None:
     with DevelopmentKeyService() as service:
         url = service.url
         assert cdi("doctor", "--only", "key-service", "--json", CDI_DKS_URL=url).json["ok"]
-    answer = cdi("doctor", "--only", "key-service", "--json", CDI_DKS_URL=url)
-    assert answer.json["checks"]["key-service"]["verdict"] == "note"
-    answer = cdi("doctor", "--only", "key-service", "--json", CDI_DKS_URL=url.replace("http:", "https:"))
+    answer = cdi("doctor", "--only", "key-service", CDI_DKS_URL=url)
     assert answer.exit_code == 1
-    assert "does not respond" in answer.json["checks"]["key-service"]["text"]
+    assert f"{url} does not respond" in answer.stdout
+    assert "Start it, or correct CDI_DKS_URL" in answer.stdout
+    home.mkdir()
+    (home / "cdi.env").write_text(f"CDI_DKS_URL={url.replace('http:', 'https:')}\n")
+    assert cdi("doctor", "--only", "key-service").exit_code == 1
+
+
+def test_a_key_service_that_nobody_configured_is_a_note(cdi: Cdi) -> None:
+    answer = cdi("doctor", "--only", "key-service", "--json")
+    finding = answer.json["checks"]["key-service"]
+    assert (answer.exit_code, finding["verdict"]) == (0, "note")
+    assert finding["text"].startswith("none is configured (CDI_DKS_URL)")
+
+
+@pytest.mark.parametrize("root", ["CDI_CORPORATE_ROOT", "CDI_PUBLISHED_ROOT"])
+def test_the_disk_of_a_root_is_looked_at_too(cdi: Cdi, small_disk: Path, root: str) -> None:
+    answer = cdi("doctor", "--only", "disk", **{root: (small_disk / "a root").as_uri()})
+    assert answer.exit_code == 1
+    assert f"MB free in {small_disk}" in answer.stdout
+    assert "Make room there" in answer.stdout
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "cdi-test", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this machine lets us mount no small file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_parts_that_are_not_there_yet_on_a_laptop_are_notes(cdi: Cdi) -> None:

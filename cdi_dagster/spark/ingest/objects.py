@@ -87,6 +87,7 @@ class ObjectsIngestion:
         """Ingest every object, each open at its first byte, and return the counts of each."""
         tallies: list[_Tally] = []
         bytes_done = 0
+        self._progress.done(objects=0, compressed_bytes=0)
         for pinned, stream in objects:
             tally = _Tally(pinned)
             reader = EnvelopeReader(stream, pinned.key)

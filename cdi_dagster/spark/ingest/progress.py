@@ -14,9 +14,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
+from cdi_dagster.core.amounts import size_text
+
 _SEND_INTERVAL_SECONDS: Final = 0.5
 _DATAGRAM_BYTES: Final = 512
-_MB: Final = 1_000_000
+_SILENT_SECONDS: Final = 15
+"""A block of records takes a second or two; longer than this without one, a task waits for something."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +79,7 @@ class ProgressBoard:
         self._objects = objects
         self._input_bytes = input_bytes
         self._clock = clock
-        self._started = clock()
+        self._started = self._advanced = clock()
         self._done_by_task: dict[int, tuple[int, int]] = {}
         self._token = secrets.token_hex(8)
         self._socket: socket.socket | None = None
@@ -100,6 +103,8 @@ class ProgressBoard:
             except (OSError, ValueError, TypeError):
                 continue  # not one of ours, or damaged
             if token == self._token:
+                if self._done_by_task.get(task_index) != (objects, compressed_bytes):
+                    self._advanced = self._clock()
                 self._done_by_task[task_index] = (objects, compressed_bytes)
 
     def numbers(self) -> dict[str, float | int | None]:
@@ -118,16 +123,20 @@ class ProgressBoard:
         }
 
     def text(self) -> str:
-        """Return the numbers as a sentence for the run page."""
+        """Return the numbers as a sentence for the run page; while nothing is read, with what the tasks wait for."""
         numbers = self.numbers()
-        left = numbers["seconds_left"]
-        text = (
-            f"{numbers['objects_done']} of {numbers['objects_total']} objects, "
-            f"{(numbers['bytes_done'] or 0) / _MB:.1f} of {(numbers['bytes_total'] or 0) / _MB:.1f} MB"
-        )
+        left, objects = numbers["seconds_left"], f"{numbers['objects_done']} of {numbers['objects_total']} objects"
+        if not self._done_by_task:
+            return f"{objects} read; waits for Spark to start the first worker"
         if left is None:
-            return f"{text}; the first bytes are still being read"
-        return f"{text}, {(numbers['bytes_per_second'] or 0) / _MB:.1f} MB/s, about {left:.0f} s left"
+            return f"{objects} read; waits for their first bytes from corporate storage, or their data keys"
+        text = f"{objects}, {size_text(numbers['bytes_done'] or 0)} of {size_text(self._input_bytes)}"
+        if numbers["bytes_done"] == self._input_bytes:
+            return f"{text}; waits for the last records to be written"
+        silent = self._clock() - self._advanced
+        if silent >= _SILENT_SECONDS:
+            return f"{text}; nothing for {silent:.0f} s: waits for corporate storage, data keys or the published root"
+        return f"{text}, {size_text(numbers['bytes_per_second'] or 0)}/s, about {left:.0f} s left"
 
     def close(self) -> None:
         """Stop listening."""
