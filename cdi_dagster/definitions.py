@@ -18,6 +18,7 @@ from cdi_dagster.jobs import build_jobs
 from cdi_dagster.partitions import storage_days
 from cdi_dagster.resources.alerts import AlertResource
 from cdi_dagster.resources.coalescer import CoalescerStatusResource
+from cdi_dagster.resources.fixed import fixed
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.resources.local_launcher import LocalPySparkStepLauncher
 from cdi_dagster.resources.roots import RootsResource
@@ -74,7 +75,7 @@ def build_definitions(
             running=settings.automation,
             volumes=volumes,
         ),
-        resources={**_resources(settings), **(resource_overrides or {})},
+        resources={name: fixed(each) for name, each in (_resources(settings) | dict(resource_overrides or {})).items()},
         # A step only drives Spark: a process for each would cost a second and gain nothing. Set here and not on the
         # job: a job's executor does not apply to runs of backfills and of the asset pages.
         executor=dg.in_process_executor,

@@ -6,6 +6,9 @@ import sys
 
 import dagster as dg
 import pytest
+import yaml
+from dagster._core.snap import JobSnap
+from dagster._core.snap.snap_to_yaml import default_values_yaml_from_type_snap
 
 from cdi_dagster.core.collections import REGISTRY, CollectionKind
 from cdi_dagster.definitions import build_definitions
@@ -111,3 +114,39 @@ def test_automation_is_off_unless_a_setting_turns_it_on(definitions, tmp_path):
     on = build_definitions(settings=load_settings(home=tmp_path, automation=True))
     assert all(schedule.default_status == dg.DefaultScheduleStatus.RUNNING for schedule in on.schedules)
     assert all(sensor.default_status == dg.DefaultSensorStatus.RUNNING for sensor in on.sensors)
+
+
+def test_the_launchpad_shows_the_choices_of_a_run_alone(definitions):
+    job = definitions.resolve_job_def("business_audit_daily")
+    snap = JobSnap.from_job_def(job)
+    root = snap.config_schema_snapshot.get_config_snap(snap.mode_def_snaps[0].root_config_key)
+    shown = yaml.safe_load(
+        default_values_yaml_from_type_snap(snap.config_schema_snapshot, root)
+    )  # what the UI fills in
+    assert shown == {
+        "ops": {
+            "corporate_storage__business_audit": {
+                "config": {
+                    "allow_empty": False,
+                    "allow_fewer_offsets": False,
+                    "override_gate": False,
+                    "wait_for_coalescer_minutes": 0,
+                }
+            },
+            "business_audit__daily_records": {"config": {"allow_sparse_offsets": False, "override_gate": False}},
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("resource", "config"),
+    [
+        ("roots", {"published_root": "file:///elsewhere"}),
+        ("options", {"dks_url": "http://127.0.0.1:1"}),
+        ("step_launcher", {"master": "yarn"}),
+    ],
+)
+def test_no_run_can_replace_what_the_installation_sets(definitions, resource, config):
+    job = definitions.resolve_job_def("business_audit_daily")
+    with pytest.raises(dg.DagsterInvalidConfigError, match=f'unexpected config entry "{next(iter(config))}"'):
+        dg.validate_run_config(job, {"resources": {resource: {"config": config}}})
