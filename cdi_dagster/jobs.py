@@ -25,5 +25,5 @@ def _daily_job(collection: Collection) -> Any:
         - dg.AssetSelection.checks(names.on_time_check_key(collection)),
         description=f"Processes one storage day of `{collection.id}`: checks the coalescer, pins the input, decrypts "
         f"and publishes the daily records{tables}. Safe to run again: it replaces exactly that day.",
-        tags={"cdi/collection": collection.id.replace(":", ".")},
+        tags=names.collection_tag(collection),
     )

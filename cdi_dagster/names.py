@@ -21,8 +21,12 @@ ATTEMPT_TAG = "cdi/attempt"
 LAUNCHED_BY_TAG = "cdi/launched_by"
 """`schedule` or `sensor`; a run without it was requested by a person."""
 FAILURE_CLASS_TAG = "cdi/failure_class"
-NEEDS_NO_COMPUTE_TAG = "cdi/needs_no_compute"
-"""The last step of the run is over: it only has checks to evaluate."""
+COLLECTION_TAG = "cdi/collection"
+"""Of assets and runs: the collection, with a dot for the colon."""
+EXPORT_DAY_TAG = "cdi/export_day"
+"""On every run, for the person who reads the list of runs; the partition is the storage day."""
+NEEDS_NO_COMPUTE_TAG = ".dagster/cdi_needs_no_compute"
+"""Hidden in the UI, as every tag `.dagster/…`. The last step of the run is over: it only has checks to evaluate."""
 ALERT_TAG = "cdi/told"
 """On a failed run: whether an alert was sent, and why."""
 CAUSE_TAG = "cdi/alert_cause"
@@ -32,8 +36,8 @@ ALERTED_AT_TAG = "cdi/alerted_at"
 OVER_TAG = "cdi/alert_over"
 """On a failed run that was alerted: that its cause is over was sent too."""
 BACKFILL_TAG = "dagster/backfill"
-ROW_CLOSED_TAG = "cdi/row_closed"
-"""On a failed run: its status row is no longer IN_PROGRESS."""
+ROW_CLOSED_TAG = ".dagster/cdi_row_closed"
+"""Hidden in the UI. On a failed run: its status row is no longer IN_PROGRESS."""
 WILL_RETRY_TAG = "dagster/will_retry"
 """On a run whose worker was lost: whether Dagster itself runs it again."""
 FAILED_RUNS_SENSOR = "failed_runs_sensor"
@@ -46,6 +50,11 @@ CHECKED_RUN = "of_run"
 """… and of which run's publication, or failure."""
 LOCAL_METASTORE_POOL = "cdi_local_metastore"
 """The local Hive metastore allows one process at a time."""
+
+
+def collection_tag(collection: Collection) -> dict[str, str]:
+    """Return the tag that names a collection."""
+    return {COLLECTION_TAG: collection.id.replace(":", ".")}
 
 
 def input_key(collection: Collection) -> dg.AssetKey:

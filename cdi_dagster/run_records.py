@@ -11,7 +11,7 @@ import dagster as dg
 
 from cdi_dagster import names
 from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import parse_day
+from cdi_dagster.core.days import export_day_of, parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.launch_decision import RUN_AGAIN_AT_ONCE, LaunchDecision, PastRun, RunState
 
@@ -158,6 +158,11 @@ def is_by_person(run: dg.DagsterRun) -> bool:
     return names.LAUNCHED_BY_TAG not in run.tags or run.parent_run_id is not None
 
 
+def tags_to_read(collection: Collection, storage_day: date) -> dict[str, str]:
+    """Return the tags by which a person finds a run of a day in the list of runs."""
+    return {**names.collection_tag(collection), names.EXPORT_DAY_TAG: str(export_day_of(storage_day))}
+
+
 def run_request(
     collection: Collection, storage_day: date, decision: LaunchDecision, *, launched_by: str
 ) -> dg.RunRequest:
@@ -169,6 +174,7 @@ def run_request(
         # With None it would have the checks of the records, which the run does not make.
         asset_check_keys=[] if decision.tables_only else None,
         tags={
+            **tags_to_read(collection, storage_day),
             names.LAUNCH_TAG: decision.launch or "",
             names.ATTEMPT_TAG: str(decision.attempt),
             names.LAUNCHED_BY_TAG: launched_by,

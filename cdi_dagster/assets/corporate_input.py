@@ -58,7 +58,7 @@ def corporate_input_asset(
         group_name=collection.asset_name,
         owners=list(names.OWNERS),
         kinds={"gzip", "json"},
-        tags={"cdi/collection": collection.id.replace(":", "."), "cdi/layer": "corporate_storage"},
+        tags={**names.collection_tag(collection), "cdi/layer": "corporate_storage"},
         description=(
             f"The pinned input of `{collection.id}`: the exact objects of one storage day that a run reads.\n\n"
             "**Grain**: one manifest per storage day; one entry per object, with key, size, ETag, version and Kafka "

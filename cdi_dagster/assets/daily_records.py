@@ -64,7 +64,7 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
         group_name=collection.asset_name,
         owners=list(names.OWNERS),
         kinds={"pyspark", "json"},
-        tags={"cdi/collection": collection.id.replace(":", "."), "cdi/layer": "daily_records"},
+        tags={**names.collection_tag(collection), "cdi/layer": "daily_records"},
         pool=names.ingest_pool(collection),
         description=(
             f"The daily records of `{collection.id}`: decrypted, validated, sanitised, as gzipped JSON lines.\n\n"

@@ -21,7 +21,7 @@ from cdi_dagster.interfaces import StatusTable
 from cdi_dagster.partitions import storage_day_in
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.resources.runbook import runbook_section
-from cdi_dagster.run_records import assets_of_run, interruption_of, missing_of, require_only_run
+from cdi_dagster.run_records import assets_of_run, interruption_of, missing_of, require_only_run, tags_to_read
 
 
 @contextmanager
@@ -55,6 +55,8 @@ def recorded_step(
         step=name,
         ends_run=not assets_of_run(context).intersection(followed_by),
     )
+    if assets_of_run(context).issubset(names.keys_of(collection)):
+        _tag(context, tags_to_read(collection, record.day.storage_day))
     interruption = cache(lambda: interruption_of(context))  # once: row and tag must not differ
     for missing in missing_of(context.instance):
         context.log.warning(f"This Dagster lacks {missing}. Copy deploy/dagster.yaml into DAGSTER_HOME and restart it.")
@@ -112,8 +114,12 @@ def _link(place: str) -> dg.MetadataValue:
 
 
 def _tag_class(context: dg.AssetExecutionContext, error: CdiError) -> None:
+    _tag(context, {names.FAILURE_CLASS_TAG: str(error.failure_class)})
+
+
+def _tag(context: dg.AssetExecutionContext, tags: dict[str, str]) -> None:
     try:
-        context.instance.add_run_tags(context.run.run_id, {names.FAILURE_CLASS_TAG: str(error.failure_class)})
+        context.instance.add_run_tags(context.run.run_id, tags)
     except Exception as tag_error:  # noqa: BLE001
-        # As with the row: raising here would hide why the step failed. The failed runs sensor sets the tag too.
-        context.log.exception(f"The run could not be tagged with its class: {type(tag_error).__name__}")
+        # As with the row: raising here would hide why the step failed. The failed runs sensor sets the class too.
+        context.log.exception(f"The run could not be tagged with {', '.join(tags)}: {type(tag_error).__name__}")

@@ -87,7 +87,7 @@ def _spec(
         group_name=collection.asset_name,
         owners=list(names.OWNERS),
         kinds={"pyspark", "hive", what},
-        tags={"cdi/collection": collection.id.replace(":", "."), "cdi/layer": "tables"},
+        tags={**names.collection_tag(collection), "cdi/layer": "tables"},
         description=(
             f"The {what} `{table.name}`. {table.about}\n\n"
             "**Grain**: One row per record. Partition `date_str` is the export day (storage day + 1).\n\n"

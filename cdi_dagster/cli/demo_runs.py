@@ -13,7 +13,7 @@ from typing import Any
 
 from cdi_dagster.cli.demo_home import COLLECTION, DemoHome
 from cdi_dagster.cli.servers import Guarded
-from cdi_dagster.cli.webserver import Webserver
+from cdi_dagster.cli.webserver import REQUESTED_BY_TAG, Webserver
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import run_prefix
@@ -96,7 +96,7 @@ def materialise_day(
     """Launch a run that materialises every asset of one day, follow it to its end, and return its result."""
     started = time.monotonic()
     assets = webserver.assets_of(COLLECTION)
-    run_id = webserver.launch_run(assets, str(storage_day), tags={"cdi/asked_by": "cdi demo"})
+    run_id = webserver.launch_run(assets, str(storage_day), tags={REQUESTED_BY_TAG: "cdi demo"})
     status, checks = _follow(webserver, dagster, run_id, report)
     left = _left_by_run(home, storage_day, run_id)
     if status != "SUCCESS":

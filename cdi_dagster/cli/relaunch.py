@@ -12,7 +12,7 @@ from cdi_dagster.cli.options import (
     collection_option,
     override_gate_option,
 )
-from cdi_dagster.cli.webserver import AssetOfCollection, Webserver
+from cdi_dagster.cli.webserver import REQUESTED_BY_TAG, AssetOfCollection, Webserver
 from cdi_dagster.core.collections import Collection, require_append_only
 from cdi_dagster.core.days import export_day_of, storage_day_of, storage_days_between
 from cdi_dagster.core.reject_limit import parse_reject_limit
@@ -107,7 +107,7 @@ def relaunch_command(
         selected,
         storage_days,
         title=f"cdi relaunch {collection.id} storage days {storage_days[0]} to {storage_days[-1]}",
-        tags={"cdi/asked_by": "cdi relaunch"},
+        tags={REQUESTED_BY_TAG: "cdi relaunch"},
         run_config=run_config,
     )
     result = {

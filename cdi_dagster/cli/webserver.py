@@ -14,6 +14,8 @@ import urllib3
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 
+REQUESTED_BY_TAG = "cdi/requested_by"
+"""On a run that a person requested in a terminal: by which command."""
 _TIMEOUT = urllib3.Timeout(connect=5, read=60)
 
 _ASSETS = """query CdiAssets { assetNodes {

@@ -49,7 +49,7 @@ def daily_schedule(
         f"({on_the_wall(calendar.due_time, local_time_zone)}): launches yesterday's storage day of {collection.id} "
         "if the coalescer is done with it. If it is not (on "
         "Sundays it starts later), or this tick is missed, the coalescer completion sensor launches the day later.",
-        tags={"cdi/collection": collection.id.replace(":", ".")},
+        tags=names.collection_tag(collection),
     )
     def schedule(
         context: dg.ScheduleEvaluationContext,

@@ -2,7 +2,9 @@
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import TagType, get_tag_type
 
+from cdi_dagster import names
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.storage.interface import StorageUnavailableError
@@ -186,13 +188,29 @@ def test_an_unexpected_error_has_a_class_and_a_next_step_on_the_page_and_only_it
     assert day.instance.get_run_by_id(result.run_id).tags["cdi/failure_class"] == "JOB_FAILED"
 
 
+def test_a_run_of_the_assets_page_can_be_read_on_the_list_of_runs_too(day):
+    day.put_object("0_9")
+    result = day.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        partition_key=DAY.isoformat(),
+        instance=day.instance,
+        asset_selection=[dg.AssetKey(INPUT.split("/")), dg.AssetKey(RECORDS.split("/"))],
+    )
+    tags = day.instance.get_run_by_id(result.run_id).tags
+    assert (tags["cdi/collection"], tags["cdi/export_day"]) == ("data.businessAudit", "2023-03-27")
+    assert "cdi/launched_by" not in tags  # that it was a person, Dagster shows
+
+
+def test_tags_that_nobody_reads_are_hidden_in_the_ui():
+    assert get_tag_type(names.NEEDS_NO_COMPUTE_TAG) is get_tag_type(names.ROW_CLOSED_TAG) is TagType.HIDDEN
+
+
 def test_an_instance_that_refuses_the_tag_does_not_hide_why_the_step_failed(day, monkeypatch):
     day.put_object("0_9")
     day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "403")
     add_tags = day.instance.add_run_tags
 
     def refuse(run_id, tags):
-        if "cdi/failure_class" in tags:
+        if {"cdi/failure_class", "cdi/export_day"} & tags.keys():
             raise ConnectionError("the run storage does not answer")
         add_tags(run_id, tags)
 

@@ -57,7 +57,7 @@ def test_export_days_become_a_backfill_of_the_storage_days_before_them(
     with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
         backfill = instance.get_backfill(answer.json["backfill_id"])
     assert backfill is not None
-    assert backfill.tags["cdi/asked_by"] == "cdi relaunch"
+    assert backfill.tags["cdi/requested_by"] == "cdi relaunch"
     selected = {key.to_user_string() for key in backfill.asset_selection or ()}
     assert selected == set(answer.json["assets"])
     assert {"corporate_storage/business_audit", "business_audit/daily_records"} <= selected

@@ -1,6 +1,6 @@
 """The daily schedule: yesterday's storage day at 09:30 UTC if the gate is open; otherwise it says who has it."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -45,6 +45,8 @@ def test_an_open_gate_launches_yesterdays_storage_day(day, tick, storage_day):
     (request,) = _tick(day, datetime.fromisoformat(tick).replace(tzinfo=UTC)).run_requests
     assert request.partition_key == storage_day
     assert request.tags["cdi/launched_by"] == "schedule"
+    assert request.tags["cdi/collection"] == "data.businessAudit"
+    assert request.tags["cdi/export_day"] == str(date.fromisoformat(storage_day) + timedelta(days=1))
     assert request.run_key == f"{request.tags['cdi/launch']}|1"
     assert request.tags["cdi/launch"].startswith(f"{storage_day}|")
 
