@@ -21,6 +21,12 @@ def attempts_metadata(attempts: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetad
     return dg.MetadataValue.md("\n".join(f"{n}. {_line(attempt)}" for n, attempt in enumerate(attempts, start=1)))
 
 
+def cost_metadata(attempts: Sequence[LaunchAttempt]) -> dict[str, float]:
+    """Return what the attempts cost together, estimated; nothing where that is not known, or nothing was paid for."""
+    costs = [float(each.detail["estimated_cost_usd"]) for each in attempts if each.detail.get("estimated_cost_usd")]
+    return {"cost_usd": round(sum(costs), 4)} if costs else {}
+
+
 def _line(attempt: Mapping[str, Any]) -> str:
     where = f"[{attempt['where']}]({attempt['link']})" if attempt.get("link") else attempt["where"]
     line = f"{where}: {attempt['outcome']} after {attempt['seconds']:.0f} s"

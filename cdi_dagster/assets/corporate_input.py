@@ -8,6 +8,7 @@ from pydantic import Field
 from cdi_dagster import names
 from cdi_dagster.assets.gate import gate_is_overridden, pass_gate
 from cdi_dagster.assets.markdown import markdown_table
+from cdi_dagster.assets.plots import Metadata, only_plotted_as_numbers
 from cdi_dagster.assets.steps import recorded_step
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError
@@ -107,14 +108,16 @@ def corporate_input_asset(
                 "correlation_id": step.correlation_id,
                 "allow_fewer_offsets": config.allow_fewer_offsets,
             }
-        return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(pinned.fingerprint))
+        return dg.MaterializeResult(
+            metadata=only_plotted_as_numbers(metadata), data_version=dg.DataVersion(pinned.fingerprint)
+        )
 
     return corporate_input
 
 
-def _metadata(pinned: PinnedInput, status: CoalescerStatus) -> dict[str, dg.MetadataValue | str | int | float]:
+def _metadata(pinned: PinnedInput, status: CoalescerStatus) -> Metadata:
     objects = len(pinned.objects)
-    metadata: dict[str, dg.MetadataValue | str | int | float] = {
+    metadata: Metadata = {
         "day": "as expected" if objects else "EMPTY: there are no objects",
         "objects": objects,
         "input_bytes": pinned.input_bytes,

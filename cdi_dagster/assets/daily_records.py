@@ -7,8 +7,9 @@ import dagster as dg
 from pydantic import Field
 
 from cdi_dagster import names
-from cdi_dagster.assets.attempts import attempt_values, attempts_metadata
+from cdi_dagster.assets.attempts import attempt_values, attempts_metadata, cost_metadata
 from cdi_dagster.assets.gate import gate_is_overridden, pass_gate
+from cdi_dagster.assets.plots import Metadata, only_plotted_as_numbers
 from cdi_dagster.assets.reject_report import reject_metadata
 from cdi_dagster.assets.steps import recorded_step
 from cdi_dagster.core.collections import Collection, CollectionDay
@@ -122,7 +123,10 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
             step.add_ingested(report, roots.published)
             metadata = _metadata(report, evidence, step, roots.published)
             metadata |= gate_detail(status, overridden=overridden)
-        return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(pinned.fingerprint))
+        return dg.MaterializeResult(
+            metadata=only_plotted_as_numbers(metadata),
+            data_version=dg.DataVersion(pinned.fingerprint),
+        )
 
     return daily_records
 
@@ -147,10 +151,8 @@ def _require_pin(published: Storage, day: CollectionDay) -> PinnedInput:
     return pinned
 
 
-def _metadata(
-    report: IngestReport, evidence: LaunchEvidence, step: StepRecord, published: Storage
-) -> dict[str, dg.MetadataValue | str | int | float]:
-    metadata: dict[str, dg.MetadataValue | str | int | float] = {
+def _metadata(report: IngestReport, evidence: LaunchEvidence, step: StepRecord, published: Storage) -> Metadata:
+    metadata: Metadata = {
         "records_read": report.read,
         "records_published": report.published,
         "records_rejected": report.rejected,
@@ -172,6 +174,7 @@ def _metadata(
         "cluster_id": evidence.cluster_id,
         "log": dg.MetadataValue.path(evidence.log_location),
         "attempts": attempts_metadata(attempt_values(evidence.attempts)),
+        **cost_metadata(evidence.attempts),
     }
     if report.rejected:
         samples = [asdict(sample) for sample in report.reject_samples]

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import dagster as dg
 
 from cdi_dagster import names
-from cdi_dagster.assets.attempts import attempt_values, attempts_metadata
+from cdi_dagster.assets.attempts import attempt_values, attempts_metadata, cost_metadata
+from cdi_dagster.assets.plots import Metadata, only_plotted_as_numbers
 from cdi_dagster.assets.steps import recorded_step
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
@@ -56,10 +57,12 @@ def tables_asset(
             report = tables_of(spark_step, evidence.report)
             step.add_tables(report, roots.published)
         published = {table.name: table for table in report.tables}
+        cost = cost_metadata(evidence.attempts)  # of the launch: on its first table alone, so that the sum is true
         for table in selected:
+            metadata = _metadata(published[table.name], definition, report, evidence)
             yield dg.MaterializeResult(
                 asset_key=names.table_key(collection, table),
-                metadata=_metadata(published[table.name], definition, report, evidence),
+                metadata=only_plotted_as_numbers(metadata | (cost if table is selected[0] else {})),
                 data_version=dg.DataVersion(f"{report.fingerprint}-{report.definition_sha256[:12]}"),
             )
 
@@ -99,11 +102,10 @@ def _spec(
 
 def _metadata(
     table: PublishedTable, definition: TableDefinition, report: TablesReport, evidence: LaunchEvidence
-) -> dict[str, dg.MetadataValue | str | int | float]:
-    metadata: dict[str, dg.MetadataValue | str | int | float] = {
+) -> Metadata:
+    metadata: Metadata = {
         "dagster/row_count": table.rows,
         "dagster/table_name": table.name,
-        "rows": table.rows,
         "columns": table.columns,
         "stored_bytes": table.stored_bytes,
         "files": table.files,

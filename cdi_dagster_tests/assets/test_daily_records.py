@@ -5,8 +5,10 @@ import pytest
 from dagster._core.storage.tags import TagType, get_tag_type
 
 from cdi_dagster import names
+from cdi_dagster.assets.attempts import cost_metadata
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
+from cdi_dagster.interfaces import LaunchAttempt
 from cdi_dagster.storage.interface import StorageUnavailableError
 from cdi_dagster_tests.collections import EQUALITY
 from cdi_dagster_tests.dagster_day import DAY, ScriptedSpark, argument, dagster_day, failure_of, metadata_of
@@ -20,14 +22,42 @@ def test_a_day_goes_from_pinned_input_to_tables_in_one_run(day):
     result = day.run()
     assert result.success
     metadata = metadata_of(result, RECORDS)
-    assert (metadata["records_read"], metadata["records_published"], metadata["records_rejected"]) == (10, 10, 0)
-    assert (metadata["input_bytes"], metadata["record_bytes"], metadata["seconds"]) == (100, 80, 2.0)
-    assert (metadata["records_per_second"], metadata["key_service_calls"]) == (5.0, 3)
+    assert (metadata["records_read"], metadata["records_published"], metadata["records_rejected"]) == ("10", 10, 0)
+    assert (metadata["input_bytes"], metadata["record_bytes"], metadata["seconds"]) == (100, "80", 2.0)
+    assert (metadata["records_per_second"], metadata["key_service_calls"]) == ("5.0", "3")
     assert metadata["correlation_id"] == result.run_id
     assert [step.name for step in day.spark.launched] == ["ingest_daily", "publish_tables"]
     # The launcher keeps the cluster of the first for the second.
     assert [step.is_followed for step in day.spark.launched] == [True, False]
     assert {step.correlation_id for step in day.spark.launched} == {result.run_id}
+
+
+def test_dagster_plots_the_figures_that_matter_alone(day):
+    day.put_object("0_9", content=b"x" * 100)
+    result = day.run()
+    plotted = {
+        event.asset_key.path[-1]: {
+            name
+            for name, value in event.materialization.metadata.items()
+            if isinstance(value, dg.IntMetadataValue | dg.FloatMetadataValue)
+        }
+        for event in result.get_asset_materialization_events()
+        if event.asset_key.path[-1] in ("business_audit", "daily_records", "auditlog_managed")
+    }
+    assert plotted == {
+        "business_audit": {"offsets", "input_bytes"},
+        "daily_records": {"records_published", "records_rejected", "input_bytes", "published_bytes", "seconds"},
+        "auditlog_managed": {"dagster/row_count", "stored_bytes", "seconds"},
+    }
+
+
+def test_what_a_launch_cost_is_the_sum_of_its_attempts_and_nothing_where_nothing_was_paid():
+    def attempt(**detail):
+        return LaunchAttempt(where="j-1", outcome="COMPLETED", seconds=1, detail=detail)
+
+    paid = [attempt(estimated_cost_usd=0.25), attempt(estimated_cost_usd=1.5), attempt()]
+    assert cost_metadata(paid) == {"cost_usd": 1.75}
+    assert cost_metadata([attempt()]) == {}
 
 
 def test_the_status_row_is_completed_by_the_last_step_of_the_run_only_and_keeps_what_came_before(day):

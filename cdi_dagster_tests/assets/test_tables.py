@@ -16,7 +16,7 @@ def test_all_tables_are_one_launch(day):
     result = day.run()
     assert argument(day.spark.launched[-1], "--tables") == "auditlog_raw,auditlog_managed,auditlog_sec_v,auditlog_red_v"
     metadata = metadata_of(result, "business_audit/auditlog_managed")
-    assert (metadata["rows"], metadata["date_str"]) == (10, "2023-03-27")
+    assert (metadata["dagster/row_count"], metadata["date_str"]) == (10, "2023-03-27")
     assert metadata["dagster/table_name"] == "uc_dw_auditlog.auditlog_managed"
 
 

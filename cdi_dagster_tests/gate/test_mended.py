@@ -45,7 +45,7 @@ def test_it_is_pinned_again_and_run_again_when_the_gate_is_open_again(yesterday_
     day.spark.failure = None
     result = run_as(day, second)
     assert result.success
-    assert metadata_of(result, INPUT)["objects"] == 2
+    assert metadata_of(result, INPUT)["objects"] == "2"
     assert not sensor_tick(day, NOON).run_requests
 
 
@@ -134,6 +134,6 @@ def test_the_input_says_how_the_day_compares_with_the_usual(yesterday_only):
     day.put_object("10_19", content=b"x" * 309)
     metadata = metadata_of(day.run(INPUT), INPUT)
     assert metadata["size_against_the_usual"].endswith(": 3.1x the usual volume")
-    assert (metadata["usual_bytes"], metadata["usual_objects"], metadata["usual_offsets"]) == (100, 1, 10)
+    assert (metadata["usual_bytes"], metadata["usual_objects"], metadata["usual_offsets"]) == ("100", "1", "10")
     day.status.by_day[DAY] = CoalescerState.RUNNING
     assert "3.1x the usual volume" in failure_of(day.run(INPUT))["detail"]["size"]

@@ -52,7 +52,7 @@ def test_tables_whose_spark_is_killed_are_made_by_a_run_of_the_tables_alone(day)
     (request,) = sensor_tick(day, later).run_requests
     alone = run_as(day, request)
     assert alone.success
-    assert metadata_of(alone, "business_audit/auditlog_red_v")["rows"] == RECORDS
+    assert metadata_of(alone, "business_audit/auditlog_red_v")["dagster/row_count"] == RECORDS
     assert _progress(day, of_yesterday).is_whole
     reports = [stored.key.rsplit("/", 1)[1] for stored in day.published.list(runs_prefix(of_yesterday))]
     assert (reports.count("ingest_report.json"), reports.count("tables_report.json")) == (1, 1)
