@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from cdi_dagster.cli import completion as completion  # registers itself
 from cdi_dagster.cli.console import json_wanted, print_failure, print_json
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.full_disk import is_full, storage_full

@@ -9,8 +9,9 @@ from datetime import date
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from cdi_dagster.core.collections import REGISTRY, Collection, find_collection, near_miss
+from cdi_dagster.core.collections import REGISTRY, Collection, find_collection, ids_beginning_with, near_miss
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError
 
@@ -45,10 +46,14 @@ class CollectionType(click.ParamType):
             self.fail(error.cause, param, ctx)
         if meant := near_miss(collection.id):
             self.fail(f"{collection.id} is not in the registry: did you mean {meant}?", param, ctx)
-        if collection not in REGISTRY:
+        if collection not in REGISTRY and not (ctx and ctx.resilient_parsing):  # not while the shell completes
             assumed = f"an append-only one of the storage group {collection.group}"
             click.echo(f"{collection.id} is not in the registry: it is taken for {assumed}.", err=True)
         return collection
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the collections that begin with what was typed."""
+        return [CompletionItem(each) for each in ids_beginning_with(incomplete)]
 
 
 class RootType(click.ParamType):

@@ -19,7 +19,7 @@ from cdi_dagster.coalescer.marker import DEFAULT_LEASE_SECONDS
 from cdi_dagster.coalescer.plan import DEFAULT_MAX_BYTES, DEFAULT_MAX_OBJECTS
 from cdi_dagster.coalescer.run import CoalesceProgress, CoalesceSummary, coalesce
 from cdi_dagster.core.amounts import duration_text, size_text
-from cdi_dagster.core.collections import find_collection
+from cdi_dagster.core.collections import find_collection, ids_beginning_with
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.storage import Storage, StorageError, open_storage
@@ -53,7 +53,13 @@ def _checked(read: Callable[[str], Any]) -> Callable[[click.Context, click.Param
     callback=_checked(open_storage),
     help="Where K2HB writes: file:///absolute/folder or s3://bucket.",
 )
-@click.option("--collection", required=True, metavar="DB:NAME", callback=_checked(find_collection))
+@click.option(
+    "--collection",
+    required=True,
+    metavar="DB:NAME",
+    callback=_checked(find_collection),
+    shell_complete=lambda _ctx, _param, typed: ids_beginning_with(typed),
+)
 @click.option("--storage-day", required=True, metavar="YYYY-MM-DD", callback=_checked(parse_day))
 @click.option(
     "--max-bytes", default=DEFAULT_MAX_BYTES, show_default=True, type=click.IntRange(1), help="Most bytes of a batch."

@@ -175,6 +175,11 @@ _BY_ID = {collection.id: collection for collection in REGISTRY}
 _LETTERS = re.compile(r"[^a-z0-9:]")
 
 
+def ids_beginning_with(typed: str) -> list[str]:
+    """Return the registered ids that begin with a text, without regard to case."""
+    return [each.id for each in REGISTRY if each.id.lower().startswith(typed.lower())]
+
+
 def find_collection(collection_id: str) -> Collection:
     """Return the registered collection, or an append-only one of `ucfs_main` where it is not registered.
 
