@@ -118,11 +118,16 @@ class Demand:
 
     Attributes:
         by_this_run: whether the run itself needs it again: a later step, or another attempt.
-        other_runs: how many other runs are under way or queued.
+        other_runs: how many other runs may still need something; None where nobody is to have it.
     """
 
     by_this_run: bool = False
-    other_runs: int = 0
+    other_runs: int | None = None
+
+    @property
+    def is_none_at_all(self) -> bool:
+        """Whether it is certain that no run needs anything any more."""
+        return not self.by_this_run and self.other_runs == 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +177,8 @@ class Backend(Protocol):
     def release(self, attempt: AttemptEntry, demand: Demand) -> bool:
         """Give up what the job ran on, once that is over: kept for others where there is demand, else ended.
 
+        Where there is no demand at all, what earlier jobs left for others is ended, too.
+
         Returns whether that is known to be done. May be called again. Raises UnreachableError.
         """
 
@@ -207,7 +214,8 @@ class LaunchContext:
         clock: epoch seconds now.
         sleep: waits so many seconds.
         log: writes to the run page.
-        other_runs: counts the other runs that are under way or queued, and could use what a job ran on.
+        other_runs: counts the other runs that are under way or queued, and may need something to run on; takes
+            whether this run itself needs nothing any more, which those that count later take into account.
     """
 
     backend: Backend
@@ -215,4 +223,4 @@ class LaunchContext:
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     log: Callable[[str], None]
-    other_runs: Callable[[], int]
+    other_runs: Callable[[bool], int | None]

@@ -199,7 +199,7 @@ class Launch:
         if outcome not in _LEAVES_COMPUTE_WELL:
             return None
         goes_on = self._step.is_followed if outcome is AttemptOutcome.SUCCEEDED else outcome in BUDGETS
-        return Demand(by_this_run=goes_on, other_runs=self._context.other_runs())
+        return Demand(by_this_run=goes_on, other_runs=self._context.other_runs(not goes_on))
 
     def _submit(self, session: dg.PipesSession) -> AttemptEnd | None:
         """Have the attempt run somewhere, if it does not yet; return its end where it was refused."""

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 
 import dagster as dg
 from pydantic import Field
@@ -17,7 +18,7 @@ from cdi_dagster.emr.launch import Launch
 from cdi_dagster.emr.ledger import TakenOverError
 from cdi_dagster.emr.resume import Requester
 from cdi_dagster.interfaces import LaunchEvidence, SparkStep
-from cdi_dagster.names import PARTITION_TAG
+from cdi_dagster.names import NEEDS_NO_COMPUTE_TAG, PARTITION_TAG
 from cdi_dagster.settings import knob
 from cdi_dagster.storage import open_storage
 
@@ -96,9 +97,9 @@ class BackendStepLauncher(dg.ConfigurableResource):
         run = context.instance.get_run_by_id(context.run.run_id)
         return run is not None and run.status in _CANCELLED
 
-    def other_runs(self, context: dg.AssetExecutionContext | dg.OpExecutionContext) -> int:
-        """Count the other runs of a day that are queued or under way, of any collection: each may need compute yet."""
-        return count_other_runs(context.instance, context.run.run_id)
+    def other_runs(self, context: dg.AssetExecutionContext | dg.OpExecutionContext, is_last_step: bool) -> int | None:
+        """Count the runs that may need compute yet, as the function does; None where that is not known."""
+        return other_runs(context, is_last_step)
 
     def _launch(self, context: dg.AssetExecutionContext | dg.OpExecutionContext, step: SparkStep) -> Launch:
         run = context.run
@@ -113,12 +114,12 @@ class BackendStepLauncher(dg.ConfigurableResource):
                 is_continuation=launch_id in (run.run_id, step.correlation_id) or _RETRY_NUMBER_TAG in run.tags,
             ),
             published=open_storage(self.published_root),
-            context=self._launch_context(self.backend_for(step), context.log.info, lambda: self.other_runs(context)),
+            context=self._launch_context(self.backend_for(step), context.log.info, partial(self.other_runs, context)),
             live_stdio=self.live_stdio,
         )
 
     def _launch_context(
-        self, backend: Backend, log: Callable[[str], None], other_runs: Callable[[], int]
+        self, backend: Backend, log: Callable[[str], None], other_runs: Callable[[bool], int | None]
     ) -> LaunchContext:
         timings = Timings(**{field.name: getattr(self, field.name) for field in fields(Timings)})
         return LaunchContext(
@@ -126,7 +127,21 @@ class BackendStepLauncher(dg.ConfigurableResource):
         )
 
 
+def other_runs(context: dg.AssetExecutionContext | dg.OpExecutionContext, is_last_step: bool) -> int:
+    """Count the other runs of a day, of any collection, that are queued or under way and may need compute yet.
+
+    Args:
+        context: of this run.
+        is_last_step: whether this run needs none any more: tagged before the others are counted, so that of runs that
+            end at the same time at least the last to count knows of all.
+    """
+    if is_last_step:
+        context.instance.add_run_tags(context.run.run_id, {NEEDS_NO_COMPUTE_TAG: "true"})
+    return count_other_runs(context.instance, context.run.run_id)
+
+
 def count_other_runs(instance: dg.DagsterInstance, run_id: str) -> int:
-    """Count the runs of a day that are queued or under way, but for one run."""
+    """Count those of an instance, but for one run."""
     runs = instance.get_runs(dg.RunsFilter(statuses=list(_MAY_NEED_COMPUTE)), limit=_MOST_RUNS)
-    return sum(PARTITION_TAG in run.tags and run.run_id != run_id for run in runs)
+    others = [run for run in runs if PARTITION_TAG in run.tags and run.run_id != run_id]
+    return sum(NEEDS_NO_COMPUTE_TAG not in run.tags for run in others)

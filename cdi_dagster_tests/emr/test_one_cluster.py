@@ -19,8 +19,10 @@ from cdi_dagster.core.storage_keys import clusters_prefix, launch_prefix
 from cdi_dagster.emr.backend import Backend, Demand, JobRequest, JobState
 from cdi_dagster.emr.clusters.pool import ClusterPool, PoolEntry
 from cdi_dagster.emr.launch_plan import AttemptOutcome
+from cdi_dagster.emr.launcher import other_runs
 from cdi_dagster.emr.ledger import AttemptEntry, LaunchLedger
 from cdi_dagster.interfaces import SparkStep
+from cdi_dagster.names import NEEDS_NO_COMPUTE_TAG
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr import played_step
@@ -293,6 +295,46 @@ def test_of_two_runs_that_claim_at_once_one_has_the_cluster(steps: Steps) -> Non
     assert idle.cluster_id in {attempt.compute_id for attempt in taken}
     assert steps.bench.emr.calls["RunJobFlow"] == 2
     end_all(steps.bench)
+
+
+def test_a_run_whose_cluster_another_was_faster_to_claim_finds_one_that_was_offered_meanwhile(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (steps.complete(steps.submit(name)) for name in ("first", "second"))
+    assert steps.backend.release(first, OTHERS_WAIT)
+    pool = pool_of(steps.bench)
+    listed = pool.entries()
+    assert steps.backend.release(second, OTHERS_WAIT)
+    assert pool.claim(listed[0], "another", now=time.time())
+    looks = iter([listed])
+    entries = ClusterPool.entries
+    monkeypatch.setattr(ClusterPool, "entries", lambda self: next(looks, None) or entries(self))
+    assert steps.submit("late").compute_id == second.compute_id
+    assert steps.bench.emr.calls["RunJobFlow"] == 2
+    end_all(steps.bench)
+
+
+def test_who_is_the_last_to_need_a_cluster_ends_those_that_are_on_offer_too(steps: Steps) -> None:
+    last, held = (steps.complete(steps.submit(name)) for name in ("last", "held"))
+    idle = steps.left_idle("idle")
+    assert steps.backend.release(last, Demand())  # a doubt about this one says nothing of the others
+    assert not idle.is_ending
+    assert steps.backend.release(held, Demand(other_runs=0))
+    steps.bench.emr.wait(lambda: steps.bench.emr.live() == [])
+    assert pool_of(steps.bench).entries() == []
+
+
+def test_runs_that_only_have_checks_left_are_not_counted_as_needing_a_cluster(bench: Bench) -> None:
+    def count(context: dg.OpExecutionContext) -> None:
+        others = [queue_run(context.instance, f"2023-03-0{number}") for number in (1, 2)]
+        assert other_runs(context, False) == 2
+        context.instance.add_run_tags(others[0].run_id, {NEEDS_NO_COMPUTE_TAG: "true"})
+        assert other_runs(context, True) == 1
+        own = context.instance.get_run_by_id(context.run.run_id)
+        assert own is not None
+        assert own.tags[NEEDS_NO_COMPUTE_TAG] == "true"
+
+    in_a_run(count)
 
 
 def test_a_cluster_that_died_idle_is_forgotten_and_another_started(steps: Steps) -> None:

@@ -17,6 +17,8 @@ from cdi_dagster.emr.clusters.template import ClusterTemplate
 from cdi_dagster.emr.ledger import AttemptEntry
 from cdi_dagster.emr.resume import NAME_PREFIX
 
+_LOOKS = 4
+"""How often at most: who claims what was listed may have left a cluster that was not on offer then."""
 CLAIM_SECONDS = 120
 """A cluster that idles so long under a claim was claimed by a process that died."""
 _FORGOTTEN_AFTER_SECONDS = 86_400
@@ -37,6 +39,19 @@ class SharedClusters:
 
         Where EMR or the storage does not respond there is none: starting a cluster is always possible.
         """
+        for _ in range(_LOOKS):
+            others_were_faster = False
+            for entry in self._fitting(attempt, digest, template):
+                claimed = None
+                with suppress(UnreachableError):
+                    claimed = self._claim(entry, attempt)
+                if claimed is not None:
+                    yield claimed
+                others_were_faster |= claimed is None and entry.claimed_by is None
+            if not others_were_faster:
+                return
+
+    def _fitting(self, attempt: AttemptEntry, digest: str, template: ClusterTemplate) -> list[PoolEntry]:
         needed = template.profile(attempt.profile).size
         fitting = []
         with suppress(UnreachableError):
@@ -45,10 +60,7 @@ class SharedClusters:
                     self._pool.forget(entry.cluster_id)
                 elif entry.digest == digest and (size := template.profile(entry.profile).size) >= needed:
                     fitting.append((entry.claimed_by != attempt.name, size, -entry.since, entry))
-        for *_, entry in sorted(fitting, key=lambda found: found[:3]):
-            with suppress(UnreachableError):
-                if (claimed := self._claim(entry, attempt)) is not None:
-                    yield claimed
+        return [entry for *_, entry in sorted(fitting, key=lambda found: found[:3])]
 
     def hold(self, attempt: AttemptEntry, view: ClusterView) -> PoolEntry | None:
         """Return the entry of a cluster that this attempt, and no other, may pass on or terminate; else None."""
@@ -67,7 +79,10 @@ class SharedClusters:
         return self._pool.claim(entry, attempt.name, now=self._clock())
 
     def release(self, attempt: AttemptEntry, demand: Demand) -> bool:
-        """Offer the cluster of a step that is over, or terminate it; return whether that is known to be done."""
+        """Offer the cluster of a step that is over, or terminate it; return whether that is known to be done.
+
+        Where nobody needs any, terminate those on offer, too: of runs that end at once each left one for the others.
+        """
         cluster_id = str(attempt.compute_id)
         view = self._api.observe(cluster_id, attempt.name)
         if view.state not in CLUSTER_ENDING:
@@ -81,7 +96,16 @@ class SharedClusters:
             if self._api.observe(cluster_id, attempt.name).state not in CLUSTER_ENDING:
                 return False
         self._pool.forget(cluster_id)
+        if demand.is_none_at_all:
+            self._terminate_offered(attempt)
         return True
+
+    def _terminate_offered(self, attempt: AttemptEntry) -> None:
+        with suppress(UnreachableError):  # what is left ends by its idle timeout
+            for entry in self._pool.entries():
+                if entry.claimed_by is None and self._claim(entry, attempt) is not None:
+                    self._api.terminate(entry.cluster_id)
+                    self._pool.forget(entry.cluster_id)
 
     def _claim(self, entry: PoolEntry, attempt: AttemptEntry) -> PoolEntry | None:
         now = self._clock()
