@@ -11,8 +11,7 @@ import dagster as dg
 
 from cdi_dagster.assets import build_assets
 from cdi_dagster.checks import build_checks
-from cdi_dagster.core.collections import REGISTRY, Collection, CollectionKind
-from cdi_dagster.core.day_calendar import DayCalendar
+from cdi_dagster.core.collections import Collection, automated_collections
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.jobs import build_jobs
@@ -53,12 +52,7 @@ def build_definitions(
     collections = _collections(settings)
     partitions = storage_days(settings.first_storage_day)
     volumes = DayVolumes()
-    calendar = DayCalendar(
-        first_storage_day=settings.first_storage_day,
-        due_time=settings.due_time,
-        late_time=settings.late_time,
-        look_back_days=settings.look_back_days,
-    )
+    calendar = settings.calendar
     return dg.Definitions(
         assets=build_assets(collections, partitions, sleep=sleep),
         asset_checks=build_checks(
@@ -88,9 +82,8 @@ def build_definitions(
 
 
 def _collections(settings: Settings) -> list[Collection]:
-    append_only = [collection for collection in REGISTRY if collection.kind is CollectionKind.APPEND_ONLY]
     try:
-        return all_with_tables(append_only, settings.table_definitions)
+        return all_with_tables(automated_collections(), settings.table_definitions)
     except CdiError as error:
         problems = error.detail.get("problems", [f"{error.cause} {error.next_step}"])
         named = error.detail.get("table_definition", "CDI_TABLE_DEFINITIONS")
@@ -116,7 +109,9 @@ def _resources(settings: Settings) -> dict[str, Any]:
             table_name=settings.status_table_name,
             weeks_to_exist=settings.status_weeks_to_exist,
         ),
-        "alerts": AlertResource(target=settings.alert_target),
+        "alerts": AlertResource(
+            target=settings.alert_target, token=settings.alert_token, environment=settings.environment
+        ),
         "options": IngestOptions(**{name: getattr(settings, name) for name in IngestOptions.model_fields}),
     }
 

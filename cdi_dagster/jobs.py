@@ -10,7 +10,7 @@ from cdi_dagster.core.collections import Collection
 
 
 def build_jobs(collections: Iterable[Collection]) -> list[Any]:
-    """Return the daily job of every collection. Asset jobs include the assets' checks.
+    """Return the daily job of every collection, with the checks but that of lateness: the sensor reports that.
 
     (What `define_asset_job` returns has no public name.)
     """
@@ -21,7 +21,8 @@ def _daily_job(collection: Collection) -> Any:
     tables = " and publishes the tables" if collection.tables else ""
     return dg.define_asset_job(
         names.daily_job_name(collection),
-        selection=dg.AssetSelection.assets(*names.keys_of(collection)),
+        selection=dg.AssetSelection.assets(*names.keys_of(collection))
+        - dg.AssetSelection.checks(names.on_time_check_key(collection)),
         description=f"Processes one storage day of `{collection.id}`: checks the coalescer, pins the input, decrypts "
         f"and publishes the daily records{tables}. Safe to run again: it replaces exactly that day.",
         tags={"cdi/collection": collection.id.replace(":", ".")},

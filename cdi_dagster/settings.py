@@ -7,10 +7,12 @@ cluster never does: it gets everything it needs as arguments.
 
 import difflib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import unquote, urlsplit
@@ -22,7 +24,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cdi_dagster.aws.clients import REGION, use_region
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES as BATCH_QUEUES
+from cdi_dagster.core.alert_target import AlertTargetKind, alert_target
 from cdi_dagster.core.collections import REGISTRY, find_collection, require_append_only
+from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.key_service_access import DEFAULT_RETRY_BUDGET_SECONDS, KeyServiceAccess
 from cdi_dagster.core.loopback import is_loopback
@@ -32,6 +36,7 @@ from cdi_dagster.core.status_rows import DEFAULT_WEEKS_TO_EXIST
 from cdi_dagster.local_spark.spark_submit import DEFAULT_DRIVER_MEMORY, DEFAULT_MASTER, SparkProcessConfig
 from cdi_dagster.storage import Encryption, use_encryption
 
+_log = logging.getLogger(__name__)
 PREFIX = "CDI_"
 ENV_FILE_NAME = "cdi.env"
 DEFAULT_HOME = Path(".cdi")
@@ -39,6 +44,8 @@ DEFAULT_HOME = Path(".cdi")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _MASTER = re.compile(r"local(\[([1-9][0-9]*|\*)(\s*,\s*[1-9][0-9]*)?\])?|yarn|(spark|k8s)://\S+")
 _MEMORY = re.compile(r"[1-9][0-9]*[mg]")
+_NOT_IN_DAGSTER_HOME = "%?[]*"
+"""Dagster puts the folder into URLs of SQLite, and looks for `dagster.yaml` with a glob."""
 
 
 class SettingsError(Exception):
@@ -105,8 +112,9 @@ class Settings(AwsSettings):
     )
     home: Path = Field(
         default=DEFAULT_HOME,
-        description="Folder (absolute, or below the current one) of everything an installation keeps locally: Dagster "
-        "home, metastore, status rows and, unless the roots are set, the data.",
+        description="Folder of everything an installation keeps locally: Dagster home, metastore, status rows and, "
+        "unless the roots are set, the data. Set it to an absolute one: otherwise it is below the current folder, and "
+        "every process logs which that is.",
     )
     corporate_root: str = Field(
         default="",
@@ -294,8 +302,21 @@ class Settings(AwsSettings):
     )
     alert_target: str = Field(
         default="",
-        description="Where alerts of late days and failed runs are sent: `https://…` gets each posted as JSON, "
-        "`arn:aws:sns:…` published. Default: nowhere; the log, the check and the pages of asset and run show them.",
+        description="Where alerts of late days and failed runs are sent: the address of a webhook of Slack or Teams, "
+        "`pagerduty`, `arn:aws:sns:…`, or any other `https://…`, which gets JSON. Behind a proxy of your own a prefix "
+        "names the format: `slack+https://…`, `teams+https://…`, `pagerduty+https://…`. Default: nowhere; the log, the "
+        "check and the pages of asset and run show them.",
+    )
+    alert_token: str = Field(
+        default="",
+        description="Secret that is sent with each alert: PagerDuty's routing key, or the bearer token of a webhook of "
+        "your own. `secretsmanager://name` or its ARN, each with `#key` where it is a JSON object; read when an alert "
+        "is sent, as the role of Dagster. Default: none.",
+    )
+    environment: str = Field(
+        default="",
+        description="Name of this installation in alerts, for example `production`. Default: CDI_EMR_ENVIRONMENT, else "
+        "`local` or `emr` after CDI_DEPLOYMENT.",
     )
     automation: bool = Field(
         default=False,
@@ -338,6 +359,21 @@ class Settings(AwsSettings):
     def status_path(self) -> Path:
         """Folder of the local status table."""
         return self.home / "status"
+
+    @property
+    def calendar(self) -> DayCalendar:
+        """Which storage days automation looks at, and when each is due and late."""
+        return DayCalendar(
+            first_storage_day=self.first_storage_day,
+            due_time=self.due_time,
+            late_time=self.late_time,
+            look_back_days=self.look_back_days,
+        )
+
+    @property
+    def watch_state_path(self) -> Path:
+        """File in which `cdi watch` keeps what it has alerted."""
+        return self.home / "watch.json"
 
     @property
     def key_service(self) -> KeyServiceAccess:
@@ -398,11 +434,15 @@ class Settings(AwsSettings):
     @field_validator("alert_target")
     @classmethod
     def _is_target(cls, value: str) -> str:
-        parts = urlsplit(value)
-        is_topic = value.startswith("arn:aws:sns:") and value.count(":") == 5
-        is_webhook = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname))
-        if value and not (is_topic or is_webhook):
-            raise ValueError(f"{value!r} is not a target: write https://… or arn:aws:sns:<region>:<account>:<topic>")
+        alert_target(value)
+        return value
+
+    @field_validator("alert_token")
+    @classmethod
+    def _is_secret(cls, value: str) -> str:
+        if value and "://" not in value and not value.startswith("arn:"):
+            raise ValueError("this may be the secret itself: write secretsmanager://name[#json-key], where it is kept")
+        secret_reference(value)
         return value
 
     @field_validator("max_rejected")
@@ -476,6 +516,11 @@ class Settings(AwsSettings):
         return self
 
     @model_validator(mode="after")
+    def _named(self) -> Self:
+        object.__setattr__(self, "environment", self.environment or self.emr_environment or self.deployment)
+        return self
+
+    @model_validator(mode="after")
     def _fits_together(self) -> Self:
         problems = list(self._contradictions())
         if problems:
@@ -493,6 +538,8 @@ class Settings(AwsSettings):
             yield f"CDI_DKS_URL={self.dks_url!r} would carry data keys over the network in the clear: write https://…"
         if self.corporate_root and _place(self.published_root).startswith(_place(self.corporate_root)):
             yield "CDI_PUBLISHED_ROOT is CDI_CORPORATE_ROOT, or lies in it: publish to another bucket or folder"
+        if alert_target(self.alert_target)[0] is AlertTargetKind.PAGERDUTY and not self.alert_token:
+            yield "CDI_ALERT_TARGET=pagerduty needs CDI_ALERT_TOKEN: the secret with the integration's routing key"
         if self.deployment == "emr":
             yield from self._missing_for_emr()
 
@@ -557,7 +604,7 @@ def load_settings(**overrides: Any) -> Settings:
         SettingsError: with a line for every problem found.
     """
     home = Path(overrides.get("home") or os.environ.get(f"{PREFIX}HOME") or DEFAULT_HOME).expanduser()
-    problems = list(_misspelt_variables())
+    problems = [*_misspelt_variables(), *why_no_dagster_home(os.environ.get("DAGSTER_HOME", ""))]
     try:
         settings = Settings(_env_file=home / ENV_FILE_NAME, home=home, **_without_home(overrides))  # type: ignore[call-arg]
     except ValidationError as error:
@@ -565,8 +612,28 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(problems) from None
     if problems:
         raise SettingsError(problems)
+    _name_relative_home(home)
     settings.use()
     return settings
+
+
+@cache
+def _name_relative_home(home: Path) -> None:
+    """Log, once in a process, which folder a home that depends on the current folder is."""
+    if not home.is_absolute():
+        why = f"{PREFIX}HOME is {home}" if os.environ.get(f"{PREFIX}HOME") else f"{PREFIX}HOME is not set"
+        _log.warning("%s: this uses %s, below the current folder. Set it to an absolute folder.", why, home.absolute())
+
+
+def why_no_dagster_home(folder: str | Path) -> list[str]:
+    """Return why a folder cannot be DAGSTER_HOME, or nothing: Dagster itself fails there late, or in silence."""
+    found = [character for character in _NOT_IN_DAGSTER_HOME if character in str(folder)]
+    if not found:
+        return []
+    return [
+        f"DAGSTER_HOME={str(folder)!r} holds {', '.join(map(repr, found))}: Dagster would not find its databases, or "
+        "not read dagster.yaml (no pools, no run monitoring). Name a folder without % ? [ ] *"
+    ]
 
 
 def use_aws_settings() -> None:

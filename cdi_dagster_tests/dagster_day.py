@@ -90,7 +90,7 @@ class RememberedAlerts:
 
     @property
     def told(self) -> list[tuple[str, str]]:
-        return [(alert.kind, str(alert.storage_day)) for alert in self.sent]
+        return [(alert.kind, str(day)) for alert in self.sent for day in alert.storage_days]
 
 
 @dataclass

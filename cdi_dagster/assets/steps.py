@@ -13,13 +13,15 @@ import dagster as dg
 from cdi_dagster import names
 from cdi_dagster.assets.attempts import attempts_metadata
 from cdi_dagster.assets.reject_report import reject_metadata
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.checks.daily_records import CHECK_OF_CLASS, evaluation_of, unpublished_result
+from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.ingestion.status_rows import StepRecord, failure_of, recorded
 from cdi_dagster.interfaces import StatusTable
 from cdi_dagster.partitions import storage_day_in
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.run_records import assets_of_run, interruption_of, require_only_run
+from cdi_dagster.resources.runbook import runbook_section
+from cdi_dagster.run_records import assets_of_run, interruption_of, missing_of, require_only_run
 
 
 @contextmanager
@@ -54,6 +56,8 @@ def recorded_step(
         ends_run=not assets_of_run(context).intersection(followed_by),
     )
     interruption = cache(lambda: interruption_of(context))  # once: row and tag must not differ
+    for missing in missing_of(context.instance):
+        context.log.warning(f"This Dagster lacks {missing}. Copy deploy/dagster.yaml into DAGSTER_HOME and restart it.")
     try:
         require_only_run(context, collection)
         with recorded(record, log=context.log.error, interruption=interruption) as step:
@@ -65,7 +69,16 @@ def recorded_step(
     except Exception as error:
         failure = failure_of(error, name)
         _tag_class(context, failure)
+        _report_check(context, record.day, failure)
         raise as_failure(failure, options) from error
+
+
+def _report_check(context: dg.AssetExecutionContext, day: CollectionDay, error: CdiError) -> None:
+    """Turn the check red that the failure is about: it runs on published days only, and would show the day before."""
+    name = CHECK_OF_CLASS.get(error.failure_class)
+    if name:
+        result = unpublished_result(day, f"{error.failure_class}: {error.cause}")
+        context.log_event(evaluation_of(day, name, result, run_id=context.run.run_id))
 
 
 def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:
@@ -79,6 +92,7 @@ def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:
         "owner": guidance.owner,
         "rerun_helps": guidance.rerun_helps,
         "runbook": _link(options.runbook_link(error.failure_class)),
+        "what_to_do": dg.MetadataValue.md(runbook_section(error.failure_class)),
     }
     if "last_log_lines" in error.detail:
         metadata["last_log_lines"] = dg.MetadataValue.md(f"```\n{error.detail['last_log_lines']}\n```")

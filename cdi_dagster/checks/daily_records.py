@@ -1,9 +1,10 @@
 """Checks of one day's published records: counts reconcile, no offset is there twice or missing, rejects.
 
-Each reads the publication's own mark, the report and the pinned input that the mark names, and the stored parts.
+Each reads the publication's own mark, the report and the pinned input that the mark names, and the stored parts. A run
+evaluates them for its day; the sensor reports those of the newest day again (`cdi_dagster.sensors.check_states`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -39,21 +40,14 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
         roots: dg.ResourceParam[Roots],
         status_table: dg.ResourceParam[StatusTable],
     ) -> dg.AssetCheckResult:
-        storage_day = _storage_day(context, asset)
-        try:
-            publication = _require_publication(roots.published, collection.on(storage_day))
-        except CdiError as error:
-            problems, totals = [error.cause], {}
-        else:
-            stored = roots.published.list(daily_records_prefix(collection.on(storage_day)))
-            problems = count_mismatches(publication, stored)
-            totals = {name: publication.report.totals[name] for name in ("read", "published", "rejected", "objects")}
-        if problems:
+        day = collection.on(_storage_day(context, asset))
+        result = counts_result(roots.published, day)
+        if not result.passed:
             run = context.op_execution_context
             tag = {names.FAILURE_CLASS_TAG: FailureClass.COUNTS_DO_NOT_RECONCILE.value}
             run.instance.add_run_tags(run.run_id, tag)
-            _record_mismatch(status_table, collection.on(storage_day), run.run_id, problems)
-        return _result(problems, dg.AssetCheckSeverity.ERROR, **totals)
+            _record_mismatch(status_table, day, run.run_id, result.description or "")
+        return result
 
     @dg.asset_check(
         asset=asset,
@@ -63,17 +57,7 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
     def offsets_are_whole(
         context: dg.AssetCheckExecutionContext, roots: dg.ResourceParam[Roots]
     ) -> dg.AssetCheckResult:
-        publication = _require_publication(roots.published, collection.on(_storage_day(context, asset)))
-        overlaps = overlapping_offsets(publication.pinned)
-        missing = missing_records(publication.pinned, publication.report)
-        severity = dg.AssetCheckSeverity.ERROR if overlaps else dg.AssetCheckSeverity.WARN
-        return _result(
-            overlaps + missing,
-            severity,
-            overlaps=len(overlaps),
-            gaps=len(publication.pinned.gaps),
-            missing_offsets=sum(gap.offset_count for gap in publication.pinned.gaps),
-        )
+        return offsets_result(roots.published, collection.on(_storage_day(context, asset)))
 
     @dg.asset_check(
         asset=asset,
@@ -81,17 +65,99 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
         "not kept are an error.",
     )
     def nothing_rejected(context: dg.AssetCheckExecutionContext, roots: dg.ResourceParam[Roots]) -> dg.AssetCheckResult:
-        report = _require_publication(roots.published, collection.on(_storage_day(context, asset))).report
-        problems = [f"{count} rejected: {reason}" for reason, count in report.totals["rejected_by_reason"].items()]
-        severity = dg.AssetCheckSeverity.WARN
-        kept = list(roots.published.list(report.rejects_prefix)) if report.rejects_prefix else []
-        if report.rejected and not kept:
-            problems.append(f"{report.rejected} rejects were counted, but none are kept")
-            severity = dg.AssetCheckSeverity.ERROR
-        share = 100 * report.rejected / report.read if report.read else 0.0
-        return _result(problems, severity, rejected=report.rejected, rejected_percent=round(share, 4))
+        return rejects_result(roots.published, collection.on(_storage_day(context, asset)))
 
     return counts_reconcile, offsets_are_whole, nothing_rejected
+
+
+def counts_result(published: Storage, day: CollectionDay) -> dg.AssetCheckResult:
+    """Return the result of `counts_reconcile` for a published day."""
+    try:
+        publication = _require_publication(published, day)
+    except CdiError as error:
+        return _result(day, [error.cause], dg.AssetCheckSeverity.ERROR)
+    problems = count_mismatches(publication, published.list(daily_records_prefix(day)))
+    totals = {name: publication.report.totals[name] for name in ("read", "published", "rejected", "objects")}
+    return _result(day, problems, dg.AssetCheckSeverity.ERROR, publication.mark.correlation_id, **totals)
+
+
+def offsets_result(published: Storage, day: CollectionDay) -> dg.AssetCheckResult:
+    """Return the result of `offsets_are_whole` for a published day.
+
+    Raises:
+        CdiError: the publication cannot be read.
+    """
+    publication = _require_publication(published, day)
+    overlaps = overlapping_offsets(publication.pinned)
+    missing = missing_records(publication.pinned, publication.report)
+    return _result(
+        day,
+        overlaps + missing,
+        dg.AssetCheckSeverity.ERROR if overlaps else dg.AssetCheckSeverity.WARN,
+        publication.mark.correlation_id,
+        overlaps=len(overlaps),
+        gaps=len(publication.pinned.gaps),
+        missing_offsets=sum(gap.offset_count for gap in publication.pinned.gaps),
+    )
+
+
+def rejects_result(published: Storage, day: CollectionDay) -> dg.AssetCheckResult:
+    """Return the result of `nothing_rejected` for a published day.
+
+    Raises:
+        CdiError: the publication cannot be read.
+    """
+    publication = _require_publication(published, day)
+    report = publication.report
+    problems = [f"{count} rejected: {reason}" for reason, count in report.totals["rejected_by_reason"].items()]
+    severity = dg.AssetCheckSeverity.WARN
+    kept = list(published.list(report.rejects_prefix)) if report.rejects_prefix else []
+    if report.rejected and not kept:
+        problems.append(f"{report.rejected} rejects were counted, but none are kept")
+        severity = dg.AssetCheckSeverity.ERROR
+    share = 100 * report.rejected / report.read if report.read else 0.0
+    numbers = {"rejected": report.rejected, "rejected_percent": round(share, 4)}
+    return _result(day, problems, severity, publication.mark.correlation_id, **numbers)
+
+
+RESULTS: Mapping[str, Callable[[Storage, CollectionDay], dg.AssetCheckResult]] = {
+    names.COUNTS_CHECK: counts_result,
+    "offsets_are_whole": offsets_result,
+    names.REJECTS_CHECK: rejects_result,
+}
+"""By the name of the check."""
+
+
+CHECK_OF_CLASS = {
+    FailureClass.RECORDS_REJECTED: names.REJECTS_CHECK,
+    FailureClass.COUNTS_DO_NOT_RECONCILE: names.COUNTS_CHECK,
+}
+"""The check that a failed run answers, by the failure's class: the day is not published for just what is checked."""
+
+
+def unpublished_result(day: CollectionDay, cause: str) -> dg.AssetCheckResult:
+    """Return the result of a check of a day that was not published for just what is checked."""
+    return _result(day, [f"Storage day {day.storage_day} was not published: {cause}"], dg.AssetCheckSeverity.ERROR)
+
+
+def unreadable_result(day: CollectionDay, cause: str) -> dg.AssetCheckResult:
+    """Return the result of a check of a published day that cannot be checked, because what is published is damaged."""
+    return _result(day, [f"Storage day {day.storage_day} cannot be checked: {cause}"], dg.AssetCheckSeverity.ERROR)
+
+
+def evaluation_of(
+    day: CollectionDay, name: str, result: dg.AssetCheckResult, *, run_id: str | None
+) -> dg.AssetCheckEvaluation:
+    """Return the evaluation that reports a result outside the run of the check, with the run whose day it is of."""
+    metadata: dict[str, Any] = {**(result.metadata or {}), names.CHECKED_DAY: day.storage_day.isoformat()}
+    return dg.AssetCheckEvaluation(
+        asset_key=names.daily_records_key(day.collection),
+        check_name=name,
+        passed=bool(result.passed),
+        severity=result.severity,
+        description=result.description,
+        metadata=metadata | ({names.CHECKED_RUN: run_id} if run_id else {}),
+    )
 
 
 def _storage_day(context: dg.AssetCheckExecutionContext, asset: dg.AssetKey) -> date:
@@ -106,8 +172,16 @@ def _storage_day(context: dg.AssetCheckExecutionContext, asset: dg.AssetKey) -> 
     return parse_day(materialization.partition)
 
 
-def _result(problems: Sequence[str], severity: dg.AssetCheckSeverity, **numbers: float) -> dg.AssetCheckResult:
-    metadata: dict[str, Any] = dict(numbers)
+def _result(
+    day: CollectionDay,
+    problems: Sequence[str],
+    severity: dg.AssetCheckSeverity,
+    run_id: str | None = None,
+    **numbers: float,
+) -> dg.AssetCheckResult:
+    metadata: dict[str, Any] = {names.CHECKED_DAY: day.storage_day.isoformat(), **numbers}
+    if run_id:
+        metadata[names.CHECKED_RUN] = run_id
     if problems:
         more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
         metadata["problems"] = dg.MetadataValue.md("\n".join(f"- {text}" for text in [*problems[:_SHOWN], *more]))
@@ -119,12 +193,12 @@ def _result(problems: Sequence[str], severity: dg.AssetCheckSeverity, **numbers:
     )
 
 
-def _record_mismatch(status_table: StatusTable, day: CollectionDay, run_id: str, problems: Sequence[str]) -> None:
+def _record_mismatch(status_table: StatusTable, day: CollectionDay, run_id: str, problem: str) -> None:
     """Record the mismatch in the status row too: it may be COMPLETED by now, and downstream products read it."""
     record = StepRecord(
         day=day, correlation_id=run_id, dagster_run_id=run_id, table=status_table, step="counts_reconcile"
     )
-    record.put("FAILED", f"{FailureClass.COUNTS_DO_NOT_RECONCILE}: {problems[0]}")
+    record.put("FAILED", f"{FailureClass.COUNTS_DO_NOT_RECONCILE}: {problem}")
 
 
 def _require_publication(published: Storage, day: CollectionDay) -> Publication:

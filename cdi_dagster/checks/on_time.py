@@ -1,7 +1,8 @@
 """The check that turns red when a day is late: no due day of the look-back is unpublished after its late time.
 
-A day is published when its records and its tables are. Evaluated at the end of every run, and by the coalescer
-completion sensor, also when nothing runs.
+A day is published when its records and its tables are. The coalescer completion sensor reports it, also when nothing
+runs; the daily job does not have it. Runs of a backfill and of the asset's page, where it cannot be left out, state
+the same at their end, and the sensor reports it again while they are at work (`cdi_dagster.sensors.check_states`).
 """
 
 from collections.abc import Callable

@@ -14,6 +14,7 @@ import click
 
 from cdi_dagster.cli.console import json_wanted, print_failure, print_json
 from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.full_disk import is_full, storage_full
 from cdi_dagster.storage import StorageError, storage_failure
 
 _USED_WRONGLY = 2
@@ -59,7 +60,25 @@ COMMANDS: tuple[Entry, ...] = (
         section=_DAILY,
         name="status",
         target="cdi_dagster.cli.status:status_command",
-        summary="State of the coalescer for a day, and its usual size.",
+        summary="How far a day is, and why; or the last days in a table.",
+    ),
+    Entry(
+        section=_DAILY,
+        name="show",
+        target="cdi_dagster.cli.show:show_command",
+        summary="Some records of a published day, or where one event went.",
+    ),
+    Entry(
+        section=_DAILY,
+        name="watch",
+        target="cdi_dagster.cli.watch:watch_command",
+        summary="For cron: every day published by its deadline, the daemon alive.",
+    ),
+    Entry(
+        section=_DAILY,
+        name="alert",
+        target="cdi_dagster.cli.alert:alert_group",
+        summary="Send a test alert to where alerts go.",
     ),
     Entry(
         section=_DAILY,
@@ -167,6 +186,11 @@ class Tour(click.Group):
             _fail(ctx, storage_failure(error))
         except SettingsError as error:
             _refuse(ctx, error.problems)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            print_failure(storage_full(f"A disk is full: {error.filename or 'that of the output'}."))
+            ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("Stopped; nothing is left running.", err=True)
             ctx.exit(_INTERRUPTED)

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError
 
 _JSON_WANTED = "cdi.json"
 _PLAIN_WIDTH = 140
@@ -107,7 +107,8 @@ def figures_table(title: str | None, headings: Sequence[str], *, words: int = 1)
 
 
 def print_failure(error: CdiError) -> None:
-    """Print class, cause and next step on stderr."""
+    """Print class, cause, next step and owner on stderr."""
     console = progress_console()
     console.print(f"[bold red]{error.failure_class}[/]: {escape(error.cause)}")
-    console.print(f"Next: {escape(error.next_step)}")
+    next_step = escape(error.next_step.rstrip("."))
+    console.print(f"Next: {next_step}. Owner: {FAILURE_GUIDE[error.failure_class].owner}.")

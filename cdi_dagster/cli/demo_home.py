@@ -6,7 +6,7 @@ may be in the environment are ignored, so that invented data can never land in a
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from cdi_dagster.core.days import days_before, storage_day_of, storage_days_betw
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.object_names import parse_object_name
 from cdi_dagster.core.storage_keys import coalescer_marker_key
-from cdi_dagster.settings import ENV_FILE_NAME, Settings, load_settings
+from cdi_dagster.settings import ENV_FILE_NAME, Settings, SettingsError, load_settings, why_no_dagster_home
 from cdi_dagster.storage import Storage, open_storage
 
 DEMO_HOME = Path(".cdi/demo")
@@ -59,10 +59,13 @@ class DemoHome:
     days: tuple[SampleDay, ...]
 
     @classmethod
-    def open(cls, folder: Path, *, days: int) -> "DemoHome":
-        """Open the folder; the first time, choose its days (the last ones that are over) and keep them in `cdi.env`."""
+    def open(cls, folder: Path, *, days: int, keep: Container[str] = ()) -> "DemoHome":
+        """Open the folder; the first time, choose its days (the last ones that are over) and keep them in `cdi.env`.
+
+        Settings of the environment are left aside, but for those of `keep` (`CDI_…`) and those of Spark.
+        """
         folder = folder.absolute()
-        leave_installation_aside()
+        leave_installation_aside(keep)
         env_file = folder / ENV_FILE_NAME
         if not env_file.exists():
             folder.mkdir(parents=True, exist_ok=True)
@@ -110,6 +113,8 @@ class DemoHome:
                 f"{source} is missing: the demo runs from a checkout.",
                 next_step="Clone the repository and run make demo in it.",
             )
+        if problems := why_no_dagster_home(self.settings.dagster_home):
+            raise SettingsError(problems)
         self.settings.dagster_home.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, self.settings.dagster_home / "dagster.yaml")
 
@@ -142,10 +147,11 @@ class DemoHome:
             report(f"{day.storage_day}: {summary.objects} raw objects, {summary.records:,} encrypted events{bad}")
 
 
-def leave_installation_aside() -> None:
+def leave_installation_aside(keep: Container[str]) -> None:
     """Remove the settings of a real installation from the environment; how Spark runs on this machine may stay."""
-    for variable in [name for name in os.environ if name.startswith("CDI_") and not name.startswith(_SPARK_SETTINGS)]:
-        del os.environ[variable]
+    for name in [name for name in os.environ if name.startswith("CDI_") and not name.startswith(_SPARK_SETTINGS)]:
+        if name not in keep:
+            del os.environ[name]
 
 
 def home_option() -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,8 +20,10 @@ from rich.markup import escape
 from rich.text import Text
 
 from cdi_dagster.cli.console import json_option, print_json, progress, progress_console, result_console
+from cdi_dagster.cli.daemon_heartbeat import dagster_home_of, read_daemon
 from cdi_dagster.cli.doctor_aws import EMR_CHECKS, check_aws
-from cdi_dagster.core.amounts import duration_text, size_text
+from cdi_dagster.clock import utc_now
+from cdi_dagster.core.amounts import size_text
 from cdi_dagster.core.collections import CORPORATE_STORAGE, REGISTRY
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.findings import CheckResult, Finding, failed, note, ok
@@ -34,7 +35,6 @@ from cdi_dagster.table_definitions import all_with_tables
 
 _FAIL_BELOW_BYTES = 1_000_000_000
 _WARN_BELOW_BYTES = 5_000_000_000
-_HEARTBEAT_PATIENCE_SECONDS = 300
 
 
 def check_java(settings: Settings) -> Finding:
@@ -137,23 +137,19 @@ def check_key_service(settings: Settings) -> Finding:
 
 def check_daemon(settings: Settings) -> Finding:
     """Whether the Dagster daemon of DAGSTER_HOME runs; without it no schedule, sensor or queued run starts."""
-    home = Path(os.environ.get("DAGSTER_HOME") or settings.dagster_home)
+    home = dagster_home_of(settings)
+    is_needed = settings.automation or settings.deployment == "emr"
     if not (home / "dagster.yaml").is_file():
-        return note(f"no Dagster home at {home}", _dagster_home_fix())
-    from dagster import DagsterInstance
-
-    with DagsterInstance.from_config(str(home)) as instance:
-        beats = [
-            status.last_heartbeat.timestamp
-            for status in instance.get_daemon_statuses().values()
-            if status.last_heartbeat
-        ]
-    if beats and time.time() - max(beats) < _HEARTBEAT_PATIENCE_SECONDS:
-        return ok(f"heartbeat {duration_text(time.time() - max(beats))} ago in {home}")
-    last = f"its last heartbeat was {duration_text(time.time() - max(beats))} ago" if beats else "it never ran"
-    if settings.deployment == "local":
-        return note(f"not running ({last})", "make dev starts it; without it schedules and sensors do nothing.")
-    return failed(f"not running: {last}", f"Start dagster-daemon with DAGSTER_HOME={home}; no schedule or sensor runs.")
+        text, fix = f"no Dagster home at {home}", _dagster_home_fix()
+        return failed(text, fix) if is_needed else note(text, fix)
+    daemon = read_daemon(home, utc_now())
+    if daemon.is_running:
+        return ok(f"running in {home}: {daemon.reason}")
+    if is_needed:
+        fix = f"Start dagster-daemon with DAGSTER_HOME={home}; no schedule or sensor runs."
+        return failed(f"not running: {daemon.reason}", fix)
+    fix = "make dev starts it; without it schedules and sensors do nothing."
+    return note(f"not running ({daemon.reason})", fix)
 
 
 def _dagster_home_fix() -> str:

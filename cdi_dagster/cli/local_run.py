@@ -19,7 +19,6 @@ from cdi_dagster.cli.console import progress, progress_console
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.spark_jobs import SparkStep
-from cdi_dagster.core.status_rows import StatusTable
 from cdi_dagster.core.storage_keys import run_failure_key
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import ObjectMissingError, Roots, open_roots
@@ -87,23 +86,16 @@ def record(run: LocalRun, step: str) -> "AbstractContextManager[StepRecord]":
     Enter it while holding the lease: the row of a run that was refused would be FAILED for the day.
     """
     from cdi_dagster.ingestion.status_rows import StepRecord, recorded
+    from cdi_dagster.resources.status_table import open_status_table
 
     of_step = StepRecord(
         day=run.day,
         correlation_id=run.correlation_id,
-        table=_status_table(run.settings),
+        table=open_status_table(run.settings),
         step=step,
         cluster_id="local",
     )
     return recorded(of_step, log=lambda text: progress_console().print(escape(text)))
-
-
-def _status_table(settings: Settings) -> StatusTable:
-    from cdi_dagster.resources.status_table import DynamoDbStatusTable, FileStatusTable
-
-    if settings.deployment == "local":
-        return FileStatusTable(settings.status_path, weeks_to_exist=settings.status_weeks_to_exist)
-    return DynamoDbStatusTable(settings.status_table_name, weeks_to_exist=settings.status_weeks_to_exist)
 
 
 def run_step(

@@ -80,12 +80,12 @@ def collection_option(*, required: bool = True) -> Decorator:
     )
 
 
-def storage_day_option() -> Decorator:
+def storage_day_option(*, required: bool = True) -> Decorator:
     """`--storage-day`."""
     return click.option(
         "--storage-day",
         type=DayType(),
-        required=True,
+        required=required,
         metavar="YYYY-MM-DD",
         help="UTC day under whose prefix K2HB wrote: the day before the export day.",
     )

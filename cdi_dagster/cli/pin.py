@@ -29,6 +29,9 @@ def _in_a_folder(ctx: click.Context, parameter: click.Parameter, output: Path | 
     return output
 
 
+_MOST_SHOWN = 20
+
+
 @click.command("pin")
 @corporate_root_option()
 @published_root_option()
@@ -92,11 +95,14 @@ def pinned_facts(pinned: PinnedInput) -> list[tuple[str, str]]:
         ("pinned", f"{len(pinned.objects)} objects, {size_text(pinned.input_bytes)}, {pinned.offset_count:,} offsets"),
         ("fingerprint", pinned.fingerprint),
     ]
-    for left in pinned.left_out:
+    for left in pinned.left_out[:_MOST_SHOWN]:
         rows.append(("left out", f"{left.key.rsplit('/', 1)[-1]}: {left.why}"))
-    for gap in pinned.gaps:
+    for gap in pinned.gaps[:_MOST_SHOWN]:
         span = f"{gap.first_offset} to {gap.last_offset}"
         rows.append(("offset gap", f"Kafka partition {gap.kafka_partition}: {span} ({gap.offset_count:,} missing)"))
+    for name, count in (("left out", len(pinned.left_out)), ("offset gap", len(pinned.gaps))):
+        if count > _MOST_SHOWN:
+            rows.append((name, f"{count - _MOST_SHOWN:,} more in the manifest"))
     return rows
 
 

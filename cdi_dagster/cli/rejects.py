@@ -1,12 +1,13 @@
 """`cdi rejects show` and `cdi rejects replay`: where rejects came from, and ingesting them again once fixed."""
 
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.markup import escape
+from rich.text import Text
 
 from cdi_dagster.cli.console import facts, figures_table, json_option, print_json, progress, result_console
 from cdi_dagster.cli.options import (
@@ -23,6 +24,10 @@ from cdi_dagster.storage import Storage, open_storage
 
 if TYPE_CHECKING:
     from cdi_dagster.cli.local_run import LocalRun
+    from cdi_dagster.spark.ingest.reject_counts import RejectCounts
+
+_MOST_SHOWN = 10
+"""Of keys, shapes and objects; with --json all of them."""
 
 
 @click.group("rejects")
@@ -45,38 +50,70 @@ def show_command(
     limit: int,
     as_json: bool,
 ) -> None:
-    """Count a run's rejects by reason and list where they are: object, line, offset. Never content."""
+    """Count a run's rejects by reason, key, shape and object, and list where they are: never content.
+
+    The key is the one of the key service that the envelope names; the shape is which of the usual fields it has.
+    """
+    from cdi_dagster.spark.ingest.reject_counts import RejectCounts, key_id_of_reject
     from cdi_dagster.spark.ingest.rejects import stored_rejects
 
     published = _published(published_root)
     run = correlation_id or _last_run_with_rejects(published, collection.on(storage_day))
     prefix = rejects_prefix(collection.on(storage_day), run) if run else None
-    reasons: Counter[str] = Counter()
+    counts = RejectCounts()
     listed: list[dict[str, Any]] = []
     for stored in stored_rejects(published, prefix):
-        reasons[stored.reason] += 1
+        counts.add(stored)
         if len(listed) < limit:
-            location = {"reason": stored.reason, "detail": stored.detail, "key": stored.key}
-            listed.append({**location, "line_number": stored.line_number, "offset": stored.offset})
+            place = {"line_number": stored.line_number, "offset": stored.offset, "key_id": key_id_of_reject(stored)}
+            listed.append({"reason": stored.reason, "detail": stored.detail, "key": stored.key, **place})
+    advice = _advice(counts)
     if as_json:
-        print_json({"correlation_id": run, "rejected": reasons.total(), "by_reason": dict(reasons), "places": listed})
-        return
-    console = result_console()
-    if not reasons:
-        console.print(escape(_no_rejects(published, collection.on(storage_day), correlation_id)))
-        return
-    by_reason = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-    console.print(
-        facts(
-            [("run", run or ""), ("rejected", f"{reasons.total():,}: {by_reason}"), ("in", published.uri(prefix or ""))]
+        by = {name: dict(counter.most_common()) for name, counter in vars(counts).items() if name.startswith("by_")}
+        print_json(
+            {"correlation_id": run, "rejected": counts.by_reason.total(), **by, "advice": advice, "places": listed}
         )
-    )
+    elif counts.by_reason:
+        _show(counts, listed, run or "", published.uri(prefix or ""), advice)
+    else:
+        result_console().print(escape(_no_rejects(published, collection.on(storage_day), correlation_id)))
+
+
+def _show(counts: "RejectCounts", listed: Sequence[dict[str, Any]], run: str, prefix: str, advice: str | None) -> None:
+    console = result_console()
+    by_reason = ", ".join(f"{count:,} {reason}" for reason, count in counts.by_reason.most_common())
+    rows = [("run", run), ("rejected", f"{counts.by_reason.total():,}: {by_reason}"), ("in", prefix)]
+    console.print(facts([*rows, *([("next step", advice)] if advice else [])]))
+    for heading, counter in (
+        ("key of the key service", counts.by_key_id),
+        ("shape of the envelope", counts.by_shape),
+        ("object", counts.by_object),
+    ):
+        counted = figures_table(None, (heading, "rejects"))
+        for name, count in counter.most_common(_MOST_SHOWN):
+            counted.add_row(Text(name.rpartition("/")[2] if counter is counts.by_object else name), f"{count:,}")
+        if len(counter) > _MOST_SHOWN:
+            counted.add_row(f"{len(counter) - _MOST_SHOWN:,} more", "")
+        if counter:
+            console.print(counted)
     table = figures_table(None, ("object", "line", "offset", "reason", "detail"))
     for reject in listed:
-        name = reject["key"].rsplit("/", 1)[-1]
         offset = "" if reject["offset"] is None else str(reject["offset"])
-        table.add_row(name, str(reject["line_number"]), offset, reject["reason"], reject["detail"])
+        name = reject["key"].rsplit("/", 1)[-1]
+        table.add_row(Text(name), str(reject["line_number"]), offset, reject["reason"], Text(reject["detail"]))
     console.print(table)
+
+
+def _advice(counts: "RejectCounts") -> str | None:
+    """Return what to do where all rejects have one cause: a key that the key service cannot use."""
+    key_id = counts.key_to_restore
+    if key_id is None:
+        return None
+    return (
+        f"All {counts.by_reason.total():,} were rejected for one key, {key_id}: have it restored in the key service "
+        "(Data Key Service team), then run the day again, or cdi rejects replay where it is published. A higher "
+        "max_rejected would publish the day without them."
+    )
 
 
 @rejects_group.command("replay")

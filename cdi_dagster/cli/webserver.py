@@ -14,7 +14,6 @@ import urllib3
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 
-DEFAULT_URL = "http://127.0.0.1:3000"
 _TIMEOUT = urllib3.Timeout(connect=5, read=60)
 
 _ASSETS = """query CdiAssets { assetNodes {
@@ -65,7 +64,7 @@ class AssetOfCollection:
 class Webserver:
     """A client of one Dagster webserver."""
 
-    def __init__(self, url: str = DEFAULT_URL) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self._pool = urllib3.PoolManager(timeout=_TIMEOUT, retries=False)
 
@@ -120,14 +119,21 @@ class Webserver:
             )
 
     def launch_backfill(
-        self, assets: Sequence[AssetOfCollection], partitions: Sequence[str], *, title: str, tags: Mapping[str, str]
+        self,
+        assets: Sequence[AssetOfCollection],
+        partitions: Sequence[str],
+        *,
+        title: str,
+        tags: Mapping[str, str],
+        run_config: Mapping[str, Any] | None = None,
     ) -> str:
-        """Launch a backfill of the assets over the partitions and return its id."""
+        """Launch a backfill of the assets over the partitions, each run with `run_config`, and return its id."""
         params = {
             "assetSelection": [{"path": list(asset.path)} for asset in assets],
             "partitionNames": list(partitions),
             "title": title,
             "tags": _tags(tags),
+            "runConfigData": run_config or {},
         }
         response = self._query(_LAUNCH_BACKFILL, params=params)["launchPartitionBackfill"]
         if response["__typename"] != "LaunchBackfillSuccess":
@@ -175,9 +181,9 @@ class Webserver:
             response = self._pool.request("POST", f"{self.url}/graphql", json={"query": query, "variables": variables})
         except urllib3.exceptions.HTTPError as error:
             raise CdiError(
-                FailureClass.LAUNCH_FAILED,
+                FailureClass.WEBSERVER_UNAVAILABLE,
                 f"Dagster's webserver at {self.url} does not respond ({type(error).__name__}).",
-                next_step="Start it (make dev), or name the right one with --url.",
+                next_step="Start it (on a laptop: make dev), or name the right one: CDI_DAGSTER_URL or --url.",
             ) from error
         try:
             value = json.loads(response.data)
@@ -186,7 +192,10 @@ class Webserver:
         if not isinstance(value, dict) or not value.get("data"):
             errors = value.get("errors") if isinstance(value, dict) else None
             what = errors[0]["message"] if errors else f"HTTP {response.status}"
-            raise self._failed(f"{self.url} does not respond as Dagster's webserver does: {what}")
+            raise CdiError(
+                FailureClass.WEBSERVER_UNAVAILABLE,
+                f"{self.url} does not respond as Dagster's webserver does: {what}",
+            )
         return dict(value["data"])
 
     def _failed(self, cause: str) -> CdiError:

@@ -33,6 +33,7 @@ DEFAULT_LEASE_SECONDS = 120.0
 """How long a RUNNING marker counts as alive without a heartbeat: six heartbeat intervals."""
 _HEARTBEATS_PER_LEASE = 6
 _CLAIM_ATTEMPTS = 5
+_LOST = {"lost_claim": True}.items()
 _PLAIN_FIELDS = ("objects", "bytes", "offsets", "fingerprint", "reason", "share_done")
 
 _log = logging.getLogger(__name__)
@@ -195,10 +196,12 @@ class Claim:
             return
         try:
             found = read_marker(self._storage, self._key)
-            if found and found[0].writer == self._marker.writer:
+            if found and found[0].writer != self._marker.writer:
+                self._lost = f"{found[0].writer} has replaced its marker"
+            elif found:
                 self._etag = found[1]
                 self.fail(f"{type(error).__name__}: {error}" if str(error) else f"stopped by {type(error).__name__}")
-        except (StorageError, InvalidMarkerError) as marker_error:
+        except (StorageError, InvalidMarkerError, CdiError) as marker_error:
             # The first error matters more; without this marker the claim ends with its lease.
             _log.warning("The coalescer's FAILED marker could not be written: %s", marker_error)
 
@@ -274,19 +277,31 @@ class Claim:
         if why is None and silent_seconds > self._lease_seconds / 2:
             why = f"its last heartbeat is {silent_seconds:.0f} s old"
         if why:
-            raise CdiError(
-                FailureClass.COALESCER_FAILED,
-                f"This coalescer lost its claim on {self._what}: {why}. It stopped; nothing is lost or doubled.",
-                next_step="Let the other one finish, or run the coalescer again: it continues where this one stopped.",
-            )
+            raise self._lost_claim(why)
+
+    def _lost_claim(self, why: str) -> CdiError:
+        return CdiError(
+            FailureClass.COALESCER_FAILED,
+            f"This coalescer lost its claim on {self._what}: {why}. It stopped; nothing is lost or doubled.",
+            next_step="Let the other one finish, or run the coalescer again: it continues where this one stopped.",
+            detail=dict(_LOST),
+        )
 
     def complete(self, **figures: Any) -> None:
-        """Write COMPLETE with the day's figures (objects, bytes, offsets, fingerprint)."""
+        """Write COMPLETE with the day's figures (objects, bytes, offsets, fingerprint).
+
+        Raises:
+            CdiError: COALESCER_FAILED where another coalescer took over, or may have taken over.
+        """
         self.require_held()
         self._end(MarkerState.COMPLETE, **figures)
 
     def fail(self, reason: str, **figures: Any) -> None:
-        """Write FAILED with the reason, and the day's figures where they are known."""
+        """Write FAILED with the reason, and the day's figures where they are known.
+
+        Raises:
+            CdiError: COALESCER_FAILED where another coalescer took over: the marker is its own.
+        """
         self._end(MarkerState.FAILED, reason=reason, **figures)
 
     def _end(self, state: MarkerState, **figures: Any) -> None:
@@ -294,7 +309,11 @@ class Claim:
         with self._lock:
             now = self._clock()
             ended = replace(self._marker, state=state, heartbeat_at=now, completed_at=now, share_done=None, **figures)
-            self._replace(ended)
+            try:
+                self._replace(ended)
+            except (ObjectChangedError, ObjectMissingError) as error:
+                self._lost = f"another process replaced its marker ({error})"
+                raise self._lost_claim(self._lost) from error
         self._ended = True
 
     def __exit__(
@@ -302,8 +321,16 @@ class Claim:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        if error is not None:
-            self._release(error)
+        if error is None:
+            return
+        self._release(error)
+        # Whatever failed: the other coalescer merges and deletes the same objects, so that is why.
+        if (
+            self._lost
+            and isinstance(error, Exception)
+            and not (isinstance(error, CdiError) and _LOST <= error.detail.items())
+        ):
+            raise self._lost_claim(self._lost) from error
 
 
 def _content(marker: Marker) -> bytes:

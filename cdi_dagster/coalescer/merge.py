@@ -1,7 +1,8 @@
-"""Writes the bytes of a batch: the raw objects one after the other, each checked as a stream.
+"""Writes the bytes of a batch: the gzip members of the raw objects one after the other, each checked as a stream.
 
-Concatenated gzip members are valid gzip. If a raw object does not end with a newline, a small member with one newline
-follows it: otherwise its last record and the next object's first would become one line. Imported by `run` only.
+Concatenated gzip members are valid gzip. After a member that does not end with a newline, a small member with one
+follows: otherwise a reader that knows no members would join its last record to the next one's first. Padding between
+members is left out: some readers (java.util.zip) take it for the end of everything. Imported by `run` only.
 """
 
 import hashlib
@@ -75,19 +76,22 @@ def merge(
         size_bytes += len(data)
 
     for source, chunks in _contents(storage, sources, readers):
-        part = GzipPart()
+        part = GzipPart(on_compressed=put, on_unended=lambda: put(NEWLINE_MEMBER))
         try:
             for chunk in chunks:
                 part.feed(chunk)
-                put(chunk)
             part.finish()
         except UnreadablePartError as error:
             raise BatchError(
                 f"{source.stored.key} cannot be merged: {error}. Fix it or move it away, then run the coalescer again."
             ) from error
-        if not part.ends_with_newline:
-            put(NEWLINE_MEMBER)
+        if part.unended_lines == 1:
             warnings.append(f"{source.stored.key} does not end with a newline; one was put after it")
+        elif part.unended_lines:
+            warnings.append(
+                f"{source.stored.key} has {part.unended_lines} gzip members that do not end with a newline; "
+                "one was put after each"
+            )
         if part.lines != source.name.offset_count:
             warnings.append(
                 f"{source.stored.key} holds {part.lines} lines, but its name states {source.name.offset_count} offsets"

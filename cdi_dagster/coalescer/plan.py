@@ -12,7 +12,7 @@ from itertools import accumulate, groupby
 
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.listing import StoredObject
-from cdi_dagster.core.object_names import InvalidObjectNameError, ObjectName, parse_object_name
+from cdi_dagster.core.object_names import InvalidObjectNameError, ObjectName, parse_object_of_day
 
 DEFAULT_MAX_BYTES = 128 * 1024 * 1024
 """The size that the coalescer in use makes: about one Spark task an object."""
@@ -67,10 +67,17 @@ class LeftAlone:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Every listed object appears exactly once: as a source of one batch, or left alone."""
+    """Every listed object appears exactly once: as a source of one batch, or left alone.
+
+    Attributes:
+        batches: what is merged.
+        left_alone: what stays.
+        conflicts: sentences about coalesced objects that overlap: the day cannot be complete.
+    """
 
     batches: tuple[Batch, ...]
     left_alone: tuple[LeftAlone, ...]
+    conflicts: tuple[str, ...] = ()
 
     @property
     def source_count(self) -> int:
@@ -116,6 +123,7 @@ def plan_batches(
             left_alone.append(named_or_left)
 
     batches: list[Batch] = []
+    conflicts: list[str] = []
     for _, of_partition in groupby(sorted(named, key=_offset_order), key=lambda source: source.name.kafka_partition):
         members = list(of_partition)
         coalesced = [member for member in members if member.name.coalesced]
@@ -123,7 +131,13 @@ def plan_batches(
         raw, left = _without_overlaps([member for member in members if not member.name.coalesced])
         left_alone += left
         begun, free, left = _already_stored(raw, coalesced)
-        batches += begun
+        overlapping, sentences = _coalesced_overlaps(coalesced)
+        conflicts += sentences
+        for batch in begun:
+            if batch.key in overlapping:  # it is not known which of the two stays: the raw objects may be needed
+                left_alone += [_overlapping(source.stored.key, batch.key) for source in batch.sources]
+            else:
+                batches.append(batch)
         left_alone += left
         for run in _contiguous_runs(free):
             for sources in _within_limits(run, max_bytes, max_objects):
@@ -131,14 +145,12 @@ def plan_batches(
                     left_alone.append(LeftAlone(key=sources[0].stored.key, why="nothing to merge it with"))
                 else:
                     batches.append(Batch(key=f"{prefix}{_coalesced_name(sources)}", sources=tuple(sources)))
-    return Plan(batches=tuple(batches), left_alone=tuple(left_alone))
+    return Plan(batches=tuple(batches), left_alone=tuple(left_alone), conflicts=tuple(conflicts))
 
 
 def _named(collection: Collection, prefix: str, stored: StoredObject) -> Source | LeftAlone:
-    if "/" in stored.key.removeprefix(prefix):
-        return LeftAlone(key=stored.key, why="it lies in a folder below the storage day", expected=False)
     try:
-        name = parse_object_name(stored.key)
+        name = parse_object_of_day(prefix, stored.key)
     except InvalidObjectNameError as error:
         return LeftAlone(key=stored.key, why=str(error), expected=False)
     if name.topic != collection.topic:
@@ -170,6 +182,31 @@ def _without_overlaps(raw: Sequence[Source]) -> tuple[list[Source], list[LeftAlo
 
 def _overlapping(key: str, other: str) -> LeftAlone:
     return LeftAlone(key=key, why=f"{other} states some of the same offsets", expected=False)
+
+
+def _coalesced_overlaps(coalesced: Sequence[Source]) -> tuple[set[str], list[str]]:
+    """Return the keys of coalesced objects that overlap, with a sentence for each pair; exact copies do no harm."""
+    keys: set[str] = set()
+    sentences: list[str] = []
+    widest: Source | None = None
+    for member in coalesced:
+        if widest and member.name.first_offset <= widest.name.last_offset and not _is_copy(widest, member):
+            span = f"{member.name.first_offset} to {min(widest.name.last_offset, member.name.last_offset)}"
+            keys |= {widest.stored.key, member.stored.key}
+            sentences.append(
+                f"{widest.stored.key} and {member.stored.key} both state the offsets {span} of Kafka partition "
+                f"{member.name.kafka_partition}. Neither was changed. Find out which of the two holds the records and "
+                "move the other away, then run the coalescer again."
+            )
+        if widest is None or member.name.last_offset > widest.name.last_offset:
+            widest = member
+    return keys, sentences
+
+
+def _is_copy(one: Source, other: Source) -> bool:
+    """Whether two coalesced objects are the same for the pin, which leaves one of them out."""
+    offsets = (one.name.first_offset, one.name.last_offset) == (other.name.first_offset, other.name.last_offset)
+    return offsets and (one.stored.size_bytes, one.stored.etag) == (other.stored.size_bytes, other.stored.etag)
 
 
 class _Coalesced:

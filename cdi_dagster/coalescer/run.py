@@ -164,7 +164,7 @@ def coalesce(
         found = list(storage.list(prefix))
         plan = plan_batches(day.collection, prefix, found, max_bytes=max_bytes, max_objects=max_objects)
         results = _Run(storage, claim, plan, progress or (lambda _: None)).carry_out()
-        failures = tuple(result.failure for result in results if result.failure)
+        failures = (*plan.conflicts, *(result.failure for result in results if result.failure))
         after = _figures(list(storage.list(prefix)))
         if failures:
             claim.fail(_reason(failures), **asdict(after))

@@ -24,10 +24,17 @@ class AlertAction(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class AlertDecision:
-    """Whether an alert is sent, and what happens automatically in either case, in words."""
+    """Whether an alert is sent, and what happens automatically in either case, in words.
+
+    Attributes:
+        action: what to do.
+        what_happens: in words.
+        will_retry: whether automation runs the day again.
+    """
 
     action: AlertAction
     what_happens: str
+    will_retry: bool = False
 
 
 def decide_alert(
@@ -61,7 +68,7 @@ def decide_alert(
         what_happens = "the tables alone are run again now" if decision.tables_only else "the day is run again now"
     if _can_wait(timing, failure_class, facts.runs[:position]):
         return _quiet(what_happens)
-    return AlertDecision(action=AlertAction.ALERT, what_happens=what_happens)
+    return AlertDecision(action=AlertAction.ALERT, what_happens=what_happens, will_retry=True)
 
 
 def _succeeded_since(facts: DayFacts, position: int, decision: LaunchDecision) -> PastRun | None:

@@ -200,6 +200,11 @@ def find_collection(collection_id: str) -> Collection:
     )
 
 
+def automated_collections() -> tuple[Collection, ...]:
+    """Return the collections that are ingested automatically: the registered ones that are append-only."""
+    return tuple(collection for collection in REGISTRY if collection.kind is CollectionKind.APPEND_ONLY)
+
+
 def near_miss(collection_id: str) -> str | None:
     """Return the registered id that an unregistered one is probably meant to be, or None."""
     by_letters = {_LETTERS.sub("", registered.lower()): registered for registered in _BY_ID}

@@ -29,9 +29,11 @@ class FailureClass(StrEnum):
     COUNTS_DO_NOT_RECONCILE = "COUNTS_DO_NOT_RECONCILE"
     DUPLICATE_RUN = "DUPLICATE_RUN"
     STORAGE_UNAVAILABLE = "STORAGE_UNAVAILABLE"
+    STORAGE_FULL = "STORAGE_FULL"
     WORKER_LOST = "WORKER_LOST"
     INTERRUPTED = "INTERRUPTED"
     TABLES_MISSING = "TABLES_MISSING"
+    WEBSERVER_UNAVAILABLE = "WEBSERVER_UNAVAILABLE"
     JOB_FAILED = "JOB_FAILED"
 
 
@@ -202,6 +204,14 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         rerun_helps=True,
         alert_timing=AlertTiming.RETRIES_USED_UP,
     ),
+    FailureClass.STORAGE_FULL: Guidance(
+        meaning="A disk or quota is full, or a root is not writable.",
+        by_itself="Nothing: the run stops; what was published before stays as it was.",
+        next_step="Free space or give access where the cause states, then run the day again.",
+        owner=_ON_CALL,
+        rerun_helps=False,
+        alert_timing=AlertTiming.AT_ONCE,
+    ),
     FailureClass.WORKER_LOST: Guidance(
         meaning="The run's own process ended without an error, or never started.",
         by_itself="The run is retried later; bounded.",
@@ -226,6 +236,14 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         owner=_ON_CALL,
         rerun_helps=True,
         alert_timing=AlertTiming.RETRIES_USED_UP,
+    ),
+    FailureClass.WEBSERVER_UNAVAILABLE: Guidance(
+        meaning="Dagster's webserver did not respond to a request of the terminal. Nothing was launched.",
+        by_itself="Nothing that was requested; schedules and sensors need no webserver.",
+        next_step="Start Dagster's webserver, or name where it is: CDI_DAGSTER_URL or --url.",
+        owner=_ON_CALL,
+        rerun_helps=True,
+        alert_timing=AlertTiming.DAY_LATE,
     ),
     FailureClass.JOB_FAILED: Guidance(
         meaning="The job failed in a way that no other class describes.",

@@ -13,6 +13,11 @@ from typing import Any
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.pinned_input import PinnedInput
 
+_SPARSE = (
+    "Where the topic is compacted or transactional, its offsets have holes: run the day with allow_sparse_offsets. "
+    "Otherwise records were lost before the object was written: find out from K2HB's team, and have it sent again."
+)
+
 
 class RejectReason(StrEnum):
     """Reason families of rejected records (the record contract names them)."""
@@ -180,10 +185,11 @@ def reconcile(pinned: PinnedInput, objects: Iterable[ObjectCounts], *, allow_spa
             )
         offsets = expected.name.offset_count
         if found.read > offsets or (found.read < offsets and not allow_sparse_offsets):
-            raise _mismatch(expected.key, f"states {offsets} offsets in its name but holds {found.read} envelopes")
+            what = f"states {offsets} offsets in its name but holds {found.read} envelopes"
+            raise _mismatch(expected.key, what, next_step=_SPARSE if found.read < offsets else None)
     if counted:
         raise _mismatch(next(iter(counted)), "was read but not pinned")
 
 
-def _mismatch(key: str, what: str) -> CdiError:
-    return CdiError(FailureClass.COUNTS_DO_NOT_RECONCILE, f"{key} {what}.", detail={"key": key})
+def _mismatch(key: str, what: str, *, next_step: str | None = None) -> CdiError:
+    return CdiError(FailureClass.COUNTS_DO_NOT_RECONCILE, f"{key} {what}.", next_step=next_step, detail={"key": key})

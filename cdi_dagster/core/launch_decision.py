@@ -56,6 +56,7 @@ class PastRun:
         state: of the run.
         launch: what it was launched for (`launch_of`), where known.
         failure_class: why it failed, where known.
+        started_at: aware, UTC; None while it is queued.
         ended_at: aware, UTC; None while it is live.
         by_person: whether a person requested it: by a click, a backfill or a re-execution.
         publishes_records: whether it publishes the records; one that does not, publishes tables alone.
@@ -66,6 +67,7 @@ class PastRun:
     state: RunState
     launch: str | None = None
     failure_class: FailureClass | None = None
+    started_at: datetime | None = None
     ended_at: datetime | None = None
     by_person: bool = False
     publishes_records: bool = True

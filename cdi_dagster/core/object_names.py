@@ -57,6 +57,19 @@ class ObjectName:
         return f"{self.topic}_{self.kafka_partition}_{self.first_offset}{separator}{self.last_offset}.jsonl.gz{copy}"
 
 
+def parse_object_of_day(prefix: str, key: str) -> ObjectName:
+    """Read the name of an object of a storage day: one directly under the day's prefix.
+
+    The one rule of coalescer and pin: what lies in a folder below the day is no object of it, whatever its name.
+
+    Raises:
+        InvalidObjectNameError: it lies in a folder below, or its name is of neither form.
+    """
+    if "/" in key.removeprefix(prefix):
+        raise InvalidObjectNameError("it lies in a folder below the storage day, where K2HB writes nothing")
+    return parse_object_name(key)
+
+
 def parse_object_name(key: str) -> ObjectName:
     """Read an object's name, with or without the prefix before it.
 

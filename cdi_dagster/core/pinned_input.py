@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from cdi_dagster.core.collections import Collection, CollectionDay
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
-from cdi_dagster.core.object_names import InvalidObjectNameError, ObjectName, parse_object_name
+from cdi_dagster.core.object_names import (
+    InvalidObjectNameError,
+    ObjectName,
+    parse_object_name,
+    parse_object_of_day,
+)
 
 FORMAT_VERSION = 1
 
@@ -181,7 +186,7 @@ def pin(day: CollectionDay, corporate_root: str, listing: Iterable[StoredObject]
             empty, or two objects overlap in a way that cannot be resolved.
     """
     stored_objects = list(listing)
-    candidates = [_candidate(day.collection, stored) for stored in stored_objects]
+    candidates = [_candidate(day, stored) for stored in stored_objects]
     by_partition: dict[int, list[_Candidate]] = defaultdict(list)
     for candidate in candidates:
         by_partition[candidate.name.kafka_partition].append(candidate)
@@ -213,12 +218,16 @@ def pin(day: CollectionDay, corporate_root: str, listing: Iterable[StoredObject]
     )
 
 
-def _candidate(collection: Collection, stored: StoredObject) -> _Candidate:
+def _candidate(day: CollectionDay, stored: StoredObject) -> _Candidate:
+    collection = day.collection
     try:
-        name = parse_object_name(stored.key)
+        name = parse_object_of_day(day.corporate_prefix, stored.key)
     except InvalidObjectNameError as error:
         raise CdiError(
-            FailureClass.INPUT_INVALID, f"{stored.key} cannot be pinned: {error}.", detail={"key": stored.key}
+            FailureClass.INPUT_INVALID,
+            f"{stored.key} cannot be pinned: {error}.",
+            next_step="Rename it, or move it out of the day's folder (not into one below), then run the day again.",
+            detail={"key": stored.key},
         ) from error
     if name.topic != collection.topic:
         raise CdiError(

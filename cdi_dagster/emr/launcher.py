@@ -98,8 +98,16 @@ class BackendStepLauncher(dg.ConfigurableResource):
         return run is not None and run.status in _CANCELLED
 
     def other_runs(self, context: dg.AssetExecutionContext | dg.OpExecutionContext, is_last_step: bool) -> int | None:
-        """Count the runs that may need compute yet, as the function does; None where that is not known."""
-        return other_runs(context, is_last_step)
+        """Count the other runs of a day, of any collection, that may need compute yet; None where that is unknown.
+
+        Args:
+            context: of this run.
+            is_last_step: whether this run needs none any more: tagged before the others are counted, so that of runs
+                that end at the same time at least the last to count knows of all.
+        """
+        if is_last_step:
+            context.instance.add_run_tags(context.run.run_id, {NEEDS_NO_COMPUTE_TAG: "true"})
+        return count_other_runs(context.instance, context.run.run_id)
 
     def _launch(self, context: dg.AssetExecutionContext | dg.OpExecutionContext, step: SparkStep) -> Launch:
         run = context.run
@@ -127,21 +135,8 @@ class BackendStepLauncher(dg.ConfigurableResource):
         )
 
 
-def other_runs(context: dg.AssetExecutionContext | dg.OpExecutionContext, is_last_step: bool) -> int:
-    """Count the other runs of a day, of any collection, that are queued or under way and may need compute yet.
-
-    Args:
-        context: of this run.
-        is_last_step: whether this run needs none any more: tagged before the others are counted, so that of runs that
-            end at the same time at least the last to count knows of all.
-    """
-    if is_last_step:
-        context.instance.add_run_tags(context.run.run_id, {NEEDS_NO_COMPUTE_TAG: "true"})
-    return count_other_runs(context.instance, context.run.run_id)
-
-
 def count_other_runs(instance: dg.DagsterInstance, run_id: str) -> int:
-    """Count those of an instance, but for one run."""
+    """Count the runs of a day that are queued or under way and may need compute yet, but for one run."""
     runs = instance.get_runs(dg.RunsFilter(statuses=list(_MAY_NEED_COMPUTE)), limit=_MOST_RUNS)
     others = [run for run in runs if PARTITION_TAG in run.tags and run.run_id != run_id]
     return sum(NEEDS_NO_COMPUTE_TAG not in run.tags for run in others)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.full_disk import reports_full
 from cdi_dagster.emr.backend import JobState, JobStatus
 from cdi_dagster.emr.launch_plan import AttemptOutcome
 
@@ -128,6 +129,9 @@ def _failed(status: JobStatus, log_tail: Sequence[str]) -> AttemptEnd:
     text = "\n".join((status.reason, *log_tail))
     if _MEMORY.search(text):
         return _end(AttemptOutcome.OUT_OF_MEMORY, FailureClass.OUT_OF_MEMORY, status, _line(_MEMORY, text))
+    full = next((line.strip() for line in text.splitlines() if reports_full(line)), None)
+    if full:
+        return _end(AttemptOutcome.JOB, FailureClass.STORAGE_FULL, status, full[:300])
     if _MISSING_OBJECT.search(text):
         return _end(AttemptOutcome.JOB, FailureClass.INPUT_CHANGED, status, _line(_MISSING_OBJECT, text))
     if _LOST_EXECUTORS.search(text):

@@ -10,6 +10,7 @@ from typing import Any
 
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.full_disk import is_full, storage_full
 from cdi_dagster.core.gate import CoalescerStatus
 from cdi_dagster.core.ingest_report import IngestReport
 from cdi_dagster.core.pinned_input import PinnedInput
@@ -157,6 +158,8 @@ def failure_of(error: Exception, step: str) -> CdiError:
         return error
     if isinstance(error, StorageError):
         return storage_failure(error)
+    if is_full(error):
+        return storage_full(f"The step {step} found a disk full; its error shows where.")
     return CdiError(
         FailureClass.JOB_FAILED,
         f"The step {step} failed with {type(error).__name__}; its error shows where.",

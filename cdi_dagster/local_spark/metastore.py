@@ -48,6 +48,8 @@ def local_metastore_conf(folder: Path, *, jvm_options: Sequence[str] | None = No
     return {
         LOCAL_METASTORE: str(location),
         "spark.hadoop.javax.jdo.option.ConnectionURL": database_url,
+        # By default each session makes an empty folder in the temp folder, and Spark never closes one.
+        "spark.hadoop.hive.downloaded.resources.dir": str(location / "resources"),
         "spark.sql.warehouse.dir": (location / "warehouse").as_uri(),
         "spark.driver.extraJavaOptions": " ".join(java_options),
     }

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.full_disk import is_full, reports_full, storage_full
 from cdi_dagster.core.log_lines import last_lines, scrub
 from cdi_dagster.core.spark_jobs import SparkJob
 from cdi_dagster.local_spark import process_guard
@@ -108,6 +109,8 @@ def _scratch_folder(folder: Path, job: SparkJob) -> Path:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return Path(tempfile.mkdtemp(prefix=f"{job.name}-", dir=folder))
     except OSError as error:
+        if is_full(error):
+            raise storage_full(f"The work folder {folder} cannot be written: {error.strerror}.") from error
         raise launch_failed(
             f"The work folder {folder} cannot be written: {error.strerror}.",
             "Free space or give permission there, or set CDI_HOME to another folder.",
@@ -144,7 +147,7 @@ def spark_failure(
 
 
 def _ended_jvm(exit_code: int, log_tail: Sequence[str], detail: Mapping[str, Any]) -> CdiError | None:
-    """Return the failure of a JVM that memory or a signal ended (the exit code is not 0), or None."""
+    """Return the failure of a JVM that memory, a full disk or a signal ended (the exit code is not 0), or None."""
     if exit_code == _SPARK_EXIT_OUT_OF_MEMORY or any(_OUT_OF_MEMORY.search(line) for line in log_tail):
         return CdiError(
             FailureClass.OUT_OF_MEMORY,
@@ -152,6 +155,9 @@ def _ended_jvm(exit_code: int, log_tail: Sequence[str], detail: Mapping[str, Any
             next_step="Raise CDI_SPARK_DRIVER_MEMORY, or use fewer cores (CDI_SPARK_MASTER=local[1,4]), and run again.",
             detail=detail,
         )
+    full = next((line for line in log_tail if reports_full(line)), None)
+    if full:
+        return CdiError(FailureClass.STORAGE_FULL, f"A disk is full: {scrub(full)}", detail=detail)
     signal_name = _signal_name(exit_code)
     if signal_name is None:
         return None

@@ -19,8 +19,10 @@ from urllib.parse import quote
 from cdi_dagster.aws.clients import resource
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.full_disk import is_full, storage_full
 from cdi_dagster.core.status_rows import DEFAULT_WEEKS_TO_EXIST
-from cdi_dagster.interfaces import StatusRow
+from cdi_dagster.interfaces import StatusRow, StatusTable
+from cdi_dagster.settings import Settings
 
 _MAX_NAME = 180
 
@@ -107,7 +109,7 @@ class FileStatusTable:
         """Write or replace the row of its correlation id and product.
 
         Raises:
-            CdiError: JOB_FAILED where the folder cannot be written.
+            CdiError: STORAGE_FULL where the disk is full, JOB_FAILED where the folder cannot be written otherwise.
         """
         now = self._clock()
         item = item_of(row, now=now, weeks_to_exist=self._weeks_to_exist)
@@ -117,7 +119,8 @@ class FileStatusTable:
             _replace(target, json.dumps(item, indent=1).encode())
             self._remove_expired(now)
         except OSError as error:
-            raise _unusable(f"The status row could not be written to {target}: {error.strerror}.") from error
+            cause = f"The status row could not be written to {target}: {error.strerror}."
+            raise (storage_full(cause) if is_full(error) else _unusable(cause)) from error
 
     def get(self, correlation_id: str, data_product: str) -> StatusRow | None:
         """Return a row, or None."""
@@ -231,6 +234,13 @@ class DynamoDbStatusTable:
             if isinstance(error, (HTTPClientError, NoConnectionError)):
                 raise CdiError(FailureClass.STORAGE_UNAVAILABLE, cause) from error
             raise _unusable(cause) from error
+
+
+def open_status_table(settings: Settings) -> StatusTable:
+    """Return the installation's status table, for the terminal."""
+    if settings.deployment == "local":
+        return FileStatusTable(settings.status_path, weeks_to_exist=settings.status_weeks_to_exist)
+    return DynamoDbStatusTable(settings.status_table_name, weeks_to_exist=settings.status_weeks_to_exist)
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -19,6 +19,7 @@ from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.run_records import days_to_run_again, run_request
+from cdi_dagster.sensors.check_states import CheckState, evaluations_to_report, newest_states
 from cdi_dagster.sensors.lateness import LatenessReporter
 from cdi_dagster.storage.interface import StorageError
 from cdi_dagster.storage.roots import Roots
@@ -95,15 +96,28 @@ def coalescer_completion_sensor(
         reporter = LatenessReporter(collection, calendar, alerts, options, size_of, log=context.log.warning)
         # A day before the look-back is not late while its backfill is retried.
         dated = [(day, decision) for day, decision in decisions if day.storage_day in days or not day.is_unpublished]
-        asset_events, cursor = reporter.report(dated, context.cursor, now)
+        on_time = reporter.on_time_state(dated, context.cursor, now)
+        observations, cursor = reporter.report(dated, context.cursor, now)
+        states = newest_states(collection, roots.published, [day for day, _ in dated])
+        evaluations = _evaluations(context, collection, [*([on_time] if on_time else []), *states])
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else dg.SkipReason(_what_it_waits_for(decisions, size_of)),
-            asset_events=asset_events,
+            asset_events=[*observations, *evaluations],
             cursor=cursor,
         )
 
     return sensor
+
+
+def _evaluations(
+    context: dg.SensorEvaluationContext, collection: Collection, states: Sequence[CheckState]
+) -> list[dg.AssetCheckEvaluation]:
+    try:
+        return evaluations_to_report(context.instance, collection, states)
+    except StorageError as error:
+        context.log.warning(f"The checks of {collection.id} could not be reported, the next tick retries: {error}")
+        return []
 
 
 def _keep_raw_volume(

@@ -1,4 +1,4 @@
-"""The failed runs sensor: alerts on call, once, of a run that failed and is not retried; closes its status row.
+"""The failed runs sensor: alerts on call of runs that failed and are not retried, once a cause; closes status rows.
 
 Not a `@run_failure_sensor`: where an alert cannot be sent, that one continues with the next run, and no alert is ever
 sent. What was done about a run is kept in tags of the run, so neither a failed tick nor a lost cursor sends it twice.
@@ -16,7 +16,8 @@ from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.run_records import touches
-from cdi_dagster.sensors.failure_report import FailureReporter
+from cdi_dagster.sensors.alerted_causes import REMINDS_FOR, alerted_causes
+from cdi_dagster.sensors.failure_report import FailedRun, FailureReporter
 from cdi_dagster.storage.roots import Roots
 
 INTERVAL_SECONDS = 30
@@ -24,6 +25,8 @@ MOST_PER_TICK = 20
 """The failures of a month's backfill are reported over a few ticks; Dagster allows a tick one minute."""
 LOOKS_BACK = timedelta(hours=24)
 """Runs that changed within this time are read; those that ran when the daemon stopped fail once it is back."""
+REMINDERS_LOOK_BACK = REMINDS_FOR
+"""Of runs that an alert named; its tag is a change too."""
 
 
 def failed_runs_sensor(
@@ -47,7 +50,9 @@ def failed_runs_sensor(
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
         description="Alerts on call of a run that failed, with class, cause, owner and next step: at once where only a "
-        "person can fix it, else when it is not retried any more; for a closed gate only once its day is late. "
+        "person can fix it, else when it is not retried any more; for a closed gate only once its day is late. Runs "
+        "that fail for one cause (class, collection, backfill) are one alert, one more each day while it goes on, and "
+        "one when it is over. "
         "Closes the status row of a run whose worker was killed.",
     )
     def sensor(
@@ -69,7 +74,11 @@ def failed_runs_sensor(
             automated_from=calendar.first_due_day(now),
             log=context.log.warning,
         )
-        reports = [reporter.report(run, found, now) for run, found in _unreported(context, collections, now)]
+        looked_up = [reporter.look_up(run, found, now) for run, found in _unreported(context, collections, now)]
+        failed = [each for each in looked_up if isinstance(each, FailedRun)]
+        reports = [each for each in looked_up if isinstance(each, str)]
+        reports += reporter.report(failed, now)
+        reports += reporter.follow_up(alerted_causes(context.instance, collections, _alerted(context, now)), now)
         return dg.SkipReason("\n".join(reports) or "There is no failed run that is not reported yet.")
 
     return sensor
@@ -91,6 +100,17 @@ def _unreported(
     ]
     # First those without an alert: rows that cannot be closed must not delay them.
     return sorted(left, key=lambda each: names.ALERT_TAG in each[0].tags)[:MOST_PER_TICK]
+
+
+def _alerted(context: dg.SensorEvaluationContext, now: datetime) -> list[dg.DagsterRun]:
+    """Return the runs of which an alert was sent, and not yet that its cause is over, oldest first."""
+    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=now - REMINDERS_LOOK_BACK)
+    runs = [record.dagster_run for record in context.instance.get_run_records(filters, ascending=True)]
+    return [
+        run
+        for run in runs
+        if names.CAUSE_TAG in run.tags and names.OVER_TAG not in run.tags and _is_of_this_location(context, run)
+    ]
 
 
 def _is_of_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:

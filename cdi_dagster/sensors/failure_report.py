@@ -1,6 +1,10 @@
-"""The report of one failed run: its class is tagged, its status row closed, an alert sent where one is needed."""
+"""The report of failed runs: each class is tagged, each status row closed, an alert sent for each cause that needs one.
 
-from collections.abc import Callable, Sequence
+Which messages there are is `core.failure_messages`. What was sent is kept in tags of the runs, set after it was sent:
+where the process ends in between, it is sent once more.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -8,18 +12,31 @@ import dagster as dg
 
 from cdi_dagster import names
 from cdi_dagster.core.alert import Alert
-from cdi_dagster.core.alert_decision import AlertAction, AlertDecision, decide_alert
+from cdi_dagster.core.alert_decision import AlertAction, decide_alert
 from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import export_day_of, parse_day
-from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError
+from cdi_dagster.core.days import parse_day
+from cdi_dagster.core.failure_messages import FailedDay, FailureMessage, group_failures
+from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.launch_decision import RUN_AGAIN_AT_ONCE
 from cdi_dagster.core.status_rows import data_product_of
 from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.ingestion.status_rows import TERMINATED
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusRow, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.run_records import is_by_person
+from cdi_dagster.sensors.alerted_causes import AlertedCause, earlier_message
+from cdi_dagster.sensors.failure_alert import failure_alert, recovery_alert
 from cdi_dagster.sensors.run_failure import close_row, read_failure
 from cdi_dagster.storage.roots import Roots
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedRun:
+    """A failed run of which a person has to know."""
+
+    run: dg.DagsterRun
+    collection: Collection
+    day: FailedDay
 
 
 @dataclass(kw_only=True)
@@ -48,8 +65,8 @@ class FailureReporter:
     log: Callable[[str], object]
     out_of_reach: bool = False
 
-    def report(self, run: dg.DagsterRun, collections: Sequence[Collection], now: datetime) -> str:
-        """Deal with a run that failed or was terminated, and return a line about it."""
+    def look_up(self, run: dg.DagsterRun, collections: Sequence[Collection], now: datetime) -> FailedRun | str:
+        """Deal with a run that failed or was terminated; return it where it is to be alerted, else a line about it."""
         if run.status is dg.DagsterRunStatus.CANCELED:
             self._close_rows(run, collections, TERMINATED)
             return self._done(run, "it was terminated")
@@ -66,9 +83,9 @@ class FailureReporter:
         failed = next(
             (each for each in collections if each in rows and rows[each].status != "COMPLETED"), collections[0]
         )
-        return self._alert_or_not(run, failed, failure, now)
+        return self._decided(run, failed, failure, now)
 
-    def _alert_or_not(self, run: dg.DagsterRun, collection: Collection, failure: CdiError, now: datetime) -> str:
+    def _decided(self, run: dg.DagsterRun, collection: Collection, failure: CdiError, now: datetime) -> FailedRun | str:
         storage_day = parse_day(run.tags[names.PARTITION_TAG])
         (facts,) = read_day_facts(
             self.instance,
@@ -81,14 +98,75 @@ class FailureReporter:
         decision = decide_alert(run.run_id, failure.failure_class, facts, now, automated=automated)
         if decision.action is AlertAction.STAY_QUIET:
             return self._done(run, f"{failure.failure_class}; no alert is sent: {decision.what_happens}")
-        if decision.action is AlertAction.RETRY_LATER or not self._sent(
-            self._alert(run, collection, failure, decision)
-        ):
-            return f"Run {run.run_id}: {failure.failure_class}, checked again at the next tick."
-        return self._done(run, f"{failure.failure_class}; alert sent. Automatically: {decision.what_happens}")
+        if decision.action is AlertAction.RETRY_LATER:
+            return _later(run, failure)
+        day = FailedDay(
+            run_id=run.run_id,
+            collection_id=collection.id,
+            storage_day=storage_day,
+            failure=failure,
+            what_happens=decision.what_happens,
+            will_retry=decision.will_retry,
+            requested_by=_requested_by(run),
+        )
+        return FailedRun(run=run, collection=collection, day=day)
 
-    def _done(self, run: dg.DagsterRun, what: str) -> str:
-        self.instance.add_run_tags(run.run_id, {names.ALERT_TAG: what[:200]})
+    def report(self, failed: Sequence[FailedRun], now: datetime) -> list[str]:
+        """Send an alert for each cause that is not known; return a line about each run."""
+        runs = {each.run.run_id: each.run for each in failed}
+        causes = {each.day.cause: each.collection for each in failed if each.day.can_be_known}
+        found = ((cause, earlier_message(self.instance, collection, cause)) for cause, collection in causes.items())
+        earlier = {cause: message for cause, message in found if message}
+        messages = group_failures([each.day for each in failed], earlier, now)
+        return [line for message in messages for line in self._report(message, runs, now)]
+
+    def _report(self, message: FailureMessage, runs: Mapping[str, dg.DagsterRun], now: datetime) -> list[str]:
+        known = message.known_by
+        if not known and not self._sent(failure_alert(message.failed, self.options, cause=message.cause)):
+            return [_later(runs[each.run_id], each.failure) for each in message.failed]
+        lines = []
+        for each in message.failed:
+            tags = {names.CAUSE_TAG: message.cause}
+            sent = f"alert sent with that of run {known.run_id}" if known else "alert sent"
+            if not known:
+                tags[names.ALERTED_AT_TAG] = now.isoformat()
+            what = f"{each.failure.failure_class}; {sent}. Automatically: {each.what_happens}"
+            lines.append(self._done(runs[each.run_id], what, tags))
+        return lines
+
+    def follow_up(self, causes: Sequence[AlertedCause], now: datetime) -> list[str]:
+        """Send a reminder of each cause whose last message is a day old, and one message of each that is over."""
+        lines = []
+        for cause in causes:
+            if not cause.unsolved:
+                days = sorted({parse_day(run.tags[names.PARTITION_TAG]) for run in cause.runs})
+                if self._sent(recovery_alert(cause.collection, days, cause.cause, self.options)):
+                    self._tag(cause.runs, {names.OVER_TAG: "true"})
+                    lines.append(f"Over: {cause.cause}, {len(days)} days.")
+            elif due := cause.to_remind(self.automated_from, now):
+                again = sorted((self._again(run, cause.collection) for run in due), key=lambda day: day.storage_day)
+                if self._sent(failure_alert(again, self.options, cause=cause.cause, is_reminder=True)):
+                    self._tag(due, {names.ALERTED_AT_TAG: now.isoformat()})
+                    lines.append(f"Reminder sent: {cause.cause}, {len(due)} runs.")
+        return lines
+
+    def _tag(self, runs: Sequence[dg.DagsterRun], tags: Mapping[str, str]) -> None:
+        for run in runs:
+            self.instance.add_run_tags(run.run_id, dict(tags))
+
+    def _again(self, run: dg.DagsterRun, collection: Collection) -> FailedDay:
+        rows = self._rows(run, [collection])
+        failure = read_failure(self.instance, run, next((row.failure for row in rows.values() if row.failure), None))
+        return FailedDay(
+            run_id=run.run_id,
+            collection_id=collection.id,
+            storage_day=parse_day(run.tags[names.PARTITION_TAG]),
+            failure=failure,
+            what_happens="nothing",
+        )
+
+    def _done(self, run: dg.DagsterRun, what: str, tags: Mapping[str, str] | None = None) -> str:
+        self.instance.add_run_tags(run.run_id, {names.ALERT_TAG: what[:200], **(tags or {})})
         return f"Run {run.run_id}: {what}"
 
     def _rows(self, run: dg.DagsterRun, collections: Sequence[Collection]) -> dict[Collection, StatusRow]:
@@ -119,19 +197,14 @@ class FailureReporter:
             self.out_of_reach = True
         return not self.out_of_reach
 
-    def _alert(self, run: dg.DagsterRun, collection: Collection, failure: CdiError, decision: AlertDecision) -> Alert:
-        storage_day = parse_day(run.tags[names.PARTITION_TAG])
-        day = f"storage day {storage_day} (export day {export_day_of(storage_day)})"
-        return Alert(
-            kind="FAILED",
-            title=f"{failure.failure_class}: {collection.id} of {day} failed",
-            text=f"{failure.cause.rstrip('.')}. Automatically: {decision.what_happens.rstrip('.')}.",
-            collection_id=collection.id,
-            storage_day=storage_day,
-            runbook=self.options.runbook_link(failure.failure_class),
-            failure_class=str(failure.failure_class),
-            owner=FAILURE_GUIDE[failure.failure_class].owner,
-            next_step=failure.next_step,
-            run_url=f"{self.options.dagster_url}/runs/{run.run_id}",
-            last_log_lines=failure.detail.get("last_log_lines"),
-        )
+
+def _requested_by(run: dg.DagsterRun) -> str | None:
+    if run.parent_run_id and is_by_person(run):
+        return None  # a re-execution has the tags of its parent
+    if backfill := run.tags.get(names.BACKFILL_TAG):
+        return f"backfill {backfill}"
+    return None if is_by_person(run) else "automation"
+
+
+def _later(run: dg.DagsterRun, failure: CdiError) -> str:
+    return f"Run {run.run_id}: {failure.failure_class}, checked again at the next tick."

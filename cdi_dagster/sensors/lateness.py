@@ -1,26 +1,32 @@
-"""Reporting that a day is late, once: the check turns red, the asset gets an observation, on call gets an alert.
+"""Reporting that days are late: one alert for each cause, an observation for each day, and the state of the check.
 
-The days that were reported are kept in the sensor's cursor. Where the cursor is lost, they are reported once more; an
-alert that could not be sent is sent at the next tick.
+Which messages there are is `core.late_messages`. What was sent is kept in the sensor's cursor, which is written after
+the tick: where the process ends in between, or the cursor is lost, a message is sent once more; one that could not be
+sent is sent at the next tick.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
 
 import dagster as dg
 
 from cdi_dagster import names
-from cdi_dagster.core.alert import Alert
+from cdi_dagster.core.alert import Alert, AlertLevel
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
+from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.core.gate import class_of
+from cdi_dagster.core.late_messages import LateDay, LateGroup, LateStep, decide_late
 from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, LaunchDecision, RunState
 from cdi_dagster.interfaces import AlertSink
 from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.sensors.check_states import LATE_DAYS, CheckState
 
-AssetEvent = dg.AssetObservation | dg.AssetCheckEvaluation | dg.AssetMaterialization
+_AT_WORK = "It is being run now: there is nothing to do."
+_AT_WORK_ALL = "They are being run now, oldest first: there is nothing to do."
+_GROUPS = "late"
 
 
 class LatenessReporter:
@@ -54,39 +60,75 @@ class LatenessReporter:
 
     def report(
         self, decisions: Sequence[tuple[DayFacts, LaunchDecision]], cursor: str | None, now: datetime
-    ) -> tuple[list[AssetEvent], str]:
-        """Return what the tick reports, and the cursor that holds the reported days."""
-        reported = set(_read(cursor))
-        late = [
+    ) -> tuple[list[dg.AssetObservation], str]:
+        """Send what has to be sent; return an observation of each day that is newly late, and the new cursor."""
+        groups = _read(cursor, now)
+        late = self._late(decisions, groups, now)
+        looked_at = {day.storage_day for day, _ in decisions if not day.unreadable}
+        steps = decide_late(
+            [_late_day(day, decision) for day, decision in late],
+            groups,
+            looked_at,
+            self._calendar.first_due_day(now),
+            now,
+        )
+        by_day = {day.storage_day: (day, decision) for day, decision in late}
+        reported = {day for group in groups for day in group.open_days}
+        observations: list[dg.AssetObservation] = []
+        kept: list[LateGroup] = []
+        for step in steps:
+            after = step.after
+            if step.late or step.is_over:
+                if self._sent(self._alert(step, by_day)):
+                    new = [each.storage_day for each in step.late if each.storage_day not in reported]
+                    observations += [self._observation(*by_day[day]) for day in new]
+                else:
+                    after = step.before
+            if after:
+                kept.append(after)
+        return observations, json.dumps({_GROUPS: [group.to_json() for group in kept]})
+
+    def on_time_state(
+        self, decisions: Sequence[tuple[DayFacts, LaunchDecision]], cursor: str | None, now: datetime
+    ) -> CheckState | None:
+        """Return what the on-time check has to show; None where that is not known, or no day is due yet."""
+        if not decisions or any(day.unreadable for day, _ in decisions):
+            return None
+        late = self._late(decisions, _read(cursor, now), now)
+        days = ", ".join(day.storage_day.isoformat() for day, _ in late)
+        newest = (late or decisions)[-1][0].storage_day.isoformat()
+
+        def evaluate() -> dg.AssetCheckEvaluation:
+            return dg.AssetCheckEvaluation(
+                asset_key=names.daily_records_key(self._collection),
+                check_name=names.ON_TIME_CHECK,
+                passed=not late,
+                severity=dg.AssetCheckSeverity.ERROR,
+                description=f"Late: {days}. {newest}: {late[-1][1].reason}" if late else None,
+                metadata={"late_days": len(late), names.CHECKED_DAY: newest, LATE_DAYS: days},
+            )
+
+        return CheckState(name=names.ON_TIME_CHECK, identity=(newest, None, days), evaluate=evaluate)
+
+    def _late(
+        self, decisions: Sequence[tuple[DayFacts, LaunchDecision]], groups: Sequence[LateGroup], now: datetime
+    ) -> list[tuple[DayFacts, LaunchDecision]]:
+        reported = {day for group in groups for day in group.open_days}
+        return [
             (day, decision)
             for day, decision in decisions
             if day.is_unpublished
             and self._calendar.is_late(day.storage_day, now)
-            and (day.storage_day.isoformat() in reported or not self._is_renewed(day, decision))
+            and (day.storage_day in reported or not self._is_renewed(day, decision))
         ]
-        still_late = {day.storage_day.isoformat() for day, _ in late}
-        looked_at = {day.storage_day.isoformat() for day, _ in decisions if not day.unreadable}
-        events: list[AssetEvent] = []
-        for day, decision in late:
-            if day.storage_day.isoformat() not in reported and self._send(self._alert(day, decision, "LATE")):
-                reported.add(day.storage_day.isoformat())
-                events += [self._observation(day, decision), self._check(still_late, day, decision)]
-        over = sorted((reported & looked_at) - still_late)
-        for day, decision in decisions:
-            if day.storage_day.isoformat() in over and self._send(self._alert(day, decision, "LATE_OVER")):
-                reported.discard(day.storage_day.isoformat())
-                events.append(self._check(still_late, day, decision))
-        # A day that has left the look-back unpublished stays reported: it must not be reported again.
-        return events, json.dumps({"told_late": sorted(reported)[-100:]})
 
     def _is_renewed(self, day: DayFacts, decision: LaunchDecision) -> bool:
         """Whether a day that was published in time was ingested again, and a run is about to renew its tables."""
         published_at = day.published_from.published_at if day.published_from else None
         is_again = published_at is not None and self._calendar.is_late(day.storage_day, published_at)
-        is_at_work = decision.action is LaunchAction.LAUNCH or any(run.state is RunState.LIVE for run in day.runs)
-        return day.lacks_tables and is_again and is_at_work
+        return day.lacks_tables and is_again and _is_at_work(day, decision)
 
-    def _send(self, alert: Alert) -> bool:
+    def _sent(self, alert: Alert) -> bool:
         try:
             self._alerts.send(alert)
         except Exception as error:  # noqa: BLE001 - an alert that fails must not stop the launches of this tick
@@ -94,25 +136,58 @@ class LatenessReporter:
             return False
         return True
 
-    def _alert(self, day: DayFacts, decision: LaunchDecision, kind: str) -> Alert:
-        what = str(self._collection.on(day.storage_day))
-        if kind == "LATE":
-            title = f"LATE: {what} is not published at {self._calendar.late_time:%H:%M} UTC"
-            text = f"{decision.reason}. {self._size_of(day.storage_day)}."
-        else:
-            title, text = f"No longer late: {what}", f"{decision.reason}."
-        failure_class = _why_late(day) if kind == "LATE" else None
+    def _alert(self, step: LateStep, by_day: Mapping[date, tuple[DayFacts, LaunchDecision]]) -> Alert:
+        runbook = f"{self._options.runbook_url}#late"
+        if step.before and step.is_over:
+            days = tuple(sorted(step.before.days))
+            title = f"No longer late: {self._named(days).removesuffix(',')}"
+            text = f"Published: {', '.join(map(str, days))}."
+            return Alert(
+                kind="LATE_OVER",
+                key=f"{self._collection.id}|{step.before.key}",
+                level=AlertLevel.INFORMATION,
+                title=title,
+                text=text,
+                runbook=runbook,
+                collection_id=self._collection.id,
+                storage_days=days,
+            )
+        days = tuple(each.storage_day for each in step.late)
+        # Of several causes, which is a group's whose days went different ways, the newest day's.
+        newest = by_day[days[-1]][0]
+        failure_class = step.late[-1].failure_class
+        next_step = newest.coalescer.next_step or FAILURE_GUIDE[failure_class].next_step if failure_class else None
+        at_work = all(each.is_at_work for each in step.late)
+        is_are = "is" if len(days) == 1 else "are"
         return Alert(
-            kind=kind,
-            title=title,
-            text=text,
+            kind="LATE",
+            key=f"{self._collection.id}|{step.after.key if step.after else ''}",
+            level=AlertLevel.WARNING if at_work else AlertLevel.ERROR,
+            title=f"LATE: {self._named(days)} {is_are} not published at {self._calendar.late_time:%H:%M} UTC",
+            text=self._text(step.late, at_work=at_work),
+            runbook=runbook,
             collection_id=self._collection.id,
-            storage_day=day.storage_day,
-            runbook=f"{self._options.runbook_url}#late",
+            storage_days=days,
             failure_class=failure_class,
             owner=FAILURE_GUIDE[failure_class].owner if failure_class else None,
-            next_step=day.coalescer.next_step or FAILURE_GUIDE[failure_class].next_step if failure_class else None,
+            next_step="Nothing, while it is being run." if at_work else next_step,
         )
+
+    def _named(self, days: Sequence[date]) -> str:
+        if len(days) == 1:
+            return str(self._collection.on(days[0]))
+        return f"{self._collection.id}, {len(days)} storage days, {days[0]} to {days[-1]},"
+
+    def _text(self, late: Sequence[LateDay], *, at_work: bool) -> str:
+        if len(late) == 1:
+            size = self._size_of(late[0].storage_day)
+            return f"{late[0].reason.rstrip('.')}. {size}. {_AT_WORK if at_work else _automatically(late[0])}"
+        lines = [
+            f"{each.storage_day}: {each.reason.rstrip('.')}.{'' if each.is_at_work else f' {_automatically(each)}'}"
+            for each in late
+        ]
+        newest = f"The newest: {self._size_of(late[-1].storage_day)}."
+        return "\n".join([*([_AT_WORK_ALL] if at_work else []), *lines, newest])
 
     def _observation(self, day: DayFacts, decision: LaunchDecision) -> dg.AssetObservation:
         return dg.AssetObservation(
@@ -128,16 +203,23 @@ class LatenessReporter:
             },
         )
 
-    def _check(self, still_late: set[str], day: DayFacts, decision: LaunchDecision) -> dg.AssetCheckEvaluation:
-        late = f"Late: {', '.join(sorted(still_late))}. {day.storage_day}: {decision.reason}"
-        return dg.AssetCheckEvaluation(
-            asset_key=names.daily_records_key(self._collection),
-            check_name=names.ON_TIME_CHECK,
-            passed=not still_late,
-            severity=dg.AssetCheckSeverity.ERROR,
-            description=late if still_late else None,
-            metadata={"late_days": len(still_late), "storage_day": day.storage_day.isoformat()},
-        )
+
+def _late_day(day: DayFacts, decision: LaunchDecision) -> LateDay:
+    return LateDay(
+        storage_day=day.storage_day,
+        reason=decision.reason,
+        failure_class=_why_late(day),
+        is_at_work=_is_at_work(day, decision),
+        is_left=decision.action is LaunchAction.LEAVE,
+    )
+
+
+def _automatically(late: LateDay) -> str:
+    return f"Automatically: {'nothing' if late.is_left else 'it is launched as soon as that allows it'}."
+
+
+def _is_at_work(day: DayFacts, decision: LaunchDecision) -> bool:
+    return decision.action is LaunchAction.LAUNCH or any(run.state is RunState.LIVE for run in day.runs)
 
 
 def _why_late(day: DayFacts) -> FailureClass | None:
@@ -147,8 +229,14 @@ def _why_late(day: DayFacts) -> FailureClass | None:
     return class_of(day.coalescer) or (day.runs[-1].failure_class if day.runs else None)
 
 
-def _read(cursor: str | None) -> list[str]:
+def _read(cursor: str | None, now: datetime) -> list[LateGroup]:
+    """Return the groups of a cursor; one of an earlier version names days, which are a group each."""
     try:
-        return list(json.loads(cursor or "{}").get("told_late", []))
-    except (ValueError, AttributeError):
+        value = json.loads(cursor or "{}")
+        earlier = [(parse_day(day),) for day in value.get("told_late", [])]
+        return [
+            *(LateGroup.from_json(group) for group in value.get(_GROUPS, [])),
+            *(LateGroup(days=days, open_days=days, sent_at=now) for days in earlier),
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError):
         return []

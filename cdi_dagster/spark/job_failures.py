@@ -10,12 +10,12 @@ from py4j.protocol import Py4JError
 from pyspark.errors import AnalysisException, PySparkException
 
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.full_disk import is_full, reports_full, storage_full
 from cdi_dagster.core.log_lines import scrub
 from cdi_dagster.storage import StorageError, storage_failure
 
 _DERBY_IS_OPEN = "Another instance of Derby"
 _MEMORY = ("java.lang.OutOfMemoryError", "SparkOutOfMemoryError")
-_DISK_FULL = "No space left on device"
 _MOST_CAUSES = 30
 
 _OF_A_TASK = re.compile(
@@ -38,14 +38,14 @@ def failure_of(error: Exception) -> CdiError:
         )
     if any(sign in text for sign in _MEMORY):
         return CdiError(FailureClass.OUT_OF_MEMORY, f"Spark ran out of memory: {_gist(error)}.")
-    if _DISK_FULL in text:
-        return CdiError(
-            FailureClass.JOB_FAILED,
-            f"A disk is full: {_gist(error)}.",
-            next_step="Free space where the published root and Spark's scratch folder are, then run again.",
-        )
     if isinstance(error, StorageError):
         return storage_failure(error)
+    if is_full(error) or reports_full(text):
+        return storage_full(
+            f"A disk is full: {_gist(error)}.",
+            next_step="Free space where the published root, Spark's scratch folder (CDI_HOME) and the temp folder are, "
+            "then run the day again.",
+        )
     return CdiError(FailureClass.JOB_FAILED, f"{type(error).__name__}: {_gist(error)}")
 
 

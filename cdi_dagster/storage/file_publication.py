@@ -10,6 +10,7 @@ The folder names are the journal, so that a killed publication can be finished o
 For `files` only.
 """
 
+import io
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cdi_dagster.core.storage_keys import SUCCESS_MARK
-from cdi_dagster.storage.file_system import exchange, in_folder, make_folders, remove_tree, sync_folder
+from cdi_dagster.storage.file_system import exchange, in_folder, make_folders, new_file, remove_tree, sync_folder
 
 _PREFIX_FILE = "prefix"
 
@@ -82,7 +83,7 @@ def _fill(build: Path, staged: Mapping[str, Path], mark: bytes) -> None:
             make_folders(destination.parent)
             folders.add(destination.parent)
         os.rename(source, destination)
-    with (build / SUCCESS_MARK).open("xb") as file:
+    with io.BufferedWriter(new_file(build / SUCCESS_MARK)) as file:
         file.write(mark)
         file.flush()
         os.fsync(file.fileno())

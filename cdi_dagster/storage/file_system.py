@@ -7,6 +7,7 @@ import ctypes
 import errno
 import fcntl
 import functools
+import io
 import os
 import shutil
 import stat
@@ -16,7 +17,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from cdi_dagster.storage.interface import ObjectMissingError, StorageError, StorageUnavailableError
+from cdi_dagster.storage.interface import (
+    ObjectMissingError,
+    StorageError,
+    StorageFullError,
+    StorageUnavailableError,
+)
 
 _Result = TypeVar("_Result")
 
@@ -24,6 +30,10 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux, <linux/fs.h>
 _RENAME_SWAP = 2  # macOS, <sys/stdio.h>
 _TRIES = 100  # for steps that another process may undo
+FILE_MODE = 0o640
+"""Of files, less what the umask takes: records are plaintext, and reports name places. Readers are in the group."""
+FOLDER_MODE = 0o750
+_READING = ("read", "list", "check")
 _NOT_SUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -53,15 +63,16 @@ def storage_error(error: OSError, doing: str, uri: str, path: Path) -> StorageEr
                 f"{failed}{error.strerror}. A key cannot also be a folder of other keys: move one of them away."
             )
         case errno.ENOSPC | errno.EDQUOT:
-            return StorageUnavailableError(f"{failed}{_what_is_full(path)}. Free some space, then run again.")
+            return StorageFullError(f"{failed}{_what_is_full(path)}. Free some space, then run again.")
         case errno.EACCES | errno.EPERM:
-            return StorageUnavailableError(
+            kind = StorageUnavailableError if doing in _READING else StorageFullError
+            return kind(
                 f"{failed}permission denied for user id {os.geteuid()}. Give that user access, or run as another one."
             )
         case errno.EROFS:
-            return StorageUnavailableError(f"{failed}the file system is read-only. Mount it writable.")
+            return StorageFullError(f"{failed}the file system is read-only. Mount it writable.")
         case errno.EFBIG:
-            return StorageUnavailableError(
+            return StorageFullError(
                 f"{failed}the file is larger than the file system or this process may write. Raise `ulimit -f`."
             )
         case errno.EMFILE | errno.ENFILE:
@@ -87,14 +98,15 @@ def _what_is_full(path: Path) -> str:
     return f"the file system mounted at {mount} is full, or over a quota ({free // 2**20} MiB free)"
 
 
-def scan(folder: Path) -> dict[str, os.stat_result]:
-    """Return a folder's entries at one moment, links followed; nothing where there is no folder.
+def scan(folder: Path, root: Path) -> dict[str, os.stat_result]:
+    """Return a folder's entries at one moment, links within the root followed; nothing where there is no folder.
 
     If a publication swaps the folder meanwhile, it is read again: names of both folders are never mixed, and none is
-    left out.
+    left out. Entries whose names begin with a dot may be anything, and are left out where they are no file or folder.
 
     Raises:
-        StorageError: a name is not UTF-8 and so cannot be a key.
+        StorageError: a name is not UTF-8 and so cannot be a key; a link leads to nothing, or out of the root; an entry
+            is neither file nor folder. To leave it out could leave out an object.
         OSError: it cannot be read, or was swapped each time.
     """
     for _ in range(_TRIES):
@@ -103,7 +115,7 @@ def scan(folder: Path) -> dict[str, os.stat_result]:
         except (FileNotFoundError, NotADirectoryError):
             return {}
         try:
-            found = _stat_all(descriptor, folder)
+            found = _stat_all(descriptor, folder, root)
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(folder), os.fstat(descriptor)):
                     return found
@@ -112,17 +124,44 @@ def scan(folder: Path) -> dict[str, os.stat_result]:
     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(folder))
 
 
-def _stat_all(descriptor: int, folder: Path) -> dict[str, os.stat_result]:
+def _stat_all(descriptor: int, folder: Path, root: Path) -> dict[str, os.stat_result]:
     found: dict[str, os.stat_result] = {}
     for name in os.listdir(descriptor):
         try:
             name.encode()
-            found[name] = os.stat(name, dir_fd=descriptor)
-        except FileNotFoundError:  # deleted since, or a link to nothing
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        except FileNotFoundError:  # deleted since
             continue
         except UnicodeEncodeError as error:
             raise StorageError(f"{folder} holds {name!r}, which is not UTF-8: rename that file.") from error
+        problem = None
+        if stat.S_ISLNK(status.st_mode):
+            try:
+                status = os.stat(name, dir_fd=descriptor)
+                problem = None if is_inside(folder / name, root) else "is a link out of the root, which is not followed"
+            except OSError:
+                problem = "is a link to nothing"
+        if not (problem or stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            problem = "is neither a file nor a folder"
+        if problem is None:
+            found[name] = status
+        elif not name.startswith("."):
+            raise StorageError(f"{folder / name} {problem}: put the object itself there, or move it away.")
     return found
+
+
+def is_inside(path: Path, root: Path) -> bool:
+    """Whether a path is still below the root once all links are followed."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+
+
+def new_file(path: Path) -> io.FileIO:
+    """Create a file, not readable by the world.
+
+    Raises:
+        FileExistsError: something has its name.
+    """
+    return io.FileIO(path, "xb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, FILE_MODE))
 
 
 def make_folders(folder: Path) -> None:
@@ -141,7 +180,7 @@ def make_folders(folder: Path) -> None:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir()
+        folder.mkdir(mode=FOLDER_MODE)
     except FileExistsError:
         there = folder.lstat().st_mode  # not is_dir(): it returns False for a folder removed since, as for a file
         if not (stat.S_ISDIR(there) or (stat.S_ISLNK(there) and folder.is_dir())):
@@ -194,7 +233,7 @@ def remove_empty_folders(folder: Path, below: Path) -> None:
 def locked(lock_file: Path) -> Iterator[None]:
     """Hold an exclusive lock, against other threads and other processes; the kernel releases it when we are killed."""
     make_folders(lock_file.parent)
-    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o660)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

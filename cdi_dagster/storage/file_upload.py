@@ -16,7 +16,7 @@ from typing import Self
 
 from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.storage.file_stream import described, etag_of
-from cdi_dagster.storage.file_system import in_folder, remove_empty_folders, storage_errors, sync_folder
+from cdi_dagster.storage.file_system import in_folder, new_file, remove_empty_folders, storage_errors, sync_folder
 from cdi_dagster.storage.interface import ObjectChangedError, ObjectExistsError, PreparedObject, StorageError
 
 _BUFFER_BYTES = 256 * 1024
@@ -66,7 +66,7 @@ class FileUpload:
             self._file = in_folder(folder, self._create)
 
     def _create(self) -> io.BufferedWriter:
-        return io.BufferedWriter(io.FileIO(self._staged, "xb"), _BUFFER_BYTES)
+        return io.BufferedWriter(new_file(self._staged), _BUFFER_BYTES)
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         """Append bytes."""

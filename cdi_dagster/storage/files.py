@@ -23,6 +23,7 @@ from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.storage.file_publication import begun_publications, forget_builds, publish_folder, recover_folder
 from cdi_dagster.storage.file_stream import described, open_file
 from cdi_dagster.storage.file_system import (
+    is_inside,
     locked,
     remove_empty_folders,
     remove_tree,
@@ -94,19 +95,19 @@ class FileStorage:
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[StoredObject]:
         with storage_errors("list", self.uri(prefix), folder):
-            entries = scan(folder)
+            entries = scan(folder, self._folder)
         # In key order: as if a folder's name ended with `/`.
         for name in sorted(entries, key=lambda name: name + "/" if stat.S_ISDIR(entries[name].st_mode) else name):
             status = entries[name]
             if stat.S_ISDIR(status.st_mode):
                 if f"{prefix}{name}/" not in RESERVED_PREFIXES:
                     yield from self._walk(folder / name, f"{prefix}{name}/")
-            elif stat.S_ISREG(status.st_mode):
+            else:
                 yield described(prefix + name, status)
 
     def head(self, key: str) -> StoredObject | None:
         """Return the object's description, or None where there is no regular file of that name."""
-        path = self._path(key)
+        path = self._path(key, followed=True)
         with storage_errors("check", self.uri(key), path):
             try:
                 status = path.stat()
@@ -121,7 +122,7 @@ class FileStorage:
 
         If the file is *replaced* meanwhile, the reader goes on with the old object.
         """
-        path, uri = self._path(key), self.uri(key)
+        path, uri = self._path(key, followed=True), self.uri(key)
         if version_id is not None:
             raise ObjectMissingError(f"{uri} has no version {version_id}: folders keep no versions.")
         with storage_errors("read", uri, path):
@@ -243,8 +244,12 @@ class FileStorage:
     def _publications(self) -> Path:
         return self._staging / "publications"
 
-    def _path(self, key: str) -> Path:
-        return self._folder / checked_key(self._root, key)
+    def _path(self, key: str, *, followed: bool = False) -> Path:
+        """Return the file of a key. A folder that is a link out of the root is not followed; `followed`: nor a file."""
+        path = self._folder / checked_key(self._root, key)
+        if not is_inside(path if followed else path.parent, self._folder):
+            raise StorageError(f"{self.uri(key)} is, or lies behind, a link out of the root, which is not followed.")
+        return path
 
     def _uploads(self, group: str | None) -> Path:
         name = "_" if group is None else "=" + quote(checked_group(group), safe="=:@+,~ ")

@@ -34,6 +34,10 @@ class StorageUnavailableError(StorageError):
     """The storage did not answer, refused access, or is full, after the retries that make sense."""
 
 
+class StorageFullError(StorageUnavailableError):
+    """A disk or quota is full, or the storage is not writable: somebody has to free space or give access."""
+
+
 class TransientStorageError(StorageUnavailableError):
     """The storage did not answer, or throttled us: a later retry may succeed."""
 

@@ -1,12 +1,16 @@
 """The pinned input of a day: behind the gate, visible, and nothing before it."""
 
+import shutil
+
 import dagster as dg
 import pytest
 
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.ingestion.pinning import read_pinned_input
+from cdi_dagster.run_records import missing_of
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.dagster_day import DAY, failure_of, metadata_of
+from cdi_dagster_tests.repository.files import REPOSITORY
 
 INPUT = "corporate_storage/business_audit"
 
@@ -25,6 +29,13 @@ def test_a_day_is_pinned_and_its_figures_plot(day):
     assert metadata["fingerprint"] == pinned.fingerprint
     assert metadata["coalescer_reason"] == day.status.reason
     assert day.rows.told == [("pin", "IN_PROGRESS"), ("pin", "COMPLETED")]
+
+
+def test_a_run_on_an_instance_without_our_configuration_logs_what_is_missing(tmp_path):
+    assert len(missing_of(dg.DagsterInstance.ephemeral())) == 2
+    shutil.copyfile(REPOSITORY / "deploy" / "dagster.yaml", tmp_path / "dagster.yaml")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert missing_of(instance) == []
 
 
 def test_the_data_version_is_the_fingerprint_of_the_input(day):

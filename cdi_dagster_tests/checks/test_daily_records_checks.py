@@ -52,7 +52,6 @@ def test_a_published_day_passes_every_check(published_day):
         "counts_reconcile": True,
         "offsets_are_whole": True,
         "nothing_rejected": True,
-        "published_on_time": True,
     }
     assert evaluations["counts_reconcile"].metadata["read"].value == 20
 

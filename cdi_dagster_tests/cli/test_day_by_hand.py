@@ -74,7 +74,7 @@ def test_a_bad_file_name_in_an_earlier_day_leaves_the_status_of_a_day_as_it_is(c
     before = home / "corporate" / find_collection(DAY[1]).on(date(2023, 3, 25)).corporate_prefix
     Path(os.fsdecode(os.fsencode(before) + b"/caf\xe9.gz")).write_bytes(b"x")
     answer = cdi("status", *DAY, "--json")
-    assert answer.exit_code == 0, answer.stderr
+    assert answer.exit_code == 3, answer.stderr
     assert (answer.json["day"]["objects"], answer.json["verdict"].endswith("only 0 earlier days to compare with")) == (
         6,
         True,
@@ -133,7 +133,9 @@ def test_ingest_refuses_to_run_beside_the_coalescer_and_starts_nothing(cdi: Cdi,
 
 
 @pytest.mark.spark
-def test_ingest_counts_rejects_and_publishes_nothing_unless_they_are_allowed(cdi: Cdi, home: Path) -> None:
+def test_ingest_counts_rejects_and_publishes_nothing_unless_they_are_allowed(
+    cdi: Cdi, home: Path, tmp_path: Path
+) -> None:
     from cdi_dagster.demo.key_service import DevelopmentKeyService
 
     assert cdi("sample", *DAY, "--records", "300", "--objects", "6", "--bad-envelopes", "3").exit_code == 0
@@ -156,8 +158,11 @@ def test_ingest_counts_rejects_and_publishes_nothing_unless_they_are_allowed(cdi
     assert f"no, TABLES_MISSING: {', '.join(AUDIT.table_names)}." in shown
     assert status_row(home, allowed.json["correlation_id"])["Status"] == "IN_PROGRESS"
 
-    tables = cdi("tables", *DAY, "--json")
+    temp = tmp_path / "temp"
+    temp.mkdir()
+    tables = cdi("tables", *DAY, "--json", JAVA_TOOL_OPTIONS=f"-Djava.io.tmpdir={temp}")
     assert tables.exit_code == 0, tables.stderr
+    assert [path.name for path in temp.rglob("*_resources")] == []  # Hive makes one for each session
     assert {table["rows"] for table in tables.json["tables"]} == {297}
     status = cdi("status", *DAY, "--json").json
     assert (status["missing_tables"], status["is_whole"]) == ([], True)
@@ -170,6 +175,23 @@ def test_ingest_counts_rejects_and_publishes_nothing_unless_they_are_allowed(cdi
     assert {(row["Run_Id"], row.get("Dagster_Run_Id")) for row in told} == {("1", None)}
     (failed,) = [row for row in status_rows(home) if row["Status"] == "FAILED"]
     assert failed["Failure"].startswith("RECORDS_REJECTED: 3 of 300")
+
+
+@pytest.mark.spark
+def test_a_home_beyond_ascii_is_used_whatever_the_locale(cdi: Cdi, tmp_path: Path) -> None:
+    from cdi_dagster.demo.key_service import DevelopmentKeyService
+
+    place = tmp_path / "données €"
+    place.mkdir()
+    locale = {"LC_ALL": "C", "CDI_HOME": str(place / "home")}
+    assert cdi("sample", *DAY, "--records", "60", "--objects", "2", **locale).exit_code == 0
+    assert cdi("coalesce", *DAY, **locale).exit_code == 0
+    with DevelopmentKeyService() as service:
+        answer = cdi("ingest", *DAY, "--tables", "--dks-url", service.url, "--json", **locale)
+    assert answer.exit_code == 0, answer.stderr
+    assert cdi("status", *DAY, "--json", **locale).json["is_whole"] is True
+    # A JVM in a locale without UTF-8 wrote to a folder of another name beside it.
+    assert [path.name for path in tmp_path.iterdir()] == [place.name]
 
 
 @pytest.mark.parametrize("command", ["ingest", "tables"])

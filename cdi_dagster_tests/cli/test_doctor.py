@@ -78,3 +78,15 @@ def test_the_daemon_of_the_demo_is_found_by_its_home(cdi: Cdi, tmp_path: Path) -
     assert answer.json["checks"]["daemon"]["mend"] == "The demo has one: export CDI_HOME=.cdi/demo"
     answer = cdi("doctor", "--only", "daemon", "--json", CDI_HOME=".cdi/demo")
     assert answer.json["checks"]["daemon"]["text"].startswith("not running (it never ran)")
+
+
+def test_a_daemon_that_never_ran_fails_where_automation_is_on(cdi: Cdi, home: Path) -> None:
+    answer = cdi("doctor", "--only", "daemon", CDI_AUTOMATION="true")
+    assert answer.exit_code == 1
+    assert "no Dagster home at" in answer.stdout
+    (home / "dagster_home").mkdir(parents=True)
+    (home / "dagster_home" / "dagster.yaml").touch()
+    answer = cdi("doctor", "--only", "daemon", CDI_AUTOMATION="true")
+    assert answer.exit_code == 1
+    assert "not running: it never ran" in answer.stdout
+    assert f"Start dagster-daemon with DAGSTER_HOME={home / 'dagster_home'}" in answer.stdout

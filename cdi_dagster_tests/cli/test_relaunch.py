@@ -13,6 +13,7 @@ from cdi_dagster.cli.servers import Guarded
 from cdi_dagster.cli.webserver import Webserver
 from cdi_dagster_tests.cli.conftest import Cdi
 from cdi_dagster_tests.clock import clock_at
+from cdi_dagster_tests.collections import AUDIT as WITH_TABLES
 from cdi_dagster_tests.waiting import reserved_port, wait_until
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
@@ -63,6 +64,33 @@ def test_export_days_become_a_backfill_of_the_storage_days_before_them(
     assert not {key for key in selected if "equality" in key}
 
 
+def test_choices_of_the_launchpad_reach_the_runs_of_storage_days(
+    cdi: Cdi, webserver_url: str, dagster_home: Path
+) -> None:
+    choices = ("--max-rejected", "0.5%", "--wait-for-coalescer", "30", "--override-gate")
+    answer = cdi("relaunch", *AUDIT, "--storage-day", str(YESTERDAY), *choices, "--json", CDI_DAGSTER_URL=webserver_url)
+    assert answer.exit_code == 0, answer.stderr
+    assert answer.json["storage_days"] == [str(YESTERDAY)]
+    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+        backfill = instance.get_backfill(answer.json["backfill_id"])
+    assert backfill is not None
+    assert backfill.run_config == {
+        "ops": {
+            "corporate_storage__business_audit": {
+                "config": {"override_gate": True, "wait_for_coalescer_minutes": 30},
+            },
+            "business_audit__daily_records": {"config": {"max_rejected": "0.5%"}},
+        }
+    }
+
+
+def test_tables_alone_are_relaunched_too(cdi: Cdi, webserver_url: str) -> None:
+    answer = cdi("relaunch", *AUDIT, "--storage-day", str(YESTERDAY), "--tables-only", "--url", webserver_url, "--json")
+    assert answer.exit_code == 0, answer.stderr
+    tables = {f"business_audit/{name.partition('.')[2]}" for name in WITH_TABLES.table_names}
+    assert set(answer.json["assets"]) == tables
+
+
 def test_a_day_that_is_no_partition_is_refused_with_those_that_are(cdi: Cdi, webserver_url: str) -> None:
     answer = cdi("relaunch", *AUDIT, "--export-day", "2023-03-27", "--url", webserver_url)
     assert answer.exit_code == 1
@@ -81,5 +109,6 @@ def test_a_webserver_that_is_not_there_is_named_with_how_to_start_it(cdi: Cdi) -
     with reserved_port() as port:  # nobody listens on it
         answer = cdi("relaunch", *AUDIT, "--export-day", str(YESTERDAY), "--url", f"http://127.0.0.1:{port}")
     assert answer.exit_code == 1
-    assert answer.stderr.startswith("LAUNCH_FAILED: Dagster's webserver at http://127.0.0.1:")
+    assert answer.stderr.startswith("WEBSERVER_UNAVAILABLE: Dagster's webserver at http://127.0.0.1:")
     assert "make dev" in answer.stderr
+    assert "Owner: CDI on-call engineer." in answer.stderr

@@ -1,12 +1,15 @@
 """Gzip is checked as a stream, whole and in any pieces."""
 
 import gzip
+import io
 import random
 import tracemalloc
 
 import pytest
 
 from cdi_dagster.coalescer.gzip_part import NEWLINE_MEMBER, GzipPart, Member, UnreadablePartError
+from cdi_dagster.spark.ingest.gunzip import Gunzip
+from cdi_dagster.spark.ingest.reading import EnvelopeBlock, EnvelopeReader
 
 
 def fed(data: bytes, step: int = 1 << 18) -> GzipPart:
@@ -23,15 +26,18 @@ def test_the_newline_member_is_gzip_of_one_newline() -> None:
 
 @pytest.mark.parametrize("step", [1, 7, 1 << 18])
 @pytest.mark.parametrize(
-    ("content", "lines", "ended"), [(b"", 0, True), (b"a\n", 1, True), (b"a\nb", 2, False), (b"\n\n", 2, True)]
+    ("content", "lines", "unended"), [(b"", 0, 0), (b"a\n", 1, 0), (b"a\nb", 2, 1), (b"\n\n", 2, 0)]
 )
-def test_lines_are_counted_whatever_the_pieces(content: bytes, lines: int, ended: bool, step: int) -> None:
+def test_lines_are_counted_whatever_the_pieces(content: bytes, lines: int, unended: int, step: int) -> None:
     part = fed(gzip.compress(content), step)
-    assert (part.lines, part.ends_with_newline) == (lines, ended)
+    assert (part.lines, part.unended_lines) == (lines, unended)
 
 
-def test_a_line_that_goes_on_in_the_next_member_is_one_line() -> None:
-    assert fed(gzip.compress(b"a\nb") + gzip.compress(b"c\n")).lines == 2
+def test_a_line_ends_with_its_member_as_the_reader_has_it() -> None:
+    data = gzip.compress(b"a\nb") + gzip.compress(b"c\n")
+    reader = EnvelopeReader(io.BytesIO(data), "key")
+    read = [line for block in reader.blocks() if isinstance(block, EnvelopeBlock) for line in block.lines]
+    assert (fed(data).lines, read) == (3, [b"a", b"b", b"c"])
 
 
 def test_every_cut_is_noticed() -> None:
@@ -57,11 +63,24 @@ def test_damage_never_passes_as_other_content() -> None:
         assert gzip.decompress(bytes(damaged)) == content  # a bit that means nothing: a time, padding
 
 
-@pytest.mark.parametrize("rest", [b"\0", b"\0" * 600, b"x" * 20])
-def test_anything_after_the_last_member_is_refused(rest: bytes) -> None:
-    # Some readers (java.util.zip) take zero padding for the end of everything, and would lose what is merged after it.
-    with pytest.raises(UnreadablePartError):
+@pytest.mark.parametrize("rest", [b"x" * 20, b"\0" * 600 + b"x"])
+def test_what_is_no_gzip_after_the_last_member_is_refused(rest: bytes) -> None:
+    with pytest.raises(UnreadablePartError, match="not gzip after its last member"):
         fed(gzip.compress(b"a\n") + rest)
+
+
+@pytest.mark.parametrize("step", [1, 7, 1 << 18])
+def test_zero_padding_is_taken_as_the_reader_takes_it_and_left_out_of_what_is_merged(step: int) -> None:
+    # Some readers (java.util.zip) take zero padding for the end of everything, and would lose what is merged after it.
+    first, second = gzip.compress(b"a\n"), gzip.compress(b"b\n")
+    data = first + bytes(600) + second + bytes(70_000)
+    kept: list[bytes] = []
+    part = GzipPart(on_compressed=kept.append)
+    for start in range(0, len(data), step):
+        part.feed(data[start : start + step])
+    part.finish()
+    assert (part.lines, b"".join(kept)) == (2, first + second)
+    assert list(Gunzip(io.BytesIO(data), "key").chunks()) == [b"a\n", None, b"b\n", None]
 
 
 def test_members_are_distinguished() -> None:

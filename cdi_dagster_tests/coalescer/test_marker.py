@@ -10,7 +10,7 @@ import pytest
 from cdi_dagster.coalescer.marker import Claim, InvalidMarkerError, Marker, MarkerState, read_marker
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import coalescer_marker_key
-from cdi_dagster.storage.interface import Storage, StorageUnavailableError
+from cdi_dagster.storage.interface import ObjectMissingError, Storage, StorageUnavailableError
 from cdi_dagster_tests.coalescer.days import DAY, Meddled
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
@@ -102,6 +102,24 @@ def test_who_was_taken_over_notices_before_it_deletes(file_storage: Storage) -> 
         with pytest.raises(CdiError, match="lost its claim on data:businessAudit of 2023-03-26: another") as caught:
             first.require_held()
         assert caught.value.failure_class is FailureClass.COALESCER_FAILED
+    assert marker(file_storage).fingerprint == "second"
+
+
+@pytest.mark.parametrize("end", ["complete", "fail", "raises"])
+def test_who_was_taken_over_ends_in_that_sentence_however_it_ends(file_storage: Storage, end: str) -> None:
+    now = datetime.now(UTC)
+
+    def coalesce_and_be_taken_over() -> None:
+        with claim(file_storage, lease_seconds=600) as first:  # no heartbeat notices it before
+            with claim(file_storage, clock=lambda: now + timedelta(hours=1)) as second:
+                second.complete(objects=0, bytes=0, offsets=0, fingerprint="second")
+            if end == "raises":
+                raise ObjectMissingError("Could not read a raw object: it is not there.")
+            first.complete(objects=1) if end == "complete" else first.fail("a batch failed")
+
+    with pytest.raises(CdiError, match="This coalescer lost its claim on data:businessAudit of 2023-03-26") as caught:
+        coalesce_and_be_taken_over()
+    assert caught.value.failure_class is FailureClass.COALESCER_FAILED
     assert marker(file_storage).fingerprint == "second"
 
 

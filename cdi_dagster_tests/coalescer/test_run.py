@@ -163,6 +163,21 @@ def test_a_part_without_a_final_newline_is_not_joined_to_the_next(storage: Stora
     assert gzip.decompress(storage.read(key("0_9"))) == b"".join(record(0, n) + b"\n" for n in range(10))
 
 
+def test_padding_and_unended_members_of_a_part_are_merged_such_that_every_reader_reads_each_record(
+    storage: Storage,
+) -> None:
+    lines = [record(0, n) for n in range(5)]
+    members = [gzip.compress(line, mtime=0) for line in lines]
+    put_raw(storage, 0, 4, data=bytes(100).join(members) + bytes(600))
+    put_raw(storage, 5, 9)
+    summary = run(storage)
+    assert summary.succeeded, summary.failures
+    assert "5 gzip members that do not end with a newline" in summary.warnings[0]
+    merged = storage.read(key("0_9"))
+    assert gzip.decompress(merged) == b"".join(record(0, n) + b"\n" for n in range(10))
+    assert bytes(50) not in merged
+
+
 def test_a_part_whose_lines_are_not_its_offsets_is_merged_with_a_warning(file_storage: Storage) -> None:
     put_raw(file_storage, 0, 4)
     put_raw(file_storage, 5, 9, data=content(5, 8))
@@ -281,6 +296,25 @@ def test_the_same_bytes_twice_count_as_two_objects(file_storage: Storage) -> Non
     file_storage.write(key("0_9"), same)  # holds them once
     assert not run(file_storage).succeeded
     assert names(file_storage) == ["0_0-4.jsonl.gz", "0_0_9.jsonl.gz", "0_5-9.jsonl.gz"]
+
+
+@pytest.mark.parametrize("other", ["5_14", "0_4", "0_9.2"])
+def test_coalesced_objects_that_overlap_make_it_failed_with_their_names(file_storage: Storage, other: str) -> None:
+    put_raw(file_storage, 0, 4)
+    for first in (20, 25):
+        put_raw(file_storage, first, first + 4)
+    file_storage.write(key("0_9"), content(0, 9))
+    offsets, _, copy = other.partition(".")
+    name = key(offsets) + (f".{copy}" if copy else "")
+    file_storage.write(name, content(5, 14))
+    summary = run(file_storage)
+    assert not summary.succeeded
+    assert key("0_9") in summary.failures[0]
+    assert name in summary.failures[0]
+    assert marker_state(file_storage)[0] is MarkerState.FAILED
+    # What may be needed to decide between the two is kept; what has nothing to do with them is merged.
+    assert "0_0-4.jsonl.gz" in names(file_storage)
+    assert "0_20_29.jsonl.gz" in names(file_storage)
 
 
 def test_a_coalesced_object_with_joined_records_is_no_reason_to_delete(file_storage: Storage) -> None:

@@ -31,9 +31,11 @@ ALERTED_RUNS = {
     "COUNTS_DO_NOT_RECONCILE": {1, 2, 3},
     "DUPLICATE_RUN": set(),
     "STORAGE_UNAVAILABLE": {3},
+    "STORAGE_FULL": {1, 2, 3},
     "WORKER_LOST": {3},
     "INTERRUPTED": {3},
     "TABLES_MISSING": {3},
+    "WEBSERVER_UNAVAILABLE": set(),
     "JOB_FAILED": {1, 2, 3},
 }
 

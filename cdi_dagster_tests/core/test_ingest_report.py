@@ -57,6 +57,13 @@ def test_sparse_offsets_allow_fewer_records_but_never_more() -> None:
         reconcile(PINNED, [READ_A, replace(READ_B, read=6, published=6)], allow_sparse_offsets=True)
 
 
+@pytest.mark.parametrize(("read", "fix"), [(4, "allow_sparse_offsets"), (6, "report it as a defect")])
+def test_fewer_records_than_offsets_may_be_holes_and_more_are_a_defect(read: int, fix: str) -> None:
+    with pytest.raises(CdiError) as caught:
+        reconcile(PINNED, [READ_A, replace(READ_B, read=read, published=read)])
+    assert fix in caught.value.next_step
+
+
 def report() -> IngestReport:
     return IngestReport(
         fingerprint="f",

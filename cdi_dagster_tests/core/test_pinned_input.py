@@ -116,6 +116,7 @@ def test_missing_offsets_are_reported_per_kafka_partition() -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
+        (stored("sub/data.businessAudit_0_0-9.jsonl.gz"), "in a folder below the storage day"),
         (stored("_SUCCESS"), "cannot be pinned"),
         (stored("notes.txt"), "cannot be pinned"),
         (stored("db.core.claimant_0_0-9.jsonl.gz"), "is of topic db.core.claimant"),

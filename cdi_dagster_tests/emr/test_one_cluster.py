@@ -17,9 +17,10 @@ import pytest
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import clusters_prefix, launch_prefix
 from cdi_dagster.emr.backend import Backend, Demand, JobRequest, JobState
+from cdi_dagster.emr.clusters.launcher import EmrPySparkStepLauncher
 from cdi_dagster.emr.clusters.pool import ClusterPool, PoolEntry
+from cdi_dagster.emr.clusters.sharing import CLAIM_SECONDS
 from cdi_dagster.emr.launch_plan import AttemptOutcome
-from cdi_dagster.emr.launcher import other_runs
 from cdi_dagster.emr.ledger import AttemptEntry, LaunchLedger
 from cdi_dagster.interfaces import SparkStep
 from cdi_dagster.names import NEEDS_NO_COMPUTE_TAG
@@ -45,8 +46,10 @@ class Steps:
         self.backend: Backend = launcher.backend_for(self.step)
         bench.emr.faults.clusters += [ClusterFaults(step_exit=0) for _ in range(60)]
 
-    def submit(self, name: str, profile: str = "small") -> AttemptEntry:
-        attempt = AttemptEntry(number=1, name=f"cdi-{name}", profile=profile, run_id=name, requested_at=time.time())
+    def submit(self, name: str, profile: str = "small", run_id: str | None = None) -> AttemptEntry:
+        attempt = AttemptEntry(
+            number=1, name=f"cdi-{name}", profile=profile, run_id=run_id or name, requested_at=time.time()
+        )
         return self.submit_again(attempt)
 
     def submit_again(self, attempt: AttemptEntry) -> AttemptEntry:
@@ -261,8 +264,8 @@ def test_a_month_of_days_by_four_runs_at_a_time_starts_four_clusters_at_most(ste
 
     def run_day(number: int) -> None:
         nonlocal begun, ended
-        for step, is_followed in (("records", True), ("tables", False)):
-            attempt = steps.complete(steps.submit(f"{number}-{step}"))
+        for step, profile, is_followed in (("records", "large", True), ("tables", "small", False)):
+            attempt = steps.complete(steps.submit(f"{number}-{step}", profile, run_id=f"run-{number}"))
             with lock:
                 ended += not is_followed
                 others = days - ended - is_followed
@@ -314,6 +317,18 @@ def test_a_run_whose_cluster_another_was_faster_to_claim_finds_one_that_was_offe
     end_all(steps.bench)
 
 
+def test_between_two_steps_of_a_run_its_cluster_is_kept_for_it_until_the_run_is_taken_for_dead(steps: Steps) -> None:
+    records = steps.complete(steps.submit("run-1"))
+    assert steps.backend.release(records, Demand(by_this_run=True, other_runs=100))
+    assert steps.complete(steps.submit("run-2")).compute_id != records.compute_id
+    tables = replace(records, name="cdi-run-1-tables", compute_id=None)
+    assert steps.complete(steps.submit_again(tables)).compute_id == records.compute_id
+    assert steps.backend.release(replace(tables, compute_id=records.compute_id), Demand(by_this_run=True))
+    later = Steps(steps.bench, ahead_seconds=CLAIM_SECONDS + 1)
+    assert later.submit("run-3").compute_id == records.compute_id
+    end_all(steps.bench)
+
+
 def test_who_is_the_last_to_need_a_cluster_ends_those_that_are_on_offer_too(steps: Steps) -> None:
     last, held = (steps.complete(steps.submit(name)) for name in ("last", "held"))
     idle = steps.left_idle("idle")
@@ -325,11 +340,13 @@ def test_who_is_the_last_to_need_a_cluster_ends_those_that_are_on_offer_too(step
 
 
 def test_runs_that_only_have_checks_left_are_not_counted_as_needing_a_cluster(bench: Bench) -> None:
+    launcher = EmrPySparkStepLauncher(**bench.config())
+
     def count(context: dg.OpExecutionContext) -> None:
         others = [queue_run(context.instance, f"2023-03-0{number}") for number in (1, 2)]
-        assert other_runs(context, False) == 2
+        assert launcher.other_runs(context, False) == 2
         context.instance.add_run_tags(others[0].run_id, {NEEDS_NO_COMPUTE_TAG: "true"})
-        assert other_runs(context, True) == 1
+        assert launcher.other_runs(context, True) == 1
         own = context.instance.get_run_by_id(context.run.run_id)
         assert own is not None
         assert own.tags[NEEDS_NO_COMPUTE_TAG] == "true"

@@ -28,7 +28,7 @@ from cdi_dagster.emr.clusters.api import EmrApi
 from cdi_dagster.ingestion.pinning import pin_storage_day
 from cdi_dagster.ingestion.steps import cluster_check_step
 from cdi_dagster.interfaces import StatusRow
-from cdi_dagster.resources.alerts import SnsAlerts
+from cdi_dagster.resources.alerts import alert_sink
 from cdi_dagster.resources.status_table import DynamoDbStatusTable
 from cdi_dagster.spark.cluster_checks.job import parse_arguments, target_of
 from cdi_dagster.spark.cluster_checks.node import run_node_checks
@@ -39,6 +39,7 @@ from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr.emulator import create_status_table
 from cdi_dagster_tests.emr.launches import DAY, Bench
 from cdi_dagster_tests.emr.test_doctor import installation  # noqa: F401 - a fixture
+from cdi_dagster_tests.gate.hearing import hearing
 from cdi_dagster_tests.gate.quick_ingestion import ingest_pinned
 from cdi_dagster_tests.recorded_calls.sitecustomize import hear_calls
 
@@ -168,7 +169,11 @@ def with_tables_and_topics(bench: Bench) -> None:
     table.get("c", "CDI-x")
     table.recent("CDI-x")
     topic = bench.emr.client("sns").create_topic(Name=bench.bucket[:40])["TopicArn"]
-    SnsAlerts(topic).send(Alert(kind="LATE", title="t", text="t", collection_id=AUDIT.id, storage_day=DAY, runbook="r"))
+    late = Alert(kind="LATE", key="k", title="t", text="t", collection_id=AUDIT.id, storage_days=(DAY,), runbook="r")
+    alert_sink(topic, token="", environment="test").send(late)
+    bench.emr.client("secretsmanager").create_secret(Name=f"{bench.bucket}/token", SecretString="token")
+    with hearing() as heard:
+        alert_sink(heard.url, token=f"secretsmanager://{bench.bucket}/token", environment="test").send(late)
     with suppress(ClientError):  # what they return is tested in coalescer_status
         _batch_client().describe_jobs(jobs=["none"])
     with suppress(ClientError):

@@ -159,6 +159,10 @@ def seen(
             (K.INSTANCE_LOST, F.CLUSTER_LOST),
         ),
         (seen("WAITING", "FAILED", ran=True, log_tail=["KeyError: 'x'", ""]), (K.JOB, F.JOB_FAILED)),
+        (
+            seen("WAITING", "FAILED", ran=True, log_tail=["java.io.IOException: No space left on device"]),
+            (K.JOB, F.STORAGE_FULL),
+        ),
     ],
 )
 def test_what_is_seen_has_one_meaning(look: Look, expected: tuple[AttemptOutcome, FailureClass | None] | None) -> None:

@@ -13,12 +13,15 @@ class Heard:
 
     def __init__(self) -> None:
         self.alerts: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
         self.url = ""
 
     def of(self, kind: str, **values: object) -> list[dict[str, Any]]:
-        """Return the alerts of a kind with these values, oldest first."""
+        """Return the alerts of a kind with these values, oldest first; of a storage day those that name it."""
         wanted = {"kind": kind, **{name: str(value) for name, value in values.items()}}
-        return [alert for alert in self.alerts if wanted.items() <= alert.items()]
+        day = wanted.pop("storage_day", None)
+        found = [alert for alert in self.alerts if wanted.items() <= alert.items()]
+        return [alert for alert in found if day is None or day in alert.get("storage_days", [])]
 
 
 @contextmanager
@@ -28,6 +31,7 @@ def hearing(*answers: int) -> Iterator[Heard]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            heard.headers.append(dict(self.headers))
             heard.alerts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(next(statuses, 200))
             self.end_headers()

@@ -22,13 +22,16 @@ SCHEDULE = "business_audit_daily_schedule"
 
 
 def sensor_tick(day: DagsterDay, at: datetime, cursor: str | None = None, *, name: str = SENSOR) -> Any:
-    """Evaluate the sensor as the daemon does at a moment."""
+    """Evaluate the sensor at a moment, and store the events that it reports, as the daemon does."""
     repository = day.definitions.get_repository_def()
     context = dg.build_sensor_context(
         instance=day.instance, repository_def=repository, resources=day.instigator_resources, cursor=cursor
     )
     with freeze_time(at):
-        return repository.get_sensor_def(name).evaluate_tick(context)
+        data = repository.get_sensor_def(name).evaluate_tick(context)
+        for event in data.asset_events:
+            day.instance.report_runless_asset_event(event)
+    return data
 
 
 def schedule_tick(day: DagsterDay, at: datetime, *, seconds_late: float = 5, name: str = SCHEDULE) -> Any:

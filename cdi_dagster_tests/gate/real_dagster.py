@@ -275,7 +275,8 @@ class GateDagster:
 
     def asked_for_at(self, run_id: str) -> datetime:
         """Return when a run was put into the queue, by the clock of the process that did it."""
-        return datetime.fromtimestamp(self.instance.all_logs(run_id)[0].timestamp, tz=UTC)
+        logs = self.wait(lambda: self.instance.all_logs(run_id), f"run {run_id} has its first event")
+        return datetime.fromtimestamp(logs[0].timestamp, tz=UTC)
 
     @contextmanager
     def second_daemon(self) -> Iterator[Guarded]:

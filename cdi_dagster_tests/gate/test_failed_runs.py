@@ -52,7 +52,12 @@ def test_rejected_records_are_alerted_at_once_with_all_that_a_person_needs_and_o
         "collection": "data:businessAudit",
         "storage_day": "2023-03-26",
         "export_day": "2023-03-27",
+        "storage_days": ["2023-03-26"],
+        "export_days": ["2023-03-27"],
         "runbook": "https://runbook#records_rejected",
+        "key": f"failed|data:businessAudit|RECORDS_REJECTED|a person ({run_id})|left",
+        "notification_type": "Error",
+        "severity": "Critical",
         "failure_class": "RECORDS_REJECTED",
         "owner": "CDI on-call engineer",
         "next_step": "Read the rejects by reason; fix the cause, or run again with a higher max_rejected.",
@@ -259,6 +264,99 @@ def test_a_re_execution_that_fails_sends_its_own_alert(open_day):
     again = _run(open_day, tags={"dagster/parent_run_id": first.run_id, "cdi/launched_by": "sensor"})
     _tick(open_day)
     assert [alert.run_url.rpartition("/")[2] for alert in open_day.alerts.sent] == [first.run_id, again.run_id]
+
+
+def _backfill(day, storage_day, at, backfill="b1", **tags):
+    with freeze_time(at):
+        return day.run(*RECORDS, storage_day=storage_day, tags={"dagster/backfill": backfill, **tags})
+
+
+def test_a_backfill_of_a_month_with_one_cause_sends_one_alert_whatever_the_ticks(open_day):
+    open_day.status.state = CoalescerState.COMPLETE
+    open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "The certificate is refused.")
+    days = [DAY - timedelta(days=40 + n) for n in range(29, 0, -1)]
+    now = NOW
+    for number, storage_day in enumerate(days):
+        open_day.put_object("0_9", storage_day=storage_day)
+        now += timedelta(minutes=1)
+        _backfill(open_day, storage_day, now)
+        if number % 5 == 4:
+            _tick(open_day, now)
+    _tick(open_day, now)
+    (alert,) = open_day.alerts.sent
+    assert list(alert.storage_days) == days[:5]
+    assert alert.title == "DKS_FORBIDDEN: data:businessAudit of 5 storage days, 2023-01-16 to 2023-01-20, failed"
+    assert alert.text.splitlines()[0] == "2023-01-16: The certificate is refused."
+    told = [run.tags["cdi/told"] for run in open_day.instance.get_runs()]
+    assert sum("alert sent with that of run" in text for text in told) == 24
+    # What goes on is reminded of, once a day, with all its days; one that has been published since is none of them.
+    open_day.spark.failure = None
+    with freeze_time(now + timedelta(hours=1)):
+        assert open_day.run(*RECORDS, storage_day=days[0]).success
+    for hours in (23, 24.1, 25, 47):
+        _tick(open_day, now + timedelta(hours=hours))
+    first, reminder = open_day.alerts.sent
+    assert list(reminder.storage_days) == days[1:]
+    assert reminder.title.startswith("Still: DKS_FORBIDDEN: data:businessAudit of 28 storage days")
+    # Another backfill, and another class, are causes of their own.
+    open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "The certificate is refused.")
+    _backfill(open_day, days[0], now + timedelta(hours=47), backfill="b2")
+    open_day.spark.failure = CdiError(FailureClass.INPUT_INVALID, "overlap")
+    _backfill(open_day, days[1], now + timedelta(hours=47))
+    _tick(open_day, now + timedelta(hours=47))
+    assert [alert.failure_class for alert in open_day.alerts.sent[2:]] == ["DKS_FORBIDDEN", "INPUT_INVALID"]
+
+
+def test_a_cause_that_was_fixed_and_comes_back_is_alerted_at_once(open_day):
+    open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "403")
+    first = {"cdi/launched_by": "sensor"}
+    _run(open_day, tags=first)
+    _tick(open_day)
+    open_day.spark.failure = None
+    assert _run(open_day).success
+    open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "403")
+    open_day.put_object("10_19")
+    _run(open_day, tags=first)
+    _tick(open_day)
+    assert _alerted(open_day) == ["DKS_FORBIDDEN"] * 2
+
+
+def test_that_a_cause_is_over_is_sent_once_under_its_key_when_its_last_day_has_succeeded(open_day):
+    open_day.status.state = CoalescerState.COMPLETE
+    days = [DAY - timedelta(days=60 + n) for n in (1, 0)]
+    open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "403")
+    for storage_day in days:
+        open_day.put_object("0_9", storage_day=storage_day)
+        _backfill(open_day, storage_day, NOW)
+    _tick(open_day)
+    open_day.spark.failure = None
+    for storage_day in days:
+        assert [alert.kind for alert in open_day.alerts.sent] == ["FAILED"]
+        _backfill(open_day, storage_day, NOW, backfill="b2")
+        open_day.alerts.refuse = True
+        _tick(open_day, NOW + timedelta(minutes=1))
+        open_day.alerts.refuse = False
+        _tick(open_day, NOW + timedelta(minutes=2))
+        _tick(open_day, NOW + timedelta(minutes=3))
+    failed, over = open_day.alerts.sent
+    assert (over.kind, over.key, list(over.storage_days)) == ("FAILED_OVER", failed.key, days)
+    assert (
+        over.title == "No longer failed: DKS_FORBIDDEN: data:businessAudit of 2 storage days, 2023-01-24 to 2023-01-25"
+    )
+
+
+def test_a_process_that_ends_between_alert_and_tag_sends_it_twice_rather_than_never(open_day, monkeypatch):
+    open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "403")
+    _backfill(open_day, DAY, NOW)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "cdi_dagster.sensors.failure_report.FailureReporter._done", lambda *_: (_ for _ in ()).throw(SystemExit)
+        )
+        with pytest.raises(SystemExit):
+            _tick(open_day)
+    _tick(open_day)
+    _tick(open_day)
+    assert len(open_day.alerts.sent) == 2
 
 
 def test_runs_that_failed_long_ago_or_of_other_things_are_let_be(open_day):

@@ -11,7 +11,8 @@ from freezegun import freeze_time
 from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
-from cdi_dagster.resources.alerts import AlertNotSentError, AlertResource, WebhookAlerts
+from cdi_dagster.names import keys_of
+from cdi_dagster.resources.alerts import AlertNotSentError, AlertResource, alert_sink
 from cdi_dagster.settings import load_settings
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.dagster_day import DAY, checks_of
@@ -19,9 +20,12 @@ from cdi_dagster_tests.gate.hearing import hearing
 from cdi_dagster_tests.gate.instigators import RECORDS, launched, publish_mark, run_as, sensor_tick
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 
+EVERYTHING = [key.to_user_string() for key in keys_of(AUDIT)]
 BEFORE = datetime(2023, 3, 27, 11, 59, 59, tzinfo=UTC)
 LATE = datetime(2023, 3, 27, 12, 0, tzinfo=UTC)
-ALERT = Alert(kind="LATE", title="t", text="x", collection_id="data:equality", storage_day=DAY, runbook="r")
+ALERT = Alert(
+    kind="LATE", key="k", title="t", text="x", collection_id="data:equality", storage_days=(DAY,), runbook="r"
+)
 
 
 @pytest.fixture
@@ -43,6 +47,10 @@ def _events(data, kind):
     return [event for event in data.asset_events or [] if isinstance(event, kind)]
 
 
+def _on_time(data):
+    return [event for event in _events(data, dg.AssetCheckEvaluation) if event.check_name == "published_on_time"]
+
+
 def test_at_the_late_time_the_day_is_alerted_once_with_the_gates_last_reason(late_day):
     before = sensor_tick(late_day, BEFORE)
     assert late_day.alerts.told == []
@@ -55,8 +63,9 @@ def test_at_the_late_time_the_day_is_alerted_once_with_the_gates_last_reason(lat
     assert (alert.failure_class, alert.owner) == ("COALESCER_RUNNING", "corporate storage (coalescer) team")
     (observation,) = _events(data, dg.AssetObservation)
     assert (observation.partition, observation.metadata["late"].value) == (str(DAY), True)
-    (check,) = _events(data, dg.AssetCheckEvaluation)
-    assert (check.check_name, check.passed, check.severity) == ("published_on_time", False, dg.AssetCheckSeverity.ERROR)
+    assert [check.passed for check in _on_time(before)] == [True]
+    (check,) = _on_time(data)
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert "job abc" in check.description
     again = sensor_tick(late_day, LATE + timedelta(hours=5), data.cursor)
     assert not again.asset_events
@@ -68,28 +77,39 @@ def test_it_turns_green_when_the_day_is_published_by_whomever(late_day):
     late_day.status.by_day[DAY] = CoalescerState.COMPLETE
     assert late_day.run(*RECORDS).success
     half = sensor_tick(late_day, LATE + timedelta(minutes=30), cursor)
-    assert not half.asset_events
+    # The run materialised the records: the red is reported again, or it would count as that of the records before.
+    assert [check.passed for check in _on_time(half)] == [False]
     assert late_day.alerts.told == [("LATE", str(DAY))]
     assert run_as(late_day, half.run_requests[0]).success
     data = sensor_tick(late_day, LATE + timedelta(hours=1), cursor)
-    (check,) = _events(data, dg.AssetCheckEvaluation)
+    (check,) = _on_time(data)
     assert check.passed
     assert late_day.alerts.told == [("LATE", str(DAY)), ("LATE_OVER", str(DAY))]
-    assert json.loads(data.cursor) == {"told_late": []}
+    assert json.loads(data.cursor) == {"late": []}
+
+
+def _click(day, storage_day, assets=RECORDS):
+    """Materialise as the asset's page and a backfill do: with every check."""
+    return day.definitions.resolve_implicit_global_asset_job_def().execute_in_process(
+        partition_key=str(storage_day),
+        instance=day.instance,
+        raise_on_error=False,
+        asset_selection=[dg.AssetKey.from_user_string(name) for name in assets],
+    )
 
 
 def test_the_check_in_a_run_is_red_while_any_day_is_late_and_green_after(late_day):
     earlier = DAY - timedelta(days=1)
     with freeze_time(LATE):
-        backfilled = checks_of(late_day.run(storage_day=earlier))["published_on_time"]
+        backfilled = checks_of(_click(late_day, earlier, EVERYTHING))["published_on_time"]
     assert not backfilled.passed
     assert str(DAY) in backfilled.description
     late_day.status.by_day[DAY] = CoalescerState.COMPLETE
     with freeze_time(LATE):
-        assert not checks_of(late_day.run(*RECORDS))["published_on_time"].passed
+        assert not checks_of(_click(late_day, DAY))["published_on_time"].passed
         (request,) = sensor_tick(late_day, LATE).run_requests
         assert run_as(late_day, request).success
-        assert checks_of(late_day.run(*RECORDS))["published_on_time"].passed
+        assert checks_of(_click(late_day, DAY))["published_on_time"].passed
 
 
 def test_records_without_tables_are_late_and_the_alert_says_which_are_missing(late_day):
@@ -130,7 +150,8 @@ def test_an_alert_that_cannot_be_sent_stops_no_launch_and_is_sent_later(late_day
     late_day.alerts.refuse = True
     data = sensor_tick(late_day, LATE)
     assert len(data.run_requests) == 1
-    assert not data.asset_events
+    assert not _events(data, dg.AssetObservation)
+    assert [check.passed for check in _on_time(data)] == [False]  # it is true, whoever heard of it
     late_day.alerts.refuse = False
     sensor_tick(late_day, LATE + timedelta(minutes=1), data.cursor)
     assert late_day.alerts.told == [("LATE", str(DAY))]
@@ -142,9 +163,53 @@ def test_a_lost_cursor_tells_once_more_and_nonsense_is_no_cursor(late_day):
     assert len(late_day.alerts.sent) == 3
 
 
+def test_a_daemon_that_is_back_after_fourteen_missed_days_sends_one_message_and_one_when_all_are_published(day):
+    day.settings = load_settings(home=day.settings.home, automation=True, look_back_days=14)
+    day.use()
+    missed = [DAY - timedelta(days=n) for n in range(13, -1, -1)]
+    for storage_day in missed:
+        day.put_object("0_9", storage_day=storage_day)
+    cursor, now = None, LATE + timedelta(hours=1)
+    for _ in range(20):
+        data = sensor_tick(day, now, cursor)
+        cursor, now = data.cursor, now + timedelta(minutes=1)
+        for request in data.run_requests:
+            with freeze_time(now):
+                assert run_as(day, request).success
+    assert [(alert.kind, list(alert.storage_days)) for alert in day.alerts.sent] == [
+        ("LATE", missed),
+        ("LATE_OVER", missed),
+    ]
+    late, over = day.alerts.sent
+    assert late.title == (
+        "LATE: data:businessAudit, 14 storage days, 2023-03-13 to 2023-03-26, are not published at 12:00 UTC"
+    )
+    assert late.text.startswith("They are being run now, oldest first: there is nothing to do.\n2023-03-13: ")
+    assert over.title == "No longer late: data:businessAudit, 14 storage days, 2023-03-13 to 2023-03-26"
+    assert json.loads(cursor) == {"late": []}
+
+
+def test_what_stays_late_is_reminded_of_once_a_day(late_day):
+    following = DAY + timedelta(days=1)
+    late_day.status.by_day[following] = CoalescerState.RUNNING
+    cursor = None
+    for hours in (0, 1, 20, 23, 24, 25, 47.9, 48.1):
+        cursor = sensor_tick(late_day, LATE + timedelta(hours=hours), cursor).cursor
+    # From the second day on the next one is late by the same cause, and is named with it.
+    third = DAY + timedelta(days=2)
+    days = [[day for day in alert.storage_days if day < third] for alert in late_day.alerts.sent]
+    assert days[:3] == [[DAY], [DAY, following], [DAY, following]]
+
+
+def test_a_cursor_of_the_version_before_reports_no_day_again(late_day):
+    data = sensor_tick(late_day, LATE, json.dumps({"told_late": [str(DAY)]}))
+    assert late_day.alerts.sent == []
+    assert json.loads(data.cursor)["late"][0]["days"] == [str(DAY)]
+
+
 def test_a_webhook_gets_the_alert_as_json_and_its_refusal_is_an_error():
     with hearing(200, 500) as heard:
-        sink = WebhookAlerts(heard.url)
+        sink = alert_sink(heard.url, token="", environment="test")
         sink.send(ALERT)
         assert (heard.alerts[0]["kind"], heard.alerts[0]["export_day"]) == ("LATE", "2023-03-27")
         with pytest.raises(AlertNotSentError, match="HTTP 500"):
@@ -180,4 +245,4 @@ def test_a_day_before_the_first_storage_day_is_never_late(day):
 
 def test_where_nothing_is_automated_no_other_day_is_due(day):
     day.put_object("0_9")
-    assert checks_of(day.run(*RECORDS))["published_on_time"].passed
+    assert checks_of(_click(day, DAY))["published_on_time"].passed

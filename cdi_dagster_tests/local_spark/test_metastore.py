@@ -31,6 +31,7 @@ def test_the_settings_lead_to_the_folder_and_nowhere_else(tmp_path: Path) -> Non
         f"jdbc:derby:;databaseName={folder}/metastore_db;create=true"
     )
     assert conf["spark.sql.warehouse.dir"] == f"{folder.parent.as_uri()}/metastore/warehouse"
+    assert conf["spark.hadoop.hive.downloaded.resources.dir"] == f"{folder}/resources"
     assert f'"-Dderby.stream.error.file={folder}/derby.log"' in conf["spark.driver.extraJavaOptions"]
     assert not folder.exists()
 

@@ -40,6 +40,7 @@ UNANSWERED = CdiError(FailureClass.JOB_FAILED, "ConnectionRefusedError: [Errno 1
         (52, [], None, UNANSWERED, FailureClass.OUT_OF_MEMORY),
         (1, [], None, UNANSWERED, FailureClass.JOB_FAILED),
         (1, ["AnalysisException: no such column"], None, None, FailureClass.JOB_FAILED),
+        (1, ["java.io.IOException: No space left on device", ""], None, None, FailureClass.STORAGE_FULL),
         (1, [], REPORT, None, FailureClass.JOB_FAILED),
         (255, [], None, None, FailureClass.JOB_FAILED),
     ],

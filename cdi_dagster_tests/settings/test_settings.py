@@ -8,7 +8,7 @@ import pytest
 
 from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
 from cdi_dagster.resources.local_launcher import LocalPySparkStepLauncher
-from cdi_dagster.settings import ENV_FILE_NAME, Settings, SettingsError, load_settings
+from cdi_dagster.settings import ENV_FILE_NAME, Settings, SettingsError, _name_relative_home, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +16,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for variable in [name for name in os.environ if name.startswith("CDI_")]:
         monkeypatch.delenv(variable)
     monkeypatch.chdir(tmp_path)
+    _name_relative_home.cache_clear()
 
 
 def problems_of(**environment: str) -> list[str]:
@@ -155,3 +156,24 @@ def test_every_setting_says_what_it_is_for() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert len(field.description) > 40, name
+
+
+@pytest.mark.parametrize("character", list("%?[]*"))
+def test_a_dagster_home_in_which_dagster_fails_or_drops_our_configuration_is_refused(character: str) -> None:
+    (problem,) = problems_of(DAGSTER_HOME=f"/srv/dagster{character}1")
+    assert "Name a folder without" in problem
+    assert repr(character) in problem
+
+
+def test_a_home_below_the_current_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_settings()
+    assert f"CDI_HOME is not set: this uses {tmp_path / '.cdi'}" in caplog.text
+    monkeypatch.setenv("CDI_HOME", "relative-home")
+    load_settings()
+    assert f"CDI_HOME is relative-home: this uses {tmp_path / 'relative-home'}" in caplog.text
+    caplog.clear()
+    monkeypatch.setenv("CDI_HOME", str(tmp_path))
+    load_settings()
+    assert caplog.text == ""

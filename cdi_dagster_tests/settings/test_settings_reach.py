@@ -29,6 +29,8 @@ LOCAL: dict[str, tuple[str, str, Any]] = {
     "status_table_name": ("status_table", "table_name", "other_table"),
     "status_weeks_to_exist": ("status_table", "weeks_to_exist", 53),
     "alert_target": ("alerts", "target", "https://hook"),
+    "alert_token": ("alerts", "token", "secretsmanager://token"),
+    "environment": ("alerts", "environment", "production"),
 }
 EMR: dict[str, tuple[str, Any]] = {
     "emr_bundle_uri": ("bundle_uri", f"s3://published-2/bundles/{source_digest()}-1"),

@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import resource
 import signal
+import stat
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -124,15 +126,59 @@ def test_a_folder_is_no_object_and_an_object_is_no_folder(storage: Storage) -> N
     assert [stored.key for stored in storage.list("")] == ["a/b"]
 
 
-def test_pipes_and_links_to_nothing_are_no_objects(storage: Storage, folder: Path) -> None:
-    storage.write("a", b"1")
-    os.mkfifo(folder / "pipe")
-    (folder / "dangling").symlink_to(folder / "nothing")
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (os.mkfifo, "is neither a file nor a folder"),
+        (lambda path: path.symlink_to(path.parent / "nothing"), "is a link to nothing"),
+        (lambda path: path.symlink_to(path), "is a link to nothing"),
+        (lambda path: path.symlink_to("/etc/hostname"), "is a link out of the root"),
+        (lambda path: path.symlink_to("/etc"), "is a link out of the root"),
+    ],
+    ids=["pipe", "dangling", "loop", "file outside", "folder outside"],
+)
+def test_what_has_a_name_and_is_no_object_is_named_by_a_listing(
+    storage: Storage, folder: Path, make: Callable[[Path], None], problem: str
+) -> None:
+    storage.write("day/a", b"x")
+    make(folder / "day" / "b")
+    with pytest.raises(StorageError, match=problem) as caught:
+        list(storage.list("day/"))
+    assert f"{folder}/day/b" in str(caught.value)
+
+
+def test_hidden_names_may_be_anything_and_a_link_within_the_root_is_an_object(storage: Storage, folder: Path) -> None:
+    storage.write("a", b"x")
+    os.mkfifo(folder / ".pipe")
+    (folder / ".#a").symlink_to("someone@host:1")  # an editor's lock
     (folder / "link").symlink_to(folder / "a")
     assert [stored.key for stored in storage.list("")] == ["a", "link"]
-    assert storage.head("pipe") is None
-    with pytest.raises(ObjectMissingError):
-        storage.read("pipe")
+    assert storage.read("link") == b"x"
+    assert storage.head(".pipe") is None
+    with pytest.raises(ObjectMissingError, match="regular"):
+        storage.read(".pipe")
+
+
+def test_links_out_of_the_root_are_not_followed_to_read_or_write(
+    storage: Storage, folder: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a").write_bytes(b"secret")
+    storage.write("inside", b"x")
+    (folder / "folder").symlink_to(outside)
+    (folder / "file").symlink_to(outside / "a")
+    for attempt in (
+        lambda: storage.read("file"),
+        lambda: storage.head("folder/a"),
+        lambda: storage.write("folder/b", b"x"),
+        lambda: storage.delete(["folder/a"]),
+    ):
+        with pytest.raises(StorageError, match="out of the root, which is not followed"):
+            attempt()
+    assert [path.name for path in outside.iterdir()] == ["a"]
+    (tmp_path / "by-a-link").symlink_to(folder)
+    assert open_storage(f"file://{tmp_path}/by-a-link").read("inside") == b"x"  # the root itself may be one
 
 
 def test_a_listing_survives_entries_that_vanish(storage: Storage) -> None:
@@ -280,3 +326,27 @@ def test_a_folder_that_we_may_not_write_is_named(storage: Storage, folder: Path)
             storage.write("b/c", b"1")
     finally:
         folder.chmod(0o700)
+
+
+@pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [(0o022, 0o640, 0o750), (0o077, 0o600, 0o700)])
+def test_nothing_is_readable_by_the_world_and_the_umask_may_take_more(
+    storage: Storage, folder: Path, umask: int, file_mode: int, folder_mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        storage.write("control/report.json", b"{}")
+        with storage.upload("day/part-1", group="run") as upload:
+            upload.write(b"plaintext")
+            storage.publish("day/", [upload.prepare()], b"{}", group="run")
+    finally:
+        os.umask(before)
+    modes = {path.relative_to(folder): stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
+    published = {str(path): mode for path, mode in modes.items() if path.parts[0] != ".cdi-staging"}
+    assert published == {
+        "control": folder_mode,
+        "control/report.json": file_mode,
+        "day": folder_mode,
+        "day/part-1": file_mode,
+        "day/_SUCCESS": file_mode,
+    }
+    assert not any(mode & 0o007 for mode in modes.values())

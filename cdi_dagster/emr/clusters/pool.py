@@ -30,7 +30,8 @@ class PoolEntry:
         digest: of what it was made of (`request.cluster_digest`): a step fits only one made of the same.
         profile: of the ladder.
         since: when it was offered or claimed.
-        claimed_by: name of the attempt that has it; None while it is on offer.
+        claimed_by: name of the attempt that has it, or the run that has it between two of its steps; None while it is
+            on offer.
     """
 
     cluster_id: str

@@ -1,7 +1,8 @@
 """Who may use or terminate a cluster that steps pass on to each other, and whether anybody needs it any longer.
 
-A step that ended offers its cluster or terminates it; a step that begins claims one that fits, by compare-and-swap.
-A claim saves the start of a cluster and nothing else: whoever has none adds no step and terminates nothing.
+A step that ended keeps its cluster for the next of its run, offers it to other runs, or terminates it; a step that
+begins claims one that fits, by compare-and-swap. A claim saves the start of a cluster and nothing else: whoever has
+none adds no step and terminates nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -59,7 +60,7 @@ class SharedClusters:
                 if self._clock() - entry.since > _FORGOTTEN_AFTER_SECONDS:
                     self._pool.forget(entry.cluster_id)
                 elif entry.digest == digest and (size := template.profile(entry.profile).size) >= needed:
-                    fitting.append((entry.claimed_by != attempt.name, size, -entry.since, entry))
+                    fitting.append((entry.claimed_by not in _own_claims(attempt), size, -entry.since, entry))
         return [entry for *_, entry in sorted(fitting, key=lambda found: found[:3])]
 
     def hold(self, attempt: AttemptEntry, view: ClusterView) -> PoolEntry | None:
@@ -90,7 +91,9 @@ class SharedClusters:
             if held is None:
                 return True
             if view.has_other_steps or self._is_wanted(demand, cluster_id):
-                offered = replace(held, claimed_by=None, since=self._clock())
+                # Reserved between two steps of a run: another run would leave it one of another size.
+                keeper = _reserved(attempt) if demand.by_this_run else None
+                offered = replace(held, claimed_by=keeper, since=self._clock())
                 return self._pool.replace(held, offered) or self._pool.replace(None, offered)
             self._api.terminate(cluster_id)
             if self._api.observe(cluster_id, attempt.name).state not in CLUSTER_ENDING:
@@ -109,7 +112,7 @@ class SharedClusters:
 
     def _claim(self, entry: PoolEntry, attempt: AttemptEntry) -> PoolEntry | None:
         now = self._clock()
-        is_free = entry.claimed_by in (None, attempt.name)
+        is_free = entry.claimed_by is None or entry.claimed_by in _own_claims(attempt)
         if not is_free and now - entry.since <= CLAIM_SECONDS:
             return None
         view = self._api.observe(entry.cluster_id, attempt.name)
@@ -127,3 +130,12 @@ class SharedClusters:
         if demand.by_this_run or not demand.other_runs:
             return demand.by_this_run
         return demand.other_runs > len(self._api.live_clusters(name_prefix=NAME_PREFIX) - {cluster_id})
+
+
+def _reserved(attempt: AttemptEntry) -> str:
+    """Return who has a cluster between two steps of a run: the run."""
+    return f"run {attempt.run_id}"
+
+
+def _own_claims(attempt: AttemptEntry) -> tuple[str, str]:
+    return attempt.name, _reserved(attempt)

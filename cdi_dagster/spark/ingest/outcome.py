@@ -8,12 +8,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, RejectSample
+from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, RejectReason, RejectSample
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.reject_limit import RejectLimit
 from cdi_dagster.published.publish import IngestOutcome, WrittenPart
 from cdi_dagster.spark.ingest.objects import SAMPLES_PER_REASON
 from cdi_dagster.spark.ingest.task import TaskResult
+
+_RESTORE_KEY = (
+    "Have the key that cdi rejects show names restored in the key service, then run the day again. A higher "
+    "max_rejected would publish the day without these records."
+)
 
 
 def combine(pinned: PinnedInput, results: Sequence[TaskResult]) -> IngestOutcome:
@@ -78,6 +83,7 @@ def require_few_rejects(report: IngestReport, limit: RejectLimit, *, rejects_uri
         FailureClass.RECORDS_REJECTED,
         f"{report.rejected} of {report.read} envelopes were rejected ({reasons}); allowed are {limit.text}. "
         f"The rejects are in {rejects_uri}",
+        next_step=_RESTORE_KEY if set(by_reason) == {RejectReason.KEY} else None,
         detail={
             "read": report.read,
             "rejected": report.rejected,

@@ -16,6 +16,7 @@ from pyspark import Accumulator
 
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.full_disk import is_full, storage_full
 from cdi_dagster.core.ingest_report import KeyServiceCounts, ObjectCounts, RejectSample
 from cdi_dagster.published.publish import WrittenPart
 from cdi_dagster.spark.ingest.objects import ObjectsIngestion
@@ -106,6 +107,10 @@ def task_failure(error: BaseException) -> CdiError:
         return storage_failure(error)
     if isinstance(error, MemoryError):
         return CdiError(FailureClass.OUT_OF_MEMORY, "A Python worker ran out of memory.")
+    if is_full(error):
+        return storage_full(
+            f"A disk of a worker is full: {type(error).__name__} at {getattr(error, 'filename', None)}."
+        )
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return CdiError(
         FailureClass.JOB_FAILED,

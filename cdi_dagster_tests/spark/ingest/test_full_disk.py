@@ -50,7 +50,7 @@ def a_small_disk(folder: Path) -> Iterator[None]:
 def require_reported_and_cleaned_up(day: SampleDay, spark: SparkSession, fix: str) -> None:
     with pytest.raises(CdiError) as raised:
         day.ingest(spark.sparkContext)
-    assert raised.value.failure_class is FailureClass.JOB_FAILED
+    assert raised.value.failure_class is FailureClass.STORAGE_FULL
     assert day.published.root in raised.value.cause
     assert fix in raised.value.cause
     assert "run the day again" in raised.value.next_step

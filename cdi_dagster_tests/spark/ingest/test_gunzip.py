@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.spark.ingest import gunzip
 from cdi_dagster.spark.ingest.gunzip import Gunzip
+from cdi_dagster.storage import gzip_members
 
 KEY = "corporate_storage/x/data.businessAudit_0_0_9.jsonl.gz"
 
@@ -51,8 +52,8 @@ def test_every_member_comes_back_whatever_the_sizes_of_the_steps(
     stored = b"".join(gzip.compress(member) + bytes(zeros) for member, zeros in zip(members, padding, strict=False))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gunzip, "READ_BYTES", read_bytes)
-        patch.setattr(gunzip, "_FEED_BYTES", feed_bytes)
-        patch.setattr(gunzip, "_INFLATED_BYTES", inflated_bytes)
+        patch.setattr(gzip_members, "_FEED_BYTES", feed_bytes)
+        patch.setattr(gzip_members, "_INFLATED_BYTES", inflated_bytes)
         assert members_of(stored) == members
 
 

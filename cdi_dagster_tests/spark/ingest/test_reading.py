@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdi_dagster.spark.ingest import gunzip, reading
+from cdi_dagster.spark.ingest import reading
 from cdi_dagster.spark.ingest.reading import EnvelopeBlock, EnvelopeReader, OverlongEnvelope
+from cdi_dagster.storage import gzip_members
 
 
 def reader_of(*members: bytes) -> EnvelopeReader:
@@ -58,7 +59,7 @@ def test_lines_blanks_and_numbers_are_right_whatever_the_blocks(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "BLOCK_BYTES", block_bytes)
-        patch.setattr(gunzip, "_INFLATED_BYTES", inflated_bytes)
+        patch.setattr(gzip_members, "_INFLATED_BYTES", inflated_bytes)
         reader = reader_of(*members)
         found = lines_of(reader)
     expected, blank = plainly(members)
@@ -91,7 +92,7 @@ def test_blocks_are_filled_even_from_tiny_members() -> None:
 
 def test_a_line_too_long_is_counted_and_digested_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MAX_ENVELOPE_BYTES", 1_000)
-    monkeypatch.setattr(gunzip, "_INFLATED_BYTES", 512)  # as in life, far less than the longest line
+    monkeypatch.setattr(gzip_members, "_INFLATED_BYTES", 512)  # as in life, far less than the longest line
     long = bytes(range(32, 127)) * 50
     reader = reader_of(b"\none\n" + b"y" * 1_000 + b"\n" + long + b"\nthree\n", long)
     digest = hashlib.sha256(long).hexdigest()

@@ -1,0 +1,371 @@
+"""The state of a storage day for a person: published, being worked on, waiting or failed, and by which run.
+
+From marks and run folders in storage, status rows, and Dagster's run records where there are any. Only reads.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from cdi_dagster.cli.dagster_runs import DagsterRuns
+from cdi_dagster.cli.gate import coalescer_status
+from cdi_dagster.core.collections import Collection, CollectionDay
+from cdi_dagster.core.day_calendar import DayCalendar
+from cdi_dagster.core.days import due_at
+from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
+from cdi_dagster.core.gate import class_of
+from cdi_dagster.core.launch_decision import (
+    RUN_AGAIN_AT_ONCE,
+    DayFacts,
+    LaunchAction,
+    LaunchDecision,
+    PastRun,
+    PublishedFrom,
+    RunState,
+    decide,
+)
+from cdi_dagster.core.listing import listing_fingerprint
+from cdi_dagster.core.status_rows import StatusRow, StatusTable, data_product_of
+from cdi_dagster.core.storage_keys import ingestion_lease_key, run_failure_key, run_report_key, runs_prefix
+from cdi_dagster.core.tables_report import PublishedTable
+from cdi_dagster.published.mark import Mark
+from cdi_dagster.published.read import read_mark
+from cdi_dagster.published.tables import missing_tables, shown_tables
+from cdi_dagster.settings import Settings
+from cdi_dagster.storage import ObjectMissingError, Roots
+
+_LEASE_PATIENCE = timedelta(minutes=2)
+"""A lease's heartbeat is written every ten seconds: one that is older is that of a killed run."""
+
+
+class DayState(StrEnum):
+    """What is the matter with a day; decides the exit code."""
+
+    PUBLISHED = "published"
+    """Records and tables, and nothing is to be done again."""
+    RUNNING = "running"
+    WAITING = "waiting"
+    FAILED = "failed"
+    """A person has to act: nothing runs the day again by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSeen:
+    """One run of a day.
+
+    Attributes:
+        run_id: Dagster's, or the correlation id of a run of `cdi`.
+        state: of the run.
+        failure: why it failed.
+        started_at: aware, UTC; None where it is queued, or not known.
+        ended_at: aware, UTC; None while it is live.
+        url: its page in the Dagster UI, where Dagster runs it.
+    """
+
+    run_id: str
+    state: RunState
+    failure: CdiError | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    url: str | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took."""
+        return (self.ended_at - self.started_at).total_seconds() if self.ended_at and self.started_at else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        failure = self.failure
+        return {
+            "run_id": self.run_id,
+            "state": self.state,
+            "started_at": self.started_at and self.started_at.isoformat(),
+            "ended_at": self.ended_at and self.ended_at.isoformat(),
+            "seconds": self.seconds,
+            "url": self.url,
+            "failure": {**failure.to_json(), "owner": FAILURE_GUIDE[failure.failure_class].owner} if failure else None,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DayOverview:
+    """The state of a day.
+
+    Attributes:
+        day: which collection and storage day.
+        state: in one word.
+        reason: in a sentence.
+        waits_for: the class of what the day waits for, where it waits.
+        last_run: the run that was active last.
+        records: published, where they are.
+        rejects: of the publication; of the last run where nothing is published.
+        rejected_by_reason: the same, by reason.
+        tables: those that show the published records.
+        seconds: of the run that published the records, or of the last one.
+        cost_usd: estimated, of the same run; None where nothing was paid for or it is not known.
+    """
+
+    day: CollectionDay
+    state: DayState
+    reason: str
+    waits_for: FailureClass | None = None
+    last_run: RunSeen | None = None
+    records: int | None = None
+    rejects: int | None = None
+    rejected_by_reason: Mapping[str, int] = field(default_factory=dict)
+    tables: tuple[PublishedTable, ...] = ()
+    seconds: float | None = None
+    cost_usd: float | None = None
+
+    @property
+    def run_at_work(self) -> RunSeen | None:
+        """The run that works on the day, or waits in the queue."""
+        return self.last_run if self.last_run and self.last_run.state is RunState.LIVE else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return {
+            "collection": self.day.collection.id,
+            "storage_day": self.day.storage_day,
+            "export_day": self.day.export_day,
+            "state": self.state,
+            "reason": self.reason,
+            "waits_for": self.waits_for,
+            "last_run": self.last_run and self.last_run.to_json(),
+            "run_at_work": self.run_at_work and self.run_at_work.run_id,
+            "records": self.records,
+            "rejects": self.rejects,
+            "rejected_by_reason": dict(self.rejected_by_reason),
+            "tables": {table.name: table.rows for table in self.tables},
+            "seconds": self.seconds,
+            "cost_usd": self.cost_usd,
+        }
+
+
+class DayOverviews:
+    """Makes overviews.
+
+    Args:
+        settings: of the installation.
+        roots: where days are.
+        status_table: whose rows have causes and costs.
+        dagster_runs: of this machine's Dagster.
+        now: aware.
+
+    Attributes:
+        rows_unreadable: why status rows, and so costs, could not be read, where they could not.
+    """
+
+    def __init__(
+        self, settings: Settings, roots: Roots, status_table: StatusTable, dagster_runs: DagsterRuns, now: datetime
+    ) -> None:
+        self._settings = settings
+        self._roots = roots
+        self._status_table = status_table
+        self._dagster = dagster_runs
+        self._now = now
+        self.rows_unreadable: str | None = None
+        self._calendar = DayCalendar(
+            first_storage_day=settings.first_storage_day,
+            due_time=settings.due_time,
+            late_time=settings.late_time,
+            look_back_days=settings.look_back_days,
+        )
+
+    def of(self, collection: Collection, storage_days: Sequence[date]) -> list[DayOverview]:
+        """Return the overview of each day.
+
+        Raises:
+            StorageError: the storage does not respond.
+        """
+        runs = self._dagster.past_runs(collection, storage_days)  # before the marks, as `day_facts` does
+        automated = self._dagster.is_automated(collection)
+        return [self._of_day(collection.on(day), runs[day], automated=automated) for day in storage_days]
+
+    def _of_day(self, day: CollectionDay, past: tuple[PastRun, ...], *, automated: bool) -> DayOverview:
+        try:
+            mark = read_mark(self._roots.published, day)
+            missing = missing_tables(self._roots.published, day, mark) if mark else ()
+        except CdiError as error:
+            return DayOverview(day=day, state=DayState.FAILED, reason=str(error), waits_for=error.failure_class)
+        last = self._last_run(day, past)
+        facts = self._facts(day, past, mark, missing)
+        decision = decide(facts, self._now)
+        state = self._state(facts, decision, last, automated=automated)
+        row = self._row(day, mark.correlation_id if mark else last.run_id if last else None)
+        report = self._report(day, mark.correlation_id if mark else last.run_id if last else None)
+        totals = report.get("totals", {})
+        publisher = next((run for run in past if mark and run.run_id == mark.correlation_id), None)
+        seconds = _seconds(publisher) if publisher else (last.seconds if last and not mark else None)
+        return DayOverview(
+            day=day,
+            state=state,
+            reason=self._reason(state, decision, last, automated=automated),
+            waits_for=_waits_for(facts) if state is DayState.WAITING else None,
+            last_run=last,
+            records=mark.published if mark else None,
+            rejects=mark.rejected if mark else totals.get("rejected"),
+            rejected_by_reason=totals.get("rejected_by_reason", {}),
+            tables=shown_tables(self._roots.published, day) if mark and day.collection.tables else (),
+            seconds=seconds if seconds is not None else report.get("seconds"),
+            cost_usd=_cost(row),
+        )
+
+    def _facts(
+        self, day: CollectionDay, past: tuple[PastRun, ...], mark: Mark | None, missing: tuple[str, ...]
+    ) -> DayFacts:
+        coalescer = coalescer_status(self._settings, self._roots, day)
+        compare = mark is not None and coalescer.is_open and not coalescer.fingerprint
+        return DayFacts(
+            storage_day=day.storage_day,
+            coalescer=coalescer,
+            published_from=PublishedFrom(
+                fingerprint=mark.fingerprint, published_at=mark.published_at, run_id=mark.correlation_id
+            )
+            if mark
+            else None,
+            runs=past,
+            missing_tables=missing,
+            listing_fingerprint=listing_fingerprint(self._roots.corporate.list(day.corporate_prefix))
+            if compare
+            else None,
+        )
+
+    def _state(self, facts: DayFacts, decision: LaunchDecision, last: RunSeen | None, *, automated: bool) -> DayState:
+        if last and last.state is RunState.LIVE:
+            return DayState.RUNNING
+        whole = facts.published_from is not None and not facts.missing_tables
+        if whole and decision.action in (LaunchAction.DONE, LaunchAction.WAIT):
+            return DayState.PUBLISHED
+        if decision.action is LaunchAction.LEAVE:
+            return DayState.FAILED
+        if last is None or last.state is RunState.SUCCEEDED:
+            return DayState.WAITING
+        at_once = last.failure is not None and last.failure.failure_class in RUN_AGAIN_AT_ONCE
+        looked_at = automated and (at_once or facts.storage_day >= self._calendar.first_due_day(self._now))
+        return DayState.WAITING if looked_at else DayState.FAILED
+
+    def _reason(self, state: DayState, decision: LaunchDecision, last: RunSeen | None, *, automated: bool) -> str:
+        if state is DayState.RUNNING and last:
+            begun = f"since {last.started_at:%Y-%m-%d %H:%M} UTC" if last.started_at else "not started yet"
+            return f"run {last.run_id} is at work, {begun}"
+        if state is DayState.FAILED and last:
+            if last.failure:
+                return str(last.failure)
+            return f"run {last.run_id} was terminated" if last.state is RunState.CANCELED else decision.reason
+        if state is DayState.WAITING and decision.action is LaunchAction.LAUNCH:
+            by = "the sensor launches it" if automated else "nothing launches it by itself: materialise it"
+            return f"{decision.reason}; {by}"
+        return decision.reason
+
+    def _last_run(self, day: CollectionDay, past: Sequence[PastRun]) -> RunSeen | None:
+        at_work = next((run for run in reversed(past) if run.state is RunState.LIVE), None)
+        newest = at_work or max(past, key=lambda run: run.ended_at or self._now, default=None)
+        stored = None if at_work else self._last_stored_run(day, known={run.run_id for run in past})
+        if newest is None or (stored and (stored.ended_at is None or stored.ended_at > (newest.ended_at or self._now))):
+            return stored
+        row = self._row(day, newest.run_id)
+        failed = newest.state is RunState.FAILED
+        return RunSeen(
+            run_id=newest.run_id,
+            state=newest.state,
+            failure=self._dagster.failure(newest.run_id, row.failure if row else None) if failed else None,
+            started_at=newest.started_at,
+            ended_at=newest.ended_at,
+            url=f"{self._settings.dagster_url}/runs/{newest.run_id}",
+        )
+
+    def _last_stored_run(self, day: CollectionDay, *, known: set[str]) -> RunSeen | None:
+        """Return the last run that left something in storage, or holds the lease, and is none of Dagster's."""
+        holder = self._lease_holder(day)
+        if holder and holder[0] not in known:
+            return RunSeen(run_id=holder[0], state=RunState.LIVE, started_at=holder[1])
+        prefix = runs_prefix(day)
+        written: dict[str, datetime] = {}
+        for stored in self._roots.published.list(prefix):
+            run_id = stored.key.removeprefix(prefix).partition("/")[0]
+            written[run_id] = max(stored.modified_at, written.get(run_id, stored.modified_at))
+        last = max(written, key=written.__getitem__, default=None)
+        if last is None or last in known:
+            return None
+        failure = self._stored_failure(day, last)
+        state = RunState.FAILED if failure else RunState.SUCCEEDED
+        return RunSeen(run_id=last, state=state, failure=failure, ended_at=written[last])
+
+    def _stored_failure(self, day: CollectionDay, run_id: str) -> CdiError | None:
+        if value := self._json(run_failure_key(day, run_id)):
+            return CdiError.from_json(value)
+        row = self._row(day, run_id)
+        if row is None or row.status != "FAILED":
+            return None
+        named, _, cause = (row.failure or "").partition(": ")
+        known = named in FailureClass.__members__
+        return CdiError(
+            FailureClass(named) if known else FailureClass.JOB_FAILED, cause if known else row.failure or ""
+        )
+
+    def _lease_holder(self, day: CollectionDay) -> tuple[str, datetime | None] | None:
+        """Return run id and time of the holder of the ingestion lease, where its heart beats."""
+        stored = self._roots.published.head(ingestion_lease_key(day))
+        if stored is None or self._now - stored.modified_at > _LEASE_PATIENCE:
+            return None
+        lease = self._json(stored.key)
+        if not lease or lease.get("released"):
+            return None
+        since = None
+        with suppress(ValueError):
+            since = datetime.fromisoformat(str(lease.get("since"))).astimezone(UTC)
+        return str(lease.get("holder")).partition(" ")[0], since
+
+    def _report(self, day: CollectionDay, run_id: str | None) -> Mapping[str, Any]:
+        return self._json(run_report_key(day, run_id)) or {} if run_id else {}
+
+    def _json(self, key: str) -> dict[str, Any] | None:
+        """Return a small JSON object; None where it is not there, or is none."""
+        try:
+            value = json.loads(self._roots.published.read(key))
+        except (ObjectMissingError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def _row(self, day: CollectionDay, run_id: str | None) -> StatusRow | None:
+        """Return a run's status row; None where there is none, or the table cannot be read from here."""
+        if run_id is None or self.rows_unreadable:
+            return None
+        try:
+            return self._status_table.get(run_id, data_product_of(day.collection))
+        except CdiError as error:
+            self.rows_unreadable = error.cause
+            return None
+
+
+def is_due(overview: DayOverview, settings: Settings, now: datetime) -> bool:
+    """Whether the day counts for the exit code of the table of all days."""
+    return now >= due_at(overview.day.storage_day, settings.due_time)
+
+
+def _waits_for(facts: DayFacts) -> FailureClass | None:
+    if facts.lacks_tables:
+        return FailureClass.TABLES_MISSING
+    return class_of(facts.coalescer)
+
+
+def _seconds(run: PastRun) -> float | None:
+    return (run.ended_at - run.started_at).total_seconds() if run.ended_at and run.started_at else None
+
+
+def _cost(row: StatusRow | None) -> float | None:
+    costs = list(_costs(row.detail)) if row else []
+    return round(sum(costs), 4) if costs else None
+
+
+def _costs(detail: Mapping[str, Any]) -> Iterator[float]:
+    for name in ("attempts", "table_attempts"):
+        for attempt in detail.get(name, ()):
+            if attempt.get("estimated_cost_usd"):
+                yield float(attempt["estimated_cost_usd"])

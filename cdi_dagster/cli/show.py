@@ -1,0 +1,190 @@
+"""`cdi show`: some records of a published day, or where one event of it went."""
+
+import json
+import re
+from dataclasses import asdict
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cdi_dagster.cli.console import facts, json_option, print_json, progress_console, result_console
+from cdi_dagster.cli.options import (
+    collection_option,
+    corporate_root_option,
+    correlation_id_option,
+    given,
+    published_root_option,
+    storage_day_option,
+)
+from cdi_dagster.core.collections import Collection, CollectionDay
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.storage_keys import run_report_key, runs_prefix
+from cdi_dagster.storage import ObjectMissingError, Roots, Storage
+
+if TYPE_CHECKING:
+    from cdi_dagster.core.ingest_report import IngestReport
+    from cdi_dagster.spark.ingest.trace import EventTrace, TracedRun
+
+_EVENT = re.compile(r"(?P<kafka_partition>[0-9]{1,9}):(?P<offset>[0-9]{1,18})")
+
+
+class EventType(click.ParamType):
+    """A Kafka partition and offset."""
+
+    name = "partition:offset"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Read the two numbers, or fail with how to write them."""
+        found = _EVENT.fullmatch(str(value))
+        if found is None:
+            self.fail(f"{value!r} is no event: write <Kafka partition>:<offset>, for example 3:1042", param, ctx)
+        return int(found["kafka_partition"]), int(found["offset"])
+
+
+@click.command("show")
+@corporate_root_option()
+@published_root_option()
+@collection_option()
+@storage_day_option()
+@click.option("--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Records to show.")
+@click.option("--trace", type=EventType(), metavar="PARTITION:OFFSET", help="Show where this event of Kafka went.")
+@correlation_id_option("With --trace: the run to look at. Default: the one that published, else the last that read.")
+@json_option
+def show_command(
+    corporate_root: str | None,
+    published_root: str | None,
+    collection: Collection,
+    storage_day: date,
+    limit: int,
+    trace: tuple[int, int] | None,
+    correlation_id: str | None,
+    as_json: bool,
+) -> None:
+    """Show the first records of a published day, one JSON text a line: decrypted, so mind who reads the terminal.
+
+    With --trace where one event went: object, line, and the part that holds its record, or why it was rejected.
+    Nothing of its content is read or shown then.
+    """
+    from cdi_dagster.settings import load_settings
+    from cdi_dagster.storage import open_roots
+
+    settings = load_settings(**given(corporate_root=corporate_root, published_root=published_root))
+    roots, day = open_roots(settings.corporate_root, settings.published_root), collection.on(storage_day)
+    if trace is None:
+        _show_records(roots.published, day, limit, as_json=as_json)
+        return
+    from cdi_dagster.spark.ingest.trace import trace_event
+
+    run = _traced_run(roots, day, correlation_id)
+    traced = trace_event(roots, day, run, *trace)
+    if as_json:
+        print_json({"collection": collection.id, "storage_day": storage_day, **asdict(traced)})
+    else:
+        result_console().print(facts(_rows(roots, day, traced)))
+
+
+def _show_records(published: Storage, day: CollectionDay, limit: int, *, as_json: bool) -> None:
+    from isal import igzip
+
+    from cdi_dagster.published.read import require_published_parts
+
+    mark = require_published_parts(published, day)
+    records: list[str] = []
+    for part in mark.parts:
+        if len(records) >= limit:
+            break
+        with published.open(part.key) as source, igzip.open(source) as lines:
+            for line in lines:
+                records.append(line.decode().rstrip("\n"))
+                if len(records) >= limit:
+                    break
+    if as_json:
+        # As texts: a JSON library need not keep the numbers of a record as they are.
+        print_json(
+            {
+                "published": mark.published,
+                "prefix": published.uri(mark.parts[0].key.rpartition("/")[0]) if mark.parts else None,
+                "records": records,
+            }
+        )
+        return
+    for record in records:
+        click.echo(record)
+    progress_console().print(f"{len(records):,} of {mark.published:,} records of {day}")
+
+
+def _traced_run(roots: Roots, day: CollectionDay, correlation_id: str | None) -> "TracedRun":
+    from cdi_dagster.ingestion.pinning import read_pinned_input
+    from cdi_dagster.published.read import read_publication
+    from cdi_dagster.spark.ingest.trace import TracedRun
+
+    publication = read_publication(roots.published, day)
+    if publication and correlation_id in (None, publication.mark.correlation_id):
+        return TracedRun(pinned=publication.pinned, report=publication.report, mark=publication.mark)
+    run_id = correlation_id or _last_run_with_report(roots.published, day)
+    report = _report(roots.published, day, run_id) if run_id else None
+    if correlation_id and report is None:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"Run {correlation_id} of {day} has left no report in {roots.published.uri(runs_prefix(day))}.",
+            next_step="Name another run, or none: cdi status shows the last one.",
+        )
+    pinned = read_pinned_input(roots.published, day)
+    if report and (pinned is None or pinned.fingerprint != report.fingerprint):
+        pinned = _earlier_pin(roots.published, day, report.fingerprint) or pinned
+    if pinned is None:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"{day} was never pinned, so nothing of it was read.",
+            next_step="Run the day, or cdi pin: then it is known which objects it has.",
+        )
+    matches = report is not None and report.fingerprint == pinned.fingerprint
+    return TracedRun(pinned=pinned, report=report if matches else None, mark=None)
+
+
+def _last_run_with_report(published: Storage, day: CollectionDay) -> str | None:
+    prefix = runs_prefix(day)
+    reports = [
+        stored
+        for stored in published.list(prefix)
+        if stored.key == run_report_key(day, stored.key.removeprefix(prefix).partition("/")[0])
+    ]
+    last = max(reports, key=lambda stored: stored.modified_at, default=None)
+    return last.key.removeprefix(prefix).partition("/")[0] if last else None
+
+
+def _report(published: Storage, day: CollectionDay, run_id: str) -> "IngestReport | None":
+    from cdi_dagster.core.ingest_report import IngestReport
+
+    try:
+        return IngestReport.from_json(json.loads(published.read(run_report_key(day, run_id))))
+    except (ObjectMissingError, AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _earlier_pin(published: Storage, day: CollectionDay, fingerprint: str) -> Any:
+    from cdi_dagster.core.pinned_input import PinnedInput
+    from cdi_dagster.core.storage_keys import pinned_input_history_key
+
+    try:
+        return PinnedInput.from_json(json.loads(published.read(pinned_input_history_key(day, fingerprint))))
+    except (ObjectMissingError, ValueError):
+        return None
+
+
+def _rows(roots: Roots, day: CollectionDay, traced: "EventTrace") -> list[tuple[str, str]]:
+    rows = [
+        ("event", f"Kafka partition {traced.kafka_partition}, offset {traced.offset}, of {day}"),
+        ("became", f"{traced.fate}: {traced.text}"),
+    ]
+    if traced.object_key and traced.lines:
+        first, last = traced.lines
+        rows.append(("object", roots.corporate.uri(traced.object_key)))
+        rows.append(("line", f"{first}" if first == last else f"one of {first} to {last}"))
+    if traced.reason:
+        rows.append(("reason", f"{traced.reason}: {traced.detail}"))
+    if traced.part_key:
+        rows.append(("part", roots.published.uri(traced.part_key)))
+        rows.append(("line of part", f"{traced.part_line}"))
+    return rows

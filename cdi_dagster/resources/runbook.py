@@ -1,0 +1,33 @@
+"""The runbook's section of a failure class as Markdown, for the page of a run: there no link has to work."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import cdi_dagster
+from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
+
+_RUNBOOK = Path(cdi_dagster.__file__).parent.parent / "docs" / "runbook.md"
+_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+
+
+def runbook_section(failure_class: FailureClass) -> str:
+    """Return the section of the checkout's runbook, without its links; where there is none, what the class means."""
+    return _sections().get(failure_class) or _from_guide(failure_class)
+
+
+@cache
+def _sections() -> dict[str, str]:
+    try:
+        text = _RUNBOOK.read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    parts = re.split(r"^## (.+)$|^---$", text, flags=re.MULTILINE)
+    bodies = zip(parts[1::2], parts[2::2], strict=True)
+    return {title: _LINK.sub(r"\1", body).strip() for title, body in bodies if title}
+
+
+def _from_guide(failure_class: FailureClass) -> str:
+    guidance = FAILURE_GUIDE[failure_class]
+    lines = (guidance.meaning, "", f"- **By itself**: {guidance.by_itself}", f"- **You**: {guidance.next_step}")
+    return "\n".join([*lines, f"- **Owner**: {guidance.owner}."])

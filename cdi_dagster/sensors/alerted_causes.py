@@ -1,0 +1,101 @@
+"""Which causes of failures were alerted, and whether they go on, by the tags of the runs that an alert named."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import dagster as dg
+
+from cdi_dagster import names
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.days import parse_day
+from cdi_dagster.core.failure_messages import REMIND_AFTER, EarlierMessage, is_left
+from cdi_dagster.core.launch_decision import PastRun, RunState
+from cdi_dagster.run_records import past_runs
+
+REMINDS_FOR = timedelta(days=7)
+"""A day that nobody wants any more is not reminded of for ever."""
+_MOST_OF_A_CAUSE = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlertedCause:
+    """A cause of which an alert was sent.
+
+    Attributes:
+        cause: what the runs have in common.
+        collection: whose.
+        runs: that failed for it, oldest first.
+        unsolved: the last of them of each day, where no later run of the day has succeeded.
+        sent_at: when the last message was sent.
+    """
+
+    cause: str
+    collection: Collection
+    runs: tuple[dg.DagsterRun, ...]
+    unsolved: tuple[dg.DagsterRun, ...]
+    sent_at: datetime
+
+    def to_remind(self, automated_from: date, now: datetime) -> tuple[dg.DagsterRun, ...]:
+        """Return the runs of a reminder that is due: of days that automation does not look at, left to a person.
+
+        What automation looks at is late, and is reminded of as that.
+        """
+        if not is_left(self.cause) or now - self.sent_at < REMIND_AFTER:
+            return ()
+        return tuple(run for run in self.unsolved if parse_day(run.tags[names.PARTITION_TAG]) < automated_from)
+
+
+def alerted_causes(
+    instance: dg.DagsterInstance, collections: Sequence[Collection], runs: Sequence[dg.DagsterRun]
+) -> list[AlertedCause]:
+    """Return the causes of runs.
+
+    Args:
+        instance: whose runs.
+        collections: of this code location.
+        runs: that were alerted, oldest first.
+    """
+    by_id = {collection.id: collection for collection in collections}
+    found: dict[str, list[dg.DagsterRun]] = {}
+    for run in runs:
+        found.setdefault(run.tags[names.CAUSE_TAG], []).append(run)
+    causes = []
+    for cause, of_cause in found.items():
+        collection = by_id.get(cause.partition("|")[0])
+        sent = [run.tags[names.ALERTED_AT_TAG] for run in of_cause if names.ALERTED_AT_TAG in run.tags]
+        if collection and sent:
+            causes.append(
+                AlertedCause(
+                    cause=cause,
+                    collection=collection,
+                    runs=tuple(of_cause),
+                    unsolved=_unsolved(instance, collection, of_cause),
+                    sent_at=datetime.fromisoformat(max(sent)),
+                )
+            )
+    return causes
+
+
+def earlier_message(instance: dg.DagsterInstance, collection: Collection, cause: str) -> EarlierMessage | None:
+    """Return the last message of a cause that goes on: a day of it has not succeeded since."""
+    records = instance.get_run_records(dg.RunsFilter(tags={names.CAUSE_TAG: cause}), limit=_MOST_OF_A_CAUSE)
+    runs = [record.dagster_run for record in reversed(records)]
+    for known in alerted_causes(instance, [collection], [run for run in runs if names.OVER_TAG not in run.tags]):
+        if known.unsolved:
+            last = max(known.runs, key=lambda run: run.tags.get(names.ALERTED_AT_TAG, ""))
+            return EarlierMessage(run_id=last.run_id, sent_at=known.sent_at)
+    return None
+
+
+def _unsolved(
+    instance: dg.DagsterInstance, collection: Collection, runs: Sequence[dg.DagsterRun]
+) -> tuple[dg.DagsterRun, ...]:
+    last: Mapping[date, dg.DagsterRun] = {parse_day(run.tags[names.PARTITION_TAG]): run for run in runs}
+    past = past_runs(instance, collection, list(last))
+    return tuple(run for day, run in last.items() if not _succeeded_after(run.run_id, past[day]))
+
+
+def _succeeded_after(run_id: str, runs: Sequence[PastRun]) -> bool:
+    position = next((number for number, each in enumerate(runs) if each.run_id == run_id), -1)
+    return any(each.state is RunState.SUCCEEDED for each in runs[position + 1 :])
