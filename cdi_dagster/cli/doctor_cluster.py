@@ -76,11 +76,14 @@ class CheckLauncher(EmrPySparkStepLauncher):
         return True
 
     def other_runs(self, context: dg.AssetExecutionContext | dg.OpExecutionContext, is_last_step: bool) -> int | None:
-        """Count the runs that could use the cluster: those of DAGSTER_HOME, for a check is a run of its own."""
+        """Count the runs that could use the cluster: those of DAGSTER_HOME, for a check is a run of its own.
+
+        Never 0: this machine's Dagster need not be the one that runs the days, so what others left is not ended.
+        """
         if not os.environ.get("DAGSTER_HOME"):
             return None
         with dg.DagsterInstance.get() as instance:
-            return count_other_runs(instance, context.run.run_id)
+            return count_other_runs(instance, context.run.run_id) or None
 
 
 def check_cluster(settings: Settings, show_progress: Callable[[str], None]) -> ClusterCheck:

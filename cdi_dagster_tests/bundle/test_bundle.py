@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -106,20 +107,26 @@ def test_it_installs_without_an_index_and_the_jobs_import_without_dagster(instal
 
 
 def test_the_doctor_finds_every_wheel_at_its_version_and_names_one_that_was_replaced(installed: Path) -> None:
-    program = "from cdi_dagster.spark.cluster_checks.node import check_python; print(check_python(None).to_json())"
+    program = (
+        "import json; from cdi_dagster.spark.cluster_checks.node import check_python; "
+        "print(json.dumps(check_python(None).to_json()))"
+    )
 
-    def finding() -> str:
+    def finding() -> dict[str, Any]:
         command = [installed / "venv" / "bin" / "python", "-c", program]
-        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=installed).stdout
+        printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=installed).stdout
+        return dict(json.loads(printed))
 
     pins = installed / "bundle" / "requirements.txt"
     before = pins.read_text()
-    assert "'verdict': 'ok'" in (found := finding()), found
-    assert f"{len(before.splitlines())} wheels of the bundle import at their pinned versions" in found
+    found = finding()
+    assert found["verdict"] == "ok", found
+    assert f"{len(before.splitlines())} wheels of the bundle import at their pinned versions" in found["text"]
     try:
         pins.write_text(before.replace("orjson==", "orjson==0."))
-        assert "'verdict': 'failed'" in finding()
-        assert "orjson is" in finding()
+        found = finding()
+        assert found["verdict"] == "failed"
+        assert "orjson is" in found["text"]
     finally:
         pins.write_text(before)
 
