@@ -313,6 +313,11 @@ class Settings(AwsSettings):
         "your own. `secretsmanager://name` or its ARN, each with `#key` where it is a JSON object; read when an alert "
         "is sent, as the role of Dagster. Default: none.",
     )
+    alert_on: str = Field(
+        default="",
+        description="What else alerts are sent of, by comma: `STARTED` when an automated run begins, `COMPLETED` when "
+        "it has succeeded. Not for PagerDuty. Default: only what failed or is late, which is always sent.",
+    )
     environment: str = Field(
         default="",
         description="Name of this installation in alerts, for example `production`. Default: CDI_EMR_ENVIRONMENT, else "
@@ -437,6 +442,13 @@ class Settings(AwsSettings):
         alert_target(value)
         return value
 
+    @field_validator("alert_on")
+    @classmethod
+    def _are_kinds(cls, value: str) -> str:
+        if {kind.strip() for kind in value.split(",")} - {"STARTED", "COMPLETED", ""}:
+            raise ValueError(f"{value!r} is not known: write STARTED, COMPLETED, or STARTED,COMPLETED")
+        return value
+
     @field_validator("alert_token")
     @classmethod
     def _is_secret(cls, value: str) -> str:
@@ -538,6 +550,8 @@ class Settings(AwsSettings):
             yield f"CDI_DKS_URL={self.dks_url!r} would carry data keys over the network in the clear: write https://…"
         if self.corporate_root and _place(self.published_root).startswith(_place(self.corporate_root)):
             yield "CDI_PUBLISHED_ROOT is CDI_CORPORATE_ROOT, or lies in it: publish to another bucket or folder"
+        if alert_target(self.alert_target)[0] is AlertTargetKind.PAGERDUTY and self.alert_on:
+            yield "CDI_ALERT_ON is not for PagerDuty: each message would be an incident"
         if alert_target(self.alert_target)[0] is AlertTargetKind.PAGERDUTY and not self.alert_token:
             yield "CDI_ALERT_TARGET=pagerduty needs CDI_ALERT_TOKEN: the secret with the integration's routing key"
         if self.deployment == "emr":

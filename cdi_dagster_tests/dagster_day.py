@@ -238,7 +238,9 @@ class DagsterDay:
             "roots": Roots(corporate=self.corporate, published=self.published),
             "alerts": self.alerts,
             "status_table": self.rows,
-            "options": IngestOptions(dks_url=self.settings.dks_url, runbook_url="https://runbook"),
+            "options": IngestOptions(
+                dks_url=self.settings.dks_url, runbook_url="https://runbook", alert_on=self.settings.alert_on
+            ),
         }
 
     def put_object(

@@ -15,7 +15,7 @@ from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_n
 from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject, pin
 from cdi_dagster.core.storage_keys import pinned_input_history_key, pinned_input_key
 from cdi_dagster.published.read import read_published_input
-from cdi_dagster.storage.interface import ObjectMissingError, Storage
+from cdi_dagster.storage.interface import NoObjectError, ObjectMissingError, Storage
 from cdi_dagster.storage.roots import Roots
 
 
@@ -38,12 +38,12 @@ def pin_storage_day(
         The pinned input. The caller shows its `left_out` and `gaps`.
 
     Raises:
-        CdiError: INPUT_INVALID where there are no objects, or `pin` cannot resolve what there is; INPUT_CHANGED, naming
-            the first object that is gone, where the day lacks offsets that it had.
+        CdiError: INPUT_INVALID where there are no objects, something in the day is none, or `pin` cannot resolve what
+            there is; INPUT_CHANGED, naming the first object that is gone, where the day lacks offsets that it had.
         StorageError: the day cannot be listed, or the manifest cannot be written.
     """
     prefix = day.corporate_prefix
-    pinned = pin(day, roots.corporate.root, roots.corporate.list(prefix, versions=True))
+    pinned = pin(day, roots.corporate.root, _list_day(roots.corporate, day, versions=True))
     if not pinned.objects and not allow_empty:
         raise CdiError(
             FailureClass.INPUT_INVALID,
@@ -109,11 +109,12 @@ def require_unchanged(corporate: Storage, pinned: PinnedInput) -> None:
     """Return where the day's listing is still the one that was pinned: nothing gone, changed or added.
 
     Raises:
-        CdiError: INPUT_CHANGED, naming the first object that differs, how, and since when.
+        CdiError: INPUT_CHANGED, naming the first object that differs, how, and since when; INPUT_INVALID where
+            something in the day is no object.
         StorageError: the day cannot be listed.
     """
     collection = find_collection(pinned.collection_id)
-    present = {stored.key: stored for stored in corporate.list(collection.on(pinned.storage_day).corporate_prefix)}
+    present = {stored.key: stored for stored in _list_day(corporate, collection.on(pinned.storage_day))}
     if listing_fingerprint(present.values()) == pinned.fingerprint:
         return
     key, difference = _first_difference(pinned, present)
@@ -122,6 +123,13 @@ def require_unchanged(corporate: Storage, pinned: PinnedInput) -> None:
         f"{key} {difference}.",
         detail={"key": key, "collection": pinned.collection_id, "storage_day": pinned.storage_day.isoformat()},
     )
+
+
+def _list_day(corporate: Storage, day: CollectionDay, *, versions: bool = False) -> list[StoredObject]:
+    try:
+        return list(corporate.list(day.corporate_prefix, versions=versions))
+    except NoObjectError as error:
+        raise CdiError(FailureClass.INPUT_INVALID, str(error)) from error
 
 
 def _first_difference(pinned: PinnedInput, present: dict[str, StoredObject]) -> tuple[str, str]:

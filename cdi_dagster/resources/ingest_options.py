@@ -18,6 +18,12 @@ class IngestOptions(dg.ConfigurableResource):
     max_rejected: str = knob("max_rejected")
     runbook_url: str = knob("runbook_url")
     dagster_url: str = knob("dagster_url")
+    alert_on: str = knob("alert_on")
+
+    @property
+    def alert_kinds(self) -> frozenset[str]:
+        """The optional kinds of alerts that are sent."""
+        return frozenset(kind.strip() for kind in self.alert_on.split(",") if kind.strip())
 
     @property
     def key_service(self) -> KeyServiceAccess:

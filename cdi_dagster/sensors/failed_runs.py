@@ -18,6 +18,7 @@ from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.run_records import touches
 from cdi_dagster.sensors.alerted_causes import REMINDS_FOR, alerted_causes
 from cdi_dagster.sensors.failure_report import FailedRun, FailureReporter
+from cdi_dagster.sensors.run_progress import BEGUN, report_progress
 from cdi_dagster.storage.roots import Roots
 
 INTERVAL_SECONDS = 30
@@ -53,6 +54,7 @@ def failed_runs_sensor(
         "person can fix it, else when it is not retried any more; for a closed gate only once its day is late. Runs "
         "that fail for one cause (class, collection, backfill) are one alert, one more each day while it goes on, and "
         "one when it is over. "
+        "With CDI_ALERT_ON also when automated runs begin and succeed. "
         "Closes the status row of a run whose worker was killed.",
     )
     def sensor(
@@ -79,6 +81,9 @@ def failed_runs_sensor(
         reports = [each for each in looked_up if isinstance(each, str)]
         reports += reporter.report(failed, now)
         reports += reporter.follow_up(alerted_causes(context.instance, collections, _alerted(context, now)), now)
+        if options.alert_kinds:
+            begun = _begun(context, now)
+            reports += report_progress(context.instance, begun, collections, alerts, options)
         return dg.SkipReason("\n".join(reports) or "There is no failed run that is not reported yet.")
 
     return sensor
@@ -100,6 +105,17 @@ def _unreported(
     ]
     # First those without an alert: rows that cannot be closed must not delay them.
     return sorted(left, key=lambda each: names.ALERT_TAG in each[0].tags)[:MOST_PER_TICK]
+
+
+def _begun(context: dg.SensorEvaluationContext, now: datetime) -> list[dg.DagsterRun]:
+    """Return the runs of this code location that began, oldest first."""
+    filters = dg.RunsFilter(statuses=list(BEGUN), updated_after=now - LOOKS_BACK)
+    records = context.instance.get_run_records(filters, ascending=True)
+    return [
+        record.dagster_run
+        for record in records
+        if record.start_time and _is_of_this_location(context, record.dagster_run)
+    ]
 
 
 def _alerted(context: dg.SensorEvaluationContext, now: datetime) -> list[dg.DagsterRun]:

@@ -7,6 +7,7 @@ Runs in the control plane and on the cluster, so: no dagster here.
 from cdi_dagster.storage.encryption import Encryption, encrypt_writes, encryption, use_encryption
 from cdi_dagster.storage.failure import storage_failure
 from cdi_dagster.storage.interface import (
+    NoObjectError,
     ObjectChangedError,
     ObjectExistsError,
     ObjectMissingError,
@@ -23,6 +24,7 @@ from cdi_dagster.storage.roots import Roots
 
 __all__ = [
     "Encryption",
+    "NoObjectError",
     "ObjectChangedError",
     "ObjectExistsError",
     "ObjectMissingError",

@@ -3,6 +3,7 @@
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.full_disk import storage_full
 from cdi_dagster.storage.interface import (
+    NoObjectError,
     StorageError,
     StorageFullError,
     StorageUnavailableError,
@@ -17,8 +18,9 @@ def storage_failure(error: StorageError) -> CdiError:
     if isinstance(error, StorageFullError):
         return storage_full(str(error))
     next_step = "Fix what the cause names (space, access, network), then run the day again."
+    a_person_can_fix_it = isinstance(error, StorageUnavailableError | NoObjectError)
     return CdiError(
         FailureClass.JOB_FAILED,
         f"Storage failed: {error}",
-        next_step=next_step if isinstance(error, StorageUnavailableError) else None,
+        next_step=next_step if a_person_can_fix_it else None,
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from cdi_dagster.storage.interface import (
+    NoObjectError,
     ObjectMissingError,
     StorageError,
     StorageFullError,
@@ -105,7 +106,7 @@ def scan(folder: Path, root: Path) -> dict[str, os.stat_result]:
     left out. Entries whose names begin with a dot may be anything, and are left out where they are no file or folder.
 
     Raises:
-        StorageError: a name is not UTF-8 and so cannot be a key; a link leads to nothing, or out of the root; an entry
+        NoObjectError: a name is not UTF-8 and so cannot be a key; a link leads to nothing, or out of the root; an entry
             is neither file nor folder. To leave it out could leave out an object.
         OSError: it cannot be read, or was swapped each time.
     """
@@ -133,7 +134,7 @@ def _stat_all(descriptor: int, folder: Path, root: Path) -> dict[str, os.stat_re
         except FileNotFoundError:  # deleted since
             continue
         except UnicodeEncodeError as error:
-            raise StorageError(f"{folder} holds {name!r}, which is not UTF-8: rename that file.") from error
+            raise NoObjectError(f"{folder} holds {name!r}, which is not UTF-8: rename that file.") from error
         problem = None
         if stat.S_ISLNK(status.st_mode):
             try:
@@ -146,7 +147,7 @@ def _stat_all(descriptor: int, folder: Path, root: Path) -> dict[str, os.stat_re
         if problem is None:
             found[name] = status
         elif not name.startswith("."):
-            raise StorageError(f"{folder / name} {problem}: put the object itself there, or move it away.")
+            raise NoObjectError(f"{folder / name} {problem}: put the object itself there, or move it away.")
     return found
 
 

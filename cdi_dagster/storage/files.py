@@ -33,6 +33,7 @@ from cdi_dagster.storage.file_system import (
 )
 from cdi_dagster.storage.file_upload import FileUpload
 from cdi_dagster.storage.interface import (
+    NoObjectError,
     ObjectMissingError,
     PreparedObject,
     StorageError,
@@ -248,7 +249,7 @@ class FileStorage:
         """Return the file of a key. A folder that is a link out of the root is not followed; `followed`: nor a file."""
         path = self._folder / checked_key(self._root, key)
         if not is_inside(path if followed else path.parent, self._folder):
-            raise StorageError(f"{self.uri(key)} is, or lies behind, a link out of the root, which is not followed.")
+            raise NoObjectError(f"{self.uri(key)} is, or lies behind, a link out of the root, which is not followed.")
         return path
 
     def _uploads(self, group: str | None) -> Path:

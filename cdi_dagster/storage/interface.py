@@ -30,6 +30,10 @@ class ObjectExistsError(StorageError):
     """A write that must not replace anything found that the key exists."""
 
 
+class NoObjectError(StorageError):
+    """What has an object's name is none: a link to nothing or out of the root, a pipe, a name that cannot be a key."""
+
+
 class StorageUnavailableError(StorageError):
     """The storage did not answer, refused access, or is full, after the retries that make sense."""
 

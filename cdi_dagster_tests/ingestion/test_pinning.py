@@ -1,4 +1,6 @@
 import json
+import os
+from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from cdi_dagster.core.storage_keys import mark_key, pinned_input_history_key, pi
 from cdi_dagster.ingestion.pinning import pin_storage_day, read_pinned_input, require_unchanged
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.published.read import read_mark
-from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster.storage import Storage, StorageError, open_storage, storage_failure
 from cdi_dagster.storage.roots import Roots
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.s3_server import new_s3_storage
@@ -82,6 +84,42 @@ def test_a_day_without_objects_is_refused_unless_it_is_allowed(published: Storag
     assert empty.objects == ()
     assert read_pinned_input(published, AUDIT.on(DAY)) == empty
     require_unchanged(nothing, empty)
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda path: path.symlink_to("nothing"), "is a link to nothing"),
+        (lambda path: path.symlink_to("/etc/hostname"), "is a link out of the root"),
+        (os.mkfifo, "is neither a file nor a folder"),
+    ],
+    ids=["dangling", "outside", "pipe"],
+)
+def test_what_is_no_object_in_a_day_is_invalid_input_before_and_after_the_pin(
+    corporate: Storage, published: Storage, tmp_path: Path, make: Callable[[Path], None], problem: str
+) -> None:
+    before = pinned(corporate, published)
+    path = tmp_path / "corporate" / key("40-49")
+    make(path)
+    for attempt in (lambda: pinned(corporate, published), lambda: require_unchanged(corporate, before)):
+        with pytest.raises(CdiError, match=problem) as caught:
+            attempt()
+        assert caught.value.failure_class is FailureClass.INPUT_INVALID
+        assert caught.value.cause.startswith(str(path))
+    assert read_pinned_input(published, AUDIT.on(DAY)) == before
+
+
+def test_what_is_no_object_in_the_published_root_is_for_a_person_to_fix_and_no_defect(
+    published: Storage, tmp_path: Path
+) -> None:
+    published.write("day/a", b"x")
+    (tmp_path / "published" / "day" / "b").symlink_to("nothing")
+    with pytest.raises(StorageError) as caught:
+        list(published.list("day/"))
+    failure = storage_failure(caught.value)
+    assert failure.failure_class is FailureClass.JOB_FAILED
+    assert "is a link to nothing" in failure.cause
+    assert "Fix what the cause names" in failure.next_step
 
 
 def test_an_input_that_cannot_be_pinned_leaves_the_previous_manifest(corporate: Storage, published: Storage) -> None:

@@ -29,6 +29,7 @@ LOCAL: dict[str, tuple[str, str, Any]] = {
     "status_table_name": ("status_table", "table_name", "other_table"),
     "status_weeks_to_exist": ("status_table", "weeks_to_exist", 53),
     "alert_target": ("alerts", "target", "https://hook"),
+    "alert_on": ("options", "alert_on", "STARTED"),
     "alert_token": ("alerts", "token", "secretsmanager://token"),
     "environment": ("alerts", "environment", "production"),
 }
