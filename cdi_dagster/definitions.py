@@ -54,6 +54,7 @@ def build_definitions(
     partitions = storage_days(settings.first_storage_day)
     volumes = DayVolumes()
     calendar = settings.calendar
+    resources = installation_resources(settings) | dict(resource_overrides or {})
     return dg.Definitions(
         assets=build_assets(collections, partitions, sleep=sleep),
         asset_checks=build_checks(
@@ -75,7 +76,10 @@ def build_definitions(
             running=settings.automation,
             volumes=volumes,
         ),
-        resources={name: fixed(each) for name, each in (_resources(settings) | dict(resource_overrides or {})).items()},
+        resources={
+            name: fixed(each)
+            for name, each in (installation_resources(settings) | dict(resource_overrides or {})).items()
+        },
         # A step only drives Spark: a process for each would cost a second and gain nothing. Set here and not on the
         # job: a job's executor does not apply to runs of backfills and of the asset pages.
         executor=dg.in_process_executor,
@@ -92,7 +96,8 @@ def _collections(settings: Settings) -> list[Collection]:
         raise dg.DagsterInvalidDefinitionError(f"{named} cannot be used:\n{lines}") from error
 
 
-def _resources(settings: Settings) -> dict[str, Any]:
+def installation_resources(settings: Settings) -> dict[str, Any]:
+    """Return the resources of an installation by name, configured by its settings; no run can change them (`fixed`)."""
     return {
         "roots": RootsResource(corporate_root=settings.corporate_root, published_root=settings.published_root),
         "coalescer_status": CoalescerStatusResource(

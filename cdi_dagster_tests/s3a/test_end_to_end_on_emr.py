@@ -28,7 +28,7 @@ from cdi_dagster.coalescer import coalesce
 from cdi_dagster.core.spark_jobs import LOCAL_METASTORE
 from cdi_dagster.core.storage_keys import tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
-from cdi_dagster.definitions import build_definitions
+from cdi_dagster.definitions import build_definitions, installation_resources
 from cdi_dagster.demo.key_service import DevelopmentKeyService
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.local_spark.metastore import local_metastore_conf
@@ -172,9 +172,8 @@ def run_the_day(
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    definitions = build_definitions(settings=load_settings())
     # The one thing that is not as in production: looks every second, not every twenty.
-    launcher = (definitions.resources or {})["step_launcher"]
+    launcher = installation_resources(load_settings())["step_launcher"]
     launcher = type(launcher)(**{**launcher.model_dump(), "poll_interval_seconds": 1.0})
     definitions = build_definitions(settings=load_settings(), resource_overrides={"step_launcher": launcher})
     return definitions.resolve_job_def(f"{AUDIT.asset_name}_daily").execute_in_process(

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cdi_dagster.bundle.source_digest import source_digest
-from cdi_dagster.definitions import build_definitions
+from cdi_dagster.definitions import build_definitions, installation_resources
 from cdi_dagster.settings import Settings, load_settings
 
 LOCAL: dict[str, tuple[str, str, Any]] = {
@@ -69,9 +69,10 @@ def test_every_setting_is_listed_once() -> None:
 
 def test_each_setting_reaches_its_resource(tmp_path: Path) -> None:
     settings = load_settings(home=tmp_path, **{name: value for name, (_, _, value) in LOCAL.items()})
-    resources = build_definitions(settings=settings).resources or {}
+    resources = installation_resources(settings)
     reached = {name: getattr(resources[resource], field) for name, (resource, field, _) in LOCAL.items()}
     assert reached == {name: value for name, (_, _, value) in LOCAL.items()}
+    assert (build_definitions(settings=settings).resources or {}).keys() == resources.keys()
 
 
 def test_each_setting_of_emr_reaches_the_launcher(tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_each_setting_of_emr_reaches_the_launcher(tmp_path: Path) -> None:
     settings = load_settings(
         home=tmp_path, deployment="emr", first_storage_day="2023-01-01", emr_template=template, **local, **emr
     )
-    resources = build_definitions(settings=settings).resources or {}
+    resources = installation_resources(settings)
     launcher = resources["step_launcher"]
     assert {name: getattr(launcher, field) for name, (field, _) in EMR.items()} == emr
     assert (launcher.conf, launcher.published_root) == ({"spark.x": "1"}, "s3://published-2")
