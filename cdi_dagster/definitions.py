@@ -76,10 +76,7 @@ def build_definitions(
             running=settings.automation,
             volumes=volumes,
         ),
-        resources={
-            name: fixed(each)
-            for name, each in (installation_resources(settings) | dict(resource_overrides or {})).items()
-        },
+        resources={name: fixed(each) for name, each in resources.items()},
         # A step only drives Spark: a process for each would cost a second and gain nothing. Set here and not on the
         # job: a job's executor does not apply to runs of backfills and of the asset pages.
         executor=dg.in_process_executor,

@@ -12,7 +12,7 @@ def alert_group() -> None:
     """Alerts: whether they arrive."""
 
 
-@alert_group.command("test")
+@alert_group.command("test", short_help="Send a test alert, then that it is over.")
 @json_option
 @click.pass_context
 def test_command(ctx: click.Context, as_json: bool) -> None:
@@ -24,7 +24,10 @@ def test_command(ctx: click.Context, as_json: bool) -> None:
 
     settings = load_settings()
     if not settings.alert_target:
-        raise click.UsageError("CDI_ALERT_TARGET is not set: alerts are only logged.")
+        raise click.UsageError(
+            "CDI_ALERT_TARGET is not set: alerts are only logged. Set it, in the environment or in CDI_HOME/cdi.env, "
+            "to where they go: a webhook's URL, or the ARN of an SNS topic (docs/runbook.md, Alerts)."
+        )
     where = described(settings.alert_target)
     sink = alert_sink(settings.alert_target, token=settings.alert_token, environment=settings.environment)
     try:

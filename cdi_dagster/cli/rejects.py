@@ -35,7 +35,7 @@ def rejects_group() -> None:
     """Look at the rejected records of a day, and ingest them again once their cause is fixed."""
 
 
-@rejects_group.command("show")
+@rejects_group.command("show", short_help="Show where the rejects of a day came from.")
 @published_root_option()
 @collection_option()
 @storage_day_option()
@@ -116,7 +116,7 @@ def _advice(counts: "RejectCounts") -> str | None:
     )
 
 
-@rejects_group.command("replay")
+@rejects_group.command("replay", short_help="Ingest the rejects of a published day again.")
 @published_root_option()
 @collection_option()
 @storage_day_option()

@@ -59,8 +59,15 @@ def _checked(read: Callable[[str], Any]) -> Callable[[click.Context, click.Param
     metavar="DB:NAME",
     callback=_checked(find_collection),
     shell_complete=lambda _ctx, _param, typed: ids_beginning_with(typed),
+    help="Whose objects: data:businessAudit.",
 )
-@click.option("--storage-day", required=True, metavar="YYYY-MM-DD", callback=_checked(parse_day))
+@click.option(
+    "--storage-day",
+    required=True,
+    metavar="YYYY-MM-DD",
+    callback=_checked(parse_day),
+    help="UTC day under whose prefix K2HB wrote: the day before the export day.",
+)
 @click.option(
     "--max-bytes", default=DEFAULT_MAX_BYTES, show_default=True, type=click.IntRange(1), help="Most bytes of a batch."
 )

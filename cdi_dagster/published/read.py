@@ -100,7 +100,7 @@ def require_published_parts(published: Storage, day: CollectionDay) -> Mark:
             FailureClass.INPUT_INVALID,
             f"The daily records of {day.collection.id} for storage day {day.storage_day} are not published: "
             f"there is no {SUCCESS_MARK} in {published.uri(prefix)}.",
-            next_step="Publish the records of the day first, then its tables.",
+            next_step="Publish the records of the day first: materialise it, or run cdi ingest.",
         )
     present = {stored.key: stored.size_bytes for stored in published.list(prefix)}
     for part in mark.parts:
