@@ -203,7 +203,7 @@ def test_with_two_daemons_fifty_evaluations_clicks_and_a_backfill_a_day_is_publi
         dagster.wait(lambda: rapid.is_published(EQUALITY, yesterday), "the day is published")
         dagster.wait(lambda: not _at_work(dagster, yesterday), "all runs have ended")
     assert len({key for key, _ in requested}) <= 1
-    assert len(rapid.launches(yesterday)) == 1
+    assert len(rapid.launches(yesterday)) == 1, _story(dagster, yesterday)
     assert rapid.is_published(EQUALITY, yesterday) == RECORDS
     runs = [record.dagster_run for record in _of_rapid(dagster, yesterday)]
     outcomes = Counter(run.tags.get("cdi/failure_class", run.status.value) for run in runs)
@@ -237,6 +237,16 @@ def _of_rapid(dagster, day):
 
 def _at_work(dagster, day):
     return [record for record in _of_rapid(dagster, day) if record.dagster_run.status.value not in ENDED]
+
+
+def _story(dagster, day):
+    """Return who was at work, and each run of the day: when it was created, began and ended, and why it ended so."""
+    runs = [
+        f"{record.create_timestamp:%H:%M:%S} {record.start_time} to {record.end_time} {run.run_id} {run.job_name} "
+        f"{run.status.value} {run.tags}"
+        for record, run in ((record, record.dagster_run) for record in _of_rapid(dagster, day))
+    ]
+    return "\n".join(["", *dagster.rapid.at_work(day), *runs])
 
 
 def _is_of_backfill(dagster, day, backfill_id):

@@ -21,7 +21,6 @@ import pyarrow.orc as orc
 import pytest
 
 import cdi_dagster
-from cdi_dagster import names
 from cdi_dagster.bundle.build import build_bundle
 from cdi_dagster.bundle.upload import upload_bundle
 from cdi_dagster.coalescer import coalesce
@@ -130,7 +129,6 @@ def test_a_day_goes_from_raw_objects_to_checked_tables_through_dagster_on_emr(
         "counts_reconcile": True,
         "offsets_are_whole": True,
         "nothing_rejected": True,
-        names.ON_TIME_CHECK: True,
     }
     mark = read_mark(account.published, AUDIT.on(DAY))
     assert mark is not None
