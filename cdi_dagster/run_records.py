@@ -50,11 +50,13 @@ def missing_of(instance: dg.DagsterInstance) -> list[str]:
 def require_only_run(context: dg.AssetExecutionContext, collection: Collection) -> None:
     """Return where no older run of this collection and day that publishes the same is running or queued.
 
-    A run of the records publishes all: what others make of them.
+    A run of the records publishes all: what others make of them. And of a backfill's runs of the day only the oldest
+    goes on, whether it has ended or not: two daemons may submit it twice, seconds apart.
 
     Raises:
         CdiError: DUPLICATE_RUN, naming the other run. The older of two always continues.
     """
+    _require_only_run_of_backfill(context, collection)
     records = context.instance.get_run_records(
         dg.RunsFilter(tags={names.PARTITION_TAG: context.partition_key}, statuses=list(LIVE_RUN_STATUSES))
     )
@@ -71,6 +73,22 @@ def require_only_run(context: dg.AssetExecutionContext, collection: Collection) 
                 f"{record.dagster_run.status.value.lower()} and came first.",
                 detail={"run_id": record.dagster_run.run_id},
             )
+
+
+def _require_only_run_of_backfill(context: dg.AssetExecutionContext, collection: Collection) -> None:
+    backfill, mine = context.run.tags.get(names.BACKFILL_TAG), _published_by(context.run, collection)
+    if backfill is None or context.run.parent_run_id is not None:  # a re-execution has the tags of its parent
+        return
+    filters = dg.RunsFilter(tags={names.PARTITION_TAG: context.partition_key, names.BACKFILL_TAG: backfill})
+    of_backfill = [record.dagster_run for record in context.instance.get_run_records(filters, ascending=True)]
+    first = next((run for run in of_backfill if _published_by(run, collection) & mine), None)
+    if first is not None and first.run_id != context.run.run_id:
+        raise CdiError(
+            FailureClass.DUPLICATE_RUN,
+            f"Backfill {backfill} has run {first.run_id} of {collection.id} for {context.partition_key} already "
+            f"({first.status.value.lower()}), and submitted another.",
+            detail={"run_id": first.run_id},
+        )
 
 
 def _published_by(run: dg.DagsterRun, collection: Collection) -> frozenset[dg.AssetKey]:

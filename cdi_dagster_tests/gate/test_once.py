@@ -71,6 +71,15 @@ def test_fifty_rapid_evaluations_of_both_and_a_click_give_one_published_result(o
     assert "published" in schedule_tick(day, DUE).skip_message
 
 
+def test_a_day_that_a_backfill_submits_twice_is_ingested_once_and_by_another_backfill_again(open_day):
+    day = open_day
+    for backfill, outcome in (("one", None), ("one", "DUPLICATE_RUN"), ("two", None)):
+        result = day.run(*RECORDS, tags={"dagster/backfill": backfill})
+        run = day.instance.get_run_by_id(result.run_id)
+        assert (result.success, run.tags.get("cdi/failure_class")) == (outcome is None, outcome)
+    assert len(day.spark.launched) == 2
+
+
 @pytest.mark.parametrize(
     "export_day",
     ["2023-03-26", "2023-10-29", "2024-02-29", "2024-03-01", "2024-01-01", "2023-04-30", "2023-05-01", "2024-12-31"],
