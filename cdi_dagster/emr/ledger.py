@@ -135,6 +135,7 @@ class LaunchLedger:
         self._key = f"{prefix}.json"
         self._etag: str | None = None
         self._entry: LaunchEntry | None = None
+        self._unconfirmed: bytes | None = None
 
     @property
     def uri(self) -> str:
@@ -176,6 +177,7 @@ class LaunchLedger:
             CdiError: DUPLICATE_RUN where another process has written since: it follows this launch now.
         """
         data = json.dumps(_to_json(entry), indent=1).encode()
+        interrupted, self._unconfirmed = self._unconfirmed, data
         try:
             if self._etag is None:
                 stored = self._storage.write(self._key, data, if_absent=True)
@@ -184,10 +186,12 @@ class LaunchLedger:
         except (ObjectChangedError, ObjectExistsError) as error:
             # Storage may have answered a retry of our own write. The owner in it is ours alone, so equal is ours.
             found = self._storage.head(self._key)
-            if found is None or self._storage.read(self._key) != data:
+            present = None if found is None else self._storage.read(self._key)
+            if found is None or present not in (data, interrupted):
                 raise _taken_over(self.uri) from error
-            stored = found
-        self._etag, self._entry = stored.etag, entry
+            # Or a signal came between an earlier write and its response.
+            stored = found if present == data else self._storage.write(self._key, data, if_match=found.etag)
+        self._etag, self._entry, self._unconfirmed = stored.etag, entry, None
         return entry
 
     def update_attempt(self, **changes: Any) -> AttemptEntry:

@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import json
+import math
 import shlex
 import sys
 import time
@@ -236,5 +237,5 @@ class Bench:
         return Launched(run_id=result.run_id, logged=logged, **launched)
 
     def waits(self) -> list[float]:
-        """The waits that were not for a poll."""
-        return [round(seconds) for seconds in WAITS if seconds != 15.0]
+        """The waits that were not for a poll, in whole tens of seconds: from the end of an attempt, so a bit less."""
+        return [math.ceil(seconds / 10) * 10 for seconds in WAITS if seconds != 15.0]

@@ -103,6 +103,30 @@ def test_an_own_write_whose_answer_was_lost_is_not_taken_for_anothers(storage: S
     assert ledger.write(FOUND) == FOUND
 
 
+def test_after_a_signal_between_a_write_and_its_response_the_ledger_is_still_its_own(storage: Storage) -> None:
+    class Interrupted:
+        """Is interrupted once what it was to write is stored."""
+
+        signals = 1
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(storage, name)
+
+        def write(self, key: str, data: bytes, **conditions: object) -> object:
+            stored = storage.write(key, data, **conditions)  # type: ignore[arg-type]
+            if self.signals:
+                self.signals -= 1
+                raise KeyboardInterrupt
+            return stored
+
+    ledger, other = LaunchLedger(Interrupted(), "l"), LaunchLedger(storage, "l")  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        ledger.write(FRESH)
+    assert ledger.write(FRESH.with_attempt(OPEN)) == FRESH.with_attempt(OPEN)
+    other.read()
+    assert other.entry == FRESH.with_attempt(OPEN)
+
+
 def test_the_run_that_began_continues_with_its_attempt_and_its_budgets() -> None:
     mine = resume(FOUND, FRESH, SAME_RUN)
     assert (mine.owner, mine.current, mine.begun_at) == ("me", OPEN, 1.0)
