@@ -11,6 +11,7 @@ import dagster as dg
 
 from cdi_dagster.assets import build_assets
 from cdi_dagster.checks import build_checks
+from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection, automated_collections
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.ingestion.day_volumes import DayVolumes
@@ -56,7 +57,12 @@ def build_definitions(
     calendar = settings.calendar
     resources = installation_resources(settings) | dict(resource_overrides or {})
     return dg.Definitions(
-        assets=build_assets(collections, partitions, sleep=sleep),
+        assets=build_assets(
+            collections,
+            partitions,
+            automation=Automation(calendar=calendar, is_on=settings.automation),
+            sleep=sleep,
+        ),
         asset_checks=build_checks(
             collections,
             calendar=calendar,

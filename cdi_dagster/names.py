@@ -90,6 +90,11 @@ def keys_of(collection: Collection) -> tuple[dg.AssetKey, ...]:
     return (input_key(collection), daily_records_key(collection), *table_keys(collection))
 
 
+def completion_sensor_name(collection: Collection) -> str:
+    """Name of the sensor that launches a collection's storage days."""
+    return f"{collection.asset_name}_coalescer_completion_sensor"
+
+
 def daily_job_name(collection: Collection) -> str:
     """Name of the job that takes one storage day from pinned input to tables."""
     return f"{collection.asset_name}_daily"

@@ -123,6 +123,15 @@ def interruption_of(context: dg.AssetExecutionContext) -> CdiError | None:
     return None if is_terminated else interruption()
 
 
+def is_sensor_on(instance: dg.DagsterInstance, collection: Collection, *, default: bool) -> bool:
+    """Whether the sensor that launches a collection's days is on: as a person switched it, else as the settings do."""
+    if instance.schedule_storage is None:  # an instance in memory has none
+        return default
+    name = names.completion_sensor_name(collection)
+    switched = [state.status.value for state in instance.all_instigator_state() if state.name == name]
+    return switched[-1] == "RUNNING" if switched and switched[-1] != "DECLARED_IN_CODE" else default
+
+
 def days_to_run_again(instance: dg.DagsterInstance, collection: Collection, *, since: datetime) -> list[date]:
     """Return the days of recent runs that are retried at once, however old: the sensor completes backfills."""
     records = instance.get_run_records(

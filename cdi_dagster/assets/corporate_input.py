@@ -10,6 +10,7 @@ from cdi_dagster.assets.gate import gate_is_overridden, pass_gate
 from cdi_dagster.assets.markdown import markdown_table
 from cdi_dagster.assets.plots import Metadata, only_plotted_as_numbers
 from cdi_dagster.assets.steps import recorded_step
+from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.gate import CoalescerStatus
@@ -49,7 +50,11 @@ class InputConfig(dg.Config):
 
 
 def corporate_input_asset(
-    collection: Collection, partitions: dg.DailyPartitionsDefinition, *, sleep: Callable[[float], None]
+    collection: Collection,
+    partitions: dg.DailyPartitionsDefinition,
+    *,
+    automation: Automation,
+    sleep: Callable[[float], None],
 ) -> dg.AssetsDefinition:
     """Return the input asset of a collection; `sleep` waits so many seconds for a closed gate."""
 
@@ -82,6 +87,7 @@ def corporate_input_asset(
             "pin",
             status_table=status_table,
             options=options,
+            automation=automation,
             followed_by=(names.daily_records_key(collection),),
         ) as step:
             try:

@@ -12,6 +12,7 @@ from cdi_dagster.assets.gate import gate_is_overridden, pass_gate
 from cdi_dagster.assets.plots import Metadata, only_plotted_as_numbers
 from cdi_dagster.assets.reject_report import reject_metadata
 from cdi_dagster.assets.steps import recorded_step
+from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport
@@ -55,7 +56,9 @@ class IngestConfig(dg.Config):
     )
 
 
-def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
+def daily_records_asset(
+    collection: Collection, partitions: dg.DailyPartitionsDefinition, *, automation: Automation
+) -> dg.AssetsDefinition:
     """Return the daily records asset of a collection."""
 
     @dg.asset(
@@ -89,6 +92,7 @@ def daily_records_asset(collection: Collection, partitions: dg.DailyPartitionsDe
             INGEST_DAILY.name,
             status_table=status_table,
             options=options,
+            automation=automation,
             followed_by=names.table_keys(collection),
         ) as step:
             # Hours may have passed since the pin (a queue, a re-run of this asset alone): check again.

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,8 @@ from cdi_dagster import names
 from cdi_dagster.assets.attempts import attempts_metadata
 from cdi_dagster.assets.reject_report import reject_metadata
 from cdi_dagster.checks.daily_records import CHECK_OF_CLASS, evaluation_of, unpublished_result
+from cdi_dagster.clock import utc_now
+from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.ingestion.status_rows import StepRecord, failure_of, recorded
@@ -21,7 +24,15 @@ from cdi_dagster.interfaces import StatusTable
 from cdi_dagster.partitions import storage_day_in
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.resources.runbook import runbook_section
-from cdi_dagster.run_records import assets_of_run, interruption_of, missing_of, require_only_run, tags_to_read
+from cdi_dagster.run_records import (
+    assets_of_run,
+    interruption_of,
+    is_sensor_on,
+    missing_of,
+    past_runs,
+    require_only_run,
+    tags_to_read,
+)
 
 
 @contextmanager
@@ -32,6 +43,7 @@ def recorded_step(
     *,
     status_table: StatusTable,
     options: IngestOptions,
+    automation: Automation,
     followed_by: tuple[dg.AssetKey, ...] = (),
 ) -> Iterator[StepRecord]:
     """Keep the status row around an asset's work (`ingestion.status_rows`), and make its failure readable.
@@ -42,6 +54,7 @@ def recorded_step(
         name: of the step.
         status_table: where the rows go.
         options: for the runbook link.
+        automation: for what happens by itself after a failure.
         followed_by: assets that come after; where the run holds one of them, this step leaves the row IN_PROGRESS.
 
     Raises:
@@ -72,7 +85,8 @@ def recorded_step(
         failure = failure_of(error, name)
         _tag_class(context, failure)
         _report_check(context, record.day, failure)
-        raise as_failure(failure, options) from error
+        by_itself = _what_happens(context, record.day, failure, automation)
+        raise as_failure(failure, options, by_itself) from error
 
 
 def _report_check(context: dg.AssetExecutionContext, day: CollectionDay, error: CdiError) -> None:
@@ -83,18 +97,18 @@ def _report_check(context: dg.AssetExecutionContext, day: CollectionDay, error: 
         context.log_event(evaluation_of(day, name, result, run_id=context.run.run_id))
 
 
-def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:
+def as_failure(error: CdiError, options: IngestOptions, by_itself: str) -> dg.Failure:
     """Return the failure as the run page shows it. Dagster must not retry: our classes decide what is retried."""
     guidance = FAILURE_GUIDE[error.failure_class]
     metadata: dict[str, Any] = {
         "failure_class": str(error.failure_class),
         "cause": error.cause,
         "next_step": error.next_step,
-        "what_happens_by_itself": guidance.by_itself,
+        "what_happens_by_itself": by_itself,
         "owner": guidance.owner,
         "rerun_helps": guidance.rerun_helps,
         "runbook": _link(options.runbook_link(error.failure_class)),
-        "what_to_do": dg.MetadataValue.md(runbook_section(error.failure_class)),
+        "what_to_do": dg.MetadataValue.md(runbook_section(error.failure_class, by_itself)),
     }
     if "last_log_lines" in error.detail:
         metadata["last_log_lines"] = dg.MetadataValue.md(f"```\n{error.detail['last_log_lines']}\n```")
@@ -106,6 +120,17 @@ def as_failure(error: CdiError, options: IngestOptions) -> dg.Failure:
     if detail:
         metadata["detail"] = dg.MetadataValue.json(detail)
     return dg.Failure(description=str(error), metadata=metadata, allow_retries=False)
+
+
+def _what_happens(
+    context: dg.AssetExecutionContext, day: CollectionDay, error: CdiError, automation: Automation
+) -> str:
+    try:
+        is_on = is_sensor_on(context.instance, day.collection, default=automation.is_on)
+        runs = past_runs(context.instance, day.collection, [day.storage_day])[day.storage_day]
+    except Exception as unread:  # noqa: BLE001 - raising here would hide why the step failed
+        return f"Not known: Dagster's records could not be read ({type(unread).__name__})."
+    return replace(automation, is_on=is_on).after(error.failure_class, day.storage_day, runs, utc_now())
 
 
 def _link(place: str) -> dg.MetadataValue:

@@ -8,6 +8,7 @@ from cdi_dagster import names
 from cdi_dagster.assets.attempts import attempt_values, attempts_metadata, cost_metadata
 from cdi_dagster.assets.plots import Metadata, only_plotted_as_numbers
 from cdi_dagster.assets.steps import recorded_step
+from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
@@ -24,7 +25,11 @@ from cdi_dagster.storage.roots import Roots
 
 
 def tables_asset(
-    collection: Collection, definition: TableDefinition, partitions: dg.DailyPartitionsDefinition
+    collection: Collection,
+    definition: TableDefinition,
+    partitions: dg.DailyPartitionsDefinition,
+    *,
+    automation: Automation,
 ) -> dg.AssetsDefinition:
     """Return the tables of a collection: one launch for those that are selected."""
 
@@ -45,7 +50,12 @@ def tables_asset(
             table for table in definition.tables if names.table_key(collection, table) in context.selected_asset_keys
         ]
         with recorded_step(
-            context, collection, PUBLISH_TABLES.name, status_table=status_table, options=options
+            context,
+            collection,
+            PUBLISH_TABLES.name,
+            status_table=status_table,
+            options=options,
+            automation=automation,
         ) as step:
             # As `cdi tables` does: an ingestion beside it would replace the records while they are read.
             with ingestion_lease(roots.published, step.day, holder=step.correlation_id, log=context.log.info):

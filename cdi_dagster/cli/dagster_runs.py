@@ -50,9 +50,9 @@ class DagsterRuns:
         """Whether a sensor launches the collection's days: it is on, as far as this Dagster knows."""
         if self._instance is None:
             return False
-        name = f"{collection.asset_name}_coalescer_completion_sensor"
-        switched = [state.status.value for state in self._instance.all_instigator_state() if state.name == name]
-        return switched[-1] == "RUNNING" if switched and switched[-1] != "DECLARED_IN_CODE" else self._automation
+        from cdi_dagster.run_records import is_sensor_on
+
+        return is_sensor_on(self._instance, collection, default=self._automation)
 
 
 @contextmanager

@@ -13,13 +13,13 @@ from typing import Any
 
 from cdi_dagster.cli.dagster_runs import DagsterRuns
 from cdi_dagster.cli.gate import coalescer_status
+from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.days import due_at
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.core.gate import class_of
 from cdi_dagster.core.launch_decision import (
-    RUN_AGAIN_AT_ONCE,
     DayFacts,
     LaunchAction,
     LaunchDecision,
@@ -184,10 +184,10 @@ class DayOverviews:
             StorageError: the storage does not respond.
         """
         runs = self._dagster.past_runs(collection, storage_days)  # before the marks, as `day_facts` does
-        automated = self._dagster.is_automated(collection)
-        return [self._of_day(collection.on(day), runs[day], automated=automated) for day in storage_days]
+        automation = Automation(calendar=self._calendar, is_on=self._dagster.is_automated(collection))
+        return [self._of_day(collection.on(day), runs[day], automation) for day in storage_days]
 
-    def _of_day(self, day: CollectionDay, past: tuple[PastRun, ...], *, automated: bool) -> DayOverview:
+    def _of_day(self, day: CollectionDay, past: tuple[PastRun, ...], automation: Automation) -> DayOverview:
         try:
             mark = read_mark(self._roots.published, day)
             missing = missing_tables(self._roots.published, day, mark) if mark else ()
@@ -196,6 +196,7 @@ class DayOverviews:
         last = self._last_run(day, past)
         facts = self._facts(day, past, mark, missing)
         decision = decide(facts, self._now)
+        automated = automation.launches(day.storage_day, past, self._now)
         state = self._state(facts, decision, last, automated=automated)
         row = self._row(day, mark.correlation_id if mark else last.run_id if last else None)
         report = self._report(day, mark.correlation_id if mark else last.run_id if last else None)
@@ -246,9 +247,7 @@ class DayOverviews:
             return DayState.FAILED
         if last is None or last.state is RunState.SUCCEEDED:
             return DayState.WAITING
-        at_once = last.failure is not None and last.failure.failure_class in RUN_AGAIN_AT_ONCE
-        looked_at = automated and (at_once or facts.storage_day >= self._calendar.first_due_day(self._now))
-        return DayState.WAITING if looked_at else DayState.FAILED
+        return DayState.WAITING if automated else DayState.FAILED
 
     def _reason(self, state: DayState, decision: LaunchDecision, last: RunSeen | None, *, automated: bool) -> str:
         if state is DayState.RUNNING and last:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.failures import FAILURE_GUIDE, AlertTiming, FailureClass
 from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, LaunchDecision, PastRun, RunState, decide
 
@@ -38,7 +39,7 @@ class AlertDecision:
 
 
 def decide_alert(
-    run_id: str, failure_class: FailureClass, facts: DayFacts, now: datetime, *, automated: bool
+    run_id: str, failure_class: FailureClass, facts: DayFacts, now: datetime, automation: Automation
 ) -> AlertDecision:
     """Decide about one failed run.
 
@@ -47,7 +48,7 @@ def decide_alert(
         failure_class: why it failed.
         facts: of its day. Its runs hold this one only if it publishes something.
         now: aware, UTC.
-        automated: whether automation launches the day at all; it does not launch days before the look-back.
+        automation: whether the day is launched by itself at all.
     """
     position = next((number for number, run in enumerate(facts.runs) if run.run_id == run_id), len(facts.runs))
     decision = decide(facts, now)
@@ -55,20 +56,31 @@ def decide_alert(
     if succeeded:
         return _quiet(f"run {succeeded.run_id} of the day has succeeded since")
     timing = FAILURE_GUIDE[failure_class].alert_timing
+    automated = automation.launches(facts.storage_day, facts.runs, now)
+    what_happens = _what_happens(decision, None if automated else automation.why_nothing(now))
     if timing is AlertTiming.DAY_LATE:
-        return _quiet("its day is reported if it is late")
+        may_be_late = facts.storage_day >= automation.calendar.first_due_day(now)
+        return _quiet("its day is reported if it is late" if may_be_late else what_happens)
     if facts.unreadable and timing is not AlertTiming.AT_ONCE:
         return AlertDecision(action=AlertAction.RETRY_LATER, what_happens=facts.unreadable)
     will_retry = automated and decision.action in (LaunchAction.LAUNCH, LaunchAction.WAIT)
     if not will_retry:
-        why = f": {decision.reason}" if decision.action in (LaunchAction.LEAVE, LaunchAction.DONE) else ""
-        return AlertDecision(action=AlertAction.ALERT, what_happens=f"nothing{why}")
-    what_happens = decision.reason
-    if decision.action is LaunchAction.LAUNCH:
-        what_happens = "the tables alone are run again now" if decision.tables_only else "the day is run again now"
+        return AlertDecision(action=AlertAction.ALERT, what_happens=what_happens)
     if _can_wait(timing, failure_class, facts.runs[:position]):
         return _quiet(what_happens)
     return AlertDecision(action=AlertAction.ALERT, what_happens=what_happens, will_retry=True)
+
+
+def _what_happens(decision: LaunchDecision, why_nothing: str | None) -> str:
+    match decision.action:
+        case LaunchAction.LEAVE | LaunchAction.DONE:
+            return f"nothing: {decision.reason}"
+        case _ if why_nothing:
+            return why_nothing
+        case LaunchAction.LAUNCH:
+            return "the tables alone are run again now" if decision.tables_only else "the day is run again now"
+        case _:
+            return decision.reason
 
 
 def _succeeded_since(facts: DayFacts, position: int, decision: LaunchDecision) -> PastRun | None:

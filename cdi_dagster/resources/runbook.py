@@ -8,12 +8,21 @@ import cdi_dagster
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 
 _RUNBOOK = Path(cdi_dagster.__file__).parent.parent / "docs" / "runbook.md"
+_BY_ITSELF = re.compile(r"^(- \*\*By itself\*\*: ).*?\n(?=- |\Z)", flags=re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 
 
-def runbook_section(failure_class: FailureClass) -> str:
-    """Return the section of the checkout's runbook, without its links; where there is none, what the class means."""
-    return _sections().get(failure_class) or _from_guide(failure_class)
+def runbook_section(failure_class: FailureClass, by_itself: str) -> str:
+    """Return the section of the checkout's runbook, without its links; where there is none, what the class means.
+
+    Args:
+        failure_class: whose section.
+        by_itself: what happens by itself after this failure; where that is not the rule, it stands in its place.
+    """
+    section = _sections().get(failure_class) or _from_guide(failure_class)
+    if by_itself == FAILURE_GUIDE[failure_class].by_itself:
+        return section
+    return _BY_ITSELF.sub(lambda found: f"{found[1]}{by_itself}\n", section)
 
 
 @cache

@@ -49,7 +49,7 @@ def coalescer_completion_sensor(
     """
 
     @dg.sensor(
-        name=f"{collection.asset_name}_coalescer_completion_sensor",
+        name=names.completion_sensor_name(collection),
         job_name=names.daily_job_name(collection),
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,

@@ -11,6 +11,7 @@ import dagster as dg
 
 from cdi_dagster import names
 from cdi_dagster.clock import utc_now
+from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusTable
@@ -73,7 +74,7 @@ def failed_runs_sensor(
             status_table=status_table,
             alerts=alerts,
             options=options,
-            automated_from=calendar.first_due_day(now),
+            automation=Automation(calendar=calendar),
             log=context.log.warning,
         )
         looked_up = [reporter.look_up(run, found, now) for run, found in _unreported(context, collections, now)]

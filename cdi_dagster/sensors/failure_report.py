@@ -5,25 +5,25 @@ where the process ends in between, it is sent once more.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 import dagster as dg
 
 from cdi_dagster import names
 from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.alert_decision import AlertAction, decide_alert
+from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failure_messages import FailedDay, FailureMessage, group_failures
 from cdi_dagster.core.failures import CdiError
-from cdi_dagster.core.launch_decision import RUN_AGAIN_AT_ONCE
 from cdi_dagster.core.status_rows import data_product_of
 from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.ingestion.status_rows import TERMINATED
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusRow, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.run_records import is_by_person
+from cdi_dagster.run_records import is_by_person, is_sensor_on
 from cdi_dagster.sensors.alerted_causes import AlertedCause, earlier_message
 from cdi_dagster.sensors.failure_alert import failure_alert, recovery_alert
 from cdi_dagster.sensors.run_failure import close_row, read_failure
@@ -50,7 +50,7 @@ class FailureReporter:
         status_table: whose rows are closed.
         alerts: where alerts go.
         options: for the links.
-        automated_from: the oldest storage day that automation looks at.
+        automation: which days are launched by themselves.
         log: logs what could not be done; the next tick retries.
         out_of_reach: whether no alert can be sent in this tick.
     """
@@ -61,7 +61,7 @@ class FailureReporter:
     status_table: StatusTable
     alerts: AlertSink
     options: IngestOptions
-    automated_from: date
+    automation: Automation
     log: Callable[[str], object]
     out_of_reach: bool = False
 
@@ -94,8 +94,10 @@ class FailureReporter:
             coalescer_status=self.coalescer_status,
             roots=self.roots,
         )
-        automated = storage_day >= self.automated_from or failure.failure_class in RUN_AGAIN_AT_ONCE
-        decision = decide_alert(run.run_id, failure.failure_class, facts, now, automated=automated)
+        # This sensor runs; the one that launches does too, unless a person switched it off.
+        is_on = is_sensor_on(self.instance, collection, default=True)
+        automation = replace(self.automation, is_on=is_on)
+        decision = decide_alert(run.run_id, failure.failure_class, facts, now, automation)
         if decision.action is AlertAction.STAY_QUIET:
             return self._done(run, f"{failure.failure_class}; no alert is sent: {decision.what_happens}")
         if decision.action is AlertAction.RETRY_LATER:
@@ -143,7 +145,7 @@ class FailureReporter:
                 if self._sent(recovery_alert(cause.collection, days, cause.cause, self.options)):
                     self._tag(cause.runs, {names.OVER_TAG: "true"})
                     lines.append(f"Over: {cause.cause}, {len(days)} days.")
-            elif due := cause.to_remind(self.automated_from, now):
+            elif due := cause.to_remind(self.automation.calendar.first_due_day(now), now):
                 again = sorted((self._again(run, cause.collection) for run in due), key=lambda day: day.storage_day)
                 if self._sent(failure_alert(again, self.options, cause=cause.cause, is_reminder=True)):
                     self._tag(due, {names.ALERTED_AT_TAG: now.isoformat()})

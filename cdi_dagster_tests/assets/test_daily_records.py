@@ -3,10 +3,11 @@
 import dagster as dg
 import pytest
 from dagster._core.storage.tags import TagType, get_tag_type
+from freezegun import freeze_time
 
 from cdi_dagster import names
 from cdi_dagster.assets.attempts import cost_metadata
-from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.interfaces import LaunchAttempt
 from cdi_dagster.storage.interface import StorageUnavailableError
@@ -166,6 +167,19 @@ def test_a_failed_job_keeps_its_class_and_log_on_the_run_page_the_tag_and_the_st
     assert failure["detail"] == {"exit_code": 1}
     assert day.rows.writes[-1].status == "FAILED"
     assert day.instance.get_run_by_id(result.run_id).tags["cdi/failure_class"] == "JOB_FAILED"
+
+
+def test_the_page_of_a_failed_run_promises_a_retry_only_where_the_day_is_launched_by_itself(tmp_path):
+    with dagster_day(tmp_path, automation=True) as day:
+        day.put_object("0_9")
+        day.spark.failure = CdiError(FailureClass.CLUSTER_LOST, "The cluster ended.")
+        with freeze_time("2023-03-27T12:00:00Z"):
+            recent = failure_of(day.run())
+        with freeze_time("2023-06-01T12:00:00Z"):
+            old = failure_of(day.run())
+    assert recent["what_happens_by_itself"] == FAILURE_GUIDE[FailureClass.CLUSTER_LOST].by_itself
+    assert old["what_happens_by_itself"].startswith("Nothing: automation launches storage days from 2023-05-25 on")
+    assert f"**By itself**: {old['what_happens_by_itself']}\n- **You**" in old["what_to_do"]
 
 
 def test_rejects_over_the_limit_are_the_class_that_says_so(day):

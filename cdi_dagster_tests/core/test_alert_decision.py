@@ -1,17 +1,20 @@
 """When an alert is sent for a failed run: the table of the failure classes, run by run."""
 
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 
 from cdi_dagster.core.alert_decision import AlertAction, decide_alert
+from cdi_dagster.core.automation import Automation
+from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.failures import FailureClass
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.launch_decision import DayFacts, PastRun, PublishedFrom, RunState, launch_of
 
 DAY = date(2023, 3, 26)
 NOW = datetime(2023, 3, 27, 12, tzinfo=UTC)
+LONG_AFTER = datetime(2023, 6, 1, 12, tzinfo=UTC)
 OPEN = CoalescerStatus(state=CoalescerState.COMPLETE, reason="done", fingerprint="f1")
 
 ALERTED_RUNS = {
@@ -51,9 +54,17 @@ def failed(number, failure, *, by_person=False, state=RunState.FAILED):
     )
 
 
+def automation():
+    return Automation(
+        calendar=DayCalendar(
+            first_storage_day=date(2023, 1, 1), due_time=time(9, 30), late_time=time(12), look_back_days=7
+        )
+    )
+
+
 def decided(run_id, failure, *runs, automated=True, published_from=None, coalescer=OPEN, **facts):
     facts = DayFacts(storage_day=DAY, coalescer=coalescer, published_from=published_from, runs=runs, **facts)
-    return decide_alert(run_id, FailureClass(failure), facts, NOW, automated=automated)
+    return decide_alert(run_id, FailureClass(failure), facts, NOW if automated else LONG_AFTER, automation())
 
 
 @pytest.mark.parametrize("failure", FailureClass)
@@ -74,9 +85,13 @@ def test_what_is_tried_again_says_when_and_what_is_not_says_why():
 
 def test_where_automation_does_not_look_the_first_failure_is_alerted():
     decision = decided("r1", "CLUSTER_LOST", failed(1, "CLUSTER_LOST"), automated=False)
-    assert (decision.action, decision.what_happens) == (AlertAction.ALERT, "nothing")
+    assert decision.action is AlertAction.ALERT
+    assert decision.what_happens == (
+        "nothing: automation launches storage days from 2023-05-25 on; materialise this one when the cause is fixed"
+    )
     closed = decided("r1", "COALESCER_RUNNING", failed(1, "COALESCER_RUNNING"), automated=False)
     assert closed.action is AlertAction.STAY_QUIET
+    assert closed.what_happens.startswith("nothing: automation launches storage days from 2023-05-25 on")
 
 
 PUBLISHED = PublishedFrom(fingerprint="f1", published_at=NOW - timedelta(hours=1))
