@@ -1,5 +1,6 @@
 """Completion as the shell drives it: the program is called with the words and the position of the cursor."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,12 +44,14 @@ def test_bash_splits_at_the_colon_and_replaces_what_follows_it(complete: Complet
 
 
 def test_the_line_of_the_readme_works_in_a_real_bash(tmp_path: Path) -> None:
-    cdi = Path(sys.executable).parent / "cdi"
-    script = f"""
-eval "$(_CDI_COMPLETE=bash_source {cdi})"
-COMP_WORDS=({cdi} status --collection data : bus); COMP_CWORD=5
-_cdi_completion {cdi}
-echo "${{COMPREPLY[@]}}"
+    script = """
+eval "$(_CDI_COMPLETE=bash_source cdi)"
+COMP_WORDS=(cdi status --collection data : bus); COMP_CWORD=5
+_cdi_completion cdi
+echo "${COMPREPLY[@]}"
 """
-    ended = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    ended = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
     assert ended.stdout.strip() == "businessAudit"
