@@ -302,7 +302,8 @@ def test_a_backfill_of_a_month_with_one_cause_sends_one_alert_whatever_the_ticks
     open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "The certificate is refused.")
     _backfill(open_day, days[0], now + timedelta(hours=47), backfill="b2")
     open_day.spark.failure = CdiError(FailureClass.INPUT_INVALID, "overlap")
-    _backfill(open_day, days[1], now + timedelta(hours=47))
+    open_day.put_object("0_9", storage_day=days[0] - timedelta(days=1))
+    _backfill(open_day, days[0] - timedelta(days=1), now + timedelta(hours=47))
     _tick(open_day, now + timedelta(hours=47))
     assert [alert.failure_class for alert in open_day.alerts.sent[2:]] == ["DKS_FORBIDDEN", "INPUT_INVALID"]
 
