@@ -210,6 +210,11 @@ def automated_collections() -> tuple[Collection, ...]:
     return tuple(collection for collection in REGISTRY if collection.kind is CollectionKind.APPEND_ONLY)
 
 
+def keyed_collections() -> tuple[Collection, ...]:
+    """Return the registered collections that are keyed: those have snapshots."""
+    return tuple(collection for collection in REGISTRY if collection.kind is CollectionKind.KEYED)
+
+
 def near_miss(collection_id: str) -> str | None:
     """Return the registered id that an unregistered one is probably meant to be, or None."""
     by_letters = {_LETTERS.sub("", registered.lower()): registered for registered in _BY_ID}
@@ -229,6 +234,20 @@ def require_append_only(collection: Collection) -> None:
             f"{collection.id} is a keyed collection (an INSERT, then maybe a DELETE, per id), and keyed collections "
             "are not ingested yet: only append-only ones are. Its objects are left as they are.",
             next_step="Choose an append-only collection, for example data:businessAudit.",
+        )
+
+
+def require_keyed(collection: Collection) -> None:
+    """Return where the collection is keyed: only those have snapshots.
+
+    Raises:
+        CdiError: INPUT_INVALID where it is append-only.
+    """
+    if collection.kind is not CollectionKind.KEYED:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"{collection.id} is append-only: there are snapshots of keyed collections only.",
+            next_step="Choose a keyed collection, for example calculator:calculationParts.",
         )
 
 

@@ -9,13 +9,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import days_before, storage_day_of, storage_days_between
 from cdi_dagster.core.failures import CdiError, FailureClass
 
-DAYS_OF_WEEK = 7
+ONE_WEEK = timedelta(days=7)
 _FRIDAY = 4
 _NAMED_DAYS = 14
 
@@ -94,13 +94,18 @@ def require_snapshot_day(export_day: date) -> None:
 
 def snapshot_days(last: date, *, weeks: int) -> list[date]:
     """Return so many export days of snapshots up to `last`, which may be any day, oldest first."""
-    friday = days_before(last, (last.weekday() - _FRIDAY) % DAYS_OF_WEEK)
-    return [days_before(friday, DAYS_OF_WEEK * number) for number in reversed(range(weeks))]
+    friday = days_before(last, (last.weekday() - _FRIDAY) % 7)
+    return [friday - ONE_WEEK * number for number in reversed(range(weeks))]
+
+
+def first_snapshot_day(first_storage_day: date) -> date:
+    """Return the first Friday with a whole week of storage days before it; that snapshot has earlier days too."""
+    return snapshot_days(first_storage_day + 2 * ONE_WEEK, weeks=2)[0 if is_snapshot_day(first_storage_day) else 1]
 
 
 def week_of(export_day: date) -> list[date]:
     """Return the seven storage days, Friday to Thursday, that a snapshot adds to the one of the week before."""
-    return storage_days_between(days_before(export_day, DAYS_OF_WEEK), storage_day_of(export_day))
+    return storage_days_between(export_day - ONE_WEEK, storage_day_of(export_day))
 
 
 def stale_snapshots(made: Iterable[MadeSnapshot], rows: Mapping[date, str]) -> frozenset[date]:

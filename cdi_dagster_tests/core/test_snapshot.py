@@ -11,6 +11,7 @@ from cdi_dagster.core.snapshot import (
     SnapshotBase,
     SnapshotInput,
     daily_rows_identity,
+    first_snapshot_day,
     groups_of_id_parts,
     require_snapshot_day,
     snapshot_days,
@@ -41,6 +42,21 @@ def made_in_order(*export_days: date, rows: dict[date, str]) -> list[MadeSnapsho
 def test_a_snapshot_of_a_friday_adds_the_storage_days_from_friday_to_thursday() -> None:
     days = week_of(date(2024, 3, 1))  # over a leap day
     assert [f"{day:%a %d}" for day in days] == ["Fri 23", "Sat 24", "Sun 25", "Mon 26", "Tue 27", "Wed 28", "Thu 29"]
+
+
+@pytest.mark.parametrize(
+    ("first_storage_day", "first"),
+    [
+        ("2023-06-02", "2023-06-09"),
+        ("2023-06-01", "2023-06-09"),
+        ("2023-06-03", "2023-06-16"),
+        ("2023-05-27", "2023-06-09"),
+    ],
+)
+def test_the_first_snapshot_has_a_whole_week_of_days(first_storage_day: str, first: str) -> None:
+    found = first_snapshot_day(date.fromisoformat(first_storage_day))
+    assert str(found) == first
+    assert week_of(found)[0] >= date.fromisoformat(first_storage_day) > week_of(found - timedelta(days=7))[0]
 
 
 def test_the_fridays_up_to_a_day_are_its_own_or_those_before() -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from datetime import date
 
 from cdi_dagster.aws.clients import _shared_loader
@@ -81,15 +82,16 @@ def _part(storage: Storage, prefix: str, run: str, lines: int) -> WrittenPart:
         return WrittenPart(prepared=upload.prepare(), lines=lines, text_bytes=len(text))
 
 
-def main(template: str, first_step: int, end: int) -> None:
+def main(template: str, first_step: int, end: int, publish: Callable[[Storage, int], None] = publish_run) -> None:
+    """Publish run 1, then run 2 up to its death, on a root of its own for each step."""
     _shared_loader().load_service_model("s3", "service-2")  # once, not in each child
     for step in range(first_step, end):
         child = os.fork()
         if child == 0:
             storage = open_storage(template.format(step=step))
-            publish_run(storage, 1)
+            publish(storage, 1)
             kill_before(step)
-            publish_run(storage, 2)
+            publish(storage, 2)
             os._exit(0)
         exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if exit_code not in (0, -signal.SIGKILL):

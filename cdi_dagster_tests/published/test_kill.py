@@ -18,9 +18,9 @@ from cdi_dagster_tests.published.killed_day import DAY, publish_run
 pytestmark = pytest.mark.kill
 
 
-def kill_at_every_step(template: str) -> int:
+def kill_at_every_step(template: str, module: str = "killed_day") -> int:
     done = subprocess.run(
-        [sys.executable, "-m", "cdi_dagster_tests.published.killed_day", template, "0", "400"],
+        [sys.executable, "-m", f"cdi_dagster_tests.published.{module}", template, "0", "400"],
         capture_output=True,
         text=True,
         timeout=280,
