@@ -12,7 +12,7 @@ import dagster as dg
 from cdi_dagster.assets import build_assets
 from cdi_dagster.checks import build_checks
 from cdi_dagster.core.automation import Automation
-from cdi_dagster.core.collections import Collection, automated_collections
+from cdi_dagster.core.collections import Collection, automated_collections, keyed_collections
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.jobs import build_jobs
@@ -51,7 +51,7 @@ def build_definitions(
         settings = settings or load_settings()
     except SettingsError as error:
         raise dg.DagsterInvalidDefinitionError(f"The settings cannot be used:\n{error}") from error
-    collections = _collections(settings)
+    collections, keyed = _collections(settings), keyed_collections()
     partitions = storage_days(settings.first_storage_day)
     volumes = DayVolumes()
     calendar = settings.calendar
@@ -59,6 +59,7 @@ def build_definitions(
     return dg.Definitions(
         assets=build_assets(
             collections,
+            keyed,
             partitions,
             automation=Automation(calendar=calendar, is_on=settings.automation),
             sleep=sleep,
@@ -68,7 +69,7 @@ def build_definitions(
             calendar=calendar,
             automated=settings.automation,
         ),
-        jobs=build_jobs(collections),
+        jobs=build_jobs(collections, keyed),
         schedules=build_schedules(
             collections,
             calendar=calendar,
@@ -78,6 +79,7 @@ def build_definitions(
         ),
         sensors=build_sensors(
             collections,
+            keyed,
             calendar=calendar,
             running=settings.automation,
             volumes=volumes,

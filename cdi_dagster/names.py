@@ -85,6 +85,26 @@ def table_keys(collection: Collection) -> tuple[dg.AssetKey, ...]:
     return tuple(table_key(collection, table) for table in collection.tables.tables) if collection.tables else ()
 
 
+def daily_rows_key(collection: Collection) -> dg.AssetKey:
+    """Asset key of a keyed collection's daily rows."""
+    return dg.AssetKey([collection.asset_name, "daily_rows"])
+
+
+def snapshot_key(collection: Collection) -> dg.AssetKey:
+    """Asset key of a keyed collection's snapshot."""
+    return dg.AssetKey([collection.asset_name, "snapshot"])
+
+
+def snapshot_job_name(collection: Collection) -> str:
+    """Name of the job that makes the snapshot of a Friday."""
+    return f"{collection.asset_name}_snapshot"
+
+
+def snapshot_sensor_name(collection: Collection) -> str:
+    """Name of the sensor that launches a collection's snapshots."""
+    return f"{collection.asset_name}_snapshot_sensor"
+
+
 def keys_of(collection: Collection) -> tuple[dg.AssetKey, ...]:
     """Asset keys of everything of a collection."""
     return (input_key(collection), daily_records_key(collection), *table_keys(collection))

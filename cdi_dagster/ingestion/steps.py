@@ -4,17 +4,20 @@ No dagster: the caller chooses where and how a step is launched.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from typing import Any
 
-from cdi_dagster.core.collections import CORPORATE_STORAGE, CollectionDay
+from cdi_dagster.core.collections import CORPORATE_STORAGE, Collection, CollectionDay
+from cdi_dagster.core.days import storage_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.key_service_access import KeyServiceAccess
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.spark_jobs import CHECK_CLUSTER, INGEST_DAILY, PUBLISH_TABLES, SparkStep
+from cdi_dagster.core.spark_jobs import BUILD_SNAPSHOT, CHECK_CLUSTER, INGEST_DAILY, PUBLISH_TABLES, SparkStep
 from cdi_dagster.core.storage_keys import pinned_input_history_key
 from cdi_dagster.core.table_definition import Table
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.published.read import read_mark
+from cdi_dagster.published.snapshots import input_now
 from cdi_dagster.storage import Roots, StorageError
 from cdi_dagster.storage.interface import Storage
 from cdi_dagster.table_definitions import publish_copy
@@ -110,6 +113,39 @@ def tables_step(
         storage_day=day.storage_day,
         correlation_id=correlation_id,
         input_bytes=mark.published_bytes,
+    )
+
+
+def snapshot_step(
+    collection: Collection, export_day: date, published: Storage, *, first_storage_day: date, correlation_id: str
+) -> SparkStep:
+    """Return the step that makes the snapshot of a Friday.
+
+    Args:
+        collection: a keyed one.
+        export_day: the Friday.
+        published: where the daily rows and the snapshots are.
+        first_storage_day: of the collection, for a snapshot without a base.
+        correlation_id: of the run.
+
+    Raises:
+        CdiError: INPUT_INVALID where it is no Friday, or daily rows are missing; every day is named.
+    """
+    used, now = input_now(published, collection, export_day, first_storage_day=first_storage_day)
+    of_base = now.snapshots[used.base.export_day].stored_bytes if used.base else 0
+    return SparkStep(
+        job=BUILD_SNAPSHOT,
+        arguments=(
+            *("--published-root", published.root),
+            *("--collection", collection.id),
+            *("--export-day", export_day.isoformat()),
+            *("--first-storage-day", first_storage_day.isoformat()),
+            *("--correlation-id", correlation_id),
+        ),
+        collection=collection,
+        storage_day=storage_day_of(export_day),
+        correlation_id=correlation_id,
+        input_bytes=of_base + sum(now.rows[day].published_bytes for day in used.days),
     )
 
 
