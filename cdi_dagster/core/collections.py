@@ -34,7 +34,14 @@ class CollectionKind(StrEnum):
     APPEND_ONLY = "append_only"
     """Every event is a record of its own."""
     KEYED = "keyed"
-    """An INSERT, then maybe a DELETE, per id: published as rows and snapshots, not as daily records."""
+    """An INSERT, then maybe a DELETE, per id: every event is a row under its id."""
+
+
+class DbType(StrEnum):
+    """What an event of a keyed collection does to its id."""
+
+    INSERT = "INSERT"
+    DELETE = "DELETE"
 
 
 @dataclass(frozen=True, kw_only=True)
