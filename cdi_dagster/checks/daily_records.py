@@ -14,7 +14,7 @@ from cdi_dagster import names
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.storage_keys import daily_records_prefix, mark_key
+from cdi_dagster.core.storage_keys import daily_prefix, mark_key
 from cdi_dagster.ingestion.status_rows import StepRecord
 from cdi_dagster.interfaces import StatusTable
 from cdi_dagster.published.counts import count_mismatches, missing_records, overlapping_offsets
@@ -76,7 +76,7 @@ def counts_result(published: Storage, day: CollectionDay) -> dg.AssetCheckResult
         publication = _require_publication(published, day)
     except CdiError as error:
         return _result(day, [error.cause], dg.AssetCheckSeverity.ERROR)
-    problems = count_mismatches(publication, published.list(daily_records_prefix(day)))
+    problems = count_mismatches(publication, published.list(daily_prefix(day)))
     totals = {name: publication.report.totals[name] for name in ("read", "published", "rejected", "objects")}
     return _result(day, problems, dg.AssetCheckSeverity.ERROR, publication.mark.correlation_id, **totals)
 

@@ -71,6 +71,11 @@ class Collection:
         return f"{self.db}:{self.name}"
 
     @property
+    def is_keyed(self) -> bool:
+        """Whether its events are rows under an id."""
+        return self.kind is CollectionKind.KEYED
+
+    @property
     def topic(self) -> str:
         """The Kafka topic, which starts every object name."""
         if self.db == "data":

@@ -43,9 +43,14 @@ def id_part_folder(id_part: str) -> str:
     return f"id_part={_ESCAPED_IN_FOLDERS.sub(lambda found: f'%{ord(found[0]):02X}', id_part)}/"
 
 
+def daily_prefix(day: CollectionDay) -> str:
+    """Prefix of what is published of a day: records, or the rows of a keyed collection."""
+    return daily_rows_prefix(day) if day.collection.is_keyed else daily_records_prefix(day)
+
+
 def mark_key(day: CollectionDay) -> str:
-    """Key of the mark of the published daily records."""
-    return f"{daily_records_prefix(day)}{SUCCESS_MARK}"
+    """Key of the mark of what is published of a day."""
+    return f"{daily_prefix(day)}{SUCCESS_MARK}"
 
 
 def control_prefix(day: CollectionDay) -> str:

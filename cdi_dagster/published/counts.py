@@ -34,6 +34,8 @@ def count_mismatches(publication: Publication, stored: Iterable[StoredObject]) -
         ("rejected", mark.rejected, report.rejected),
         ("published_bytes", mark.published_bytes, report.published_bytes),
         ("records by part", sum(part.records for part in mark.parts), mark.published),
+        ("rows by db_type", mark.db_types, report.db_types),
+        ("rows of all db_types", sum((mark.db_types or {"": mark.published}).values()), mark.published),
     ):
         if stated != counted:
             problems.append(f"{name}: the mark states {stated}, but {counted} were counted")

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
-from cdi_dagster.core.collections import Collection, CollectionKind, DbType, RecordRules, record_rules
+from cdi_dagster.core.collections import Collection, DbType, RecordRules, record_rules
 from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.spark.records import fast
 from cdi_dagster.spark.records.decrypt import DecryptorCache, decrypt
@@ -98,7 +98,7 @@ class RecordEngine:
 
     def __init__(self, collection: Collection, keys: KeyResolver) -> None:
         self._rules = record_rules(collection.db, collection.name)
-        self._is_keyed = collection.kind is CollectionKind.KEYED
+        self._is_keyed = collection.is_keyed
         self._decryptors = DecryptorCache(keys)
 
     def process(self, envelopes: Sequence[bytes]) -> BlockResult:
