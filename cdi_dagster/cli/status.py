@@ -21,7 +21,7 @@ from cdi_dagster.cli.options import (
     storage_day_option,
 )
 from cdi_dagster.core.amounts import duration_text, size_text
-from cdi_dagster.core.collections import REGISTRY, Collection, CollectionKind
+from cdi_dagster.core.collections import REGISTRY, Collection
 from cdi_dagster.core.days import days_before, storage_day_of, storage_days_between
 from cdi_dagster.core.diagnosis import Diagnosis
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
@@ -176,8 +176,7 @@ def _days_view(settings: "Settings", collection: Collection | None, count: int) 
     from cdi_dagster.table_definitions import all_with_tables
 
     roots = open_roots(settings.corporate_root, settings.published_root)
-    append_only = [each for each in REGISTRY if each.kind is CollectionKind.APPEND_ONLY]
-    collections = all_with_tables([collection] if collection else append_only, settings.table_definitions)
+    collections = all_with_tables([collection] if collection else REGISTRY, settings.table_definitions)
     last = storage_day_of(datetime.now(UTC).date())
     first = max(settings.first_storage_day, days_before(last, count - 1))
     days = storage_days_between(first, last)[::-1]

@@ -76,6 +76,11 @@ class Collection:
         return self.kind is CollectionKind.KEYED
 
     @property
+    def output_name(self) -> str:
+        """What a day of it is published as: the second part of the asset's key."""
+        return "daily_rows" if self.is_keyed else "daily_records"
+
+    @property
     def topic(self) -> str:
         """The Kafka topic, which starts every object name."""
         if self.db == "data":
@@ -218,8 +223,8 @@ def find_collection(collection_id: str) -> Collection:
 
 
 def automated_collections() -> tuple[Collection, ...]:
-    """Return the collections that are ingested automatically: the registered ones that are append-only."""
-    return tuple(collection for collection in REGISTRY if collection.kind is CollectionKind.APPEND_ONLY)
+    """Return the collections that are ingested automatically: the registered ones."""
+    return REGISTRY
 
 
 def near_miss(collection_id: str) -> str | None:
@@ -230,17 +235,17 @@ def near_miss(collection_id: str) -> str | None:
 
 
 def require_append_only(collection: Collection) -> None:
-    """Return where the collection is append-only: only those are ingested.
+    """Return where the collection is append-only: only those have tables of a day's records.
 
     Raises:
         CdiError: INPUT_INVALID where it is keyed.
     """
-    if collection.kind is CollectionKind.KEYED:
+    if collection.is_keyed:
         raise CdiError(
             FailureClass.INPUT_INVALID,
-            f"{collection.id} is a keyed collection (an INSERT, then maybe a DELETE, per id), and keyed collections "
-            "are not ingested yet: only append-only ones are. Its objects are left as they are.",
-            next_step="Choose an append-only collection, for example data:businessAudit.",
+            f"{collection.id} is a keyed collection (an INSERT, then maybe a DELETE, per id): a day of it is published "
+            "as rows, and no tables are made of one day.",
+            next_step="Read its daily rows, or choose an append-only collection, for example data:businessAudit.",
         )
 
 
