@@ -20,6 +20,7 @@ from cdi_dagster.cli.options import (
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import REJECTS_FOLDER, rejects_prefix, run_prefix, runs_prefix
+from cdi_dagster.published.runs import last_run
 from cdi_dagster.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def show_command(
     from cdi_dagster.spark.ingest.rejects import stored_rejects
 
     published = _published(published_root)
-    run = correlation_id or _last_run_with_rejects(published, collection.on(storage_day))
+    last = None if correlation_id else last_run(published, collection.on(storage_day), wrote=REJECTS_FOLDER)
+    run = correlation_id or (last[0] if last else None)
     prefix = rejects_prefix(collection.on(storage_day), run) if run else None
     counts = RejectCounts()
     listed: list[dict[str, Any]] = []
@@ -192,13 +194,3 @@ def _no_rejects(published: Storage, day: CollectionDay, correlation_id: str | No
         run = f"run {correlation_id}" if correlation_id else "run"
         return f"No {run} of {day} was found: there is nothing under {published.uri(prefix)}"
     return f"No rejects are kept of {day}."
-
-
-def _last_run_with_rejects(published: Storage, day: CollectionDay) -> str | None:
-    """Return the run whose rejects were written last."""
-    prefix = runs_prefix(day)
-    kept = [stored for stored in published.list(prefix) if f"/{REJECTS_FOLDER}" in stored.key]
-    if not kept:
-        return None
-    last = max(kept, key=lambda stored: stored.modified_at)
-    return last.key.removeprefix(prefix).split("/", 1)[0]

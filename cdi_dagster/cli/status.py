@@ -21,10 +21,10 @@ from cdi_dagster.cli.options import (
     storage_day_option,
 )
 from cdi_dagster.core.amounts import duration_text, size_text
-from cdi_dagster.core.collections import REGISTRY, Collection, CollectionKind
+from cdi_dagster.core.collections import Collection, automated_collections
 from cdi_dagster.core.days import days_before, storage_day_of, storage_days_between
 from cdi_dagster.core.diagnosis import Diagnosis
-from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
+from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass, runbook_link
 from cdi_dagster.core.gate import CoalescerStatus, class_of
 from cdi_dagster.ingestion.day_progress import DayProgress, day_progress
 from cdi_dagster.ingestion.day_volumes import HISTORY_DAYS, DayVolumes
@@ -176,8 +176,8 @@ def _days_view(settings: "Settings", collection: Collection | None, count: int) 
     from cdi_dagster.table_definitions import all_with_tables
 
     roots = open_roots(settings.corporate_root, settings.published_root)
-    append_only = [each for each in REGISTRY if each.kind is CollectionKind.APPEND_ONLY]
-    collections = all_with_tables([collection] if collection else append_only, settings.table_definitions)
+    wanted = [collection] if collection else automated_collections()
+    collections = all_with_tables(wanted, settings.table_definitions)
     last = storage_day_of(datetime.now(UTC).date())
     first = max(settings.first_storage_day, days_before(last, count - 1))
     days = storage_days_between(first, last)[::-1]
@@ -254,7 +254,7 @@ class _DayView:
         rows = [("last run", _run_text(run))]
         if run.failure:
             guidance = FAILURE_GUIDE[run.failure.failure_class]
-            section = f"{self.settings.runbook_url}#{run.failure.failure_class.lower()}"
+            section = runbook_link(self.settings.runbook_url, run.failure.failure_class)
             rows += [
                 ("failed with", f"{run.failure.failure_class}: {run.failure.cause}"),
                 ("next step", run.failure.next_step),

@@ -318,6 +318,11 @@ class CdiError(Exception):
         return cls(FailureClass(name), cause, next_step=next_step)
 
 
+def runbook_link(runbook_url: str, failure_class: FailureClass) -> str:
+    """Return the link to the runbook's section about a failure class."""
+    return f"{runbook_url}#{failure_class.lower()}"
+
+
 class StepMayGoOnError(CdiError):
     """A launch failed here, but its step may still be running: what the step wrote must be left alone."""
 

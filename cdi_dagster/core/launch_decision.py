@@ -128,6 +128,15 @@ class DayFacts:
         return self.is_unpublished and not self.coalescer.is_open
 
     @property
+    def needs_listing(self) -> bool:
+        """Whether only `listing_fingerprint` shows if the day is published.
+
+        AWS Batch reports that the coalescer ran, not what it left.
+        """
+        is_open_without = self.coalescer.is_open and not self.coalescer.fingerprint
+        return self.published_from is not None and is_open_without and not self.is_published_for
+
+    @property
     def is_published_for(self) -> PastRun | None:
         """The run that published the records, or succeeded, for what the coalescer left, where there is one."""
         launch = launch_of(self.storage_day, self.coalescer)

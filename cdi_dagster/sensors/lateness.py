@@ -15,7 +15,7 @@ from cdi_dagster import names
 from cdi_dagster.core.alert import Alert, AlertLevel
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
-from cdi_dagster.core.days import parse_day
+from cdi_dagster.core.days import parse_day, storage_days_text
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.core.gate import class_of
 from cdi_dagster.core.late_messages import LateDay, LateGroup, LateStep, decide_late
@@ -176,7 +176,7 @@ class LatenessReporter:
     def _named(self, days: Sequence[date]) -> str:
         if len(days) == 1:
             return str(self._collection.on(days[0]))
-        return f"{self._collection.id}, {len(days)} storage days, {days[0]} to {days[-1]},"
+        return f"{self._collection.id}, {storage_days_text(days)},"
 
     def _text(self, late: Sequence[LateDay], *, at_work: bool) -> str:
         if len(late) == 1:
