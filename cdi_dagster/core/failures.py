@@ -18,6 +18,7 @@ class FailureClass(StrEnum):
     COALESCER_FAILED = "COALESCER_FAILED"
     COALESCER_UNKNOWN = "COALESCER_UNKNOWN"
     INPUT_CHANGED = "INPUT_CHANGED"
+    OFFSETS_LOST = "OFFSETS_LOST"
     INPUT_INVALID = "INPUT_INVALID"
     LAUNCH_FAILED = "LAUNCH_FAILED"
     BOOTSTRAP_FAILED = "BOOTSTRAP_FAILED"
@@ -115,6 +116,14 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         owner=_COALESCER_TEAM,
         rerun_helps=True,
         alert_timing=AlertTiming.SECOND_TIME,
+    ),
+    FailureClass.OFFSETS_LOST: Guidance(
+        meaning="The day lacks Kafka offsets that it had when it was pinned or published before.",
+        by_itself="Nothing while the day's listing stays the same; once it changes, the sensor runs the day again.",
+        next_step="Bring the object that the cause names back, from a version of the bucket or a backup.",
+        owner=_COALESCER_TEAM,
+        rerun_helps=False,
+        alert_timing=AlertTiming.AT_ONCE,
     ),
     FailureClass.INPUT_INVALID: Guidance(
         meaning="The input cannot be ingested as it is: a bad name, overlapping offsets, unreadable gzip, no objects.",

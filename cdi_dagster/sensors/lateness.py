@@ -22,7 +22,7 @@ from cdi_dagster.core.late_messages import LateDay, LateGroup, LateStep, decide_
 from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, LaunchDecision, RunState
 from cdi_dagster.interfaces import AlertSink
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.sensors.check_states import LATE_DAYS, CheckState
+from cdi_dagster.sensors.check_states import DECIDED, LATE_DAYS, CheckState
 
 _AT_WORK = "It is being run now: there is nothing to do."
 _AT_WORK_ALL = "They are being run now, oldest first: there is nothing to do."
@@ -96,7 +96,10 @@ class LatenessReporter:
             return None
         late = self._late(decisions, _read(cursor, now), now)
         days = ", ".join(day.storage_day.isoformat() for day, _ in late)
-        newest = (late or decisions)[-1][0].storage_day.isoformat()
+        newest_day, decision = (late or decisions)[-1]
+        newest, reason = newest_day.storage_day.isoformat(), f"{newest_day.storage_day}: {decision.reason}"
+        # Not the reason itself, which may state seconds: each tick would report another.
+        waits = f"{decision.action} {_why_late(newest_day) or ''}".strip()
 
         def evaluate() -> dg.AssetCheckEvaluation:
             return dg.AssetCheckEvaluation(
@@ -104,11 +107,11 @@ class LatenessReporter:
                 check_name=names.ON_TIME_CHECK,
                 passed=not late,
                 severity=dg.AssetCheckSeverity.ERROR,
-                description=f"Late: {days}. {newest}: {late[-1][1].reason}" if late else None,
-                metadata={"late_days": len(late), names.CHECKED_DAY: newest, LATE_DAYS: days},
+                description=f"Late: {days}. {reason}" if late else reason,
+                metadata={"late_days": len(late), names.CHECKED_DAY: newest, LATE_DAYS: days, DECIDED: waits},
             )
 
-        return CheckState(name=names.ON_TIME_CHECK, identity=(newest, None, days), evaluate=evaluate)
+        return CheckState(name=names.ON_TIME_CHECK, identity=(newest, None, days, waits), evaluate=evaluate)
 
     def _late(
         self, decisions: Sequence[tuple[DayFacts, LaunchDecision]], groups: Sequence[LateGroup], now: datetime
