@@ -2,6 +2,7 @@
 
 import io
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
@@ -22,7 +23,7 @@ from cdi_dagster.cli.options import (
 )
 from cdi_dagster.core.amounts import duration_text, size_text
 from cdi_dagster.core.collections import Collection, automated_collections
-from cdi_dagster.core.days import days_before, storage_day_of, storage_days_between
+from cdi_dagster.core.days import days_before, storage_day_of, storage_days_between, storage_days_text
 from cdi_dagster.core.diagnosis import Diagnosis
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass, runbook_link
 from cdi_dagster.core.gate import CoalescerStatus, class_of
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _FAILED, _NOT_YET = 1, 3
 _WATCH_SECONDS = 10.0
+_REASONS_SHOWN = 6
 _STYLES = {"published": "green", "running": "cyan", "waiting": "yellow", "failed": "bold red"}
 
 
@@ -168,7 +170,19 @@ class _DaysView:
                 "" if overview.seconds is None else duration_text(overview.seconds),
                 "" if overview.cost_usd is None else f"{overview.cost_usd:.2f} USD",
             )
-        return Group(table, *(Text(f"Note: {note}.", style="dim") for note in self.notes))
+        notes = [*self._why(), *(f"Note: {note}." for note in self.notes)]
+        return Group(table, *(Text(note, style="dim") for note in notes))
+
+    def _why(self) -> list[str]:
+        """Return one line for days that wait, or failed, for the same reason; of the first few reasons."""
+        days: dict[tuple[str, str, str], list[date]] = defaultdict(list)
+        for overview in self.overviews:
+            if overview.state in ("waiting", "failed"):
+                days[overview.day.collection.id, _in_a_cell(overview), overview.reason].append(overview.day.storage_day)
+        return [
+            f"{collection_id}, {storage_days_text(sorted(of_reason))}: {reason.rstrip('.')}."
+            for (collection_id, _, reason), of_reason in list(days.items())[:_REASONS_SHOWN]
+        ]
 
 
 def _days_view(settings: "Settings", collection: Collection | None, count: int) -> _DaysView:

@@ -48,7 +48,7 @@ class Automation:
 
 
 def calls_for_another(runs: Sequence[PastRun], since: datetime) -> bool:
-    """Whether a day of any age is run again by itself after its runs, oldest first: one failed so that it is, lately."""
+    """Whether one of a day's runs, oldest first, failed lately so that a day of any age is run again by itself."""
     if not runs or runs[-1].state in (RunState.SUCCEEDED, RunState.CANCELED):
         return False
     return any(

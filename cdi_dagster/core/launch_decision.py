@@ -132,7 +132,7 @@ class DayFacts:
 
     @property
     def needs_listing(self) -> bool:
-        """Whether the decision depends on the day's listing: whether it is still what was published, or what lacked offsets.
+        """Whether the decision depends on the day's listing being what was published, or what lacked offsets.
 
         AWS Batch reports that the coalescer ran, not what it left; and no coalescer reports that a lost object is back.
         """
