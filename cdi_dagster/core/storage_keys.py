@@ -17,6 +17,8 @@ EARLIER_PUBLICATIONS_PREFIX = "_publications/"
 """Where an earlier version kept that: still finished and discarded."""
 REJECTS_FOLDER = "rejects/"
 """Below a run's prefix."""
+INGEST_REPORT = "ingest_report.json"
+"""Below a run's prefix."""
 _TABLES_REPORT = "tables_report.json"
 _ESCAPED_IN_FOLDERS = re.compile("[\\x00-\\x1f\\x7f\"#%'*/:=?\\\\{\\[\\]^]")
 """What Hive and Spark escape in the name of a partition's folder; and NUL, which no name may hold."""
@@ -75,9 +77,14 @@ def id_part_of(key: str) -> str | None:
     return unquote(name.removeprefix("id_part=")) if name.startswith("id_part=") else None
 
 
+def daily_prefix(day: CollectionDay) -> str:
+    """Prefix of what is published of a day: records, or the rows of a keyed collection."""
+    return daily_rows_prefix(day) if day.collection.is_keyed else daily_records_prefix(day)
+
+
 def mark_key(day: CollectionDay) -> str:
-    """Key of the mark of the published daily records."""
-    return f"{daily_records_prefix(day)}{SUCCESS_MARK}"
+    """Key of the mark of what is published of a day."""
+    return f"{daily_prefix(day)}{SUCCESS_MARK}"
 
 
 def control_prefix(day: CollectionDay) -> str:
@@ -135,7 +142,7 @@ def run_prefix(day: CollectionDay, correlation_id: str) -> str:
 
 def run_report_key(day: CollectionDay, correlation_id: str) -> str:
     """Key of a run's closing report."""
-    return f"{run_prefix(day, correlation_id)}ingest_report.json"
+    return f"{run_prefix(day, correlation_id)}{INGEST_REPORT}"
 
 
 def rejects_prefix(day: CollectionDay, correlation_id: str) -> str:
