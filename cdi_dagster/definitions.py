@@ -12,7 +12,7 @@ import dagster as dg
 from cdi_dagster.assets import build_assets
 from cdi_dagster.checks import build_checks
 from cdi_dagster.core.automation import Automation
-from cdi_dagster.core.collections import Collection, automated_collections, keyed_collections
+from cdi_dagster.core.collections import Collection, automated_collections
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.jobs import build_jobs
@@ -51,7 +51,8 @@ def build_definitions(
         settings = settings or load_settings()
     except SettingsError as error:
         raise dg.DagsterInvalidDefinitionError(f"The settings cannot be used:\n{error}") from error
-    collections, keyed = _collections(settings), keyed_collections()
+    collections = _collections(settings)
+    keyed = [collection for collection in collections if collection.is_keyed]
     partitions = storage_days(settings.first_storage_day)
     volumes = DayVolumes()
     calendar = settings.calendar

@@ -20,7 +20,7 @@ def build_jobs(collections: Iterable[Collection], keyed: Iterable[Collection]) -
 def _snapshot_job(collection: Collection) -> Any:
     return dg.define_asset_job(
         names.snapshot_job_name(collection),
-        selection=dg.AssetSelection.assets(names.snapshot_key(collection)),
+        selection=dg.AssetSelection.assets(*names.snapshot_keys(collection)),
         description=f"Makes the snapshot of `{collection.id}` for one Friday (the partition), from the newest before "
         "it and the daily rows since. Safe to run again: it replaces exactly that snapshot, or changes nothing.",
         tags=names.collection_tag(collection),

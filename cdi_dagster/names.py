@@ -90,14 +90,20 @@ def table_keys(collection: Collection) -> tuple[dg.AssetKey, ...]:
     return tuple(table_key(collection, table) for table in collection.tables.tables) if collection.tables else ()
 
 
-def daily_rows_key(collection: Collection) -> dg.AssetKey:
-    """Asset key of a keyed collection's daily rows."""
-    return dg.AssetKey([collection.asset_name, "daily_rows"])
-
-
 def snapshot_key(collection: Collection) -> dg.AssetKey:
     """Asset key of a keyed collection's snapshot."""
     return dg.AssetKey([collection.asset_name, "snapshot"])
+
+
+def snapshot_table_keys(collection: Collection) -> tuple[dg.AssetKey, ...]:
+    """Asset keys of the tables of a keyed collection's snapshots."""
+    definition = collection.snapshot_tables
+    return tuple(table_key(collection, table) for table in definition.tables) if definition else ()
+
+
+def snapshot_keys(collection: Collection) -> frozenset[dg.AssetKey]:
+    """Asset keys of a keyed collection's snapshot and its tables."""
+    return frozenset({snapshot_key(collection), *snapshot_table_keys(collection)})
 
 
 def snapshot_job_name(collection: Collection) -> str:

@@ -5,6 +5,7 @@ Used by assets, schedules and sensors, so that they agree on which run is about 
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import dagster as dg
@@ -73,7 +74,13 @@ def require_only_snapshot_run(context: dg.AssetExecutionContext, collection: Col
     Raises:
         CdiError: DUPLICATE_RUN, naming the other run. The older of two always continues.
     """
-    _require_oldest(context, lambda run: makes_snapshot(run, collection), what=f"the snapshot of {collection.id}")
+    mine = assets_of_run(context)
+
+    def does_the_same(run: dg.DagsterRun) -> bool:
+        theirs = _made_of_snapshot(run, collection)
+        return names.snapshot_key(collection) in theirs or bool(theirs & mine)
+
+    _require_oldest(context, does_the_same, what=f"the snapshot of {collection.id}")
 
 
 def _require_oldest(
@@ -120,11 +127,12 @@ def _published_by(run: dg.DagsterRun, collection: Collection) -> frozenset[dg.As
     return keys if run.job_name == names.daily_job_name(collection) else frozenset()
 
 
-def makes_snapshot(run: dg.DagsterRun, collection: Collection) -> bool:
-    """Whether a run of any origin makes a snapshot of a collection."""
+def _made_of_snapshot(run: dg.DagsterRun, collection: Collection) -> frozenset[dg.AssetKey]:
+    """Return what a run of any origin makes of a collection's snapshot: it, its tables, both or nothing."""
+    keys = names.snapshot_keys(collection)
     if run.asset_selection:
-        return names.snapshot_key(collection) in run.asset_selection
-    return run.job_name == names.snapshot_job_name(collection)
+        return keys & run.asset_selection
+    return keys if run.job_name == names.snapshot_job_name(collection) else frozenset()
 
 
 def touches(run: dg.DagsterRun, collection: Collection) -> bool:
@@ -190,15 +198,20 @@ def past_runs(
 def past_snapshot_runs(
     instance: dg.DagsterInstance, collection: Collection, export_days: Sequence[date]
 ) -> Mapping[date, tuple[PastRun, ...]]:
-    """Return the runs that make a collection's snapshots, of any origin, oldest first, by export day."""
+    """Return the runs that make a collection's snapshots or tables of them, oldest first, by export day."""
     days = {day.isoformat(): day for day in export_days}
     found: dict[date, list[PastRun]] = defaultdict(list)
     records = instance.get_run_records(
         dg.RunsFilter(tags={names.PARTITION_TAG: list(days)}, statuses=list(_STATES)), ascending=True
     )
     for record in records:
-        if makes_snapshot(record.dagster_run, collection):
-            past = _past_run(record, collection, frozenset())
+        makes = _made_of_snapshot(record.dagster_run, collection)
+        if makes:
+            past = replace(
+                _past_run(record, collection, makes),
+                publishes_records=names.snapshot_key(collection) in makes,
+                publishes_tables=not makes.isdisjoint(names.snapshot_table_keys(collection)),
+            )
             found[days[record.dagster_run.tags[names.PARTITION_TAG]]].append(past)
     return {day: tuple(found[day]) for day in export_days}
 
@@ -254,6 +267,7 @@ def snapshot_run_request(collection: Collection, export_day: date, decision: Lau
     return dg.RunRequest(
         run_key=decision.run_key,
         partition_key=export_day.isoformat(),
+        asset_selection=list(names.snapshot_table_keys(collection)) if decision.tables_only else None,
         tags=tags_to_read(collection, storage_day_of(export_day)) | _tags_of(decision, "sensor"),
     )
 

@@ -1,5 +1,6 @@
 """A scripted Spark that publishes snapshots as `build_snapshot` does, of days whose marks alone are there."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -8,11 +9,13 @@ from typing import Any
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.days import storage_days_between
 from cdi_dagster.core.snapshot_report import SnapshotReport
-from cdi_dagster.core.storage_keys import SUCCESS_MARK, daily_rows_prefix
+from cdi_dagster.core.storage_keys import SUCCESS_MARK, daily_rows_prefix, tables_report_key
+from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
 from cdi_dagster.published.mark import Mark
-from cdi_dagster.published.snapshots import SnapshotMark, input_now, publish_snapshot, snapshot_of
+from cdi_dagster.published.snapshots import SnapshotMark, input_now, publish_snapshot, require_snapshot, snapshot_of
 from cdi_dagster.storage import Storage
+from cdi_dagster.table_definitions import read_table_definition
 from cdi_dagster_tests.dagster_day import ScriptedSpark, argument
 
 PARTS = find_collection("calculator:calculationParts")
@@ -29,11 +32,34 @@ class ScriptedSnapshots(ScriptedSpark):
         if self.failure:
             raise self.failure
         return LaunchEvidence(
-            report=self._snapshot(step),
+            report=self._snapshot(step) if step.name == "build_snapshot" else self._tables(step),
             attempts=(LaunchAttempt(where="scripted", outcome="COMPLETED", seconds=2.0),),
             log_location="/log",
             cluster_id="local",
         )
+
+    def _tables(self, step: SparkStep) -> Mapping[str, Any]:
+        definition = read_table_definition(argument(step, "--table-definition"))
+        day = step.collection.on(step.storage_day)
+        mark = require_snapshot(self.published, day)
+        report = TablesReport(
+            correlation_id=step.correlation_id,
+            collection_id=step.collection.id,
+            storage_day=str(day.storage_day),
+            export_day=str(day.export_day),
+            fingerprint=mark.fingerprint,
+            records=mark.published,
+            definition=definition.source,
+            definition_sha256=definition.sha256,
+            tables=tuple(
+                PublishedTable(kind="snapshot", name=table.name, rows=mark.published, columns=3, seconds=1.0)
+                for table in definition.named(argument(step, "--tables").split(","))
+            ),
+            seconds=3.0,
+            defined=tuple(table.name for table in definition.tables),
+        ).to_json()
+        self.published.write(tables_report_key(day, step.correlation_id), json.dumps(report).encode())
+        return report
 
     def _snapshot(self, step: SparkStep) -> Mapping[str, Any]:
         export_day = date.fromisoformat(argument(step, "--export-day"))

@@ -11,6 +11,7 @@ import dagster as dg
 from cdi_dagster.assets.corporate_input import corporate_input_asset
 from cdi_dagster.assets.daily_records import daily_records_asset
 from cdi_dagster.assets.snapshot import snapshot_asset
+from cdi_dagster.assets.snapshot_tables import snapshot_tables_asset
 from cdi_dagster.assets.tables import tables_asset
 from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection
@@ -41,4 +42,8 @@ def build_assets(
         ]
         if collection.tables:
             assets.append(tables_asset(collection, collection.tables, partitions, automation=automation))
-    return assets + [snapshot_asset(collection, automation=automation) for collection in keyed]
+    for collection in keyed:
+        assets.append(snapshot_asset(collection, automation=automation))
+        if collection.snapshot_tables:
+            assets.append(snapshot_tables_asset(collection, collection.snapshot_tables, automation=automation))
+    return assets

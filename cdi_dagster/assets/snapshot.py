@@ -10,6 +10,7 @@ from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.snapshot_report import SnapshotReport
+from cdi_dagster.core.spark_jobs import BUILD_SNAPSHOT
 from cdi_dagster.core.storage_keys import snapshot_prefix
 from cdi_dagster.ingestion.ingestion_lease import snapshot_lease
 from cdi_dagster.ingestion.steps import snapshot_step
@@ -26,7 +27,7 @@ def snapshot_asset(collection: Collection, *, automation: Automation) -> dg.Asse
 
     @dg.asset(
         key=names.snapshot_key(collection),
-        deps=[dg.AssetDep(names.daily_rows_key(collection), partition_mapping=week_before())],
+        deps=[dg.AssetDep(names.daily_records_key(collection), partition_mapping=week_before())],
         partitions_def=snapshot_fridays(first_storage_day),
         group_name=collection.asset_name,
         owners=list(names.OWNERS),
@@ -49,7 +50,15 @@ def snapshot_asset(collection: Collection, *, automation: Automation) -> dg.Asse
         options: IngestOptions,
     ) -> dg.MaterializeResult:
         day = snapshot_of(collection, parse_day(context.partition_key))
-        with recorded_snapshot(context, day, status_table=status_table, options=options, automation=automation) as step:
+        with recorded_snapshot(
+            context,
+            day,
+            BUILD_SNAPSHOT.name,
+            status_table=status_table,
+            options=options,
+            automation=automation,
+            followed_by=names.snapshot_table_keys(collection),
+        ) as step:
             with snapshot_lease(roots.published, day, holder=step.correlation_id, log=context.log.info):
                 spark_step = snapshot_step(
                     collection,
@@ -57,6 +66,7 @@ def snapshot_asset(collection: Collection, *, automation: Automation) -> dg.Asse
                     roots.published,
                     first_storage_day=first_storage_day,
                     correlation_id=step.correlation_id,
+                    is_followed=not step.ends_run,
                 )
                 evidence = step_launcher.launch(context, spark_step)
             report = SnapshotReport.from_json(evidence.report)

@@ -21,7 +21,6 @@ from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.core.lost_offsets import LISTING_DETAIL
 from cdi_dagster.core.snapshot_decision import due_snapshots
-from cdi_dagster.core.spark_jobs import BUILD_SNAPSHOT
 from cdi_dagster.core.storage_keys import snapshot_prefix
 from cdi_dagster.ingestion.status_rows import StepRecord, failure_of, recorded
 from cdi_dagster.interfaces import StatusTable
@@ -88,26 +87,31 @@ def recorded_step(
 def recorded_snapshot(
     context: dg.AssetExecutionContext,
     snapshot: CollectionDay,
+    name: str,
     *,
     status_table: StatusTable,
     options: IngestOptions,
     automation: Automation,
+    followed_by: tuple[dg.AssetKey, ...] = (),
 ) -> Iterator[StepRecord]:
     """Keep the status row around the making of a snapshot, with its prefix from the beginning; else as `recorded_step`.
 
     Args:
         context: of the asset.
         snapshot: what is made, as `published.snapshots.snapshot_of` names it.
+        name: of the step.
         status_table: where the rows go.
         options: for the runbook link.
         automation: whether snapshots are made by themselves.
+        followed_by: as of `recorded_step`.
     """
     record = StepRecord(
         day=snapshot,
         correlation_id=context.run.run_id,
         dagster_run_id=context.run.run_id,
         table=status_table,
-        step=BUILD_SNAPSHOT.name,
+        step=name,
+        ends_run=not assets_of_run(context).intersection(followed_by),
         snapshot_prefix=snapshot_prefix(snapshot),
     )
     _tag(context, tags_to_read(snapshot.collection, snapshot.storage_day))

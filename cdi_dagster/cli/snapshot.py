@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import AbstractContextManager
 from datetime import date
 from typing import Any
 
@@ -18,13 +19,14 @@ from cdi_dagster.cli.options import (
     published_root_option,
     verbose_option,
 )
+from cdi_dagster.cli.tables import table_facts
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import Collection, require_keyed
 from cdi_dagster.core.days import storage_day_of
 from cdi_dagster.core.snapshot import require_snapshot_day
 from cdi_dagster.core.snapshot_report import SnapshotReport
-from cdi_dagster.core.spark_jobs import BUILD_SNAPSHOT
-from cdi_dagster.core.storage_keys import snapshot_prefix, snapshot_report_key
+from cdi_dagster.core.spark_jobs import BUILD_SNAPSHOT, PUBLISH_TABLES
+from cdi_dagster.core.storage_keys import snapshot_prefix, snapshot_report_key, tables_report_key
 
 _EXPORT_DAY_HELP = "A Friday: it names the snapshot, which takes in the storage days until the Thursday before."
 
@@ -87,6 +89,47 @@ def adopt_command(published_root: str | None, collection: Collection, export_day
         result_console().print(facts([("adopted", what), ("files", size)]))
 
 
+@snapshot_group.command("tables")
+@published_root_option()
+@collection_option()
+@click.option("--export-day", type=DayType(), metavar="YYYY-MM-DD", required=True, help=_EXPORT_DAY_HELP)
+@click.option("--table", "wanted", multiple=True, metavar="NAME", help="One of them, without database; repeatable.")
+@verbose_option()
+@json_option
+def tables_command(
+    published_root: str | None,
+    collection: Collection,
+    export_day: date,
+    wanted: tuple[str, ...],
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Publish the tables of a snapshot, or some of them: each is replaced whole, in one step. Of this machine."""
+    from cdi_dagster.ingestion.steps import snapshot_tables_step, tables_of
+
+    run = _run(collection, export_day, **given(published_root=published_root))
+    if run.settings.deployment != "local":
+        raise click.UsageError(f"CDI_DEPLOYMENT is {run.settings.deployment}: materialise them in the Dagster UI.")
+    definition = run.day.collection.snapshot_tables
+    try:
+        tables = definition.named(wanted) if definition and wanted else None
+    except ValueError as error:
+        raise click.UsageError(f"--table: {error}") from error
+    with _held(run), record(run, PUBLISH_TABLES.name) as row:
+        row.snapshot_prefix = snapshot_prefix(run.day)
+        row.begin(PUBLISH_TABLES.name)
+        step = snapshot_tables_step(run.day, run.roots.published, correlation_id=run.correlation_id, tables=tables)
+        found, failure = run_step(run, step, tables_report_key(run.day, run.correlation_id), verbose=verbose)
+        if failure:
+            raise failure
+        report = tables_of(step, found or {})
+        row.detail |= {table.name: table.rows for table in report.tables}
+    if as_json:
+        print_json(report.to_json())
+    else:
+        result_console().print(facts([("snapshot", f"{collection.id}, export day {export_day}"), *table_facts(report)]))
+
+
 def _run(collection: Collection, export_day: date, **options: Any) -> LocalRun:
     require_keyed(collection)
     require_snapshot_day(export_day)
@@ -94,16 +137,10 @@ def _run(collection: Collection, export_day: date, **options: Any) -> LocalRun:
 
 
 def _make(run: LocalRun, export_day: date, *, verbose: bool) -> SnapshotReport:
-    from cdi_dagster.ingestion.ingestion_lease import snapshot_lease
     from cdi_dagster.ingestion.steps import snapshot_step
 
-    console = progress_console()
     published = run.roots.published
-    holder = f"{run.correlation_id} ({socket.gethostname()}:{os.getpid()})"
-    with (
-        snapshot_lease(published, run.day, holder=holder, log=lambda text: console.print(escape(text))),
-        record(run, BUILD_SNAPSHOT.name) as row,
-    ):
+    with _held(run), record(run, BUILD_SNAPSHOT.name) as row:
         row.snapshot_prefix = snapshot_prefix(run.day)
         row.begin(BUILD_SNAPSHOT.name)
         step = snapshot_step(
@@ -119,6 +156,14 @@ def _make(run: LocalRun, export_day: date, *, verbose: bool) -> SnapshotReport:
         report = SnapshotReport.from_json(found or {})
         row.detail["rows"] = dict(report.rows)
     return report
+
+
+def _held(run: LocalRun) -> AbstractContextManager[Any]:
+    from cdi_dagster.ingestion.ingestion_lease import snapshot_lease
+
+    console = progress_console()
+    holder = f"{run.correlation_id} ({socket.gethostname()}:{os.getpid()})"
+    return snapshot_lease(run.roots.published, run.day, holder=holder, log=lambda text: console.print(escape(text)))
 
 
 def _facts(report: SnapshotReport, uri: str) -> list[tuple[str, str]]:

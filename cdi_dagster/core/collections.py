@@ -56,6 +56,7 @@ class Collection:
         asset_name: snake case name of its assets in Dagster.
         tables: the tables published of it, where `cdi_dagster.table_definitions` has added them; the registry and
             `find_collection` do not know them. None: only files. Does not count in comparisons.
+        snapshot_tables: likewise, the tables made from its snapshots; of keyed collections only.
     """
 
     db: str
@@ -64,6 +65,7 @@ class Collection:
     kind: CollectionKind
     asset_name: str
     tables: TableDefinition | None = field(default=None, compare=False, repr=False)
+    snapshot_tables: TableDefinition | None = field(default=None, compare=False, repr=False)
 
     @property
     def id(self) -> str:
@@ -89,8 +91,13 @@ class Collection:
 
     @property
     def table_names(self) -> tuple[str, ...]:
-        """`database.name` of every table and view; none where only files are published."""
+        """`database.name` of every table and view of a day; none where only files are published."""
         return tuple(table.name for table in self.tables.tables) if self.tables else ()
+
+    @property
+    def snapshot_table_names(self) -> tuple[str, ...]:
+        """`database.name` of every table of its snapshots."""
+        return tuple(table.name for table in self.snapshot_tables.tables) if self.snapshot_tables else ()
 
     def on(self, storage_day: date) -> "CollectionDay":
         """Return one storage day of this collection."""
@@ -227,11 +234,6 @@ def automated_collections() -> tuple[Collection, ...]:
     return REGISTRY
 
 
-def keyed_collections() -> tuple[Collection, ...]:
-    """Return the registered collections that are keyed: those have snapshots."""
-    return tuple(collection for collection in REGISTRY if collection.kind is CollectionKind.KEYED)
-
-
 def near_miss(collection_id: str) -> str | None:
     """Return the registered id that an unregistered one is probably meant to be, or None."""
     by_letters = {_LETTERS.sub("", registered.lower()): registered for registered in _BY_ID}
@@ -260,7 +262,7 @@ def require_keyed(collection: Collection) -> None:
     Raises:
         CdiError: INPUT_INVALID where it is append-only.
     """
-    if collection.kind is not CollectionKind.KEYED:
+    if not collection.is_keyed:
         raise CdiError(
             FailureClass.INPUT_INVALID,
             f"{collection.id} is append-only: there are snapshots of keyed collections only.",

@@ -28,12 +28,12 @@ from cdi_dagster.core.snapshot import (
 )
 from cdi_dagster.core.storage_keys import (
     SUCCESS_MARK,
-    daily_rows_prefix,
     id_part_of,
     snapshot_prefix,
     snapshot_staging_prefix,
 )
 from cdi_dagster.published.mark import Mark
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.storage import ObjectMissingError, Storage
 
 MOST_WEEKS = 13
@@ -82,6 +82,11 @@ class SnapshotMark:
     id_parts: Mapping[str, int]
     parts: tuple[SnapshotPart, ...]
     published_at: datetime
+
+    @property
+    def published(self) -> int:
+        """Rows; 0 for an adopted one, whose rows were not counted."""
+        return sum(self.rows.values())
 
     @property
     def stored_bytes(self) -> int:
@@ -163,26 +168,6 @@ def read_snapshot_mark(published: Storage, day: CollectionDay) -> SnapshotMark |
         raise _no_mark(published, key, day) from error
 
 
-def read_rows_mark(published: Storage, day: CollectionDay) -> Mark | None:
-    """Return the mark of a day's published rows, or None where there are none.
-
-    Raises:
-        CdiError: INPUT_INVALID where it cannot be read.
-        StorageError: the storage does not respond.
-    """
-    key = f"{daily_rows_prefix(day)}{SUCCESS_MARK}"
-    value = _read_json(published, key)
-    try:
-        return None if value is None else Mark.from_json(value)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CdiError(
-            FailureClass.INPUT_INVALID,
-            f"{published.uri(key)} cannot be read: {type(error).__name__} at {error}.",
-            next_step="Run the day again: that rewrites it.",
-            detail={"key": key},
-        ) from error
-
-
 @dataclass(frozen=True, kw_only=True)
 class PublishedNow:
     """What of a collection is published now, as far as a snapshot and those before it depend on it.
@@ -226,7 +211,7 @@ def read_published_now(
     if first is None:  # no snapshot of ours: everything since the adopted one, or since the first day
         first = min(snapshots, default=first_storage_day)
     days = [day for week in _weeks(first, export_day) for day in week_of(week) if first <= day]
-    marks = _in_parallel(lambda day: read_rows_mark(published, collection.on(day)), days)
+    marks = _in_parallel(lambda day: read_mark(published, collection.on(day)), days)
     return PublishedNow(snapshots=snapshots, rows={day: mark for day, mark in zip(days, marks, strict=True) if mark})
 
 
@@ -259,6 +244,24 @@ def require_stored(published: Storage, prefix: str, parts: Iterable[tuple[str, i
                 f"The mark names {published.uri(key)} with {size_bytes} bytes, but {found}.",
                 next_step="Restore it, or make again what it is a part of: the day's rows, or the snapshot.",
             )
+
+
+def require_snapshot(published: Storage, day: CollectionDay) -> SnapshotMark:
+    """Return the mark of the snapshot of the day's export day, where every file that it names is there.
+
+    Raises:
+        CdiError: INPUT_INVALID where it is not published, or a file is not as marked.
+        StorageError: the storage does not respond.
+    """
+    mark = read_snapshot_mark(published, day)
+    if mark is None:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"There is no snapshot of {day.collection.id} for {day.export_day}.",
+            next_step=f"Materialise {day.collection.asset_name}/snapshot for that Friday first, or run cdi snapshot.",
+        )
+    require_stored(published, snapshot_prefix(day), [(part.key, part.size_bytes) for part in mark.parts])
+    return mark
 
 
 def discard_staged(published: Storage, day: CollectionDay) -> None:

@@ -22,7 +22,8 @@ from cdi_dagster.core.launch_decision import LaunchAction, LaunchDecision
 from cdi_dagster.core.snapshot import snapshot_input, stale_snapshots
 from cdi_dagster.core.snapshot_decision import SnapshotFacts, decide_snapshot, due_snapshots, to_launch
 from cdi_dagster.interfaces import AlertSink
-from cdi_dagster.published.snapshots import read_published_now
+from cdi_dagster.published.snapshots import read_published_now, snapshot_of
+from cdi_dagster.published.tables import missing_tables
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.run_records import past_snapshot_runs, snapshot_run_request
 from cdi_dagster.storage.interface import Storage, StorageError
@@ -68,7 +69,8 @@ def snapshot_sensor(
         runs = past_snapshot_runs(context.instance, collection, due)
         decisions: list[_Decided] = []
         for export_day in due:
-            facts = _facts(roots.published, collection, export_day, calendar.first_storage_day)
+            is_newest = export_day == due[-1]
+            facts = _facts(roots.published, collection, export_day, calendar.first_storage_day, tables=is_newest)
             facts = replace(facts, runs=runs[export_day])
             decisions.append((facts, decide_snapshot(facts, now)))
         chosen = to_launch(decisions)
@@ -83,9 +85,13 @@ def snapshot_sensor(
     return sensor
 
 
-def _facts(published: Storage, collection: Collection, export_day: date, first_storage_day: date) -> SnapshotFacts:
+def _facts(
+    published: Storage, collection: Collection, export_day: date, first_storage_day: date, *, tables: bool
+) -> SnapshotFacts:
     try:
         now = read_published_now(published, collection, export_day, first_storage_day=first_storage_day)
+        mark = now.snapshots.get(export_day)
+        missing_of = missing_tables(published, snapshot_of(collection, export_day), mark) if mark and tables else ()
     except (CdiError, StorageError) as error:
         return SnapshotFacts(export_day=export_day, unreadable=f"could not be read: {error}")
     fingerprint: str | None = None
@@ -100,6 +106,7 @@ def _facts(published: Storage, collection: Collection, export_day: date, first_s
         is_published=export_day in now.snapshots,
         is_stale=export_day in stale_snapshots(now.made, now.identities),
         fingerprint=fingerprint,
+        missing_tables=missing_of,
         missing_days=missing,
     )
 
@@ -128,8 +135,10 @@ class _Lateness:
         kept = []
         for facts, decision in decisions:
             is_known = facts.export_day in sent_before
-            is_over = facts.is_done or (facts.unreadable is None and facts.is_published)
-            is_late = not is_over and facts.unreadable is None and self._is_late(facts.export_day, now)
+            is_over = facts.unreadable is None and facts.is_published and not facts.missing_tables
+            # Where automation does nothing more, nobody has to wait for the late time.
+            is_left = decision.action is LaunchAction.LEAVE
+            is_late = not is_over and facts.unreadable is None and (is_left or self._is_late(facts.export_day, now))
             if is_late and not is_known:
                 is_known = self._sent(facts, decision)
             elif is_over and is_known:

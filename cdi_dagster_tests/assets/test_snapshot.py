@@ -29,9 +29,13 @@ def day(tmp_path: Path) -> Iterator[DagsterDay]:
         yield found
 
 
-def run(day, export_day=FRIDAY, **tags):
+def run(day, export_day=FRIDAY, assets=None, **tags):
     return day.definitions.resolve_job_def("calculation_parts_snapshot").execute_in_process(
-        partition_key=export_day.isoformat(), instance=day.instance, raise_on_error=False, tags=tags
+        partition_key=export_day.isoformat(),
+        instance=day.instance,
+        raise_on_error=False,
+        tags=tags,
+        asset_selection=[dg.AssetKey.from_user_string(name) for name in assets] if assets else None,
     )
 
 
@@ -48,7 +52,8 @@ def test_a_snapshot_is_one_launch_with_its_figures_on_the_page(day):
     publish_days(day.published, FIRST_DAY, THURSDAY)
     day.spark.stale_later = (str(NEXT),)
     metadata = metadata_of(run(day), ASSET)
-    (step,) = day.spark.launched
+    step, tables = day.spark.launched
+    assert (step.is_followed, tables.name) == (True, "publish_tables")
     assert (argument(step, "--export-day"), argument(step, "--first-storage-day")) == ("2023-06-09", "2023-06-02")
     assert (step.storage_day, step.input_bytes) == (THURSDAY, 70)
     assert (metadata["dagster/row_count"], metadata["rows_deleted"], metadata["rows_read"]) == (5, "2", "7")
@@ -62,10 +67,12 @@ def test_the_status_row_has_the_snapshots_prefix_while_it_is_made_and_afterwards
     prefix = "corporate_data_ingestion/exports/calculator/calculationParts/2023-06-09/"
     assert [(row.status, row.snapshot_prefix, str(row.export_day)) for row in day.rows.writes] == [
         ("IN_PROGRESS", prefix, "2023-06-09"),
+        ("IN_PROGRESS", prefix, "2023-06-09"),
+        ("IN_PROGRESS", prefix, "2023-06-09"),
         ("COMPLETED", prefix, "2023-06-09"),
     ]
     row = day.rows.get(result.run_id, "CDI-calculator:calculationParts")
-    assert (row.current_step, row.detail["rows"]) == ("build_snapshot", {"DELETE": 2, "INSERT": 3})
+    assert (row.current_step, row.detail["rows"]) == ("publish_tables", {"DELETE": 2, "INSERT": 3})
 
 
 def test_days_that_are_missing_stop_it_before_a_launch(day):
@@ -140,3 +147,27 @@ def test_a_late_snapshot_sends_one_alert_and_one_when_it_is_there(day):
         ("LATE_OVER", "calculator:calculationParts|snapshot of 2023-06-09"),
     ]
     assert "waits for the daily rows of 2023-06-08" in day.alerts.sent[0].text
+
+
+def test_tables_of_the_newest_snapshot_that_are_missing_are_made_alone(day):
+    at = datetime(2023, 6, 16, 11, tzinfo=UTC)
+    publish_days(day.published, FIRST_DAY, date(2023, 6, 15))
+    assert [run(day, friday, [ASSET]).success for friday in (FRIDAY, NEXT)] == [True, True]
+    (request,) = tick(day, at).run_requests
+    assert (request.partition_key, len(request.asset_selection)) == ("2023-06-16", 3)
+    assert ASSET not in {key.to_user_string() for key in request.asset_selection}
+    alone = "calculation_parts/src_childcare_entitlement"
+    assert run(day, NEXT, [alone]).success
+    assert argument(day.spark.launched[-1], "--tables") == "src_childcare_entitlement"
+    message = next(iter(tick(day, at).run_requests)).tags["cdi/launched_because"]
+    assert "src_calculator_parts" in message
+    assert "src_childcare_entitlement" not in message
+    names = [key.to_user_string() for key in request.asset_selection]
+    assert run(day, NEXT, names, **request.tags).success
+    assert not tick(day, at).run_requests
+
+
+def test_tables_need_the_snapshot_of_their_friday(day):
+    failure = failure_of(run(day, FRIDAY, ["calculation_parts/src_calculator_parts"]))
+    assert failure["failure_class"] == "INPUT_INVALID"
+    assert "calculation_parts/snapshot" in failure["next_step"]

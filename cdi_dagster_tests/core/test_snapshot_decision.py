@@ -89,3 +89,13 @@ def test_the_oldest_is_launched_first_and_a_later_one_not_beside_it() -> None:
     chosen = to_launch([(left, decide_snapshot(left, NOW)), decisions[1]])
     assert chosen is not None
     assert chosen[0].export_day == NEXT
+
+
+def test_tables_that_are_missing_are_made_alone_and_given_up_by_their_own_runs() -> None:
+    lacks = {"is_published": True, "missing_tables": ("uc.parts",)}
+    decision = decide_snapshot(SnapshotFacts(export_day=FRIDAY, fingerprint="f", **lacks), NOW)  # type: ignore[arg-type]
+    assert (decision.action, decision.tables_only) == (LaunchAction.LAUNCH, True)
+    assert "TABLES_MISSING: the snapshot is published, tables (uc.parts) are not" in decision.reason
+    failed = run(RunState.FAILED, failure_class=FailureClass.JOB_FAILED, publishes_records=False)
+    assert decided(runs=(failed,), **lacks)[0] is LaunchAction.LEAVE
+    assert decided(runs=(failed,))[0] is LaunchAction.LAUNCH  # of the snapshot: that run did not make it

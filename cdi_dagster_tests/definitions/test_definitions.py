@@ -69,6 +69,7 @@ def test_every_collection_of_the_registry_has_its_assets_job_schedule_and_sensor
         "business_audit_coalescer_completion_sensor",
         "equality_coalescer_completion_sensor",
         "calculation_parts_coalescer_completion_sensor",
+        "calculation_parts_snapshot_sensor",
         "failed_runs_sensor",
     }
 
@@ -82,7 +83,9 @@ def test_every_asset_declares_group_owner_kinds_partitions_tags_and_grain(specs)
         assert spec.tags["cdi/layer"], spec.key
         assert spec.tags["cdi/collection"], spec.key
         assert "**Grain**: " in spec.description, spec.key
-        assert isinstance(spec.partitions_def, dg.DailyPartitionsDefinition), spec.key
+        weekly = spec.tags["cdi/layer"].startswith("snapshot")
+        expected = dg.TimeWindowPartitionsDefinition if weekly else dg.DailyPartitionsDefinition
+        assert isinstance(spec.partitions_def, expected), spec.key
         assert spec.partitions_def.timezone == "UTC", spec.key
 
 
