@@ -69,6 +69,7 @@ def build_definitions(
             collections,
             calendar=calendar,
             automated=settings.automation,
+            most_fall_percent=settings.snapshot_most_fall_percent,
         ),
         jobs=build_jobs(collections, keyed),
         schedules=build_schedules(

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -13,7 +13,8 @@ from cdi_dagster.core.storage_keys import SUCCESS_MARK, daily_rows_prefix, table
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
 from cdi_dagster.published.mark import Mark
-from cdi_dagster.published.snapshots import SnapshotMark, input_now, publish_snapshot, require_snapshot, snapshot_of
+from cdi_dagster.published.snapshot_mark import SnapshotMark
+from cdi_dagster.published.snapshots import input_now, publish_snapshot, require_snapshot, snapshot_of
 from cdi_dagster.storage import Storage
 from cdi_dagster.table_definitions import read_table_definition
 from cdi_dagster_tests.dagster_day import ScriptedSpark, argument
@@ -26,6 +27,8 @@ class ScriptedSnapshots(ScriptedSpark):
     """Stands where the step launcher stands."""
 
     stale_later: tuple[str, ...] = ()
+    id_parts: Mapping[str, int] = field(default_factory=lambda: {"0a": 5})
+    modified: Mapping[date, int] = field(default_factory=dict)
 
     def launch(self, context: Any, step: SparkStep) -> LaunchEvidence:
         self.launched.append(step)
@@ -73,9 +76,11 @@ class ScriptedSnapshots(ScriptedSpark):
             made_from=used,
             rows_in={"DELETE": 2, "INSERT": 5},
             rows={"DELETE": 2, "INSERT": 3},
-            id_parts={"0a": 5},
+            id_parts=self.id_parts,
             parts=(),
             published_at=datetime(2023, 6, 9, 10, tzinfo=UTC),
+            sampled_rows=5,
+            modified=self.modified or {step.storage_day: 5},
         )
         publish_snapshot(self.published, snapshot_of(step.collection, export_day), (), mark)
         return SnapshotReport(

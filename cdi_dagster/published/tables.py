@@ -12,7 +12,7 @@ from cdi_dagster.core.storage_keys import is_tables_report_key, runs_prefix
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.published.read import read_mark
-from cdi_dagster.published.snapshots import SnapshotMark
+from cdi_dagster.published.snapshot_mark import SnapshotMark
 from cdi_dagster.storage import ObjectMissingError, Storage
 
 

@@ -11,7 +11,7 @@ from freezegun import freeze_time
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.ingestion.ingestion_lease import snapshot_lease
 from cdi_dagster.published.snapshots import snapshot_of
-from cdi_dagster_tests.dagster_day import DagsterDay, argument, failure_of, metadata_of
+from cdi_dagster_tests.dagster_day import DagsterDay, argument, checks_of, failure_of, metadata_of
 from cdi_dagster_tests.instance import instance_on_disk
 from cdi_dagster_tests.scripted_snapshot import PARTS, ScriptedSnapshots, publish_days
 
@@ -171,3 +171,19 @@ def test_tables_need_the_snapshot_of_their_friday(day):
     failure = failure_of(run(day, FRIDAY, ["calculation_parts/src_calculator_parts"]))
     assert failure["failure_class"] == "INPUT_INVALID"
     assert "calculation_parts/snapshot" in failure["next_step"]
+
+
+def test_the_checks_see_lost_days_and_id_parts_that_fell(day):
+    publish_days(day.published, FIRST_DAY, date(2023, 6, 15))
+    first = checks_of(run(day))
+    assert {name: each.passed for name, each in first.items()} == {
+        "snapshot_is_fresh": True,
+        "id_parts_do_not_fall": True,
+    }
+    assert first["id_parts_do_not_fall"].metadata["compared_with"].value == "none before it"
+    day.spark.id_parts = {"0a": 4, "0b": 9}
+    day.spark.modified = {THURSDAY: 3, date(2023, 6, 15): 2}
+    second = checks_of(run(day, NEXT))
+    assert "'0a' from 5 to 4" in second["id_parts_do_not_fall"].description
+    assert "2023-06-09, 2023-06-10" in second["snapshot_is_fresh"].description
+    assert {each.passed for each in second.values()} == {False}

@@ -9,15 +9,8 @@ from datetime import UTC, date, datetime
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.snapshot import SnapshotInput
 from cdi_dagster.core.storage_keys import snapshot_staging_prefix
-from cdi_dagster.published.snapshots import (
-    SnapshotMark,
-    SnapshotPart,
-    begin_snapshot,
-    publish_snapshot,
-    published_key,
-    snapshot_of,
-    staged_parts,
-)
+from cdi_dagster.published.snapshot_mark import SnapshotMark, SnapshotPart
+from cdi_dagster.published.snapshots import begin_snapshot, publish_snapshot, published_key, snapshot_of, staged_parts
 from cdi_dagster.storage import Storage
 from cdi_dagster_tests.published.killed_day import main
 

@@ -11,9 +11,11 @@ import math
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Final
+from zlib import crc32
 
 from pyspark.sql import SparkSession
 
@@ -24,15 +26,15 @@ from cdi_dagster.core.snapshot import ONE_WEEK, SnapshotInput, groups_of_id_part
 from cdi_dagster.core.snapshot_report import SnapshotReport
 from cdi_dagster.core.storage_keys import (
     id_part_folder,
+    id_part_of,
     run_failure_key,
     snapshot_report_key,
     snapshot_staging_prefix,
 )
+from cdi_dagster.published.snapshot_mark import SnapshotMark, SnapshotPart
 from cdi_dagster.published.snapshots import (
     MOST_WEEKS,
     PublishedNow,
-    SnapshotMark,
-    SnapshotPart,
     begin_snapshot,
     discard_staged,
     input_now,
@@ -46,7 +48,7 @@ from cdi_dagster.spark.ingest.task_runner import planned_cores
 from cdi_dagster.spark.job_failures import failure_of
 from cdi_dagster.spark.job_process import ended_by_signal, spark_context
 from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
-from cdi_dagster.spark.snapshot.rows import all_rows, base_rows, count_by, latest_rows
+from cdi_dagster.spark.snapshot.rows import all_rows, base_rows, count_by, count_modified, latest_rows
 from cdi_dagster.spark.snapshot.sources import Sources, find_sources
 from cdi_dagster.spark.tables.locations import spark_path
 from cdi_dagster.storage import Storage, StorageError, open_storage
@@ -59,6 +61,9 @@ GROUP_BYTES: Final = 512 * 1024**3
 
 SLICE_BYTES: Final = 256 * 1024**2
 """Compressed input of one file. One task sorts it, in some 1.5 GB of memory."""
+
+SAMPLED_ROWS: Final = 2_000_000
+SAMPLED_DAYS: Final = 40
 
 LEAST_SLICE_BYTES: Final = 8 * 1024**2
 """Of a snapshot that is too small to keep every core at work with larger ones."""
@@ -139,7 +144,7 @@ class BuildSnapshot:
             self._reporter.progress(f"Wrote {len(id_parts)} id_parts, the last is {id_parts[-1]!r}")
         staged = staged_parts(self._published, self._day)
         by_part = self._count_staged(spark, staged)
-        mark = self._mark(used, rows_in, by_part, staged)
+        mark = self._with_sample(spark, self._mark(used, rows_in, by_part, staged), staged)
         if self._input_now()[0].fingerprint != used.fingerprint:
             raise CdiError(
                 FailureClass.INPUT_CHANGED,
@@ -183,9 +188,7 @@ class BuildSnapshot:
 
     def _count_staged(self, spark: SparkSession, staged: Sequence[SnapshotPart]) -> dict[tuple[str, ...], int]:
         """Count the rows of the files as they are stored, by id_part and `db_type`."""
-        by_group: dict[str, list[str]] = defaultdict(list)
-        for part in staged:
-            by_group[part.key.partition("id_part=")[0]].append(part.key)
+        by_group = self._by_group(part.key for part in staged)
         read = [base_rows(spark, self._published, prefix, keys) for prefix, keys in by_group.items()]
         return count_by(all_rows(read), "id_part", "db_type") if read else {}
 
@@ -221,6 +224,25 @@ class BuildSnapshot:
             parts=tuple(sorted(parts, key=lambda part: part.key)),
             published_at=datetime.now(UTC).replace(microsecond=0),
         )
+
+    def _with_sample(self, spark: SparkSession, mark: SnapshotMark, staged: Sequence[SnapshotPart]) -> SnapshotMark:
+        """Add on which days the ids of some id_parts were last modified: what the check of freshness reads."""
+        sampled, rows = set(), 0
+        for id_part in sorted(mark.id_parts, key=lambda each: crc32(each.encode())):  # not neighbours
+            if rows < SAMPLED_ROWS:
+                sampled.add(id_part)
+                rows += mark.id_parts[id_part]
+        keys = [part.key for part in staged if id_part_of(part.key) in sampled]
+        by_prefix = self._by_group(keys)
+        read = [base_rows(spark, self._published, prefix, found) for prefix, found in by_prefix.items()]
+        modified = count_modified(all_rows(read), days=SAMPLED_DAYS) if read else {}
+        return replace(mark, sampled_rows=rows, modified=modified)
+
+    def _by_group(self, keys: Iterable[str]) -> dict[str, list[str]]:
+        by_group: dict[str, list[str]] = defaultdict(list)
+        for key in keys:
+            by_group[key.partition("id_part=")[0]].append(key)
+        return by_group
 
     def _require_equal(self, what: str, found: int, marked: int) -> None:
         if found != marked:

@@ -5,6 +5,7 @@ No row passes through Python and none is collected: only counts are.
 
 import re
 from collections.abc import Sequence
+from datetime import date
 from functools import reduce
 from typing import Final
 
@@ -72,6 +73,14 @@ def latest_rows(rows: DataFrame, *, slices: int) -> DataFrame:
 def count_by(rows: DataFrame, *columns: str) -> dict[tuple[str, ...], int]:
     """Return how many rows there are of each combination of values."""
     return {tuple(row)[:-1]: row["count"] for row in rows.groupBy(*columns).count().collect()}
+
+
+def count_modified(rows: DataFrame, *, days: int) -> dict[date, int]:
+    """Return how many records were last modified on each of the latest days that any was, by their UTC day."""
+    text = F.get_json_object("val", "$._lastModifiedDateTime.d_date")
+    by_day = rows.select(F.substring(text, 1, 10).alias("day")).groupBy("day").count().where("day IS NOT NULL")
+    found = by_day.orderBy(F.col("day").desc()).limit(days).collect()
+    return {date.fromisoformat(row["day"]): row["count"] for row in reversed(found)}
 
 
 def _read(spark: SparkSession, published: Storage, prefix: str, keys: Sequence[str], schema: str) -> DataFrame:

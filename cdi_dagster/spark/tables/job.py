@@ -17,7 +17,8 @@ from cdi_dagster.core.storage_keys import run_failure_key, tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.published.read import require_published_parts
-from cdi_dagster.published.snapshots import SnapshotMark, require_snapshot
+from cdi_dagster.published.snapshot_mark import SnapshotMark
+from cdi_dagster.published.snapshots import require_snapshot
 from cdi_dagster.spark.job_failures import failure_of
 from cdi_dagster.spark.job_process import spark_session
 from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter

@@ -18,7 +18,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.table_definition import PARTITION_COLUMN, Table, TableDefinition, TableKind
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
-from cdi_dagster.published.snapshots import SnapshotMark
+from cdi_dagster.published.snapshot_mark import SnapshotMark
 from cdi_dagster.spark.reporting import Reporter
 from cdi_dagster.spark.tables import statements
 from cdi_dagster.spark.tables.locations import (

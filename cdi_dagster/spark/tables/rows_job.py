@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.published.mark import Mark, PublishedPart
-from cdi_dagster.published.snapshots import SnapshotMark
+from cdi_dagster.published.snapshot_mark import SnapshotMark
 from cdi_dagster.spark.ingest.planning import packed
 from cdi_dagster.spark.ingest.task_runner import planned_cores, progress_board, run_on_spark
 from cdi_dagster.spark.reporting import Reporter

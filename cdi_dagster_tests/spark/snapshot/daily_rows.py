@@ -70,14 +70,15 @@ def history(seed: int, first: date, last: date, *, ids: int) -> list[Row]:
         kind = ', "type":"x"' if number % 7 == 0 else ""
         id_part = chance.choice(["00", "9f", "a/", " é", "}*"])
         for event in range(chance.choice([1, 1, 2, 2, 3, 6])):
-            same_place = chance.random() < 0.1
+            same_place, day = chance.random() < 0.1, chance.choice(days)
+            modified = f'{{"d_date":"{day}T10:00:00.000Z"}}'
             rows.append(
                 Row(
                     id=f'{{"id":"{id_part}{digits[2:]}"{kind}}}',
                     id_part=id_part,
                     db_type=chance.choice(["INSERT", "INSERT", "DELETE"]),
-                    val=f'{{"n":{number},"event":{event},"by":{chance.random()}}}',
-                    day=chance.choice(days),
+                    val=f'{{"_lastModifiedDateTime":{modified},"event":{event},"n":{number}}}',
+                    day=day,
                     kafka_partition=0 if same_place else chance.choice([0, 1, None]),
                     kafka_offset=7 if same_place else chance.choice([None, chance.randrange(5)]),
                 )

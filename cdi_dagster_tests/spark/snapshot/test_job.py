@@ -92,6 +92,9 @@ def test_snapshots_of_three_weeks_hold_what_the_reference_makes_of_all_days_unti
         assert mark.rows == report.rows
         assert mark.id_parts == dict(Counter(id_part for id_part, _ in expected))
         assert list(published.list(snapshot_staging_prefix(snapshot_of(PARTS, export_day)))) == []
+        assert mark.sampled_rows == len(expected)
+        modified = Counter(json.loads(val)["_lastModifiedDateTime"]["d_date"][:10] for _, val in expected.values())
+        assert {str(day): count for day, count in mark.modified.items()} == dict(modified)
         before = export_day
 
     late = Row(

@@ -12,7 +12,8 @@ import pytest
 from cdi_dagster.core.snapshot import SnapshotInput
 from cdi_dagster.core.storage_keys import run_failure_key, snapshot_prefix, tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
-from cdi_dagster.published.snapshots import SnapshotMark, SnapshotPart, snapshot_of
+from cdi_dagster.published.snapshot_mark import SnapshotMark, SnapshotPart
+from cdi_dagster.published.snapshots import snapshot_of
 from cdi_dagster.spark.tables.job import main
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.spark.snapshot.daily_rows import PARTS, orc_bytes
