@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import partial
 from typing import Any
 
 from cdi_dagster.core.collections import Collection, CollectionDay
@@ -34,12 +35,14 @@ from cdi_dagster.core.storage_keys import (
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.published.read import read_mark
 from cdi_dagster.published.snapshot_mark import SnapshotMark, SnapshotPart
-from cdi_dagster.storage import ObjectMissingError, Storage
+from cdi_dagster.storage import ObjectMissingError, PreparedObject, Storage
 
 MOST_WEEKS = 13
 """How many earlier snapshots are looked at for a base, and whether it is stale."""
 
 _THREADS = 16
+_GROUP = "snapshot"
+"""Of all uploads of snapshots: the lease allows one run at a time, so what is left is nobody's."""
 
 
 def snapshot_of(collection: Collection, export_day: date) -> CollectionDay:
@@ -186,20 +189,27 @@ def published_key(day: CollectionDay, staged_key: str) -> str:
     return snapshot_prefix(day) + "/".join(staged_key.rsplit("/", 2)[-2:])
 
 
+def prepare_staged(published: Storage, day: CollectionDay, staged: Sequence[SnapshotPart]) -> list[PreparedObject]:
+    """Prepare the staged files for publication, some at a time."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return list(threads.map(partial(prepare_part, published, day), staged))
+
+
+def prepare_part(published: Storage, day: CollectionDay, part: SnapshotPart) -> PreparedObject:
+    """Prepare one staged file; what is prepared and not published, `discard_staged` discards."""
+    return published.prepare_stored(part.key, published_key(day, part.key), group=_GROUP)
+
+
 def publish_snapshot(
-    published: Storage, day: CollectionDay, staged: Sequence[SnapshotPart], mark: SnapshotMark
+    published: Storage, day: CollectionDay, prepared: Sequence[PreparedObject], mark: SnapshotMark
 ) -> None:
-    """Make the staged files the snapshot, with their mark; the staging folder is empty afterwards.
+    """Make the prepared files the snapshot, with their mark; the staging folder is empty afterwards.
 
     Raises:
         StorageError: something could not be written; the published snapshot is as it was, or `begin_snapshot` completes
             the new one.
     """
-    group = mark.correlation_id
-    prepared = _in_parallel(
-        lambda part: published.prepare_stored(part.key, published_key(day, part.key), group=group), staged
-    )
-    published.publish(snapshot_prefix(day), prepared, mark.to_bytes(), group=group)
+    published.publish(snapshot_prefix(day), prepared, mark.to_bytes(), group=_GROUP)
     discard_staged(published, day)
 
 

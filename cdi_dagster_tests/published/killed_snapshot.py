@@ -10,7 +10,14 @@ from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.snapshot import SnapshotInput
 from cdi_dagster.core.storage_keys import snapshot_staging_prefix
 from cdi_dagster.published.snapshot_mark import SnapshotMark, SnapshotPart
-from cdi_dagster.published.snapshots import begin_snapshot, publish_snapshot, published_key, snapshot_of, staged_parts
+from cdi_dagster.published.snapshots import (
+    begin_snapshot,
+    prepare_staged,
+    publish_snapshot,
+    published_key,
+    snapshot_of,
+    staged_parts,
+)
 from cdi_dagster.storage import Storage
 from cdi_dagster_tests.published.killed_day import main
 
@@ -37,7 +44,7 @@ def publish_run(storage: Storage, number: int) -> None:
         parts=tuple(SnapshotPart(key=published_key(SNAPSHOT, part.key), size_bytes=part.size_bytes) for part in staged),
         published_at=datetime(2023, 6, 9, tzinfo=UTC),
     )
-    publish_snapshot(storage, SNAPSHOT, staged, mark)
+    publish_snapshot(storage, SNAPSHOT, prepare_staged(storage, SNAPSHOT, staged), mark)
 
 
 if __name__ == "__main__":
