@@ -29,7 +29,7 @@ endef
 help: ## List the targets
 	@echo "cdi_dagster: Corporate Data Ingestion as a Dagster project"
 	@echo
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "Start with make demo, then make dev. The same from a terminal: $(BIN)/cdi --help"
 

@@ -17,6 +17,10 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 WHEELS = REPOSITORY / ".wheels"
 PROGRESS_SECONDS = 10.0
+# "Processing" is a wheel that lies in a folder; "Installing build dependencies" comes before all of them.
+PIP_STEP = re.compile(
+    r"\s*(Collecting|Processing|Downloading|Building|Installing collected) (\S+( \([\d.]+ [kMG]B\))?)"
+)
 
 
 def refusal():
@@ -57,10 +61,10 @@ def pip(python, arguments, usual):
         nonlocal doing, packages
         for line in process.stdout:
             lines.append(line)
-            found = re.match(r"\s*(Collecting|Downloading|Building|Installing) (\S+( \([\d.]+ [kMG]B\))?)", line)
+            found = PIP_STEP.match(line)
             if found:
-                doing = "installs them all" if found[1] == "Installing" else f"{found[1].lower()} {found[2]}"
-                packages += found[1] == "Collecting"
+                doing = "installs them all" if found[1] == "Installing collected" else f"{found[1].lower()} {found[2]}"
+                packages += found[1] in ("Collecting", "Processing")
 
     reader = threading.Thread(target=read)
     reader.start()

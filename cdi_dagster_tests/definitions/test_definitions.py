@@ -56,19 +56,17 @@ def test_wrong_settings_are_refused_with_the_fix_and_not_with_a_stack_of_validat
 def test_every_append_only_collection_of_the_registry_has_its_assets_job_schedule_and_sensor(definitions, specs):
     keys = {spec.key.to_user_string() for spec in specs}
     jobs = {job.name for job in definitions.resolve_all_job_defs()}
+    append_only = [each.asset_name for each in REGISTRY if each.kind is CollectionKind.APPEND_ONLY]
+    assert append_only[:2] == ["business_audit", "equality"]
     for collection in REGISTRY:
         expected = collection.kind is CollectionKind.APPEND_ONLY
         assert (f"corporate_storage/{collection.asset_name}" in keys) is expected
         assert (f"{collection.asset_name}/daily_records" in keys) is expected
         assert (f"{collection.asset_name}_daily" in jobs) is expected
-    assert {schedule.name for schedule in definitions.schedules} == {
-        "business_audit_daily_schedule",
-        "equality_daily_schedule",
-    }
+    assert {schedule.name for schedule in definitions.schedules} == {f"{name}_daily_schedule" for name in append_only}
     assert {sensor.name for sensor in definitions.sensors} == {
-        "business_audit_coalescer_completion_sensor",
-        "equality_coalescer_completion_sensor",
         "failed_runs_sensor",
+        *(f"{name}_coalescer_completion_sensor" for name in append_only),
     }
 
 
