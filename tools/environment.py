@@ -22,6 +22,11 @@ PIP_STEP = re.compile(
     r"\s*(Collecting|Processing|Downloading|Building|Installing collected) (\S+( \([\d.]+ [kMG]B\))?)"
 )
 
+PIP_FAILED = (
+    "pip failed; what it printed last is above. Index and proxy are pip's own settings (PIP_INDEX_URL, HTTPS_PROXY); "
+    "without a network, copy .wheels here from a checkout where make wheels ran. Then run the same command again."
+)
+
 
 def refusal():
     """Return why this Python cannot be used, or None."""
@@ -76,7 +81,7 @@ def pip(python, arguments, usual):
     if on_terminal:
         print("\r\033[K", end="")
     if process.wait():
-        sys.exit("".join([*lines, "pip failed; what it printed last is above. Run the same command again once fixed."]))
+        sys.exit("".join([*lines, PIP_FAILED]))
 
 
 def make(folder, extras):
