@@ -91,7 +91,8 @@ def make(folder, extras):
     offline = wheels_are_complete()
     print(f"Setting up {folder}, once (two to ten minutes with downloads of 800 MB, one with make wheels):")
     print(f"  1 of 3  virtual environment of Python {sys.version.split()[0]}", flush=True)
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    if subprocess.run([sys.executable, "-m", "venv", str(folder)], check=False).returncode:
+        sys.exit(f"{sys.executable} made no virtual environment; why is above. Run the same command again once fixed.")
     print(f"  2 of 3  packages, from {'.wheels, without a network' if offline else 'the package index'}", flush=True)
     source = ["--no-index", "--find-links", str(WHEELS)] if offline else []
     pip(python, ["install", *source, "-e", f".[{extras}]"], "one to eight minutes")
