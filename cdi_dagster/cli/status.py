@@ -268,7 +268,7 @@ class _DayView:
         rows = [("last run", _run_text(run))]
         if run.failure:
             rows.append(("failed with", f"{run.failure.failure_class}: {run.failure.cause}"))
-        if run.failure and not self._waits_for_gate:
+        if run.failure and not (self._waits_for_gate or self.overview.state == "published"):
             rows += self._guidance(run.failure.failure_class, run.failure.next_step)
         else:
             rows += self._next_step()

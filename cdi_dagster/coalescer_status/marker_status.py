@@ -4,6 +4,7 @@ One of the sources that the gate can use (`core.gate.CoalescerStatusSource`); no
 pure; `MarkerCoalescerStatus` reads its input. Only reads.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from itertools import islice
@@ -30,8 +31,8 @@ _RESTORE = (
 )
 _LOSS = "Something else writes there; ingesting the remaining objects would lose records"
 _RENEW = (
-    "If a person moved something out of the day's folder, run the coalescer for the day again: it renews its marker. "
-    "Otherwise restore it first."
+    "If a person moved something out of the day's folder, or brought an object back, run the coalescer for the day "
+    "again: it renews its marker. Otherwise find what else writes there first."
 )
 
 
@@ -155,7 +156,7 @@ def _complete(marker: Marker, listing: Sequence[StoredObject], storage_day: date
         )
     first = f" ({changed[0].key.rsplit('/', 1)[-1]} was written after that)" if changed else ""
     offsets = day_volume(listing).offsets
-    keeps_offsets = not changed and offsets == marker.offsets
+    keeps_offsets = offsets >= (marker.offsets or math.inf) and (not newer or _was_left(marker, listing, without=newer))
     return CoalescerStatus(
         state=CoalescerState.UNKNOWN,
         reason=f"coalescer for {storage_day} completed at {at}, but its objects have gone or changed since{first}: "

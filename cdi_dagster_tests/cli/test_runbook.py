@@ -63,3 +63,23 @@ def test_input_invalid_is_followed_to_the_end(cdi: Cdi, home: Path) -> None:
     assert "run the coalescer for the day again" in cdi("pin", *DAY).stderr
     assert cdi("coalesce", *DAY).exit_code == 0
     assert cdi("pin", *DAY).exit_code == 0
+
+
+def test_offsets_lost_is_followed_to_the_end(cdi: Cdi, home: Path) -> None:
+    assert cdi("sample", *DAY, "--records", "120", "--objects", "6").exit_code == 0
+    assert cdi("coalesce", *DAY).exit_code == 0
+    assert cdi("pin", *DAY).exit_code == 0
+    lost = next((home / "corporate").rglob("*.jsonl.gz"))
+    content = lost.read_bytes()
+    lost.unlink()
+    assert cdi("coalesce", *DAY).exit_code == 0
+    refused = cdi("pin", *DAY)
+    assert refused.stderr.startswith("OFFSETS_LOST: ")
+    assert lost.name in refused.stderr
+
+    lost.write_bytes(content)
+    back = cdi("pin", *DAY)
+    assert back.stderr.startswith("COALESCER_UNKNOWN: ")
+    assert "No offsets are missing" in back.stderr
+    assert cdi("coalesce", *DAY).exit_code == 0
+    assert cdi("pin", *DAY).exit_code == 0
