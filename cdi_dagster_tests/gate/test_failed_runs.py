@@ -48,8 +48,7 @@ def test_rejected_records_are_alerted_at_once_with_all_that_a_person_needs_and_o
         "kind": "FAILED",
         "title": "RECORDS_REJECTED: data:businessAudit of storage day 2023-03-26 (export day 2023-03-27) failed",
         "text": f"24 of 10,000 records were rejected. Automatically: nothing: run {run_id} failed with "
-        "RECORDS_REJECTED, which a re-run does not fix. Read the rejects by reason; fix the cause, or run again with "
-        "a higher max_rejected.",
+        "RECORDS_REJECTED, which a re-run does not fix: its page has the next step.",
         "collection": "data:businessAudit",
         "storage_day": "2023-03-26",
         "export_day": "2023-03-27",
