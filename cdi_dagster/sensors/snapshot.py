@@ -30,7 +30,8 @@ from cdi_dagster.storage.interface import Storage, StorageError
 from cdi_dagster.storage.roots import Roots
 
 INTERVAL_SECONDS = 120
-"""A tick reads the marks of a few weeks: some 100 small requests to storage."""
+_WEEKS = 3
+"""A tick reads the marks of so many snapshots, each of some MB in production; of more only where there is none."""
 
 _Decided = tuple[SnapshotFacts, LaunchDecision]
 
@@ -89,7 +90,9 @@ def _facts(
     published: Storage, collection: Collection, export_day: date, first_storage_day: date, *, tables: bool
 ) -> SnapshotFacts:
     try:
-        now = read_published_now(published, collection, export_day, first_storage_day=first_storage_day)
+        now = read_published_now(published, collection, export_day, first_storage_day=first_storage_day, weeks=_WEEKS)
+        if not now.snapshots:
+            now = read_published_now(published, collection, export_day, first_storage_day=first_storage_day)
         mark = now.snapshots.get(export_day)
         missing_of = missing_tables(published, snapshot_of(collection, export_day), mark) if mark and tables else ()
     except (CdiError, StorageError) as error:

@@ -180,7 +180,7 @@ class BuildSnapshot:
         read = sources.read(spark, list(sources.stored_bytes))
         if not read:
             return {}
-        found = count_by(all_rows(read).selectExpr("day > 0", "db_type"), "(day > 0)", "db_type")
+        found = count_by(all_rows(read).selectExpr("day > 0 AS is_daily", "db_type"), "is_daily", "db_type")
         of_days = sum(count for (is_daily, _), count in found.items() if is_daily)
         of_base = sum(found.values()) - of_days
         marked_days = sum(now.rows[day].published for day in used.days)
