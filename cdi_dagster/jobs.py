@@ -9,12 +9,22 @@ from cdi_dagster import names
 from cdi_dagster.core.collections import Collection
 
 
-def build_jobs(collections: Iterable[Collection]) -> list[Any]:
-    """Return the daily job of every collection, with the checks but that of lateness: the sensor reports that.
+def build_jobs(collections: Iterable[Collection], keyed: Iterable[Collection]) -> list[Any]:
+    """Return the daily job of every collection, with the checks but that of lateness, which the sensor reports.
 
-    (What `define_asset_job` returns has no public name.)
+    And the job that makes the snapshot of every keyed one. (What `define_asset_job` returns has no public name.)
     """
-    return [_daily_job(collection) for collection in collections]
+    return [*(_daily_job(collection) for collection in collections), *(_snapshot_job(each) for each in keyed)]
+
+
+def _snapshot_job(collection: Collection) -> Any:
+    return dg.define_asset_job(
+        names.snapshot_job_name(collection),
+        selection=dg.AssetSelection.assets(*names.snapshot_keys(collection)),
+        description=f"Makes the snapshot of `{collection.id}` for one Friday (the partition), from the newest before "
+        "it and the daily rows since. Safe to run again: it replaces exactly that snapshot, or changes nothing.",
+        tags=names.collection_tag(collection),
+    )
 
 
 def _daily_job(collection: Collection) -> Any:

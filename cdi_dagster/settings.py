@@ -296,6 +296,13 @@ class Settings(AwsSettings):
         description="How many storage days back automation looks for a day that was missed or coalesced again. A week "
         "covers a long weekend without a daemon.",
     )
+    snapshot_most_fall_percent: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="By how many percent the rows of an id_part may fall from one weekly snapshot to the next before "
+        "the check turns red. Deleted ids stay in a snapshot, so none should fall.",
+    )
     local_time_zone: str = Field(
         default="Europe/London",
         description="Time zone in which times are also shown, beside UTC. Schedules use UTC only.",

@@ -10,6 +10,8 @@ import dagster as dg
 
 from cdi_dagster.assets.corporate_input import corporate_input_asset
 from cdi_dagster.assets.daily_records import daily_records_asset
+from cdi_dagster.assets.snapshot import snapshot_asset
+from cdi_dagster.assets.snapshot_tables import snapshot_tables_asset
 from cdi_dagster.assets.tables import tables_asset
 from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection
@@ -17,15 +19,17 @@ from cdi_dagster.core.collections import Collection
 
 def build_assets(
     collections: Iterable[Collection],
+    keyed: Iterable[Collection],
     partitions: dg.DailyPartitionsDefinition,
     *,
     automation: Automation,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[dg.AssetsDefinition]:
-    """Return input, daily records and, where there are any, tables of each collection.
+    """Return input, daily records and, where there are any, tables of each collection; snapshots of the keyed ones.
 
     Args:
-        collections: whose assets.
+        collections: whose assets of a day.
+        keyed: whose snapshots.
         partitions: the storage days.
         automation: for what happens by itself after a failure.
         sleep: waits so many seconds for a closed gate, where the config of a run requests that.
@@ -38,4 +42,8 @@ def build_assets(
         ]
         if collection.tables:
             assets.append(tables_asset(collection, collection.tables, partitions, automation=automation))
+    for collection in keyed:
+        assets.append(snapshot_asset(collection, automation=automation))
+        if collection.snapshot_tables:
+            assets.append(snapshot_tables_asset(collection, collection.snapshot_tables, automation=automation))
     return assets

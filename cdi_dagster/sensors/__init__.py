@@ -9,16 +9,18 @@ from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.sensors.coalescer_completion import coalescer_completion_sensor
 from cdi_dagster.sensors.failed_runs import failed_runs_sensor
+from cdi_dagster.sensors.snapshot import snapshot_sensor
 
 
 def build_sensors(
     collections: Iterable[Collection],
+    keyed: Iterable[Collection],
     *,
     calendar: DayCalendar,
     running: bool,
     volumes: DayVolumes,
 ) -> list[dg.SensorDefinition]:
-    """Return the coalescer completion sensor of every collection, and the one that reports failed runs."""
+    """Return the coalescer completion sensors, the snapshot sensors, and the one that reports failed runs."""
     collections = list(collections)
     return [
         failed_runs_sensor(collections, calendar=calendar, running=running),
@@ -31,4 +33,5 @@ def build_sensors(
             )
             for collection in collections
         ),
+        *(snapshot_sensor(collection, calendar=calendar, running=running) for collection in keyed),
     ]

@@ -187,6 +187,15 @@ class S3Storage:
         checked_key(self.root, key)
         return S3Upload(self._bucket, key, if_absent=if_absent, group=None if group is None else checked_group(group))
 
+    def prepare_stored(self, source: str, key: str, *, group: str) -> PreparedObject:
+        """Copy an object within S3, as an upload that `publish` completes."""
+        stored = self.head(source)
+        if stored is None:
+            raise ObjectMissingError(f"Could not prepare {self._bucket.uri(source)}: it is not there.")
+        with self.upload(key, group=group) as upload:
+            upload.copy(stored)
+            return upload.prepare()
+
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, a thousand in a request; after a failed batch the next is still tried."""
         self._delete(checked_key(self.root, key) for key in keys)

@@ -58,6 +58,7 @@ ELSEWHERE = {
     "due_time": "the schedules' cron: cdi_dagster_tests/schedules",
     "late_time": "sensors and the on-time check: cdi_dagster_tests/gate/test_late.py",
     "look_back_days": "sensors and the on-time check, as an argument of each",
+    "snapshot_most_fall_percent": "the check of the snapshot: cdi_dagster_tests/assets/test_snapshot.py",
     "local_time_zone": "the schedules' text: cdi_dagster_tests/schedules",
     "automation": "default status: cdi_dagster_tests/definitions/test_definitions.py",
 }
