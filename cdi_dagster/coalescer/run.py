@@ -9,7 +9,7 @@ holds. `plan` decides what to merge.
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -21,12 +21,13 @@ from cdi_dagster.coalescer.plan import (
     DEFAULT_MAX_OBJECTS,
     Batch,
     Plan,
-    Source,
     plan_batches,
 )
 from cdi_dagster.coalescer.proof import require_holds
+from cdi_dagster.coalescer.raw_objects import Source
 from cdi_dagster.coalescer.shard import WHOLE_DAY, Shard
-from cdi_dagster.coalescer.summary import EMPTY_DAY, CoalesceProgress, CoalesceSummary, day_figures
+from cdi_dagster.coalescer.summary import EMPTY_DAY, CoalesceProgress, CoalesceSummary, DayFigures, day_figures
+from cdi_dagster.core.bulk import collector_paused
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.storage.interface import ObjectExistsError, Storage, StorageError
@@ -76,8 +77,9 @@ def coalesce(
     with Claim(storage, day, shard=shard, lease_seconds=lease_seconds, clock=clock) as claim:
         for owner in (shard, *claim.replaced):
             storage.discard(prefix, group=owner.upload_group)
-        found = _listed(storage, prefix, shard)
-        plan = plan_batches(day.collection, prefix, found, max_bytes=max_bytes, max_objects=max_objects)
+        with collector_paused():
+            found = _listed(storage, prefix, shard)
+            plan = plan_batches(day.collection, prefix, found, max_bytes=max_bytes, max_objects=max_objects)
         results = _Run(storage, claim, plan, shard.upload_group, progress or (lambda _: None)).carry_out()
         failures = (*plan.conflicts, *(result.failure for result in results if result.failure))
         after = day_figures(_listed(storage, prefix, shard))
@@ -88,7 +90,7 @@ def coalesce(
     return CoalesceSummary(
         collection_id=day.collection.id,
         storage_day=day.storage_day,
-        before=day_figures(found),
+        before=_found(plan),
         after=after,
         merged=tuple(result.merged for result in results if result.merged),
         finished=tuple(result.finished for result in results if result.finished),
@@ -100,8 +102,14 @@ def coalesce(
     )
 
 
-def _listed(storage: Storage, prefix: str, shard: Shard) -> list[StoredObject]:
-    return [stored for stored in storage.list(prefix) if shard.holds(stored.key)]
+def _listed(storage: Storage, prefix: str, shard: Shard) -> Iterator[StoredObject]:
+    return (stored for stored in storage.list(prefix) if shard.holds(stored.key))
+
+
+def _found(plan: Plan) -> DayFigures:
+    return DayFigures(
+        objects=plan.listed_objects, bytes=plan.listed_bytes, offsets=plan.listed_offsets, fingerprint=None
+    )
 
 
 def _reason(failures: Sequence[str]) -> str:
@@ -173,7 +181,7 @@ class _Run:
             self._require_going_on()
             result = self._store(batch, counted)
             self._require_going_on()
-            self._storage.delete([source.stored.key for source in batch.sources])
+            self._storage.delete(batch.sources.keys())
         except (BatchError, StorageError) as error:
             _log.info("A batch was not merged: %s", error)  # the caller prints the summary's failures
             result = _BatchResult(failure=str(error))

@@ -1,13 +1,13 @@
 """What a run of the coalescer reports: its progress, and a summary at its end. Values only."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
 from cdi_dagster.coalescer.plan import LeftAlone
-from cdi_dagster.core.listing import StoredObject, listing_fingerprint
+from cdi_dagster.core.listing import ListingDigest, StoredObject
 from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_name
 
 _BYTES_LIKE_AN_OBJECT = 256 * 1024
@@ -41,7 +41,7 @@ class DayFigures:
         objects: raw and coalesced objects.
         bytes: their compressed bytes.
         offsets: the offsets that their names state, summed.
-        fingerprint: of the listing; None where several processes have listed a shard each.
+        fingerprint: of the listing; None of what was found, and where several processes have listed a shard each.
     """
 
     objects: int
@@ -97,14 +97,16 @@ class CoalesceSummary:
         }
 
 
-def day_figures(listing: Sequence[StoredObject]) -> DayFigures:
-    """Return the figures of a listing."""
-    return DayFigures(
-        objects=len(listing),
-        bytes=sum(stored.size_bytes for stored in listing),
-        offsets=sum(_offset_count(stored.key) for stored in listing),
-        fingerprint=listing_fingerprint(listing),
-    )
+def day_figures(listing: Iterable[StoredObject]) -> DayFigures:
+    """Return the figures of a listing, as it goes by."""
+    objects = size_bytes = offsets = 0
+    digest = ListingDigest()
+    for stored in listing:
+        digest.add(stored)
+        objects += 1
+        size_bytes += stored.size_bytes
+        offsets += _offset_count(stored.key)
+    return DayFigures(objects=objects, bytes=size_bytes, offsets=offsets, fingerprint=digest.fingerprint())
 
 
 def _offset_count(key: str) -> int:
