@@ -149,14 +149,13 @@ def evaluation_of(
     day: CollectionDay, name: str, result: dg.AssetCheckResult, *, run_id: str | None
 ) -> dg.AssetCheckEvaluation:
     """Return the evaluation that reports a result outside the run of the check, with the run whose day it is of."""
-    metadata: dict[str, Any] = {**(result.metadata or {}), names.CHECKED_DAY: day.storage_day.isoformat()}
     return dg.AssetCheckEvaluation(
         asset_key=names.daily_records_key(day.collection),
         check_name=name,
         passed=bool(result.passed),
         severity=result.severity,
         description=result.description,
-        metadata=metadata | ({names.CHECKED_RUN: run_id} if run_id else {}),
+        metadata={**(result.metadata or {}), **({names.CHECKED_RUN: run_id} if run_id else {})},
     )
 
 

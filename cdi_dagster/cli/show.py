@@ -19,7 +19,7 @@ from cdi_dagster.cli.options import (
 )
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.storage_keys import run_report_key, runs_prefix
+from cdi_dagster.core.storage_keys import INGEST_REPORT, run_report_key, runs_prefix
 from cdi_dagster.storage import ObjectMissingError, Roots, Storage
 
 if TYPE_CHECKING:
@@ -117,12 +117,14 @@ def _show_records(published: Storage, day: CollectionDay, limit: int, *, as_json
 def _traced_run(roots: Roots, day: CollectionDay, correlation_id: str | None) -> "TracedRun":
     from cdi_dagster.ingestion.pinning import read_pinned_input
     from cdi_dagster.published.read import read_publication
+    from cdi_dagster.published.runs import last_run
     from cdi_dagster.spark.ingest.trace import TracedRun
 
     publication = read_publication(roots.published, day)
     if publication and correlation_id in (None, publication.mark.correlation_id):
         return TracedRun(pinned=publication.pinned, report=publication.report, mark=publication.mark)
-    run_id = correlation_id or _last_run_with_report(roots.published, day)
+    last = None if correlation_id else last_run(roots.published, day, wrote=INGEST_REPORT)
+    run_id = correlation_id or (last[0] if last else None)
     report = _report(roots.published, day, run_id) if run_id else None
     if correlation_id and report is None:
         raise CdiError(
@@ -141,17 +143,6 @@ def _traced_run(roots: Roots, day: CollectionDay, correlation_id: str | None) ->
         )
     matches = report is not None and report.fingerprint == pinned.fingerprint
     return TracedRun(pinned=pinned, report=report if matches else None, mark=None)
-
-
-def _last_run_with_report(published: Storage, day: CollectionDay) -> str | None:
-    prefix = runs_prefix(day)
-    reports = [
-        stored
-        for stored in published.list(prefix)
-        if stored.key == run_report_key(day, stored.key.removeprefix(prefix).partition("/")[0])
-    ]
-    last = max(reports, key=lambda stored: stored.modified_at, default=None)
-    return last.key.removeprefix(prefix).partition("/")[0] if last else None
 
 
 def _report(published: Storage, day: CollectionDay, run_id: str) -> "IngestReport | None":

@@ -14,6 +14,8 @@ EARLIER_PUBLICATIONS_PREFIX = "_publications/"
 """Where an earlier version kept that: still finished and discarded."""
 REJECTS_FOLDER = "rejects/"
 """Below a run's prefix."""
+INGEST_REPORT = "ingest_report.json"
+"""Below a run's prefix."""
 _TABLES_REPORT = "tables_report.json"
 
 
@@ -82,7 +84,7 @@ def run_prefix(day: CollectionDay, correlation_id: str) -> str:
 
 def run_report_key(day: CollectionDay, correlation_id: str) -> str:
     """Key of a run's closing report."""
-    return f"{run_prefix(day, correlation_id)}ingest_report.json"
+    return f"{run_prefix(day, correlation_id)}{INGEST_REPORT}"
 
 
 def rejects_prefix(day: CollectionDay, correlation_id: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport
+from cdi_dagster.core.launch_decision import PublishedFrom
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.storage_keys import (
     SUCCESS_MARK,
@@ -50,6 +51,11 @@ def read_mark(published: Storage, day: CollectionDay) -> Mark | None:
         StorageError: the storage does not respond.
     """
     return _read(published, mark_key(day), Mark.from_json, next_step=_REWRITE_RECORDS)
+
+
+def origin_of(mark: Mark) -> PublishedFrom:
+    """Return what a decision about the day needs of its mark."""
+    return PublishedFrom(fingerprint=mark.fingerprint, published_at=mark.published_at, run_id=mark.correlation_id)
 
 
 def read_publication(published: Storage, day: CollectionDay) -> Publication | None:

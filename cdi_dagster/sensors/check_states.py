@@ -29,7 +29,9 @@ from cdi_dagster.storage.interface import Storage
 
 LATE_DAYS = "late"
 """Metadata of an evaluation of the on-time check: the late days."""
-_IDENTITY = (names.CHECKED_DAY, names.CHECKED_RUN, LATE_DAYS)
+DECIDED = "decided"
+"""Metadata of the same: what was decided about the newest day, or the newest late one, and what it waits for."""
+_IDENTITY = (names.CHECKED_DAY, names.CHECKED_RUN, LATE_DAYS, DECIDED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ def _state(
             result = unreadable_result(day, error.cause)
         return evaluation_of(day, name, result, run_id=run_id)
 
-    return CheckState(name=name, identity=(day.storage_day.isoformat(), run_id, None), evaluate=evaluate)
+    return CheckState(name=name, identity=(day.storage_day.isoformat(), run_id, None, None), evaluate=evaluate)
 
 
 def evaluations_to_report(

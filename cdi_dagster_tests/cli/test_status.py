@@ -168,6 +168,7 @@ def test_the_table_has_a_line_for_each_day_and_the_worst_of_them_decides(
         assert code == 3
         shown = " ".join(command("status", *audit).stdout.split())
         assert "waiting: COALESCER_NOT_STARTED" in shown
+        assert f"data:businessAudit, storage day {DAY + timedelta(days=1)}: coalescer NOT_STARTED: " in shown
         assert f"data:businessAudit {DAY} published 10 0" in shown
         assert "0.75 USD" in shown
         assert {row["collection"] for row in status()[1]["days"]} == {"data:businessAudit", "data:equality"}
