@@ -5,7 +5,8 @@ plan out, `claim` keeps others away, `marker` publishes the state, `processes` s
 storage and core only.
 """
 
+from cdi_dagster.coalescer.processes import coalesce_by_processes
 from cdi_dagster.coalescer.run import coalesce
-from cdi_dagster.coalescer.summary import CoalesceProgress, CoalesceSummary
+from cdi_dagster.coalescer.summary import CoalesceProgress, CoalesceSummary, progress_text
 
-__all__ = ["CoalesceProgress", "CoalesceSummary", "coalesce"]
+__all__ = ["CoalesceProgress", "CoalesceSummary", "coalesce", "coalesce_by_processes", "progress_text"]

@@ -20,8 +20,7 @@ from cdi_dagster.coalescer.corporate_root import why_not_corporate_storage
 from cdi_dagster.coalescer.plan import DEFAULT_MAX_BYTES, DEFAULT_MAX_OBJECTS
 from cdi_dagster.coalescer.processes import coalesce_by_processes
 from cdi_dagster.coalescer.shard import MOST_SHARDS, WHOLE_DAY, Shard
-from cdi_dagster.coalescer.summary import CoalesceProgress, CoalesceSummary
-from cdi_dagster.core.amounts import duration_text, size_text
+from cdi_dagster.coalescer.summary import CoalesceProgress, CoalesceSummary, progress_text
 from cdi_dagster.core.collections import find_collection, ids_beginning_with
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
@@ -180,20 +179,6 @@ def _progress_printer() -> Callable[[CoalesceProgress], None]:
         click.echo(f"  {progress_text(progress, now - started)}", err=True)
 
     return log
-
-
-def progress_text(progress: CoalesceProgress, seconds: float) -> str:
-    """Return how far the run is after so many seconds, how fast, and how long the rest takes at that rate."""
-    share = progress.share_done
-    return ", ".join(
-        [
-            f"{progress.objects_done:,} of {progress.objects:,} raw objects",
-            f"{size_text(progress.bytes_done)} of {size_text(progress.bytes)}",
-            f"{progress.objects_done / seconds:,.0f} objects/s",
-            f"{share:.0%}",
-            *([f"about {duration_text(seconds / share - seconds)} left"] if share else []),
-        ]
-    )
 
 
 def _print(summary: CoalesceSummary) -> None:

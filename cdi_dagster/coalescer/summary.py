@@ -7,6 +7,7 @@ from datetime import date
 from typing import Any
 
 from cdi_dagster.coalescer.plan import LeftAlone
+from cdi_dagster.core.amounts import duration_text, size_text
 from cdi_dagster.core.listing import ListingDigest, StoredObject
 from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_name
 
@@ -31,6 +32,20 @@ class CoalesceProgress:
         """How much of the work is done, 0 to 1: tiny objects cost requests, large ones bytes."""
         total = self.objects + self.bytes / _BYTES_LIKE_AN_OBJECT
         return (self.objects_done + self.bytes_done / _BYTES_LIKE_AN_OBJECT) / total if total else 1.0
+
+
+def progress_text(progress: CoalesceProgress, seconds: float) -> str:
+    """Return how far the run is after so many seconds, how fast, and how long the rest takes at that rate."""
+    share = progress.share_done
+    return ", ".join(
+        [
+            f"{progress.objects_done:,} of {progress.objects:,} raw objects",
+            f"{size_text(progress.bytes_done)} of {size_text(progress.bytes)}",
+            f"{progress.objects_done / seconds:,.0f} objects/s",
+            f"{share:.0%}",
+            *([f"about {duration_text(seconds / share - seconds)} left"] if share else []),
+        ]
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -227,11 +227,11 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
         return LaunchDecision(
             action=LaunchAction.WAIT, reason=f"{published}; {running}" if facts.lacks_tables else running
         )
-    if not facts.coalescer.is_open:
+    if not facts.coalescer.is_open and not facts.coalescer.run_coalesces:
         since = f"{published}; since then " if facts.published_from else ""
         reason = f"{since}coalescer {facts.coalescer.state}: {facts.coalescer.reason}"
         return LaunchDecision(action=LaunchAction.WAIT, reason=reason)
-    done = _why_done(facts)
+    done = _why_done(facts) if facts.coalescer.is_open else None
     if done and facts.missing_tables:
         return _decide_tables(facts, published, now)
     if done:
@@ -243,10 +243,17 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
         or _why_not_again(_since_person_requested(runs), now)
         or _why_input_is_left(_since_person_requested(facts.runs_for_records))
     )
+    if held and held.action is LaunchAction.LEAVE and not facts.coalescer.is_open:
+        return _leave(
+            f"{len(runs)} runs could not coalesce it, the last is {runs[-1].run_id} ({_why_failed(runs[-1])}): "
+            f"{facts.coalescer.reason}. Fix what is named, then materialise it"
+        )
     if held:
         return held
     reason = facts.coalescer.reason
-    if facts.published_from:
+    if not facts.coalescer.is_open:
+        reason = f"{published + '; since then ' if facts.published_from else ''}the run coalesces it: {reason}"
+    elif facts.published_from:
         reason = "again: it was coalesced again after it was published"
     elif facts.lost_offsets:
         reason = f"again: its listing changed since run {facts.lost_offsets.run_id} failed with OFFSETS_LOST"
