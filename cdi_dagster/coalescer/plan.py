@@ -119,8 +119,7 @@ def plan_batches(
     if max_bytes < 1 or max_objects < 1:
         raise ValueError("max_bytes and max_objects must each be 1 or more")
     day = _Day(collection, prefix)
-    for stored in listing:
-        day.add(stored)
+    day.add(listing)
     batches: list[Batch] = []
     conflicts: list[str] = []
     left_alone = day.left_alone
@@ -167,34 +166,39 @@ class _Day:
         self.left_alone: list[LeftAlone] = []
         self.objects = self.bytes = self.offsets = 0
 
-    def add(self, stored: StoredObject) -> None:
-        """Add an object: nearly all are raw objects with the usual name."""
-        self.objects += 1
-        self.bytes += stored.size_bytes
-        match = self._usual(stored.key)
-        if match and stored.version_id is None:
-            kafka_partition, first_text, last_text = match.groups()
-            first, last = int(first_text), int(last_text)
-            if first <= last:
-                self.offsets += last - first + 1
-                raw = self.partitions.get(kafka_partition) or self._partition(kafka_partition)
-                raw.add(first, last, stored)
-                return
-        self._add_unusual(stored)
+    def add(self, listing: Iterable[StoredObject]) -> None:
+        """Add the objects of a listing, once: nearly all are raw objects with the usual name."""
+        usual, partitions = self._usual, self.partitions
+        for stored in listing:
+            match = usual(stored.key)
+            if match and stored.version_id is None:
+                kafka_partition, first_text, last_text = match.groups()
+                first, last = int(first_text), int(last_text)
+                if first <= last:
+                    if kafka_partition not in partitions:
+                        self._partition(kafka_partition)
+                    partitions[kafka_partition].add(first, last, stored)
+                    continue
+            self._add_unusual(stored)
+        for raw in partitions.values():
+            self.objects += len(raw)
+            self.bytes += sum(raw.sizes)
+            self.offsets += sum(raw.lasts) - sum(raw.firsts) + len(raw)
 
     def _add_unusual(self, stored: StoredObject) -> None:
         named = _named(self._collection, self._prefix, stored)
+        if isinstance(named, Source) and not named.name.coalesced:
+            raw = self._partition(str(named.name.kafka_partition))
+            raw.add(named.name.first_offset, named.name.last_offset, stored, is_usual=False)
+            return
+        self.objects += 1
+        self.bytes += stored.size_bytes
+        self.offsets += _offset_count(stored.key)
         if isinstance(named, LeftAlone):
             self.left_alone.append(named)
-            self.offsets += _offset_count(stored.key)
-            return
-        self.offsets += named.name.offset_count
-        kafka_partition = str(named.name.kafka_partition)
-        raw = self._partition(kafka_partition)
-        if named.name.coalesced:
-            self.coalesced[kafka_partition].append(named)
         else:
-            raw.add(named.name.first_offset, named.name.last_offset, stored, is_usual=False)
+            self._partition(str(named.name.kafka_partition))
+            self.coalesced[str(named.name.kafka_partition)].append(named)
 
     def _partition(self, kafka_partition: str) -> RawObjects:
         if kafka_partition not in self.partitions:
