@@ -22,12 +22,13 @@ def build_jobs(collections: Iterable[Collection], *, coalesce: bool = False) -> 
 def _daily_job(collection: Collection, *, coalesce: bool) -> Any:
     coalesced = (names.coalesced_key(collection),) if coalesce else ()
     first = "coalesces it" if coalesce else "checks the coalescer"
+    output = collection.output_name.replace("_", " ")
     tables = " and publishes the tables" if collection.tables else ""
     return dg.define_asset_job(
         names.daily_job_name(collection),
         selection=dg.AssetSelection.assets(*coalesced, *names.keys_of(collection))
         - dg.AssetSelection.checks(names.on_time_check_key(collection)),
         description=f"Processes one storage day of `{collection.id}`: {first}, pins the input, decrypts "
-        f"and publishes the daily records{tables}. Safe to run again: it replaces exactly that day.",
+        f"and publishes the {output}{tables}. Safe to run again: it replaces exactly that day.",
         tags=names.collection_tag(collection),
     )

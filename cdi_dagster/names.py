@@ -51,6 +51,7 @@ FAILED_RUNS_SENSOR = "failed_runs_sensor"
 ON_TIME_CHECK = "published_on_time"
 REJECTS_CHECK = "nothing_rejected"
 COUNTS_CHECK = "counts_reconcile"
+ID_PARTS_CHECK = "id_parts_are_hexadecimal"
 CHECKED_DAY = "storage_day"
 """Metadata of a check's evaluation: of which day it is …"""
 CHECKED_RUN = "of_run"
@@ -75,8 +76,8 @@ def coalesced_key(collection: Collection) -> dg.AssetKey:
 
 
 def daily_records_key(collection: Collection) -> dg.AssetKey:
-    """Asset key of a collection's daily records."""
-    return dg.AssetKey([collection.asset_name, "daily_records"])
+    """Asset key of a collection's daily records, or daily rows."""
+    return dg.AssetKey([collection.asset_name, collection.output_name])
 
 
 def on_time_check_key(collection: Collection) -> dg.AssetCheckKey:

@@ -12,7 +12,7 @@ from cdi_dagster.core.launch_decision import PublishedFrom
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.storage_keys import (
     SUCCESS_MARK,
-    daily_records_prefix,
+    daily_prefix,
     mark_key,
     pinned_input_history_key,
     run_report_key,
@@ -99,7 +99,7 @@ def require_published_parts(published: Storage, day: CollectionDay) -> Mark:
         CdiError: INPUT_INVALID where it is not published, or a part is not as marked.
         StorageError: the storage does not respond.
     """
-    prefix = daily_records_prefix(day)
+    prefix = daily_prefix(day)
     mark = read_mark(published, day)
     if mark is None:
         raise CdiError(

@@ -17,8 +17,8 @@ import dagster as dg
 from cdi_dagster import names
 from cdi_dagster.checks.daily_records import (
     CHECK_OF_CLASS,
-    RESULTS,
     evaluation_of,
+    results_of,
     unpublished_result,
     unreadable_result,
 )
@@ -66,7 +66,7 @@ def newest_states(collection: Collection, published: Storage, facts: Sequence[Da
         if run and failed:
             states.setdefault(failed, _state(collection, published, day, failed, run.run_id, run.failure_class))
         if day.published_from and not day.unreadable:
-            for name in RESULTS:
+            for name in results_of(collection):
                 states.setdefault(name, _state(collection, published, day, name, day.published_from.run_id, None))
     return list(states.values())
 
@@ -78,7 +78,7 @@ def _state(
 
     def evaluate() -> dg.AssetCheckEvaluation:
         try:
-            result = unpublished_result(day, str(failure)) if failure else RESULTS[name](published, day)
+            result = unpublished_result(day, str(failure)) if failure else results_of(collection)[name](published, day)
         except CdiError as error:
             result = unreadable_result(day, error.cause)
         return evaluation_of(day, name, result, run_id=run_id)

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from cdi_dagster import names
 from cdi_dagster.cli.app import cdi
+from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.status_rows import StatusRow, data_product_of
 from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
@@ -84,6 +85,33 @@ def test_a_failed_day_has_class_next_step_owner_and_link(tmp_path: Path, monkeyp
         shown = " ".join(command("status", *OF_DAY).stdout.split())
         assert f"/runs/{failed.run_id}" in shown
         assert "docs/runbook.md#dks_forbidden" in shown
+
+
+def test_the_next_step_is_that_of_the_gate_where_the_day_waits_for_it_whatever_a_run_failed_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CDI_AUTOMATION", "true")
+    with coalesced_day(tmp_path, monkeypatch) as day:
+        day.spark.failure = CdiError(FailureClass.CLUSTER_LOST, "The cluster ended.")
+        day.run(tags={names.LAUNCHED_BY_TAG: "sensor"})
+        day.corporate.delete([stored.key for stored in day.corporate.list(AUDIT.on(DAY).corporate_prefix)])
+        with clock_at(NOON):
+            shown = " ".join(command("status", *OF_DAY).stdout.split())
+        assert "waiting: coalescer UNKNOWN" in shown
+        assert "failed with CLUSTER_LOST: The cluster ended." in shown
+        assert "next step Restore the objects" in shown
+        assert "docs/runbook.md#coalescer_unknown" in shown
+
+
+def test_a_published_day_needs_nothing_of_what_a_later_run_failed_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with coalesced_day(tmp_path, monkeypatch) as day:
+        assert day.run().success
+        day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "The key service refused.")
+        day.run()
+        shown = command("status", *OF_DAY)
+        assert (shown.exit_code, "failed with" in shown.stdout, "next step" in shown.stdout) == (0, True, False)
 
 
 def test_a_failure_that_is_retried_by_itself_is_not_yet_a_failed_day(
@@ -171,7 +199,7 @@ def test_the_table_has_a_line_for_each_day_and_the_worst_of_them_decides(
         assert f"data:businessAudit, storage day {DAY + timedelta(days=1)}: coalescer NOT_STARTED: " in shown
         assert f"data:businessAudit {DAY} published 10 0" in shown
         assert "0.75 USD" in shown
-        assert {row["collection"] for row in status()[1]["days"]} == {"data:businessAudit", "data:equality"}
+        assert {row["collection"] for row in status()[1]["days"]} == {each.id for each in REGISTRY}
 
 
 @pytest.mark.parametrize("wrong", [("--storage-day", "2023-03-26"), ("--watch", "--json")])

@@ -57,10 +57,13 @@ def test_days_that_are_not_published_are_one_line_and_well_is_exit_0(
     _publish(home, *late_days)
     answer = cdi(*WATCH, "--only", "published", **times)
     assert (answer.exit_code, answer.stdout) == (0, "All is well.\n")
-    # Of the other collection nothing is there.
+    # Of the other collections nothing is there.
     answer = cdi("watch", "--only", "published", "--json", **times)
     assert answer.exit_code == 1
-    assert [reason.split(":")[:2] for reason in answer.json["reasons"]] == [["data", "equality"]]
+    assert [":".join(reason.split(":")[:2]) for reason in answer.json["reasons"]] == [
+        "data:equality",
+        "calculator:calculationParts",
+    ]
 
 
 def test_records_without_their_tables_are_no_published_day_and_a_damaged_mark_is_named(
@@ -130,6 +133,7 @@ def test_an_alert_is_sent_once_and_the_recovery_once_also_where_the_target_is_do
         assert [watch() for _ in range(2)] == [(0, "All is well.\n")] * 2
         assert [alert["kind"] for alert in heard.alerts] == ["WATCH", "WATCH_OVER"]
         assert "well again" in heard.alerts[1]["title"]
+        assert heard.alerts[1]["text"] == "Every watched day is published by its deadline."  # nothing of the daemon
 
 
 def test_alert_without_a_target_is_used_wrongly(cdi: Cdi) -> None:
