@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from cdi_dagster.assets import build_assets
+from cdi_dagster.assets import Coalescing, build_assets
 from cdi_dagster.checks import build_checks
 from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection, automated_collections
@@ -64,6 +64,11 @@ def build_definitions(
             partitions,
             automation=Automation(calendar=calendar, is_on=settings.automation),
             sleep=sleep,
+            coalescing=Coalescing(
+                processes=settings.coalescer_processes, lease_seconds=settings.coalescer_lease_seconds
+            )
+            if settings.coalescer_in_dagster
+            else None,
         ),
         asset_checks=build_checks(
             collections,
@@ -71,7 +76,7 @@ def build_definitions(
             automated=settings.automation,
             most_fall_percent=settings.snapshot_most_fall_percent,
         ),
-        jobs=build_jobs(collections, keyed),
+        jobs=build_jobs(collections, keyed, coalesce=settings.coalescer_in_dagster),
         schedules=build_schedules(
             collections,
             calendar=calendar,
@@ -114,6 +119,7 @@ def installation_resources(settings: Settings) -> dict[str, Any]:
             lease_seconds=settings.coalescer_lease_seconds,
             quiet_seconds=settings.coalescer_quiet_seconds,
             batch_queues=list(settings.coalescer_batch_queues),
+            runs_coalesce=settings.coalescer_in_dagster,
         ),
         "step_launcher": _step_launcher(settings),
         "status_table": StatusTableResource(

@@ -70,6 +70,11 @@ def input_key(collection: Collection) -> dg.AssetKey:
     return dg.AssetKey(["corporate_storage", collection.asset_name])
 
 
+def coalesced_key(collection: Collection) -> dg.AssetKey:
+    """Asset key of a collection's coalesced days, where Dagster coalesces."""
+    return dg.AssetKey(["corporate_storage", f"{collection.asset_name}_coalesced"])
+
+
 def daily_records_key(collection: Collection) -> dg.AssetKey:
     """Asset key of a collection's daily records, or daily rows."""
     return dg.AssetKey([collection.asset_name, collection.output_name])
@@ -129,6 +134,11 @@ def completion_sensor_name(collection: Collection) -> str:
 def daily_job_name(collection: Collection) -> str:
     """Name of the job that takes one storage day from pinned input to tables."""
     return f"{collection.asset_name}_daily"
+
+
+def coalesce_pool(collection: Collection) -> str:
+    """Pool of a collection's coalescing: its limit is how many days are coalesced at a time."""
+    return f"cdi_{collection.asset_name}_coalesce"
 
 
 def ingest_pool(collection: Collection) -> str:

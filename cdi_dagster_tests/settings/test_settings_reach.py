@@ -48,6 +48,8 @@ EMR: dict[str, tuple[str, Any]] = {
 ELSEWHERE = {
     "deployment": "chooses the launcher and the status table: below",
     "aws_region": "every AWS client: cdi_dagster_tests/aws",
+    "coalescer_in_dagster": "an asset and the status that a run may change: cdi_dagster_tests/assets/test_coalesced.py",
+    "coalescer_processes": "the asset that coalesces, as an argument: cdi_dagster_tests/assets/test_coalesced.py",
     "home": "the folders below it: cdi_dagster_tests/settings/test_settings.py",
     "emr_template": "a file that must be usable: below",
     "emr_environment": "a name in that file: cdi_dagster_tests/emr/test_template.py",
