@@ -206,6 +206,12 @@ class Settings(AwsSettings):
     emr_environment: str = Field(
         default="", description="Which of the template's `overrides.environments` applies, for example `production`."
     )
+    emr_overrides: Annotated[dict[str, Any], NoDecode] = Field(
+        default_factory=dict,
+        description="What only the account knows of the cluster template (roles, subnets, log bucket), as a JSON "
+        'object on top of its environment: {"cluster": {"LogUri": "s3://our-logs/emr"}}. `cdi deploy settings` writes '
+        "it from the stack `emr`.",
+    )
     emr_bundle_uri: str = Field(
         default="", description="s3:// URI of the bundle that clusters install (`emr`); `cdi deploy` prints it."
     )
@@ -327,6 +333,12 @@ class Settings(AwsSettings):
         default=False,
         description="Whether schedules and sensors are on by default. Off, so that a laptop that loads the code starts "
         "nothing by itself; production sets it to true.",
+    )
+
+    metrics: Literal["", "cloudwatch"] = Field(
+        default="",
+        description="Where metrics go: `cloudwatch`, the namespace `CDI` of CloudWatch, with the dimension "
+        "`Environment`. Default: nowhere.",
     )
 
     status_table_name: str = Field(
@@ -504,6 +516,16 @@ class Settings(AwsSettings):
                 raise ValueError(f"{collection_id!r} is not a collection of the registry: did you mean {close[0]}?")
         return paths
 
+    @field_validator("emr_overrides", mode="before")
+    @classmethod
+    def _are_overrides(cls, value: Any) -> Any:
+        overrides = _json_object(value) if isinstance(value, str) else value
+        if not isinstance(overrides, dict):
+            raise ValueError(  # noqa: TRY004 - pydantic takes ValueError
+                'not a JSON object: write {"cluster": {"LogUri": "s3://our-logs/emr"}}'
+            )
+        return overrides
+
     @field_validator("coalescer_batch_queues", mode="before")
     @classmethod
     def _are_queues(cls, value: Any) -> Any:
@@ -650,15 +672,28 @@ def why_no_dagster_home(folder: str | Path) -> list[str]:
     ]
 
 
+def home_folder() -> Path:
+    """Return the home folder of this process's environment, also where its settings cannot be used yet."""
+    return Path(os.environ.get(f"{PREFIX}HOME") or DEFAULT_HOME).expanduser()
+
+
+def problems_of(env_file: Path) -> list[str]:
+    """Return why an installation could not run by a file of settings and the environment, a line each with its fix."""
+    try:
+        Settings(_env_file=env_file)  # type: ignore[call-arg]
+    except ValidationError as error:
+        return [line for detail in error.errors() for line in _problem_lines(detail)]
+    return []
+
+
 def use_aws_settings() -> None:
     """Have AWS clients of this process work as the settings state, for work that needs no other setting.
 
     Raises:
         SettingsError: with a line for every problem found.
     """
-    home = Path(os.environ.get(f"{PREFIX}HOME") or DEFAULT_HOME).expanduser()
     try:
-        AwsSettings(_env_file=home / ENV_FILE_NAME).use()  # type: ignore[call-arg]
+        AwsSettings(_env_file=home_folder() / ENV_FILE_NAME).use()  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsError([line for detail in error.errors() for line in _problem_lines(detail)]) from None
 

@@ -132,8 +132,8 @@ COMMANDS: tuple[Entry, ...] = (
     Entry(
         section=_CLUSTERS,
         name="deploy",
-        target="cdi_dagster.cli.bundle:deploy_command",
-        summary="Upload a bundle to where clusters fetch it.",
+        target="cdi_dagster.cli.deploy:deploy_group",
+        summary="Upload a bundle; write cdi.env from CloudFormation stacks.",
     ),
     Entry(
         section=_DEVELOPMENT,

@@ -32,8 +32,10 @@ LOCAL: dict[str, tuple[str, str, Any]] = {
     "alert_on": ("options", "alert_on", "STARTED"),
     "alert_token": ("alerts", "token", "secretsmanager://token"),
     "environment": ("alerts", "environment", "production"),
+    "metrics": ("metrics", "kind", "cloudwatch"),
 }
 EMR: dict[str, tuple[str, Any]] = {
+    "emr_overrides": ("overrides", {"tags": {"Installation": "cdi"}}),
     "emr_bundle_uri": ("bundle_uri", f"s3://published-2/bundles/{source_digest()}-1"),
     "emr_cluster_id": ("existing_cluster_id", "j-1"),
     "emr_idle_seconds": ("idle_seconds", 301),
