@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from cdi_dagster.aws.clients import REGION, use_region
+from cdi_dagster.aws.clients import REGION, use_region, use_roles
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES as BATCH_QUEUES
 from cdi_dagster.core.alert_target import AlertTargetKind, alert_target
 from cdi_dagster.core.collections import REGISTRY, find_collection, require_append_only
@@ -43,6 +43,7 @@ DEFAULT_HOME = Path(".cdi")
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _MASTER = re.compile(r"local(\[([1-9][0-9]*|\*)(\s*,\s*[1-9][0-9]*)?\])?|yarn|(spark|k8s)://\S+")
+_ROLE = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]+", re.ASCII)
 _MEMORY = re.compile(r"[1-9][0-9]*[mg]")
 _NOT_IN_DAGSTER_HOME = "%?[]*"
 """Dagster puts the folder into URLs of SQLite, and looks for `dagster.yaml` with a glob."""
@@ -82,9 +83,25 @@ class AwsSettings(BaseSettings):
         "Whoever reads needs `kms:Decrypt` on it, whoever writes `kms:GenerateDataKey` too.",
     )
 
+    emr_role_arn: str = Field(
+        default="",
+        description="ARN of a role in the account where clusters run, if that is another: EMR is used as this role, "
+        "which our own assumes. Buckets, status table and alerts stay with ours. Default: our own account.",
+    )
+    batch_role_arn: str = Field(
+        default="",
+        description="ARN of a role in the account of the coalescer's AWS Batch, if that is another; as "
+        "CDI_EMR_ROLE_ARN.",
+    )
+
     def use(self) -> None:
-        """Have this process's AWS clients made in the region, and its writes to S3 encrypted, as set, from now on."""
+        """Have this process's AWS clients made, and its writes to S3 encrypted, as set, from now on."""
         use_region(self.aws_region)
+        # What `cdi doctor` looks up of a cluster's roles and subnets is in its account.
+        use_roles(
+            {"emr": self.emr_role_arn, "iam": self.emr_role_arn, "ec2": self.emr_role_arn}
+            | {"batch": self.batch_role_arn}
+        )
         use_encryption(Encryption(algorithm=self.s3_encryption, kms_key=self.s3_kms_key))
 
     @field_validator("aws_region")
@@ -92,6 +109,13 @@ class AwsSettings(BaseSettings):
     def _is_region(cls, value: str) -> str:
         if value and not REGION.fullmatch(value):
             raise ValueError(f"{value!r} is not an AWS region: write it as eu-west-2")
+        return value
+
+    @field_validator("emr_role_arn", "batch_role_arn")
+    @classmethod
+    def _is_role(cls, value: str) -> str:
+        if value and not _ROLE.fullmatch(value):
+            raise ValueError(f"{value!r} is not the ARN of a role: write arn:aws:iam::<account>:role/<name>")
         return value
 
     @field_validator("s3_kms_key")
@@ -362,6 +386,19 @@ class Settings(AwsSettings):
         description="Address of the Dagster UI as people reach it; alerts link to the run that failed.",
     )
 
+    dagster_token: str = Field(
+        default="",
+        description="Secret with which `cdi relaunch` passes the load balancer in front of the UI: "
+        "`secretsmanager://name` or its ARN, each with `#key` where it is a JSON object, or `env://VARIABLE`. "
+        "Default: none is sent.",
+    )
+    dagster_token_header: str = Field(
+        default="X-Cdi-Token",
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="HTTP header that carries CDI_DAGSTER_TOKEN. For `Authorization` the secret is `Bearer …` as a "
+        "whole.",
+    )
+
     @property
     def dagster_home(self) -> Path:
         """Folder for DAGSTER_HOME."""
@@ -467,6 +504,15 @@ class Settings(AwsSettings):
         if value and "://" not in value and not value.startswith("arn:"):
             raise ValueError("this may be the secret itself: write secretsmanager://name[#json-key], where it is kept")
         secret_reference(value)
+        return value
+
+    @field_validator("dagster_token")
+    @classmethod
+    def _is_token(cls, value: str) -> str:
+        if value and not value.startswith(("secretsmanager://", "arn:", "env://")):
+            raise ValueError("this may be the token itself: write secretsmanager://name[#json-key] or env://VARIABLE")
+        if not value.startswith("env://"):
+            secret_reference(value)
         return value
 
     @field_validator("max_rejected")

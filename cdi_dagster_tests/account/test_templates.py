@@ -26,6 +26,8 @@ PLACEHOLDERS = {
     "KeyServiceSecret": "CHANGE-ME-CLIENT-CERTIFICATE",
     "TemplateSecrets": "CHANGE-ME-TEMPLATE-SECRETS",
     "KmsKeyArn": "arn:aws:kms:*:CHANGE-ME-ACCOUNT:key/CHANGE-ME-KEY",
+    "EmrRoleArn": "arn:aws:iam::CHANGE-ME-EMR-ACCOUNT:role/CHANGE-ME-EMR-ROLE",
+    "BatchRoleArn": "arn:aws:iam::CHANGE-ME-BATCH-ACCOUNT:role/CHANGE-ME-BATCH-ROLE",
     "StatusTable": "data_pipeline_metadata",
     "AWS::AccountId": "CHANGE-ME-ACCOUNT",
     "AWS::Partition": "aws",

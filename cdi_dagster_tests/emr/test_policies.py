@@ -16,6 +16,7 @@ import pytest
 from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
+from cdi_dagster.aws.clients import use_roles
 from cdi_dagster.aws.secrets import read_secret
 from cdi_dagster.cli.app import cdi
 from cdi_dagster.coalescer_status.sources import _batch_client
@@ -177,6 +178,7 @@ def with_tables_and_topics(bench: Bench) -> None:
     CloudWatchMetrics("test").put([heartbeat(datetime.now(UTC))])
     with hearing() as heard:
         alert_sink(heard.url, token=f"secretsmanager://{bench.bucket}/token", environment="test").send(late)
+    use_roles({"batch": "arn:aws:iam::222222222222:role/cdi-batch"})
     with suppress(ClientError):  # what they return is tested in coalescer_status
         _batch_client().describe_jobs(jobs=["none"])
     with suppress(ClientError):

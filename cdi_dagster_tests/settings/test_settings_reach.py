@@ -50,6 +50,10 @@ EMR: dict[str, tuple[str, Any]] = {
 ELSEWHERE = {
     "deployment": "chooses the launcher and the status table: below",
     "aws_region": "every AWS client: cdi_dagster_tests/aws",
+    "emr_role_arn": "clients of EMR: cdi_dagster_tests/aws/test_roles.py",
+    "batch_role_arn": "clients of AWS Batch: cdi_dagster_tests/aws/test_roles.py",
+    "dagster_token": "cdi relaunch: cdi_dagster_tests/cli/test_relaunch_token.py",
+    "dagster_token_header": "as dagster_token",
     "home": "the folders below it: cdi_dagster_tests/settings/test_settings.py",
     "emr_template": "a file that must be usable: below",
     "emr_environment": "a name in that file: cdi_dagster_tests/emr/test_template.py",
