@@ -89,6 +89,12 @@ COMMANDS: tuple[Entry, ...] = (
     ),
     Entry(
         section=_DAILY,
+        name="compare",
+        target="cdi_dagster.cli.compare:compare_command",
+        summary="Whether two published prefixes hold the same records.",
+    ),
+    Entry(
+        section=_DAILY,
         name="clusters",
         target="cdi_dagster.cli.clusters:clusters_command",
         summary="List our clusters on EMR; terminate those without a run.",
