@@ -29,7 +29,7 @@ endef
 help: ## List the targets
 	@echo "cdi_dagster: Corporate Data Ingestion as a Dagster project"
 	@echo
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "Start with make demo, then make dev. The same from a terminal: $(BIN)/cdi --help"
 
@@ -69,6 +69,7 @@ test-quick: $(INSTALLED) ## Run the quick tests (no Spark, daemon, browser, kill
 
 .PHONY: test
 test: $(INSTALLED) java ## Run all tests, a package for each core side by side
+	@[ -n "$(ARGS)" ] || echo "All tests: usually over half an hour on two cores; make test-quick takes some minutes" >&2
 	@$(PY) -m cdi_dagster_tests.run_all $(ARGS)
 	@[ -n "$(ARGS)" ] || echo "Next: make check, then CONTRIBUTING.md for what a change comes with" >&2
 

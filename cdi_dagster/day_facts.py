@@ -11,10 +11,10 @@ import dagster as dg
 
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError
-from cdi_dagster.core.launch_decision import DayFacts, PastRun, PublishedFrom
+from cdi_dagster.core.launch_decision import DayFacts, PastRun
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.interfaces import CoalescerStatusSource
-from cdi_dagster.published.read import read_mark
+from cdi_dagster.published.read import origin_of, read_mark
 from cdi_dagster.published.tables import missing_tables
 from cdi_dagster.run_records import past_runs
 from cdi_dagster.storage.interface import StorageError
@@ -52,9 +52,7 @@ def _facts(
     try:
         mark = read_mark(roots.published, day)
         if mark:
-            published_from = PublishedFrom(
-                fingerprint=mark.fingerprint, published_at=mark.published_at, run_id=mark.correlation_id
-            )
+            published_from = origin_of(mark)
             missing = missing_tables(roots.published, day, mark)
     except (CdiError, StorageError) as error:
         unreadable = f"what is published could not be read: {error}"
@@ -66,8 +64,7 @@ def _facts(
         missing_tables=missing,
         unreadable=unreadable,
     )
-    if published_from and facts.coalescer.is_open and not facts.coalescer.fingerprint and not facts.is_published_for:
-        # AWS Batch reports that the coalescer ran, not what it left.
+    if facts.needs_listing:
         try:
             listing = roots.corporate.list(day.corporate_prefix)
             return replace(facts, listing_fingerprint=listing_fingerprint(listing))

@@ -18,12 +18,13 @@ def build_jobs(collections: Iterable[Collection]) -> list[Any]:
 
 
 def _daily_job(collection: Collection) -> Any:
+    output = collection.output_name.replace("_", " ")
     tables = " and publishes the tables" if collection.tables else ""
     return dg.define_asset_job(
         names.daily_job_name(collection),
         selection=dg.AssetSelection.assets(*names.keys_of(collection))
         - dg.AssetSelection.checks(names.on_time_check_key(collection)),
         description=f"Processes one storage day of `{collection.id}`: checks the coalescer, pins the input, decrypts "
-        f"and publishes the daily records{tables}. Safe to run again: it replaces exactly that day.",
+        f"and publishes the {output}{tables}. Safe to run again: it replaces exactly that day.",
         tags=names.collection_tag(collection),
     )

@@ -21,6 +21,10 @@ ATTEMPT_TAG = "cdi/attempt"
 LAUNCHED_BY_TAG = "cdi/launched_by"
 """`schedule` or `sensor`; a run without it was requested by a person."""
 FAILURE_CLASS_TAG = "cdi/failure_class"
+LISTING_TAG = "cdi/listing"
+"""On a run that failed with OFFSETS_LOST: fingerprint of the listing that lacks them."""
+LAUNCHED_BECAUSE_TAG = "cdi/launched_because"
+"""On a run of the schedule or the sensor: the reason of the decision, for the person who reads the list of runs."""
 COLLECTION_TAG = "cdi/collection"
 """Of assets and runs: the collection, with a dot for the colon."""
 EXPORT_DAY_TAG = "cdi/export_day"
@@ -48,6 +52,7 @@ METRICS_SENSOR = "metrics_sensor"
 ON_TIME_CHECK = "published_on_time"
 REJECTS_CHECK = "nothing_rejected"
 COUNTS_CHECK = "counts_reconcile"
+ID_PARTS_CHECK = "id_parts_are_hexadecimal"
 CHECKED_DAY = "storage_day"
 """Metadata of a check's evaluation: of which day it is …"""
 CHECKED_RUN = "of_run"
@@ -67,8 +72,8 @@ def input_key(collection: Collection) -> dg.AssetKey:
 
 
 def daily_records_key(collection: Collection) -> dg.AssetKey:
-    """Asset key of a collection's daily records."""
-    return dg.AssetKey([collection.asset_name, "daily_records"])
+    """Asset key of a collection's daily records, or daily rows."""
+    return dg.AssetKey([collection.asset_name, collection.output_name])
 
 
 def on_time_check_key(collection: Collection) -> dg.AssetCheckKey:

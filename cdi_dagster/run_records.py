@@ -10,10 +10,11 @@ from datetime import UTC, date, datetime
 import dagster as dg
 
 from cdi_dagster import names
+from cdi_dagster.core.automation import calls_for_another
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of, parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.launch_decision import RUN_AGAIN_AT_ONCE, LaunchDecision, PastRun, RunState
+from cdi_dagster.core.launch_decision import RUN_AGAIN_WHEN_POSSIBLE, LaunchDecision, PastRun, RunState
 
 LIVE_RUN_STATUSES = (
     dg.DagsterRunStatus.QUEUED,
@@ -21,7 +22,6 @@ LIVE_RUN_STATUSES = (
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
-_MOST_RUN_AGAIN = 50
 
 _STATES: Mapping[dg.DagsterRunStatus, RunState] = {
     **dict.fromkeys(LIVE_RUN_STATUSES, RunState.LIVE),
@@ -133,13 +133,13 @@ def is_sensor_on(instance: dg.DagsterInstance, collection: Collection, *, defaul
 
 
 def days_to_run_again(instance: dg.DagsterInstance, collection: Collection, *, since: datetime) -> list[date]:
-    """Return the days of recent runs that are retried at once, however old: the sensor completes backfills."""
+    """Return the days, however old, whose recent runs call for another: the sensor completes backfills."""
     records = instance.get_run_records(
-        dg.RunsFilter(tags={names.FAILURE_CLASS_TAG: sorted(RUN_AGAIN_AT_ONCE)}, updated_after=since),
-        limit=_MOST_RUN_AGAIN,
+        dg.RunsFilter(tags={names.FAILURE_CLASS_TAG: sorted(RUN_AGAIN_WHEN_POSSIBLE)}, updated_after=since)
     )
     runs = [record.dagster_run for record in records]
-    return sorted({parse_day(run.tags[names.PARTITION_TAG]) for run in runs if _published_by(run, collection)})
+    days = sorted({parse_day(run.tags[names.PARTITION_TAG]) for run in runs if _published_by(run, collection)})
+    return [day for day, past in past_runs(instance, collection, days).items() if calls_for_another(past, since)]
 
 
 def past_runs(
@@ -167,6 +167,7 @@ def _past_run(record: dg.RunRecord, collection: Collection, publishes: frozenset
         state=_STATES[run.status],
         launch=run.tags.get(names.LAUNCH_TAG),
         failure_class=FailureClass(named) if named and named in FailureClass.__members__ else None,
+        listing_fingerprint=run.tags.get(names.LISTING_TAG),
         started_at=datetime.fromtimestamp(record.start_time, tz=UTC) if record.start_time else None,
         ended_at=datetime.fromtimestamp(record.end_time, tz=UTC) if record.end_time else None,
         by_person=is_by_person(run),
@@ -204,6 +205,7 @@ def run_request(
             **tags_to_read(collection, storage_day),
             names.LAUNCH_TAG: decision.launch or "",
             names.ATTEMPT_TAG: str(decision.attempt),
+            names.LAUNCHED_BECAUSE_TAG: decision.reason,
             names.LAUNCHED_BY_TAG: launched_by,
             # This morning's day goes before the rest of a month that is being backfilled.
             names.PRIORITY_TAG: "10",

@@ -22,7 +22,7 @@ from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, RejectSample
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix, tables_report_key
+from cdi_dagster.core.storage_keys import daily_prefix, rejects_prefix, tables_report_key
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.definitions import build_definitions
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep, StatusRow
@@ -126,7 +126,8 @@ class ScriptedSpark:
         )
         published = sum(counts.published for counts in objects)
         day = step.collection.on(step.storage_day)
-        part = self._prepare(step, daily_records_prefix(day), gzip.compress(b'{"a":1}\n' * published), published)
+        folder = "id_part=0a/" if day.collection.is_keyed else ""
+        part = self._prepare(step, f"{daily_prefix(day)}{folder}", gzip.compress(b'{"a":1}\n' * published), published)
         rejects: tuple[WrittenPart, ...] = ()
         if self.rejected and self.keep_rejects:
             rejects = (self._prepare(step, rejects_prefix(day, step.correlation_id), b"rejects", self.rejected),)
@@ -145,6 +146,7 @@ class ScriptedSpark:
             seconds=0.0,
             published_prefix=None,
             rejects_prefix=None,
+            db_types={"INSERT": published - 1, "DELETE": 1} if day.collection.is_keyed else None,
         )
         outcome = IngestOutcome(report=report, parts=(part,), rejects=rejects)
         published_report = publish_day(self.published, day, outcome, correlation_id=step.correlation_id, seconds=2.0)

@@ -118,6 +118,7 @@ def run_packages(packages: Sequence[str], options: Sequence[str], *, workers: in
                         command, cwd=folder.parent, env=_environment(), stdout=output, stderr=subprocess.STDOUT
                     )
                 running[process.pid] = package, log, time.monotonic()
+                print(f"   {package} starts", flush=True)
             pid, status, usage = os.wait4(-1, 0)
             package, log, began = running.pop(pid)
             yield Ended(
@@ -130,7 +131,7 @@ def run_packages(packages: Sequence[str], options: Sequence[str], *, workers: in
 
 
 def main(arguments: Sequence[str], *, folder: Path = TESTS) -> int:
-    """Run tests, print each package as it ends and what failed at the end; return 1 unless all went well."""
+    """Run tests, print each package as it starts and ends, then what failed; return 1 unless all went well."""
     parser = argparse.ArgumentParser(prog="python -m cdi_dagster_tests.run_all", description=main.__doc__)
     parser.add_argument("packages", nargs="*", help="folders or files of tests (default: all)")
     workers = (os.cpu_count() or 2) + WAITING_WORKERS

@@ -17,6 +17,15 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 WHEELS = REPOSITORY / ".wheels"
 PROGRESS_SECONDS = 10.0
+# "Processing" is a wheel that lies in a folder; "Installing build dependencies" comes before all of them.
+PIP_STEP = re.compile(
+    r"\s*(Collecting|Processing|Downloading|Building|Installing collected) (\S+( \([\d.]+ [kMG]B\))?)"
+)
+
+PIP_FAILED = (
+    "pip failed; what it printed last is above. Index and proxy are pip's own settings (PIP_INDEX_URL, HTTPS_PROXY); "
+    "without a network, copy .wheels here from a checkout where make wheels ran. Then run the same command again."
+)
 
 
 def refusal():
@@ -57,10 +66,10 @@ def pip(python, arguments, usual):
         nonlocal doing, packages
         for line in process.stdout:
             lines.append(line)
-            found = re.match(r"\s*(Collecting|Downloading|Building|Installing) (\S+( \([\d.]+ [kMG]B\))?)", line)
+            found = PIP_STEP.match(line)
             if found:
-                doing = "installs them all" if found[1] == "Installing" else f"{found[1].lower()} {found[2]}"
-                packages += found[1] == "Collecting"
+                doing = "installs them all" if found[1] == "Installing collected" else f"{found[1].lower()} {found[2]}"
+                packages += found[1] in ("Collecting", "Processing")
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -72,7 +81,7 @@ def pip(python, arguments, usual):
     if on_terminal:
         print("\r\033[K", end="")
     if process.wait():
-        sys.exit("".join([*lines, "pip failed; what it printed last is above. Run the same command again once fixed."]))
+        sys.exit("".join([*lines, PIP_FAILED]))
 
 
 def make(folder, extras):
@@ -82,7 +91,8 @@ def make(folder, extras):
     offline = wheels_are_complete()
     print(f"Setting up {folder}, once (two to ten minutes with downloads of 800 MB, one with make wheels):")
     print(f"  1 of 3  virtual environment of Python {sys.version.split()[0]}", flush=True)
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    if subprocess.run([sys.executable, "-m", "venv", str(folder)], check=False).returncode:
+        sys.exit(f"{sys.executable} made no virtual environment; why is above. Run the same command again once fixed.")
     print(f"  2 of 3  packages, from {'.wheels, without a network' if offline else 'the package index'}", flush=True)
     source = ["--no-index", "--find-links", str(WHEELS)] if offline else []
     pip(python, ["install", *source, "-e", f".[{extras}]"], "one to eight minutes")

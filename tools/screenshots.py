@@ -1,6 +1,6 @@
 """Takes the pictures of docs/images from the real UI on the demo's home: `make screenshots`. Needs Chromium on PATH.
 
-Runs the demo first where it has not run. The pictures are of the demo's data, so nothing in them is real.
+Needs `make demo` to have run. The pictures are of the demo's data, so nothing in them is real.
 """
 
 import shutil

@@ -1,6 +1,6 @@
 """The assets: corporate storage inputs, daily records, tables. Thin: each calls a step and reports its result.
 
-`build_assets` makes those of every append-only collection in the registry; adding a collection is one entry there.
+`build_assets` makes those of every collection in the registry; adding a collection is one entry there.
 """
 
 import time

@@ -1,4 +1,7 @@
-"""`<collection>/daily_records`: one storage day decrypted, cleaned and published, by the Spark job `ingest_daily`."""
+"""`<collection>/daily_records`, of a keyed one `daily_rows`: one storage day decrypted, cleaned, published.
+
+By the Spark job `ingest_daily`.
+"""
 
 from contextlib import suppress
 from dataclasses import asdict
@@ -67,12 +70,11 @@ def daily_records_asset(
         partitions_def=partitions,
         group_name=collection.asset_name,
         owners=list(names.OWNERS),
-        kinds={"pyspark", "json"},
-        tags={**names.collection_tag(collection), "cdi/layer": "daily_records"},
+        kinds={"pyspark", "orc" if collection.is_keyed else "json"},
+        tags={**names.collection_tag(collection), "cdi/layer": collection.output_name},
         pool=names.ingest_pool(collection),
         description=(
-            f"The daily records of `{collection.id}`: decrypted, validated, sanitised, as gzipped JSON lines.\n\n"
-            "**Grain**: one line per record of one storage day, published under the export day (storage day + 1).\n\n"
+            f"{_form(collection)}\n\n"
             "Reads exactly the pinned objects; every envelope becomes a record, or a reject that is kept with its "
             "reason. All or nothing is published: a failed run leaves the previous publication as it was."
         ),
@@ -135,6 +137,19 @@ def daily_records_asset(
     return daily_records
 
 
+def _form(collection: Collection) -> str:
+    if collection.is_keyed:
+        return (
+            f"The daily rows of `{collection.id}`: every change of an id, decrypted, validated, sanitised, in ORC by "
+            "`id_part`, sorted by `id`.\n\n**Grain**: one row per event (INSERT or DELETE) of one storage day, "
+            "published under the export day (storage day + 1)."
+        )
+    return (
+        f"The daily records of `{collection.id}`: decrypted, validated, sanitised, as gzipped JSON lines.\n\n"
+        "**Grain**: one line per record of one storage day, published under the export day (storage day + 1)."
+    )
+
+
 def _name_what_changed(roots: Roots, day: CollectionDay) -> None:
     """Raise INPUT_CHANGED where the pin that the run would read does not hold; return where that cannot be decided."""
     with suppress(StorageError):  # the gate's reason names it too
@@ -180,6 +195,8 @@ def _metadata(report: IngestReport, evidence: LaunchEvidence, step: StepRecord, 
         "attempts": attempts_metadata(attempt_values(evidence.attempts)),
         **cost_metadata(evidence.attempts),
     }
+    for db_type, rows in (report.db_types or {}).items():
+        metadata[f"rows_{db_type.lower()}"] = rows
     if report.rejected:
         samples = [asdict(sample) for sample in report.reject_samples]
         metadata |= reject_metadata(report.totals["rejected_by_reason"], samples)

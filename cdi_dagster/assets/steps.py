@@ -19,6 +19,7 @@ from cdi_dagster.clock import utc_now
 from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
+from cdi_dagster.core.lost_offsets import LISTING_DETAIL
 from cdi_dagster.ingestion.status_rows import StepRecord, failure_of, recorded
 from cdi_dagster.interfaces import StatusTable
 from cdi_dagster.partitions import storage_day_in
@@ -139,7 +140,10 @@ def _link(place: str) -> dg.MetadataValue:
 
 
 def _tag_class(context: dg.AssetExecutionContext, error: CdiError) -> None:
-    _tag(context, {names.FAILURE_CLASS_TAG: str(error.failure_class)})
+    tags = {names.FAILURE_CLASS_TAG: str(error.failure_class)}
+    if LISTING_DETAIL in error.detail:
+        tags[names.LISTING_TAG] = error.detail[LISTING_DETAIL]
+    _tag(context, tags)
 
 
 def _tag(context: dg.AssetExecutionContext, tags: dict[str, str]) -> None:

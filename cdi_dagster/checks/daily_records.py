@@ -14,10 +14,10 @@ from cdi_dagster import names
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.storage_keys import daily_records_prefix, mark_key
+from cdi_dagster.core.storage_keys import daily_prefix, mark_key
 from cdi_dagster.ingestion.status_rows import StepRecord
 from cdi_dagster.interfaces import StatusTable
-from cdi_dagster.published.counts import count_mismatches, missing_records, overlapping_offsets
+from cdi_dagster.published.counts import count_mismatches, missing_records, overlapping_offsets, rows_elsewhere
 from cdi_dagster.published.read import Publication, read_publication
 from cdi_dagster.storage.interface import Storage
 from cdi_dagster.storage.roots import Roots
@@ -67,7 +67,18 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
     def nothing_rejected(context: dg.AssetCheckExecutionContext, roots: dg.ResourceParam[Roots]) -> dg.AssetCheckResult:
         return rejects_result(roots.published, collection.on(_storage_day(context, asset)))
 
-    return counts_reconcile, offsets_are_whole, nothing_rejected
+    if not collection.is_keyed:
+        return counts_reconcile, offsets_are_whole, nothing_rejected
+
+    @dg.asset_check(
+        asset=asset,
+        name=names.ID_PARTS_CHECK,
+        description="Every row's `id_part` is two hexadecimal digits, as in production's ids (else a warning).",
+    )
+    def id_parts(context: dg.AssetCheckExecutionContext, roots: dg.ResourceParam[Roots]) -> dg.AssetCheckResult:
+        return id_parts_result(roots.published, collection.on(_storage_day(context, asset)))
+
+    return counts_reconcile, offsets_are_whole, nothing_rejected, id_parts
 
 
 def counts_result(published: Storage, day: CollectionDay) -> dg.AssetCheckResult:
@@ -76,7 +87,7 @@ def counts_result(published: Storage, day: CollectionDay) -> dg.AssetCheckResult
         publication = _require_publication(published, day)
     except CdiError as error:
         return _result(day, [error.cause], dg.AssetCheckSeverity.ERROR)
-    problems = count_mismatches(publication, published.list(daily_records_prefix(day)))
+    problems = count_mismatches(publication, published.list(daily_prefix(day)))
     totals = {name: publication.report.totals[name] for name in ("read", "published", "rejected", "objects")}
     return _result(day, problems, dg.AssetCheckSeverity.ERROR, publication.mark.correlation_id, **totals)
 
@@ -120,12 +131,27 @@ def rejects_result(published: Storage, day: CollectionDay) -> dg.AssetCheckResul
     return _result(day, problems, severity, publication.mark.correlation_id, **numbers)
 
 
-RESULTS: Mapping[str, Callable[[Storage, CollectionDay], dg.AssetCheckResult]] = {
+def id_parts_result(published: Storage, day: CollectionDay) -> dg.AssetCheckResult:
+    """Return the result of `id_parts_are_hexadecimal` for a published day of a keyed collection.
+
+    Raises:
+        CdiError: the publication cannot be read.
+    """
+    mark = _require_publication(published, day).mark
+    problems = rows_elsewhere(mark)
+    return _result(day, problems, dg.AssetCheckSeverity.WARN, mark.correlation_id, **(mark.db_types or {}))
+
+
+_RESULTS: Mapping[str, Callable[[Storage, CollectionDay], dg.AssetCheckResult]] = {
     names.COUNTS_CHECK: counts_result,
     "offsets_are_whole": offsets_result,
     names.REJECTS_CHECK: rejects_result,
 }
-"""By the name of the check."""
+
+
+def results_of(collection: Collection) -> Mapping[str, Callable[[Storage, CollectionDay], dg.AssetCheckResult]]:
+    """Return what gives the result of each check of a collection, by the check's name."""
+    return {**_RESULTS, names.ID_PARTS_CHECK: id_parts_result} if collection.is_keyed else _RESULTS
 
 
 CHECK_OF_CLASS = {
@@ -149,14 +175,13 @@ def evaluation_of(
     day: CollectionDay, name: str, result: dg.AssetCheckResult, *, run_id: str | None
 ) -> dg.AssetCheckEvaluation:
     """Return the evaluation that reports a result outside the run of the check, with the run whose day it is of."""
-    metadata: dict[str, Any] = {**(result.metadata or {}), names.CHECKED_DAY: day.storage_day.isoformat()}
     return dg.AssetCheckEvaluation(
         asset_key=names.daily_records_key(day.collection),
         check_name=name,
         passed=bool(result.passed),
         severity=result.severity,
         description=result.description,
-        metadata=metadata | ({names.CHECKED_RUN: run_id} if run_id else {}),
+        metadata={**(result.metadata or {}), **({names.CHECKED_RUN: run_id} if run_id else {})},
     )
 
 

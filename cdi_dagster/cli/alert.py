@@ -18,7 +18,8 @@ def alert_group() -> None:
 def test_command(ctx: click.Context, as_json: bool) -> None:
     """Send a test alert to CDI_ALERT_TARGET, then that it is over: PagerDuty opens an incident, and resolves it.
 
-    Exits 1 where the target does not take it, with the reason.
+    Exits 1 where the target does not take it, with the reason. STARTED and COMPLETED, where CDI_ALERT_ON has them, go
+    to the same target.
     """
     from cdi_dagster.resources.alerts import AlertNotSentError, alert_sink, described
 

@@ -6,6 +6,7 @@ A new command is one entry in `COMMANDS` and a click command where it points.
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from types import FrameType
 from typing import Any, NoReturn
@@ -172,6 +173,9 @@ class Tour(click.Group):
                 if not isinstance(command, click.Command):
                     raise TypeError(f"{entry.target} is not a click command")
                 return command
+        near = get_close_matches(cmd_name, self.list_commands(ctx), n=1)
+        if near:
+            raise click.UsageError(f"No such command '{cmd_name}': did you mean {near[0]}?", ctx=ctx)
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,6 +1,5 @@
 """The run records of this machine's Dagster, for commands that only read and also work where there is no Dagster."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cdi_dagster.cli.daemon_heartbeat import dagster_home_of
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.launch_decision import PastRun
@@ -58,7 +58,7 @@ class DagsterRuns:
 @contextmanager
 def open_dagster_runs(settings: Settings) -> Iterator[DagsterRuns]:
     """Yield the run records of DAGSTER_HOME, else of the Dagster home below CDI_HOME; without one, why not."""
-    home = Path(os.environ.get("DAGSTER_HOME") or settings.dagster_home)
+    home = dagster_home_of(settings)
     if not home.is_dir() or not any(home.iterdir()):
         yield DagsterRuns(note=f"there is no Dagster home at {home}: runs are those that left something in storage")
         return

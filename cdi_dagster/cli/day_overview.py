@@ -6,8 +6,8 @@ From marks and run folders in storage, status rows, and Dagster's run records wh
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -15,7 +15,6 @@ from cdi_dagster.cli.dagster_runs import DagsterRuns
 from cdi_dagster.cli.gate import coalescer_status
 from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection, CollectionDay
-from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.days import due_at
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.core.gate import class_of
@@ -24,22 +23,20 @@ from cdi_dagster.core.launch_decision import (
     LaunchAction,
     LaunchDecision,
     PastRun,
-    PublishedFrom,
     RunState,
     decide,
 )
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.status_rows import StatusRow, StatusTable, data_product_of
-from cdi_dagster.core.storage_keys import ingestion_lease_key, run_failure_key, run_report_key, runs_prefix
+from cdi_dagster.core.storage_keys import ingestion_lease_key, run_failure_key, run_report_key
 from cdi_dagster.core.tables_report import PublishedTable
 from cdi_dagster.published.mark import Mark
-from cdi_dagster.published.read import read_mark
+from cdi_dagster.published.read import origin_of, read_mark
+from cdi_dagster.published.runs import last_run
 from cdi_dagster.published.tables import missing_tables, shown_tables
 from cdi_dagster.settings import Settings
 from cdi_dagster.storage import ObjectMissingError, Roots
-
-_LEASE_PATIENCE = timedelta(minutes=2)
-"""A lease's heartbeat is written every ten seconds: one that is older is that of a killed run."""
+from cdi_dagster.storage.lease import live_holder
 
 
 class DayState(StrEnum):
@@ -76,7 +73,7 @@ class RunSeen:
     @property
     def seconds(self) -> float | None:
         """How long it took."""
-        return (self.ended_at - self.started_at).total_seconds() if self.ended_at and self.started_at else None
+        return _seconds_between(self.started_at, self.ended_at)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -170,12 +167,6 @@ class DayOverviews:
         self._dagster = dagster_runs
         self._now = now
         self.rows_unreadable: str | None = None
-        self._calendar = DayCalendar(
-            first_storage_day=settings.first_storage_day,
-            due_time=settings.due_time,
-            late_time=settings.late_time,
-            look_back_days=settings.look_back_days,
-        )
 
     def of(self, collection: Collection, storage_days: Sequence[date]) -> list[DayOverview]:
         """Return the overview of each day.
@@ -184,7 +175,7 @@ class DayOverviews:
             StorageError: the storage does not respond.
         """
         runs = self._dagster.past_runs(collection, storage_days)  # before the marks, as `day_facts` does
-        automation = Automation(calendar=self._calendar, is_on=self._dagster.is_automated(collection))
+        automation = Automation(calendar=self._settings.calendar, is_on=self._dagster.is_automated(collection))
         return [self._of_day(collection.on(day), runs[day], automation) for day in storage_days]
 
     def _of_day(self, day: CollectionDay, past: tuple[PastRun, ...], automation: Automation) -> DayOverview:
@@ -198,11 +189,13 @@ class DayOverviews:
         decision = decide(facts, self._now)
         automated = automation.launches(day.storage_day, past, self._now)
         state = self._state(facts, decision, last, automated=automated)
-        row = self._row(day, mark.correlation_id if mark else last.run_id if last else None)
-        report = self._report(day, mark.correlation_id if mark else last.run_id if last else None)
+        of_run = mark.correlation_id if mark else last.run_id if last else None
+        row, report = self._row(day, of_run), self._report(day, of_run)
         totals = report.get("totals", {})
         publisher = next((run for run in past if mark and run.run_id == mark.correlation_id), None)
-        seconds = _seconds(publisher) if publisher else (last.seconds if last and not mark else None)
+        seconds = last.seconds if last and not mark else None
+        if publisher:
+            seconds = _seconds_between(publisher.started_at, publisher.ended_at)
         return DayOverview(
             day=day,
             state=state,
@@ -220,22 +213,17 @@ class DayOverviews:
     def _facts(
         self, day: CollectionDay, past: tuple[PastRun, ...], mark: Mark | None, missing: tuple[str, ...]
     ) -> DayFacts:
-        coalescer = coalescer_status(self._settings, self._roots, day)
-        compare = mark is not None and coalescer.is_open and not coalescer.fingerprint
-        return DayFacts(
+        facts = DayFacts(
             storage_day=day.storage_day,
-            coalescer=coalescer,
-            published_from=PublishedFrom(
-                fingerprint=mark.fingerprint, published_at=mark.published_at, run_id=mark.correlation_id
-            )
-            if mark
-            else None,
+            coalescer=coalescer_status(self._settings, self._roots, day),
+            published_from=origin_of(mark) if mark else None,
             runs=past,
             missing_tables=missing,
-            listing_fingerprint=listing_fingerprint(self._roots.corporate.list(day.corporate_prefix))
-            if compare
-            else None,
         )
+        if not facts.needs_listing:
+            return facts
+        listing = self._roots.corporate.list(day.corporate_prefix)
+        return replace(facts, listing_fingerprint=listing_fingerprint(listing))
 
     def _state(self, facts: DayFacts, decision: LaunchDecision, last: RunSeen | None, *, automated: bool) -> DayState:
         if last and last.state is RunState.LIVE:
@@ -284,17 +272,13 @@ class DayOverviews:
         holder = self._lease_holder(day)
         if holder and holder[0] not in known:
             return RunSeen(run_id=holder[0], state=RunState.LIVE, started_at=holder[1])
-        prefix = runs_prefix(day)
-        written: dict[str, datetime] = {}
-        for stored in self._roots.published.list(prefix):
-            run_id = stored.key.removeprefix(prefix).partition("/")[0]
-            written[run_id] = max(stored.modified_at, written.get(run_id, stored.modified_at))
-        last = max(written, key=written.__getitem__, default=None)
-        if last is None or last in known:
+        last = last_run(self._roots.published, day)
+        if last is None or last[0] in known:
             return None
-        failure = self._stored_failure(day, last)
+        run_id, written_at = last
+        failure = self._stored_failure(day, run_id)
         state = RunState.FAILED if failure else RunState.SUCCEEDED
-        return RunSeen(run_id=last, state=state, failure=failure, ended_at=written[last])
+        return RunSeen(run_id=run_id, state=state, failure=failure, ended_at=written_at)
 
     def _stored_failure(self, day: CollectionDay, run_id: str) -> CdiError | None:
         if value := self._json(run_failure_key(day, run_id)):
@@ -310,16 +294,14 @@ class DayOverviews:
 
     def _lease_holder(self, day: CollectionDay) -> tuple[str, datetime | None] | None:
         """Return run id and time of the holder of the ingestion lease, where its heart beats."""
-        stored = self._roots.published.head(ingestion_lease_key(day))
-        if stored is None or self._now - stored.modified_at > _LEASE_PATIENCE:
+        held = live_holder(self._roots.published, ingestion_lease_key(day), self._now)
+        if held is None:
             return None
-        lease = self._json(stored.key)
-        if not lease or lease.get("released"):
-            return None
+        holder, taken_at = held
         since = None
         with suppress(ValueError):
-            since = datetime.fromisoformat(str(lease.get("since"))).astimezone(UTC)
-        return str(lease.get("holder")).partition(" ")[0], since
+            since = datetime.fromisoformat(taken_at).astimezone(UTC)
+        return holder.partition(" ")[0], since
 
     def _report(self, day: CollectionDay, run_id: str | None) -> Mapping[str, Any]:
         return self._json(run_report_key(day, run_id)) or {} if run_id else {}
@@ -354,8 +336,8 @@ def _waits_for(facts: DayFacts) -> FailureClass | None:
     return class_of(facts.coalescer)
 
 
-def _seconds(run: PastRun) -> float | None:
-    return (run.ended_at - run.started_at).total_seconds() if run.ended_at and run.started_at else None
+def _seconds_between(started_at: datetime | None, ended_at: datetime | None) -> float | None:
+    return (ended_at - started_at).total_seconds() if ended_at and started_at else None
 
 
 def _cost(row: StatusRow | None) -> float | None:

@@ -159,7 +159,7 @@ def _dagster_home_fix() -> str:
     from cdi_dagster.cli.demo_home import DEMO_HOME
 
     if (DEMO_HOME / "dagster_home" / "dagster.yaml").is_file() and not os.environ.get("DAGSTER_HOME"):
-        return f"The demo has one: export CDI_HOME={DEMO_HOME}"
+        return f"The demo has one: export CDI_HOME=$PWD/{DEMO_HOME}"
     return "make demo makes one, or set DAGSTER_HOME."
 
 

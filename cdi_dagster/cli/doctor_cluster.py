@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 
 from cdi_dagster.core.amounts import duration_text
-from cdi_dagster.core.collections import REGISTRY, CollectionDay, CollectionKind
+from cdi_dagster.core.collections import CollectionDay, automated_collections
 from cdi_dagster.core.days import storage_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.findings import Finding
@@ -140,7 +140,7 @@ def _launched(
 
 def _day() -> CollectionDay:
     """Return a day whose cluster template is used, and below which the launch is kept: yesterday's, of a collection."""
-    collection = next(one for one in REGISTRY if one.kind is CollectionKind.APPEND_ONLY)
+    collection, *_ = automated_collections()
     return collection.on(storage_day_of(datetime.now(UTC).date()))
 
 

@@ -26,7 +26,7 @@ from cdi_dagster.cli.options import (
 from cdi_dagster.cli.pin import pinned_facts
 from cdi_dagster.cli.tables import publish_tables, require_tables_here, table_facts
 from cdi_dagster.core.amounts import size_text
-from cdi_dagster.core.collections import Collection, require_append_only
+from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.ingest_report import IngestReport
 from cdi_dagster.core.pinned_input import PinnedInput
@@ -74,7 +74,6 @@ def ingest_command(
     Works without Dagster, and refuses to run beside the coalescer as Dagster's runs do. Run again, it publishes
     the day again, whole; if it fails, what was published before stays.
     """
-    require_append_only(collection)
     options = given(
         corporate_root=corporate_root, published_root=published_root, dks_url=dks_url, max_rejected=max_rejected
     )

@@ -20,6 +20,7 @@ from cdi_dagster.cli.options import (
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import REJECTS_FOLDER, rejects_prefix, run_prefix, runs_prefix
+from cdi_dagster.published.runs import last_run
 from cdi_dagster.storage import Storage, open_storage
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ def show_command(
     from cdi_dagster.spark.ingest.rejects import stored_rejects
 
     published = _published(published_root)
-    run = correlation_id or _last_run_with_rejects(published, collection.on(storage_day))
+    last = None if correlation_id else last_run(published, collection.on(storage_day), wrote=REJECTS_FOLDER)
+    run = correlation_id or (last[0] if last else None)
+    _require_run(published, collection.on(storage_day), correlation_id)
     prefix = rejects_prefix(collection.on(storage_day), run) if run else None
     counts = RejectCounts()
     listed: list[dict[str, Any]] = []
@@ -76,7 +79,7 @@ def show_command(
     elif counts.by_reason:
         _show(counts, listed, run or "", published.uri(prefix or ""), advice)
     else:
-        result_console().print(escape(_no_rejects(published, collection.on(storage_day), correlation_id)))
+        result_console().print(escape(f"No rejects are kept of {collection.on(storage_day)}."))
 
 
 def _show(counts: "RejectCounts", listed: Sequence[dict[str, Any]], run: str, prefix: str, advice: str | None) -> None:
@@ -184,21 +187,10 @@ def _published(published_root: str | None) -> Storage:
     return open_storage(load_settings(**given(published_root=published_root)).published_root)
 
 
-def _no_rejects(published: Storage, day: CollectionDay, correlation_id: str | None) -> str:
-    """Return whether nothing was rejected, or there was no run that could have."""
+def _require_run(published: Storage, day: CollectionDay, correlation_id: str | None) -> None:
+    """Exit 1 where there was no run that could have kept rejects."""
     runs = runs_prefix(day)
     prefix = run_prefix(day, correlation_id) if correlation_id else runs
     if next(iter(published.list(prefix)), None) is None:
         run = f"run {correlation_id}" if correlation_id else "run"
-        return f"No {run} of {day} was found: there is nothing under {published.uri(prefix)}"
-    return f"No rejects are kept of {day}."
-
-
-def _last_run_with_rejects(published: Storage, day: CollectionDay) -> str | None:
-    """Return the run whose rejects were written last."""
-    prefix = runs_prefix(day)
-    kept = [stored for stored in published.list(prefix) if f"/{REJECTS_FOLDER}" in stored.key]
-    if not kept:
-        return None
-    last = max(kept, key=lambda stored: stored.modified_at)
-    return last.key.removeprefix(prefix).split("/", 1)[0]
+        raise click.ClickException(f"No {run} of {day} was found: there is nothing under {published.uri(prefix)}")

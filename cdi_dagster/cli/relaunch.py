@@ -15,7 +15,7 @@ from cdi_dagster.cli.options import (
     override_gate_option,
 )
 from cdi_dagster.cli.webserver import REQUESTED_BY_TAG, AssetOfCollection, Webserver
-from cdi_dagster.core.collections import Collection, require_append_only
+from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of, storage_day_of, storage_days_between
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.loopback import is_loopback
@@ -93,7 +93,6 @@ def relaunch_command(
     """
     from cdi_dagster.settings import load_settings
 
-    require_append_only(collection)
     storage_days = _storage_days(export_day, storage_day, last_day)
     chosen_for_input = {
         "override_gate": override_gate,
@@ -180,14 +179,16 @@ def _run_config(
     # As `names.input_key` and `names.daily_records_key`; no dagster here.
     ops = {
         f"corporate_storage__{collection.asset_name}": {name: value for name, value in for_input.items() if value},
-        f"{collection.asset_name}__daily_records": {name: value for name, value in for_records.items() if value},
+        f"{collection.asset_name}__{collection.output_name}": {
+            name: value for name, value in for_records.items() if value
+        },
     }
     configured = {op: {"config": config} for op, config in ops.items() if config}
     return {"ops": configured} if configured else {}
 
 
 def _is_table(asset: AssetOfCollection, collection: Collection) -> bool:
-    return asset.path[0] == collection.asset_name and asset.path[-1] != "daily_records"
+    return asset.path[0] == collection.asset_name and asset.path[-1] != collection.output_name
 
 
 def _show(result: dict[str, Any], chosen: dict[str, Any]) -> None:

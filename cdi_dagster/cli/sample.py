@@ -41,7 +41,8 @@ def sample_command(
     """Write one storage day of invented, encrypted raw objects, as K2HB does.
 
     For development and tests: the data keys are wrapped as the local key service (cdi dks) unwraps them, which keeps
-    nothing secret. The same arguments write the same bytes.
+    nothing secret. The same arguments write the same bytes. Of a keyed collection half of the events insert an id; the
+    others update and delete ids that the samples of the days before insert.
     """
     from cdi_dagster.demo.sample import write_sample
     from cdi_dagster.settings import load_settings

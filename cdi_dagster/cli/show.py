@@ -2,8 +2,10 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +21,7 @@ from cdi_dagster.cli.options import (
 )
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.storage_keys import run_report_key, runs_prefix
+from cdi_dagster.core.storage_keys import INGEST_REPORT, daily_prefix, run_report_key, runs_prefix
 from cdi_dagster.storage import ObjectMissingError, Roots, Storage
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def show_command(
     correlation_id: str | None,
     as_json: bool,
 ) -> None:
-    """Show the first records of a published day, one JSON text a line: decrypted, so mind who reads the terminal.
+    """Show the first records or rows of a published day, a JSON text a line: decrypted, so mind who reads the terminal.
 
     With --trace where one event went: object, line, and the part that holds its record, or why it was rejected.
     Nothing of its content is read or shown then.
@@ -85,8 +87,6 @@ def show_command(
 
 
 def _show_records(published: Storage, day: CollectionDay, limit: int, *, as_json: bool) -> None:
-    from isal import igzip
-
     from cdi_dagster.published.read import require_published_parts
 
     mark = require_published_parts(published, day)
@@ -94,35 +94,50 @@ def _show_records(published: Storage, day: CollectionDay, limit: int, *, as_json
     for part in mark.parts:
         if len(records) >= limit:
             break
-        with published.open(part.key) as source, igzip.open(source) as lines:
-            for line in lines:
-                records.append(line.decode().rstrip("\n"))
-                if len(records) >= limit:
-                    break
+        lines = _rows_of_part(published, part.key) if day.collection.is_keyed else _lines_of_part(published, part.key)
+        records += islice(lines, limit - len(records))
     if as_json:
         # As texts: a JSON library need not keep the numbers of a record as they are.
         print_json(
             {
                 "published": mark.published,
-                "prefix": published.uri(mark.parts[0].key.rpartition("/")[0]) if mark.parts else None,
+                "prefix": published.uri(daily_prefix(day).rstrip("/")) if mark.parts else None,
                 "records": records,
             }
         )
         return
     for record in records:
         click.echo(record)
-    progress_console().print(f"{len(records):,} of {mark.published:,} records of {day}")
+    what = "rows" if day.collection.is_keyed else "records"
+    progress_console().print(f"{len(records):,} of {mark.published:,} {what} of {day}")
+
+
+def _lines_of_part(published: Storage, key: str) -> Iterator[str]:
+    from isal import igzip
+
+    with published.open(key) as source, igzip.open(source) as lines:
+        for line in lines:
+            yield line.decode().rstrip("\n")
+
+
+def _rows_of_part(published: Storage, key: str) -> Iterator[str]:
+    from cdi_dagster.spark.tables.orc.reader import read_rows
+
+    for row in read_rows(published.read(key)):
+        yield json.dumps(row, ensure_ascii=False)
 
 
 def _traced_run(roots: Roots, day: CollectionDay, correlation_id: str | None) -> "TracedRun":
     from cdi_dagster.ingestion.pinning import read_pinned_input
     from cdi_dagster.published.read import read_publication
+    from cdi_dagster.published.runs import last_run
     from cdi_dagster.spark.ingest.trace import TracedRun
 
     publication = read_publication(roots.published, day)
     if publication and correlation_id in (None, publication.mark.correlation_id):
         return TracedRun(pinned=publication.pinned, report=publication.report, mark=publication.mark)
-    run_id = correlation_id or _last_run_with_report(roots.published, day)
+    last = None if correlation_id else last_run(roots.published, day, wrote=INGEST_REPORT)
+    run_id = correlation_id or (last[0] if last else None)
     report = _report(roots.published, day, run_id) if run_id else None
     if correlation_id and report is None:
         raise CdiError(
@@ -141,17 +156,6 @@ def _traced_run(roots: Roots, day: CollectionDay, correlation_id: str | None) ->
         )
     matches = report is not None and report.fingerprint == pinned.fingerprint
     return TracedRun(pinned=pinned, report=report if matches else None, mark=None)
-
-
-def _last_run_with_report(published: Storage, day: CollectionDay) -> str | None:
-    prefix = runs_prefix(day)
-    reports = [
-        stored
-        for stored in published.list(prefix)
-        if stored.key == run_report_key(day, stored.key.removeprefix(prefix).partition("/")[0])
-    ]
-    last = max(reports, key=lambda stored: stored.modified_at, default=None)
-    return last.key.removeprefix(prefix).partition("/")[0] if last else None
 
 
 def _report(published: Storage, day: CollectionDay, run_id: str) -> "IngestReport | None":

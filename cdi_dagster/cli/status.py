@@ -2,6 +2,7 @@
 
 import io
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
@@ -21,10 +22,10 @@ from cdi_dagster.cli.options import (
     storage_day_option,
 )
 from cdi_dagster.core.amounts import duration_text, size_text
-from cdi_dagster.core.collections import REGISTRY, Collection, CollectionKind
-from cdi_dagster.core.days import days_before, storage_day_of, storage_days_between
+from cdi_dagster.core.collections import Collection, automated_collections
+from cdi_dagster.core.days import days_before, storage_day_of, storage_days_between, storage_days_text
 from cdi_dagster.core.diagnosis import Diagnosis
-from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
+from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass, runbook_link
 from cdi_dagster.core.gate import CoalescerStatus, class_of
 from cdi_dagster.ingestion.day_progress import DayProgress, day_progress
 from cdi_dagster.ingestion.day_volumes import HISTORY_DAYS, DayVolumes
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _FAILED, _NOT_YET = 1, 3
 _WATCH_SECONDS = 10.0
+_REASONS_SHOWN = 6
 _STYLES = {"published": "green", "running": "cyan", "waiting": "yellow", "failed": "bold red"}
 
 
@@ -168,7 +170,19 @@ class _DaysView:
                 "" if overview.seconds is None else duration_text(overview.seconds),
                 "" if overview.cost_usd is None else f"{overview.cost_usd:.2f} USD",
             )
-        return Group(table, *(Text(f"Note: {note}.", style="dim") for note in self.notes))
+        notes = [*self._why(), *(f"Note: {note}." for note in self.notes)]
+        return Group(table, *(Text(note, style="dim") for note in notes))
+
+    def _why(self) -> list[str]:
+        """Return one line for days that wait, or failed, for the same reason; of the first few reasons."""
+        days: dict[tuple[str, str, str], list[date]] = defaultdict(list)
+        for overview in self.overviews:
+            if overview.state in ("waiting", "failed"):
+                days[overview.day.collection.id, _in_a_cell(overview), overview.reason].append(overview.day.storage_day)
+        return [
+            f"{collection_id}, {storage_days_text(sorted(of_reason))}: {reason.rstrip('.')}."
+            for (collection_id, _, reason), of_reason in list(days.items())[:_REASONS_SHOWN]
+        ]
 
 
 def _days_view(settings: "Settings", collection: Collection | None, count: int) -> _DaysView:
@@ -176,8 +190,8 @@ def _days_view(settings: "Settings", collection: Collection | None, count: int) 
     from cdi_dagster.table_definitions import all_with_tables
 
     roots = open_roots(settings.corporate_root, settings.published_root)
-    append_only = [each for each in REGISTRY if each.kind is CollectionKind.APPEND_ONLY]
-    collections = all_with_tables([collection] if collection else append_only, settings.table_definitions)
+    wanted = [collection] if collection else automated_collections()
+    collections = all_with_tables(wanted, settings.table_definitions)
     last = storage_day_of(datetime.now(UTC).date())
     first = max(settings.first_storage_day, days_before(last, count - 1))
     days = storage_days_between(first, last)[::-1]
@@ -254,7 +268,7 @@ class _DayView:
         rows = [("last run", _run_text(run))]
         if run.failure:
             guidance = FAILURE_GUIDE[run.failure.failure_class]
-            section = f"{self.settings.runbook_url}#{run.failure.failure_class.lower()}"
+            section = runbook_link(self.settings.runbook_url, run.failure.failure_class)
             rows += [
                 ("failed with", f"{run.failure.failure_class}: {run.failure.cause}"),
                 ("next step", run.failure.next_step),

@@ -1,11 +1,14 @@
 """What late days, failed runs and `cdi watch` send. Pure values; sending is `cdi_dagster.resources.alerts`."""
 
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from enum import StrEnum
 from typing import Any
 
 from cdi_dagster.core.days import export_day_of
+
+REMIND_AFTER = timedelta(days=1)
+"""A cause that goes on is alerted again after this time, whatever it is."""
 
 
 class AlertLevel(StrEnum):

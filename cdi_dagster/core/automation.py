@@ -9,7 +9,7 @@ from datetime import date, datetime
 
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
-from cdi_dagster.core.launch_decision import RUN_AGAIN_AT_ONCE, PastRun, RunState
+from cdi_dagster.core.launch_decision import RUN_AGAIN_WHEN_POSSIBLE, PastRun, RunState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +26,8 @@ class Automation:
 
     def launches(self, storage_day: date, runs: Sequence[PastRun], now: datetime) -> bool:
         """Whether a day is launched by itself: one of the look-back, or one whose recent run calls for another."""
-        since = now - self.calendar.look_back
-        return self.is_on and (
-            storage_day >= self.calendar.first_due_day(now) or any(_calls_for_another(run, since) for run in runs)
-        )
+        is_due = storage_day >= self.calendar.first_due_day(now)
+        return self.is_on and (is_due or calls_for_another(runs, now - self.calendar.look_back))
 
     def why_nothing(self, now: datetime) -> str:
         """Return why nothing is done about a day that is not launched by itself, and what to do then."""
@@ -49,5 +47,19 @@ class Automation:
         return f"{why[0].upper()}{why[1:]}."
 
 
-def _calls_for_another(run: PastRun, since: datetime) -> bool:
-    return run.failure_class in RUN_AGAIN_AT_ONCE and run.ended_at is not None and run.ended_at >= since
+def calls_for_another(runs: Sequence[PastRun], since: datetime) -> bool:
+    """Whether one of a day's runs, oldest first, failed lately so that a day of any age is run again by itself."""
+    if not runs or runs[-1].state in (RunState.SUCCEEDED, RunState.CANCELED):
+        return False
+    return any(
+        run.failure_class in RUN_AGAIN_WHEN_POSSIBLE and run.ended_at is not None and run.ended_at >= since
+        for run in runs
+    )
+
+
+def in_turn(storage_days: Sequence[date], most: int, turn: int) -> list[date]:
+    """Return as many days as one tick looks at, so that successive turns come to each of them."""
+    if len(storage_days) <= most:
+        return list(storage_days)
+    first = turn * most % len(storage_days)
+    return [*storage_days[first:], *storage_days[:first]][:most]

@@ -34,7 +34,14 @@ class CollectionKind(StrEnum):
     APPEND_ONLY = "append_only"
     """Every event is a record of its own."""
     KEYED = "keyed"
-    """An INSERT, then maybe a DELETE, per id: published as rows and snapshots, not as daily records."""
+    """An INSERT, then maybe a DELETE, per id: every event is a row under its id."""
+
+
+class DbType(StrEnum):
+    """What an event of a keyed collection does to its id."""
+
+    INSERT = "INSERT"
+    DELETE = "DELETE"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +69,16 @@ class Collection:
     def id(self) -> str:
         """`db:name`, the form used in settings, commands and status rows."""
         return f"{self.db}:{self.name}"
+
+    @property
+    def is_keyed(self) -> bool:
+        """Whether its events are rows under an id."""
+        return self.kind is CollectionKind.KEYED
+
+    @property
+    def output_name(self) -> str:
+        """What a day of it is published as: the second part of the asset's key."""
+        return "daily_rows" if self.is_keyed else "daily_records"
 
     @property
     def topic(self) -> str:
@@ -206,8 +223,8 @@ def find_collection(collection_id: str) -> Collection:
 
 
 def automated_collections() -> tuple[Collection, ...]:
-    """Return the collections that are ingested automatically: the registered ones that are append-only."""
-    return tuple(collection for collection in REGISTRY if collection.kind is CollectionKind.APPEND_ONLY)
+    """Return the collections that are ingested automatically: the registered ones."""
+    return REGISTRY
 
 
 def near_miss(collection_id: str) -> str | None:
@@ -218,17 +235,17 @@ def near_miss(collection_id: str) -> str | None:
 
 
 def require_append_only(collection: Collection) -> None:
-    """Return where the collection is append-only: only those are ingested.
+    """Return where the collection is append-only: only those have tables of a day's records.
 
     Raises:
         CdiError: INPUT_INVALID where it is keyed.
     """
-    if collection.kind is CollectionKind.KEYED:
+    if collection.is_keyed:
         raise CdiError(
             FailureClass.INPUT_INVALID,
-            f"{collection.id} is a keyed collection (an INSERT, then maybe a DELETE, per id), and keyed collections "
-            "are not ingested yet: only append-only ones are. Its objects are left as they are.",
-            next_step="Choose an append-only collection, for example data:businessAudit.",
+            f"{collection.id} is a keyed collection (an INSERT, then maybe a DELETE, per id): a day of it is published "
+            "as rows, and no tables are made of one day.",
+            next_step="Read its daily rows, or choose an append-only collection, for example data:businessAudit.",
         )
 
 

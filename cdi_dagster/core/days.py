@@ -4,6 +4,7 @@ A *storage day* is the UTC day under whose prefix K2HB wrote; it is the partitio
 after: the day the ingestion runs, and the date in every output path, Hive partition (`date_str`) and status row.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 
 ONE_DAY = timedelta(days=1)
@@ -37,6 +38,11 @@ def parse_day(text: str) -> date:
     if day.year not in _YEARS:
         raise ValueError(f"{text} is no day of ours: write one of the years {_YEARS[0]} to {_YEARS[-1]}")
     return day
+
+
+def storage_days_text(days: Sequence[date]) -> str:
+    """Name storage days, in order: `storage day 2023-03-26`, `3 storage days, 2023-03-24 to 2023-03-26`."""
+    return f"storage day {days[0]}" if len(days) == 1 else f"{len(days)} storage days, {days[0]} to {days[-1]}"
 
 
 def day_ends_at(storage_day: date) -> datetime:

@@ -95,13 +95,7 @@ def diagnose(day: DayVolume, history: Sequence[DayVolume]) -> Diagnosis:
     """Compare a day with the days before it that held anything."""
     past = [volume for volume in history if volume.objects]
     if len(past) < MINIMUM_HISTORY_DAYS:
-        earlier = (
-            "no earlier day"
-            if not past
-            else "only 1 earlier day"
-            if len(past) == 1
-            else f"only {len(past)} earlier days"
-        )
+        earlier = {0: "no earlier day", 1: "only 1 earlier day"}.get(len(past), f"only {len(past)} earlier days")
         return Diagnosis(day=day, usual=None, summary=f"{_figures(day)}; {earlier} to compare with")
     alike = [volume for volume in past if volume.is_raw == day.is_raw]
     objects_compare = not day.objects or len(alike) >= MINIMUM_HISTORY_DAYS

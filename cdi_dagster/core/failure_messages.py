@@ -6,12 +6,12 @@ Pure. Whether a run is alerted at all is `core.alert_decision`; reading earlier 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
+from cdi_dagster.core.alert import REMIND_AFTER
 from cdi_dagster.core.failures import CdiError
 
 _A_PERSON = "a person"
-REMIND_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ class FailureClass(StrEnum):
     COALESCER_FAILED = "COALESCER_FAILED"
     COALESCER_UNKNOWN = "COALESCER_UNKNOWN"
     INPUT_CHANGED = "INPUT_CHANGED"
+    OFFSETS_LOST = "OFFSETS_LOST"
     INPUT_INVALID = "INPUT_INVALID"
     LAUNCH_FAILED = "LAUNCH_FAILED"
     BOOTSTRAP_FAILED = "BOOTSTRAP_FAILED"
@@ -115,6 +116,14 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
         owner=_COALESCER_TEAM,
         rerun_helps=True,
         alert_timing=AlertTiming.SECOND_TIME,
+    ),
+    FailureClass.OFFSETS_LOST: Guidance(
+        meaning="The day lacks Kafka offsets that it had when it was pinned or published before.",
+        by_itself="Nothing while the day's listing stays the same; once it changes, the sensor runs the day again.",
+        next_step="Bring the object that the cause names back, from a version of the bucket or a backup.",
+        owner=_COALESCER_TEAM,
+        rerun_helps=False,
+        alert_timing=AlertTiming.AT_ONCE,
     ),
     FailureClass.INPUT_INVALID: Guidance(
         meaning="The input cannot be ingested as it is: a bad name, overlapping offsets, unreadable gzip, no objects.",
@@ -316,6 +325,11 @@ class CdiError(Exception):
         if not (colon and has_next and name in FailureClass.__members__):
             return None
         return cls(FailureClass(name), cause, next_step=next_step)
+
+
+def runbook_link(runbook_url: str, failure_class: FailureClass) -> str:
+    """Return the link to the runbook's section about a failure class."""
+    return f"{runbook_url}#{failure_class.lower()}"
 
 
 class StepMayGoOnError(CdiError):

@@ -94,6 +94,7 @@ class IngestReport:
         seconds: wall clock of the job, up to where it publishes.
         published_prefix: prefix below the published root that the run publishes to, or None where it publishes nothing.
         rejects_prefix: prefix of the rejects below the published root, or None where there are none.
+        db_types: of a keyed collection, how many rows there are of each type.
     """
 
     fingerprint: str
@@ -107,6 +108,7 @@ class IngestReport:
     seconds: float
     published_prefix: str | None
     rejects_prefix: str | None
+    db_types: Mapping[str, int] | None = None
     totals: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -7,12 +7,12 @@ is late, and sending, is `cdi_dagster.sensors.lateness`.
 from collections.abc import Collection as Sized
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
+from cdi_dagster.core.alert import REMIND_AFTER
 from cdi_dagster.core.failures import FailureClass
 
-REMIND_AFTER = timedelta(days=1)
 _MOST_DAYS = 100
 
 

@@ -30,9 +30,11 @@ _FOUND_GATE_CLOSED = frozenset(
         FailureClass.COALESCER_NOT_STARTED,
         FailureClass.COALESCER_FAILED,
         FailureClass.COALESCER_UNKNOWN,
-        FailureClass.DUPLICATE_RUN,
     }
 )
+_NO_ATTEMPT = _FOUND_GATE_CLOSED | {FailureClass.DUPLICATE_RUN}
+RUN_AGAIN_WHEN_POSSIBLE = RUN_AGAIN_AT_ONCE | _FOUND_GATE_CLOSED | {FailureClass.OFFSETS_LOST}
+"""A day of any age whose run failed so is run again as soon as what it waited for is there."""
 
 _NO_TABLES = f"{FailureClass.TABLES_MISSING}: records are published, tables ({{}}) are not"
 
@@ -56,6 +58,7 @@ class PastRun:
         state: of the run.
         launch: what it was launched for (`launch_of`), where known.
         failure_class: why it failed, where known.
+        listing_fingerprint: of the day's listing that lacked offsets, where it failed with OFFSETS_LOST.
         started_at: aware, UTC; None while it is queued.
         ended_at: aware, UTC; None while it is live.
         by_person: whether a person requested it: by a click, a backfill or a re-execution.
@@ -67,6 +70,7 @@ class PastRun:
     state: RunState
     launch: str | None = None
     failure_class: FailureClass | None = None
+    listing_fingerprint: str | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
     by_person: bool = False
@@ -99,8 +103,7 @@ class DayFacts:
         published_from: of the published records, or None.
         missing_tables: names of the tables that do not show the published records; none where no table is defined.
         runs: of this day, oldest first.
-        listing_fingerprint: of the day's listing now. Read only for a published day whose coalescer is complete but
-            has no fingerprint: where both are the same, it ran again and changed nothing.
+        listing_fingerprint: of the day's listing now. Read only where `needs_listing`.
         unreadable: why something of the above could not be read; then the day waits.
     """
 
@@ -126,6 +129,23 @@ class DayFacts:
     def waits_for_coalescer(self) -> bool:
         """Whether it is unpublished and the coalescer is not done."""
         return self.is_unpublished and not self.coalescer.is_open
+
+    @property
+    def needs_listing(self) -> bool:
+        """Whether the decision depends on the day's listing being what was published, or what lacked offsets.
+
+        AWS Batch reports that the coalescer ran, not what it left; and no coalescer reports that a lost object is back.
+        """
+        if not self.coalescer.is_open:
+            return False
+        is_unclear = self.published_from is not None and not self.coalescer.fingerprint and not self.is_published_for
+        return is_unclear or self.lost_offsets is not None
+
+    @property
+    def lost_offsets(self) -> PastRun | None:
+        """The last run for records, where it ended because the day lacks offsets."""
+        last = self.runs_for_records[-1] if self.runs_for_records else None
+        return last if last and last.failure_class is FailureClass.OFFSETS_LOST else None
 
     @property
     def is_published_for(self) -> PastRun | None:
@@ -218,14 +238,18 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
         return LaunchDecision(action=LaunchAction.DONE, reason=done)
     launch = launch_of(facts.storage_day, facts.coalescer)
     runs = [run for run in facts.runs_for_records if run.launch == launch]
-    held = _why_not_again(_since_person_requested(runs), now) or _why_input_is_left(
-        _since_person_requested(facts.runs_for_records)
+    held = (
+        _why_lost_offsets_hold(facts)
+        or _why_not_again(_since_person_requested(runs), now)
+        or _why_input_is_left(_since_person_requested(facts.runs_for_records))
     )
     if held:
         return held
     reason = facts.coalescer.reason
     if facts.published_from:
         reason = "again: it was coalesced again after it was published"
+    elif facts.lost_offsets:
+        reason = f"again: its listing changed since run {facts.lost_offsets.run_id} failed with OFFSETS_LOST"
     elif runs:
         reason = f"again: run {runs[-1].run_id} failed with {_why_failed(runs[-1])}"
     return LaunchDecision(action=LaunchAction.LAUNCH, reason=reason, launch=launch, attempt=len(facts.runs) + 1)
@@ -273,8 +297,9 @@ def _since_person_requested(runs: Sequence[PastRun]) -> Sequence[PastRun]:
 
 def _why_not_again(runs: Sequence[PastRun], now: datetime) -> LaunchDecision | None:
     """Return why a day is not launched again after the runs for this coalescing, or None where it is."""
-    gate_closed = [run for run in runs if run.failure_class in _FOUND_GATE_CLOSED]
-    attempts = [run for run in runs if run.failure_class not in _FOUND_GATE_CLOSED]
+    runs = [run for run in runs if run.failure_class is not FailureClass.OFFSETS_LOST]
+    gate_closed = [run for run in runs if run.failure_class in _NO_ATTEMPT]
+    attempts = [run for run in runs if run.failure_class not in _NO_ATTEMPT]
     if gate_closed and runs[-1] is gate_closed[-1]:
         return _after_gate_closed(gate_closed, now)
     if not attempts:
@@ -306,6 +331,17 @@ def _after_gate_closed(runs: Sequence[PastRun], now: datetime) -> LaunchDecision
             f"{last.failure_class}: check that runs have the same settings and permissions, then materialise it"
         )
     return _wait(last, GATE_CLOSED_WAIT * (len(runs) - 1), now)
+
+
+def _why_lost_offsets_hold(facts: DayFacts) -> LaunchDecision | None:
+    """Leave a day that lacks offsets while its listing stays as it was: any change may be the object's return."""
+    run = facts.lost_offsets
+    if run is None or run.listing_fingerprint != facts.listing_fingerprint:
+        return None
+    guidance = FAILURE_GUIDE[FailureClass.OFFSETS_LOST]
+    return _leave(
+        f"run {run.run_id} failed with {run.failure_class}, and the day's listing is the same. {guidance.next_step}"
+    )
 
 
 def _why_input_is_left(runs: Sequence[PastRun]) -> LaunchDecision | None:

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Sequence
 from cdi_dagster.core.object_names import ObjectName
 from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject
 
+LISTING_DETAIL = "listing_fingerprint"
+"""In the detail of an OFFSETS_LOST failure: of the listing that lacks the offsets."""
+
 
 def lost_objects(before: PinnedInput, now: PinnedInput) -> Sequence[PinnedObject]:
     """Return the objects of `before`, in its order, that have offsets which no object of `now` states."""

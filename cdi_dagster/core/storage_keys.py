@@ -4,6 +4,8 @@ All functions return keys or prefixes relative to a root; prefixes end with `/`.
 downstream readers (`json/daily/<export day>/...`); what is under `_control` is ours.
 """
 
+import re
+
 from cdi_dagster.core.collections import CollectionDay
 
 _BASE = "corporate_data_ingestion"
@@ -14,7 +16,11 @@ EARLIER_PUBLICATIONS_PREFIX = "_publications/"
 """Where an earlier version kept that: still finished and discarded."""
 REJECTS_FOLDER = "rejects/"
 """Below a run's prefix."""
+INGEST_REPORT = "ingest_report.json"
+"""Below a run's prefix."""
 _TABLES_REPORT = "tables_report.json"
+_ESCAPED_IN_FOLDERS = re.compile("[\\x00-\\x1f\\x7f\"#%'*/:=?\\\\{\\[\\]^]")
+"""What Hive and Spark escape in the name of a partition's folder; and NUL, which no name may hold."""
 
 
 def daily_records_prefix(day: CollectionDay) -> str:
@@ -22,9 +28,31 @@ def daily_records_prefix(day: CollectionDay) -> str:
     return f"{_BASE}/json/daily/{day.export_day}/{day.collection.db}/{day.collection.name}/"
 
 
+def daily_rows_prefix(day: CollectionDay) -> str:
+    """Prefix of a day's published rows of a keyed collection: a folder for each `id_part`, and `_SUCCESS` at the end.
+
+    Year, month and day are those of the export day, without leading zeros.
+    """
+    export_day, collection = day.export_day, day.collection
+    return (
+        f"{_BASE}/orc/daily/{collection.db}/{collection.name}/export_year={export_day.year}/"
+        f"export_month={export_day.month}/export_day={export_day.day}/"
+    )
+
+
+def id_part_folder(id_part: str) -> str:
+    """Name, with `/`, of the folder that holds the rows of one `id_part`, escaped as Hive does."""
+    return f"id_part={_ESCAPED_IN_FOLDERS.sub(lambda found: f'%{ord(found[0]):02X}', id_part)}/"
+
+
+def daily_prefix(day: CollectionDay) -> str:
+    """Prefix of what is published of a day: records, or the rows of a keyed collection."""
+    return daily_rows_prefix(day) if day.collection.is_keyed else daily_records_prefix(day)
+
+
 def mark_key(day: CollectionDay) -> str:
-    """Key of the mark of the published daily records."""
-    return f"{daily_records_prefix(day)}{SUCCESS_MARK}"
+    """Key of the mark of what is published of a day."""
+    return f"{daily_prefix(day)}{SUCCESS_MARK}"
 
 
 def control_prefix(day: CollectionDay) -> str:
@@ -82,7 +110,7 @@ def run_prefix(day: CollectionDay, correlation_id: str) -> str:
 
 def run_report_key(day: CollectionDay, correlation_id: str) -> str:
     """Key of a run's closing report."""
-    return f"{run_prefix(day, correlation_id)}ingest_report.json"
+    return f"{run_prefix(day, correlation_id)}{INGEST_REPORT}"
 
 
 def rejects_prefix(day: CollectionDay, correlation_id: str) -> str:

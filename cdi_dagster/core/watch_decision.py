@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-REMIND_AFTER = timedelta(days=1)
+from cdi_dagster.core.alert import REMIND_AFTER
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from cdi_dagster.demo.sample_records import (
     damages_for,
     event_type,
     hex_id,
+    keyed_change,
     message_id,
     moment_of,
     plain_record,
@@ -99,7 +100,8 @@ def write_sample(
 
     Args:
         storage: the corporate root.
-        day: to write; audit messages for `data:businessAudit`, database records for others, dated that day.
+        day: to write; audit messages for `data:businessAudit`, database records for others, dated that day. Of a keyed
+            collection inserts, updates and deletes, of ids that the days before insert (`sample_records.keyed_change`).
         records: envelopes in all, bad ones included.
         objects: raw objects in all, one gzip member each.
         seed: another seed makes another sample of the same shape.
@@ -117,7 +119,7 @@ def write_sample(
         day.collection, records, objects, bad_envelopes, kafka_partitions, first_offsets or {}, random
     )
     prefix = day.corporate_prefix
-    writer = _EnvelopeWriter(day, random)
+    writer = _EnvelopeWriter(day, random, seed)
     keys, stored_bytes = [], 0
     offsets: dict[int, tuple[int, int]] = {}
     bad: Counter[str] = Counter()
@@ -198,10 +200,12 @@ def _sizes(records: int, objects: int, random: Random) -> list[int]:
 
 
 class _EnvelopeWriter:
-    def __init__(self, day: CollectionDay, random: Random) -> None:
+    def __init__(self, day: CollectionDay, random: Random, seed: int) -> None:
         self._collection = day.collection
         self._storage_day = day.storage_day
         self._random = random
+        self._seed = seed
+        self._position = 0
         self.plaintext_bytes = 0
 
     def raw_object(self, plan: _ObjectPlan, keys: int) -> bytes:
@@ -217,8 +221,12 @@ class _EnvelopeWriter:
 
     def _line(self, data_key: bytes, wrapped_key: str, damage: Damage | None) -> bytes:
         moment = moment_of(self._storage_day, self._random)
-        record_id = hex_id(self._random)
-        record: Any = plain_record(self._collection, record_id, moment, self._random)
+        record_id, is_delete = hex_id(self._random), False
+        if self._collection.is_keyed:
+            change = keyed_change(self._seed, self._storage_day, self._position)
+            record_id, is_delete = change.record_id, change.is_delete
+        self._position += 1
+        record: Any = plain_record(self._collection, record_id, moment, self._random, is_delete=is_delete)
         if damage and damage.plaintext:
             record = damage.plaintext(record)
         plaintext = record if isinstance(record, bytes) else orjson.dumps(record)

@@ -11,7 +11,8 @@ from datetime import UTC, date, datetime, time, timedelta
 from random import Random
 from typing import Any
 
-from cdi_dagster.core.collections import Collection, CollectionKind
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.days import days_before
 from cdi_dagster.core.ingest_report import RejectReason
 
 AUDIT_COLLECTION_ID = "data:businessAudit"
@@ -63,7 +64,34 @@ def hex_id(random: Random) -> str:
     return f"{random.getrandbits(128):032x}"
 
 
-def plain_record(collection: Collection, record_id: str, moment: datetime, random: Random) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What an event of a keyed collection does.
+
+    Attributes:
+        record_id: the id that it is about.
+        is_delete: whether it removes the id.
+    """
+
+    record_id: str
+    is_delete: bool
+
+
+def keyed_change(seed: int, storage_day: date, position: int) -> Change:
+    """Return what the event at a position of a day's sample does: of four, two insert, one updates, one deletes.
+
+    Updates and deletes are of ids that the sample of one to six days before inserts, if it has as many records; an id
+    is changed once after its insert. Nothing is kept between days.
+    """
+    group, kind = divmod(position, 4)
+    inserted_on = storage_day if kind < 2 else days_before(storage_day, 1 + group % 6)
+    identity = Random(f"{seed}|{inserted_on}|{2 * group + kind % 2}")  # noqa: S311 (reproducible on purpose)
+    return Change(record_id=hex_id(identity), is_delete=kind == 3)
+
+
+def plain_record(
+    collection: Collection, record_id: str, moment: datetime, random: Random, *, is_delete: bool = False
+) -> dict[str, Any]:
     """Return the content of an ordinary dbObject of the collection; an audit message is about 1.4 kB of JSON."""
     if collection.id == AUDIT_COLLECTION_ID:
         return {"context": _audit_context(record_id, moment, random), "auditType": random.choice(_AUDIT_TYPES)}
@@ -78,7 +106,7 @@ def plain_record(collection: Collection, record_id: str, moment: datetime, rando
         "amounts": [random.randrange(1, 90_000) / 100 for _ in range(random.randrange(1, 6))],
         "notes": _text(random, 60),
     }
-    if collection.kind is CollectionKind.KEYED and random.random() < 0.1:
+    if is_delete:
         record["_removedDateTime"] = timestamp(moment)
     return record
 
@@ -87,7 +115,7 @@ def message_id(collection: Collection, record_id: str) -> dict[str, str]:
     """Return the `_id` of the envelope's message."""
     if collection.id == AUDIT_COLLECTION_ID:
         return {"auditId": record_id}
-    return {"id": record_id} if collection.kind is CollectionKind.KEYED else {"citizenId": record_id}
+    return {"id": record_id} if collection.is_keyed else {"citizenId": record_id}
 
 
 def event_type(collection: Collection) -> str:

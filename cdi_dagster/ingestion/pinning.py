@@ -10,7 +10,7 @@ from datetime import datetime
 from cdi_dagster.core.collections import Collection, CollectionDay, find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
-from cdi_dagster.core.lost_offsets import lost_objects
+from cdi_dagster.core.lost_offsets import LISTING_DETAIL, lost_objects
 from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_name
 from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject, pin
 from cdi_dagster.core.storage_keys import pinned_input_history_key, pinned_input_key
@@ -39,7 +39,7 @@ def pin_storage_day(
 
     Raises:
         CdiError: INPUT_INVALID where there are no objects, something in the day is none, or `pin` cannot resolve what
-            there is; INPUT_CHANGED, naming the first object that is gone, where the day lacks offsets that it had.
+            there is; OFFSETS_LOST, naming the first object that is gone, where the day lacks offsets that it had.
         StorageError: the day cannot be listed, or the manifest cannot be written.
     """
     prefix = day.corporate_prefix
@@ -71,13 +71,13 @@ def _require_all_offsets(published: Storage, collection: Collection, pinned: Pin
             name = lost[0].name
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
             raise CdiError(
-                FailureClass.INPUT_CHANGED,
+                FailureClass.OFFSETS_LOST,
                 f"The day was {what} with {before.offset_count} offsets and has {pinned.offset_count} now: offsets "
                 f"{name.first_offset} to {name.last_offset} of Kafka partition {name.kafka_partition} are in no object "
                 f"any more ({lost[0].key}{more}).",
                 next_step="Bring the object back, from a version of the bucket or a backup. If its records are to go "
                 "from what is published, run the day with allow_fewer_offsets.",
-                detail={"key": lost[0].key, "objects": len(lost)},
+                detail={"key": lost[0].key, "objects": len(lost), LISTING_DETAIL: pinned.fingerprint},
             )
 
 

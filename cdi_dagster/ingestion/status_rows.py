@@ -15,7 +15,7 @@ from cdi_dagster.core.gate import CoalescerStatus
 from cdi_dagster.core.ingest_report import IngestReport
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.status_rows import StatusRow, StatusTable, data_product_of
-from cdi_dagster.core.storage_keys import daily_records_prefix
+from cdi_dagster.core.storage_keys import daily_prefix
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.published.read import read_mark
 from cdi_dagster.published.tables import is_whole
@@ -92,7 +92,7 @@ class StepRecord:
 
     def add_ingested(self, report: IngestReport, published: Storage) -> None:
         """Add what an ingestion published."""
-        self.daily_records_uri = published.uri(daily_records_prefix(self.day))
+        self.daily_records_uri = published.uri(daily_prefix(self.day))
         self.detail |= dict(report.totals) | {"fingerprint": report.fingerprint}
         self.await_tables(published)
 
@@ -102,7 +102,7 @@ class StepRecord:
 
     def add_tables(self, report: TablesReport, published: Storage) -> None:
         """Add the tables that were published, with their rows; complete the row of the run of their records."""
-        self.daily_records_uri = published.uri(daily_records_prefix(self.day))
+        self.daily_records_uri = published.uri(daily_prefix(self.day))
         self.detail |= {table.name: table.rows for table in report.tables}
         self.ends_run = True
         mark = read_mark(published, self.day)

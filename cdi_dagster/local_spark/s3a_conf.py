@@ -117,4 +117,6 @@ def _version_of(jars: Path, pattern: str) -> str:
         if match:
             return match[1]
     cause = f"Spark is incomplete: {jars} has no {pattern}."
-    raise CdiError(FailureClass.LAUNCH_FAILED, cause, next_step="Install it again: pip install 'cdi_dagster[spark]'.")
+    raise CdiError(
+        FailureClass.LAUNCH_FAILED, cause, next_step="Install it again, in the checkout: pip install '.[spark]'."
+    )

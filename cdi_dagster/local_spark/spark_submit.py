@@ -107,7 +107,7 @@ def pyspark_folder() -> Path:
     spec = importlib.util.find_spec("pyspark")
     if spec is None or not spec.submodule_search_locations:
         raise launch_failed(
-            "Spark is not installed in this Python environment.", "Install it: pip install 'cdi_dagster[spark]'."
+            "Spark is not installed in this Python environment.", "Install it, in the checkout: pip install '.[spark]'."
         )
     return Path(next(iter(spec.submodule_search_locations)))
 

@@ -4,6 +4,8 @@ Pure: the checks read the four from storage. Each function returns what is wrong
 wrong is an empty list.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 
 from cdi_dagster.core.failures import CdiError
@@ -14,6 +16,8 @@ from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.storage_keys import SUCCESS_MARK
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.published.read import Publication
+
+_ID_PART_FOLDER = re.compile("id_part=[0-9a-f]{2}")
 
 
 def count_mismatches(publication: Publication, stored: Iterable[StoredObject]) -> list[str]:
@@ -34,6 +38,8 @@ def count_mismatches(publication: Publication, stored: Iterable[StoredObject]) -
         ("rejected", mark.rejected, report.rejected),
         ("published_bytes", mark.published_bytes, report.published_bytes),
         ("records by part", sum(part.records for part in mark.parts), mark.published),
+        ("rows by db_type", mark.db_types, report.db_types),
+        ("rows of all db_types", sum((mark.db_types or {"": mark.published}).values()), mark.published),
     ):
         if stated != counted:
             problems.append(f"{name}: the mark states {stated}, but {counted} were counted")
@@ -83,6 +89,16 @@ def missing_records(pinned: PinnedInput, report: IngestReport) -> list[str]:
         if read.get(entry.key, 0) < entry.name.offset_count
     ]
     return gaps + sparse
+
+
+def rows_elsewhere(mark: Mark) -> list[str]:
+    """Name every `id_part` that has rows and is not one of the 256 of production's ids, `00` to `ff`."""
+    rows: Counter[str] = Counter()
+    for part in mark.parts:
+        folder = part.key.rsplit("/", 2)[-2]
+        if not _ID_PART_FOLDER.fullmatch(folder):
+            rows[folder] += part.records
+    return [f"{count} rows in {folder}: not two hexadecimal digits" for folder, count in sorted(rows.items())]
 
 
 def _place(name: ObjectName) -> tuple[str, int, int]:

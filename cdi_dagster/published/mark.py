@@ -40,6 +40,7 @@ class Mark:
         parts: exactly the objects to read.
         published_at: aware, UTC, in whole seconds.
         replayed_from: correlation id of the publication whose rejects were replayed, where this is a replay.
+        db_types: of a keyed collection, how many rows there are of each type.
     """
 
     fingerprint: str
@@ -53,6 +54,7 @@ class Mark:
     parts: tuple[PublishedPart, ...]
     published_at: datetime
     replayed_from: str | None = None
+    db_types: Mapping[str, int] | None = None
 
     @property
     def text_bytes(self) -> int:
@@ -61,7 +63,7 @@ class Mark:
 
     def to_json(self) -> dict[str, Any]:
         """Return the mark as plain JSON values; `from_json` reads it back."""
-        value = {
+        value: dict[str, Any] = {
             "fingerprint": self.fingerprint,
             "correlation_id": self.correlation_id,
             "collection": self.collection_id,
@@ -74,7 +76,11 @@ class Mark:
             "parts": [{"key": part.key, "size_bytes": part.size_bytes, "records": part.records} for part in self.parts],
             "published_at": f"{self.published_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
         }
-        return value | ({"replayed_from": self.replayed_from} if self.replayed_from else {})
+        if self.replayed_from:
+            value["replayed_from"] = self.replayed_from
+        if self.db_types is not None:
+            value["db_types"] = dict(self.db_types)
+        return value
 
     def to_bytes(self) -> bytes:
         """Return the content of `_SUCCESS`."""
@@ -102,4 +108,5 @@ class Mark:
             ),
             published_at=datetime.fromisoformat(value["published_at"]).astimezone(UTC),
             replayed_from=value.get("replayed_from"),
+            db_types=value.get("db_types"),
         )

@@ -13,7 +13,7 @@ from typing import Any
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.ingest_report import IngestReport
-from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix, run_report_key, runs_prefix
+from cdi_dagster.core.storage_keys import daily_prefix, rejects_prefix, run_report_key, runs_prefix
 from cdi_dagster.published.mark import Mark, PublishedPart
 from cdi_dagster.published.read import read_mark
 from cdi_dagster.storage import PreparedObject, Storage
@@ -27,11 +27,13 @@ class WrittenPart:
         prepared: what publishes it.
         lines: records, or rejects, in it.
         text_bytes: bytes of its lines before compression, newlines included.
+        deletes: of rows of a keyed collection, how many are DELETEs.
     """
 
     prepared: PreparedObject
     lines: int
     text_bytes: int
+    deletes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ def begin_ingestion(published: Storage, day: CollectionDay, correlation_id: str)
 
     An earlier report of this same run is removed too, unless what is published names it.
     """
-    for prefix in (daily_records_prefix(day), runs_prefix(day)):
+    for prefix in (daily_prefix(day), runs_prefix(day)):
         published.recover(prefix)
     discard_uploads(published, day)
     try:
@@ -67,7 +69,7 @@ def begin_ingestion(published: Storage, day: CollectionDay, correlation_id: str)
 
 def discard_uploads(published: Storage, day: CollectionDay) -> None:
     """Remove the records and rejects that any run of the day wrote but did not decide to publish."""
-    for prefix in (daily_records_prefix(day), runs_prefix(day)):
+    for prefix in (daily_prefix(day), runs_prefix(day)):
         published.discard(prefix, group=None)
 
 
@@ -86,7 +88,7 @@ def publish_day(
         StorageError: something could not be written; the published records are as they were, or `recover` completes
             them.
     """
-    prefix = daily_records_prefix(day)
+    prefix = daily_prefix(day)
     rejects = _keep_rejects(published, day, outcome, correlation_id)
     report = replace(outcome.report, seconds=round(seconds, 3), published_prefix=prefix, rejects_prefix=rejects)
     _write_report(published, day, report, correlation_id)
@@ -105,6 +107,7 @@ def publish_day(
         ),
         published_at=_now(),
         replayed_from=replayed_from,
+        db_types=report.db_types,
     )
     published.publish(prefix, _prepared(outcome.parts), mark.to_bytes(), group=correlation_id)
     return report

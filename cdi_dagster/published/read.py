@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport
+from cdi_dagster.core.launch_decision import PublishedFrom
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.storage_keys import (
     SUCCESS_MARK,
-    daily_records_prefix,
+    daily_prefix,
     mark_key,
     pinned_input_history_key,
     run_report_key,
@@ -50,6 +51,11 @@ def read_mark(published: Storage, day: CollectionDay) -> Mark | None:
         StorageError: the storage does not respond.
     """
     return _read(published, mark_key(day), Mark.from_json, next_step=_REWRITE_RECORDS)
+
+
+def origin_of(mark: Mark) -> PublishedFrom:
+    """Return what a decision about the day needs of its mark."""
+    return PublishedFrom(fingerprint=mark.fingerprint, published_at=mark.published_at, run_id=mark.correlation_id)
 
 
 def read_publication(published: Storage, day: CollectionDay) -> Publication | None:
@@ -93,7 +99,7 @@ def require_published_parts(published: Storage, day: CollectionDay) -> Mark:
         CdiError: INPUT_INVALID where it is not published, or a part is not as marked.
         StorageError: the storage does not respond.
     """
-    prefix = daily_records_prefix(day)
+    prefix = daily_prefix(day)
     mark = read_mark(published, day)
     if mark is None:
         raise CdiError(

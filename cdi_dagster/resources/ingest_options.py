@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from cdi_dagster.core.failures import FailureClass
+from cdi_dagster.core.failures import FailureClass, runbook_link
 from cdi_dagster.core.key_service_access import KeyServiceAccess
 from cdi_dagster.settings import knob
 
@@ -38,4 +38,4 @@ class IngestOptions(dg.ConfigurableResource):
 
     def runbook_link(self, failure_class: FailureClass) -> str:
         """Return the link to the runbook's section about a failure class."""
-        return f"{self.runbook_url}#{failure_class.lower()}"
+        return runbook_link(self.runbook_url, failure_class)

@@ -7,9 +7,10 @@ from datetime import date, datetime, timedelta
 import dagster as dg
 
 from cdi_dagster import names
+from cdi_dagster.core.alert import REMIND_AFTER
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import parse_day
-from cdi_dagster.core.failure_messages import REMIND_AFTER, EarlierMessage, is_left
+from cdi_dagster.core.failure_messages import EarlierMessage, is_left
 from cdi_dagster.core.launch_decision import PastRun, RunState
 from cdi_dagster.run_records import past_runs
 

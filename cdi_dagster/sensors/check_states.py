@@ -17,8 +17,8 @@ import dagster as dg
 from cdi_dagster import names
 from cdi_dagster.checks.daily_records import (
     CHECK_OF_CLASS,
-    RESULTS,
     evaluation_of,
+    results_of,
     unpublished_result,
     unreadable_result,
 )
@@ -29,7 +29,9 @@ from cdi_dagster.storage.interface import Storage
 
 LATE_DAYS = "late"
 """Metadata of an evaluation of the on-time check: the late days."""
-_IDENTITY = (names.CHECKED_DAY, names.CHECKED_RUN, LATE_DAYS)
+DECIDED = "decided"
+"""Metadata of the same: what was decided about the newest day, or the newest late one, and what it waits for."""
+_IDENTITY = (names.CHECKED_DAY, names.CHECKED_RUN, LATE_DAYS, DECIDED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,7 @@ def newest_states(collection: Collection, published: Storage, facts: Sequence[Da
         if run and failed:
             states.setdefault(failed, _state(collection, published, day, failed, run.run_id, run.failure_class))
         if day.published_from and not day.unreadable:
-            for name in RESULTS:
+            for name in results_of(collection):
                 states.setdefault(name, _state(collection, published, day, name, day.published_from.run_id, None))
     return list(states.values())
 
@@ -76,12 +78,12 @@ def _state(
 
     def evaluate() -> dg.AssetCheckEvaluation:
         try:
-            result = unpublished_result(day, str(failure)) if failure else RESULTS[name](published, day)
+            result = unpublished_result(day, str(failure)) if failure else results_of(collection)[name](published, day)
         except CdiError as error:
             result = unreadable_result(day, error.cause)
         return evaluation_of(day, name, result, run_id=run_id)
 
-    return CheckState(name=name, identity=(day.storage_day.isoformat(), run_id, None), evaluate=evaluate)
+    return CheckState(name=name, identity=(day.storage_day.isoformat(), run_id, None, None), evaluate=evaluate)
 
 
 def evaluations_to_report(

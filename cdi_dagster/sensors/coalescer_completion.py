@@ -11,6 +11,7 @@ import dagster as dg
 
 from cdi_dagster import names
 from cdi_dagster.clock import utc_now
+from cdi_dagster.core.automation import in_turn
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, LaunchDecision, decide
@@ -26,6 +27,8 @@ from cdi_dagster.storage.roots import Roots
 
 LAUNCHES_PER_TICK = 3
 """After a long outage days are launched oldest first, a few at a time, so that the queue stays readable."""
+OLD_DAYS_PER_TICK = 20
+"""Of a refused backfill of a year each tick looks at so many days, in turn."""
 INTERVAL_SECONDS = 30
 """So that a day is launched within a minute of its coalescer's end; a tick makes some 30 small requests to storage."""
 
@@ -55,8 +58,8 @@ def coalescer_completion_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
         description=f"Launches each due storage day of {collection.id} of the last {calendar.look_back_days} that is "
         "not published, or was coalesced again since, as soon as the coalescer is done with it; its tables alone where "
-        "only they are missing; and retries a day "
-        "whose input changed during a run, or whose run was interrupted. The schedule launches in the first minute "
+        "only they are missing; and a day of any age whose recent run was refused by the gate, was interrupted, or "
+        "found its input changed or lacking. The schedule launches in the first minute "
         f"from {calendar.due_time:%H:%M} UTC; the sensor from two minutes after it. A tick that launches nothing "
         "shows, for each day, what it waits for, and why the coalescer may be slow. A day that is not published by "
         f"{calendar.late_time:%H:%M} UTC turns the check "
@@ -72,11 +75,16 @@ def coalescer_completion_sensor(
     ) -> dg.SensorResult:
         now = clock()
         days = calendar.sensor_days(now)
-        again = days_to_run_again(context.instance, collection, since=now - calendar.look_back)
+        old = [
+            day
+            for day in days_to_run_again(context.instance, collection, since=now - calendar.look_back)
+            if day not in days
+        ]
+        again = in_turn(old, OLD_DAYS_PER_TICK, turn=int(now.timestamp()) // INTERVAL_SECONDS)
         facts = read_day_facts(
             context.instance,
             collection,
-            sorted({*days, *again}),
+            sorted([*days, *again]),
             coalescer_status=coalescer_status,
             roots=roots,
         )

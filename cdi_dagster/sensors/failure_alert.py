@@ -5,7 +5,7 @@ from datetime import date
 
 from cdi_dagster.core.alert import Alert, AlertLevel
 from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import export_day_of
+from cdi_dagster.core.days import export_day_of, storage_days_text
 from cdi_dagster.core.failure_messages import FailedDay
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.resources.ingest_options import IngestOptions
@@ -46,12 +46,11 @@ def failure_alert(
 def recovery_alert(collection: Collection, days: Sequence[date], cause: str, options: IngestOptions) -> Alert:
     """Return the alert that a cause is over: each of its days has succeeded since."""
     failure_class = FailureClass(cause.split("|")[1])
-    named = f"storage day {days[0]}" if len(days) == 1 else f"{len(days)} storage days, {days[0]} to {days[-1]}"
     return Alert(
         kind="FAILED_OVER",
         key=f"failed|{cause}",
         level=AlertLevel.INFORMATION,
-        title=f"No longer failed: {failure_class}: {collection.id} of {named}",
+        title=f"No longer failed: {failure_class}: {collection.id} of {storage_days_text(days)}",
         text=f"A later run of each day has succeeded: {', '.join(map(str, days))}.",
         collection_id=collection.id,
         storage_days=tuple(days),
@@ -62,9 +61,8 @@ def recovery_alert(collection: Collection, days: Sequence[date], cause: str, opt
 
 def _named(failed: Sequence[FailedDay]) -> str:
     days = sorted({each.storage_day for each in failed})
-    if len(days) == 1:
-        return f"{failed[0].collection_id} of storage day {days[0]} (export day {export_day_of(days[0])})"
-    return f"{failed[0].collection_id} of {len(days)} storage days, {days[0]} to {days[-1]},"
+    after = f" (export day {export_day_of(days[0])})" if len(days) == 1 else ","
+    return f"{failed[0].collection_id} of {storage_days_text(days)}{after}"
 
 
 def _text(failed: Sequence[FailedDay]) -> str:

@@ -15,14 +15,14 @@ from cdi_dagster import names
 from cdi_dagster.core.alert import Alert, AlertLevel
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
-from cdi_dagster.core.days import parse_day
+from cdi_dagster.core.days import parse_day, storage_days_text
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.core.gate import class_of
 from cdi_dagster.core.late_messages import LateDay, LateGroup, LateStep, decide_late
 from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, LaunchDecision, RunState
 from cdi_dagster.interfaces import AlertSink
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.sensors.check_states import LATE_DAYS, CheckState
+from cdi_dagster.sensors.check_states import DECIDED, LATE_DAYS, CheckState
 
 _AT_WORK = "It is being run now: there is nothing to do."
 _AT_WORK_ALL = "They are being run now, oldest first: there is nothing to do."
@@ -96,7 +96,10 @@ class LatenessReporter:
             return None
         late = self._late(decisions, _read(cursor, now), now)
         days = ", ".join(day.storage_day.isoformat() for day, _ in late)
-        newest = (late or decisions)[-1][0].storage_day.isoformat()
+        newest_day, decision = (late or decisions)[-1]
+        newest, reason = newest_day.storage_day.isoformat(), f"{newest_day.storage_day}: {decision.reason}"
+        # Not the reason itself, which may state seconds: each tick would report another.
+        waits = f"{decision.action} {_why_late(newest_day) or ''}".strip()
 
         def evaluate() -> dg.AssetCheckEvaluation:
             return dg.AssetCheckEvaluation(
@@ -104,11 +107,11 @@ class LatenessReporter:
                 check_name=names.ON_TIME_CHECK,
                 passed=not late,
                 severity=dg.AssetCheckSeverity.ERROR,
-                description=f"Late: {days}. {newest}: {late[-1][1].reason}" if late else None,
-                metadata={"late_days": len(late), names.CHECKED_DAY: newest, LATE_DAYS: days},
+                description=f"Late: {days}. {reason}" if late else reason,
+                metadata={"late_days": len(late), names.CHECKED_DAY: newest, LATE_DAYS: days, DECIDED: waits},
             )
 
-        return CheckState(name=names.ON_TIME_CHECK, identity=(newest, None, days), evaluate=evaluate)
+        return CheckState(name=names.ON_TIME_CHECK, identity=(newest, None, days, waits), evaluate=evaluate)
 
     def _late(
         self, decisions: Sequence[tuple[DayFacts, LaunchDecision]], groups: Sequence[LateGroup], now: datetime
@@ -176,7 +179,7 @@ class LatenessReporter:
     def _named(self, days: Sequence[date]) -> str:
         if len(days) == 1:
             return str(self._collection.on(days[0]))
-        return f"{self._collection.id}, {len(days)} storage days, {days[0]} to {days[-1]},"
+        return f"{self._collection.id}, {storage_days_text(days)},"
 
     def _text(self, late: Sequence[LateDay], *, at_work: bool) -> str:
         if len(late) == 1:

@@ -8,7 +8,7 @@ import dagster as dg
 from cdi_dagster import names
 from cdi_dagster.core.alert import Alert, AlertLevel
 from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import parse_day
+from cdi_dagster.core.days import parse_day, storage_days_text
 from cdi_dagster.interfaces import AlertSink
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.run_records import is_by_person, touches
@@ -20,8 +20,8 @@ BEGUN = (
     dg.DagsterRunStatus.CANCELED,
 )
 _WORDS = {
-    "STARTED": ("begun", "Records and tables follow; COMPLETED or an alert of failure is sent then."),
-    "COMPLETED": ("complete", "All that the run publishes is published."),
+    "STARTED": ("has begun", "Records and tables follow; COMPLETED or an alert of failure is sent then."),
+    "COMPLETED": ("is complete", "All that the run publishes is published."),
 }
 _TAGS = {"STARTED": names.STARTED_TAG, "COMPLETED": names.COMPLETED_TAG}
 
@@ -58,15 +58,12 @@ def report_progress(
 def progress_alert(kind: str, collection_id: str, runs: Sequence[dg.DagsterRun], options: IngestOptions) -> Alert:
     """Return the message about runs of one collection; its link is to the first of them."""
     days = sorted({parse_day(run.tags[names.PARTITION_TAG]) for run in runs})
-    named = f"storage day {days[0]}" if len(days) == 1 else f"{len(days)} storage days, {days[0]} to {days[-1]}"
-    word, text = _WORDS[kind]
+    words, text = _WORDS[kind]
     return Alert(
         kind=kind,
         key=f"{kind.lower()}|{collection_id}|{runs[0].run_id}",
         level=AlertLevel.INFORMATION,
-        title=f"{kind}: {collection_id} of {named} has {word}"
-        if kind == "STARTED"
-        else f"{kind}: {collection_id} of {named} is {word}",
+        title=f"{kind}: {collection_id} of {storage_days_text(days)} {words}",
         text=text,
         collection_id=collection_id,
         storage_days=tuple(days),

@@ -22,14 +22,22 @@ from cdi_dagster.spark.job_failures import failure_of
 
 
 @contextmanager
-def spark_context(name: str) -> Iterator[SparkContext]:
-    """Start Spark as spark-submit configured it, and stop it at the end; a running one is left running."""
+def spark_context(name: str, *, encrypts_shuffles: bool = False) -> Iterator[SparkContext]:
+    """Start Spark as spark-submit configured it, and stop it at the end; a running one is left running.
+
+    Args:
+        name: on Spark's pages.
+        encrypts_shuffles: whether what Spark writes to local disks is encrypted, with a key that only it has.
+    """
     running = SparkContext._active_spark_context
     if running is not None:
         yield running
         return
     try:
-        spark = SparkContext(conf=SparkConf().setAppName(name))
+        conf = SparkConf().setAppName(name)
+        if encrypts_shuffles:
+            conf.set("spark.io.encryption.enabled", "true")
+        spark = SparkContext(conf=conf)
     except (PySparkException, Py4JError, OSError) as error:
         raise _not_started(error) from error
     try:

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,6 +42,29 @@ class LeaseHeldError(Exception):
         super().__init__(f"held by {holder} since {since}")
         self.holder = holder
         self.since = since
+
+
+def live_holder(storage: Storage, key: str, now: datetime) -> tuple[str, str] | None:
+    """Return holder and time of a lease as a reader sees it who cannot watch it: here clocks are compared.
+
+    Args:
+        storage: where it is kept.
+        key: of the object.
+        now: aware; a heartbeat that is older than twice the lease time is that of a killed holder.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    stored = storage.head(key)
+    if stored is None or now - stored.modified_at > timedelta(seconds=2 * DEFAULT_LEASE_SECONDS):
+        return None
+    try:
+        value = json.loads(storage.read(key))
+    except (ObjectMissingError, ValueError):
+        return None
+    if not isinstance(value, dict) or not value or value.get("released"):
+        return None
+    return str(value.get("holder")), str(value.get("since"))
 
 
 class Lease:

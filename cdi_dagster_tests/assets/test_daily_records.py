@@ -1,5 +1,7 @@
 """Daily records: only of what was pinned and is still so, one launch, every figure on the page."""
 
+from dataclasses import replace
+
 import dagster as dg
 import pytest
 from dagster._core.storage.tags import TagType, get_tag_type
@@ -7,12 +9,23 @@ from freezegun import freeze_time
 
 from cdi_dagster import names
 from cdi_dagster.assets.attempts import cost_metadata
+from cdi_dagster.checks.daily_records import id_parts_result
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
+from cdi_dagster.core.storage_keys import mark_key
 from cdi_dagster.interfaces import LaunchAttempt
+from cdi_dagster.published.read import read_mark
 from cdi_dagster.storage.interface import StorageUnavailableError
-from cdi_dagster_tests.collections import EQUALITY
-from cdi_dagster_tests.dagster_day import DAY, ScriptedSpark, argument, dagster_day, failure_of, metadata_of
+from cdi_dagster_tests.collections import CALCULATION_PARTS, EQUALITY
+from cdi_dagster_tests.dagster_day import (
+    DAY,
+    ScriptedSpark,
+    argument,
+    checks_of,
+    dagster_day,
+    failure_of,
+    metadata_of,
+)
 
 INPUT = "corporate_storage/business_audit"
 RECORDS = "business_audit/daily_records"
@@ -85,6 +98,39 @@ def test_a_collection_without_tables_is_complete_with_its_daily_records(tmp_path
         day.put_object("0_9", of=EQUALITY)
         assert day.run(collection=EQUALITY).success
         assert day.rows.told[-1] == ("ingest_daily", "COMPLETED")
+
+
+def test_a_keyed_collection_is_published_as_daily_rows_by_the_same_run_with_a_check_more(tmp_path):
+    with dagster_day(tmp_path) as day:
+        day.put_object("0_9", of=CALCULATION_PARTS)
+        result = day.run(collection=CALCULATION_PARTS)
+        assert result.success
+        metadata = metadata_of(result, "calculation_parts/daily_rows")
+        assert (metadata["records_published"], metadata["rows_insert"], metadata["rows_delete"]) == (10, "9", "1")
+        assert {name: check.passed for name, check in checks_of(result).items()} == {
+            "counts_reconcile": True,
+            "offsets_are_whole": True,
+            "nothing_rejected": True,
+            "id_parts_are_hexadecimal": True,
+        }
+        assert day.rows.told[-1] == ("ingest_daily", "COMPLETED")
+        last = day.rows.writes[-1]
+        assert last.data_product == "CDI-calculator:calculationParts"
+        assert last.daily_records_uri.endswith("calculationParts/export_year=2023/export_month=3/export_day=27/")
+
+
+def test_rows_in_another_id_part_than_productions_are_a_warning_that_counts_them(tmp_path):
+    with dagster_day(tmp_path) as day:
+        day.put_object("0_9", of=CALCULATION_PARTS)
+        assert day.run(collection=CALCULATION_PARTS).success
+        rows_day = CALCULATION_PARTS.on(DAY)
+        mark = read_mark(day.published, rows_day)
+        part = replace(mark.parts[0], key=mark.parts[0].key.replace("id_part=0a", "id_part=Z%2F"), records=3)
+        odd = replace(mark, parts=(*mark.parts, part))
+        day.published.write(mark_key(rows_day), odd.to_bytes())
+        result = id_parts_result(day.published, rows_day)
+    assert (result.passed, result.severity.value) == (False, "WARN")
+    assert result.description == "3 rows in id_part=Z%2F: not two hexadecimal digits"
 
 
 def test_the_job_reads_the_kept_manifest_and_gets_every_argument(day):

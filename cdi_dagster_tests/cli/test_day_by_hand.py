@@ -15,6 +15,7 @@ from cdi_dagster_tests.cli.conftest import Answer, Cdi
 from cdi_dagster_tests.collections import AUDIT
 
 DAY = ("--collection", "data:businessAudit", "--storage-day", "2023-03-26")
+ROWS_DAY = ("--collection", "calculator:calculationParts", "--storage-day", "2023-03-26")
 DAY_BEFORE = ("--collection", "data:businessAudit", "--storage-day", "2023-03-25")
 EMR = {
     "CDI_DEPLOYMENT": "emr",
@@ -194,12 +195,41 @@ def test_a_home_beyond_ascii_is_used_whatever_the_locale(cdi: Cdi, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == [place.name]
 
 
-@pytest.mark.parametrize("command", ["ingest", "tables"])
-def test_a_keyed_collection_is_refused_in_words_before_anything_starts(cdi: Cdi, home: Path, command: str) -> None:
-    answer = cdi(command, "--collection", "calculator:calculationParts", "--storage-day", "2023-03-26")
+@pytest.mark.parametrize("command", [["ingest", "--tables"], ["tables"]])
+def test_tables_of_one_day_of_a_keyed_collection_are_refused_before_anything_starts(
+    cdi: Cdi, home: Path, command: list[str]
+) -> None:
+    answer = cdi(*command, *ROWS_DAY)
     assert answer.exit_code == 1
     assert answer.stderr.startswith("INPUT_INVALID: calculator:calculationParts is a keyed collection")
     assert not home.exists()
+
+
+@pytest.mark.spark
+def test_a_day_of_a_keyed_collection_is_ingested_shown_and_has_its_status(cdi: Cdi, home: Path) -> None:
+    from cdi_dagster.demo.key_service import DevelopmentKeyService
+
+    written = cdi("sample", *ROWS_DAY, "--records", "120", "--objects", "4", "--bad-envelopes", "2", "--json").json
+    assert cdi("coalesce", *ROWS_DAY).exit_code == 0
+    with DevelopmentKeyService() as service:
+        answer = cdi("ingest", *ROWS_DAY, "--max-rejected", "2", "--dks-url", service.url, "--json")
+    assert answer.exit_code == 0, answer.stderr
+    assert (answer.json["read"], answer.json["published"]) == (written["records"], 118)
+    (mark,) = (home / "published").rglob("export_year=2023/export_month=3/export_day=27/_SUCCESS")
+    assert set(json.loads(mark.read_text())["db_types"]) == {"INSERT", "DELETE"}
+    status = cdi("status", *ROWS_DAY, "--json")
+    assert (status.exit_code, status.json["is_whole"]) == (0, True)
+    shown = [json.loads(line) for line in cdi("show", *ROWS_DAY, "--limit", "200").stdout.splitlines()]
+    assert len(shown) == 118
+    assert list(shown[0]) == ["id", "db_type", "val", "kafka_partition", "kafka_offset"]
+    assert all(json.loads(row["val"])["_id"] == json.loads(row["id"]) for row in shown)
+    assert {row["db_type"] for row in shown} == {"INSERT", "DELETE"}
+    offset = shown[-1]["kafka_offset"]
+    trace = cdi("show", *ROWS_DAY, "--trace", f"{shown[-1]['kafka_partition']}:{offset}", "--json").json
+    assert (trace["fate"], trace["part_key"]) == ("record", None)
+    assert len(cdi("rejects", "show", *ROWS_DAY, "--json").json["rejects"]) == 2
+    (row,) = [row for row in status_rows(home) if row["CurrentStep"] == "ingest_daily"]
+    assert (row["DataProduct"], row["Status"]) == ("CDI-calculator:calculationParts", "COMPLETED")
 
 
 def test_tables_are_refused_where_there_are_none_or_they_are_elsewhere(cdi: Cdi) -> None:

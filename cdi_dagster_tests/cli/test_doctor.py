@@ -110,7 +110,7 @@ def test_the_daemon_of_the_demo_is_found_by_its_home(cdi: Cdi, tmp_path: Path) -
     demo.mkdir(parents=True)
     (demo / "dagster.yaml").touch()
     answer = cdi("doctor", "--only", "daemon", "--json")
-    assert answer.json["checks"]["daemon"]["mend"] == "The demo has one: export CDI_HOME=.cdi/demo"
+    assert answer.json["checks"]["daemon"]["mend"] == "The demo has one: export CDI_HOME=$PWD/.cdi/demo"
     answer = cdi("doctor", "--only", "daemon", "--json", CDI_HOME=".cdi/demo")
     assert answer.json["checks"]["daemon"]["text"].startswith("not running (it never ran)")
 

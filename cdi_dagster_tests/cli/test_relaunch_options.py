@@ -11,7 +11,7 @@ from cdi_dagster.assets.daily_records import IngestConfig
 from cdi_dagster.cli.app import cdi
 from cdi_dagster.cli.dev import settings_for_the_demo
 from cdi_dagster.cli.relaunch import _run_config
-from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.collections import AUDIT, CALCULATION_PARTS
 from cdi_dagster_tests.dagster_day import dagster_day
 
 FOR_INPUT = {
@@ -26,10 +26,10 @@ FOR_RECORDS = {"max_rejected": "0.5%", "allow_sparse_offsets": True}
 def test_every_choice_of_the_launchpad_can_be_made_and_the_job_takes_it(tmp_path: Path) -> None:
     assert set(FOR_INPUT) == set(InputConfig.model_fields)
     assert set(FOR_INPUT) | set(FOR_RECORDS) == set(InputConfig.model_fields) | set(IngestConfig.model_fields)
-    run_config = _run_config(AUDIT, FOR_INPUT, FOR_RECORDS)
     with dagster_day(tmp_path) as day:
-        job = day.definitions.resolve_job_def("business_audit_daily")
-        assert dg.validate_run_config(job, run_config)
+        for collection in (AUDIT, CALCULATION_PARTS):
+            job = day.definitions.resolve_job_def(f"{collection.asset_name}_daily")
+            assert dg.validate_run_config(job, _run_config(collection, FOR_INPUT, FOR_RECORDS))
     assert _run_config(AUDIT, dict.fromkeys(FOR_INPUT, 0), {}) == {}
 
 

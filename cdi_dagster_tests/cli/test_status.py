@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from cdi_dagster import names
 from cdi_dagster.cli.app import cdi
+from cdi_dagster.core.collections import REGISTRY
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.status_rows import StatusRow, data_product_of
 from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
@@ -168,9 +169,10 @@ def test_the_table_has_a_line_for_each_day_and_the_worst_of_them_decides(
         assert code == 3
         shown = " ".join(command("status", *audit).stdout.split())
         assert "waiting: COALESCER_NOT_STARTED" in shown
+        assert f"data:businessAudit, storage day {DAY + timedelta(days=1)}: coalescer NOT_STARTED: " in shown
         assert f"data:businessAudit {DAY} published 10 0" in shown
         assert "0.75 USD" in shown
-        assert {row["collection"] for row in status()[1]["days"]} == {"data:businessAudit", "data:equality"}
+        assert {row["collection"] for row in status()[1]["days"]} == {each.id for each in REGISTRY}
 
 
 @pytest.mark.parametrize("wrong", [("--storage-day", "2023-03-26"), ("--watch", "--json")])

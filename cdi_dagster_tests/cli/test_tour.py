@@ -60,6 +60,7 @@ def test_every_command_of_the_tour_exists_takes_json_and_explains_itself(name: s
             "is before --export-day",
         ),
         (["no-such-command"], "No such command"),
+        (["stats"], "did you mean status?"),
     ],
 )
 def test_wrong_use_exits_2_and_says_how_it_is_right(cdi: Cdi, arguments: list[str], fix: str) -> None:

@@ -57,10 +57,13 @@ def test_days_that_are_not_published_are_one_line_and_well_is_exit_0(
     _publish(home, *late_days)
     answer = cdi(*WATCH, "--only", "published", **times)
     assert (answer.exit_code, answer.stdout) == (0, "All is well.\n")
-    # Of the other collection nothing is there.
+    # Of the other collections nothing is there.
     answer = cdi("watch", "--only", "published", "--json", **times)
     assert answer.exit_code == 1
-    assert [reason.split(":")[:2] for reason in answer.json["reasons"]] == [["data", "equality"]]
+    assert [":".join(reason.split(":")[:2]) for reason in answer.json["reasons"]] == [
+        "data:equality",
+        "calculator:calculationParts",
+    ]
 
 
 def test_records_without_their_tables_are_no_published_day_and_a_damaged_mark_is_named(

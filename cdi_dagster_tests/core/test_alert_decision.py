@@ -23,6 +23,7 @@ ALERTED_RUNS = {
     "COALESCER_FAILED": set(),
     "COALESCER_UNKNOWN": set(),
     "INPUT_CHANGED": {2, 3},
+    "OFFSETS_LOST": {1, 2, 3},
     "INPUT_INVALID": {1, 2, 3},
     "LAUNCH_FAILED": {3},
     "BOOTSTRAP_FAILED": {1, 3},

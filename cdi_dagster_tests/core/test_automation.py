@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 
-from cdi_dagster.core.automation import Automation
+from cdi_dagster.core.automation import Automation, calls_for_another, in_turn
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.core.launch_decision import PastRun, RunState
@@ -54,3 +54,18 @@ def test_the_page_of_an_old_day_or_without_automation_promises_nothing(failure):
 
 def test_a_lost_cluster_of_an_old_day_promises_no_retry():
     assert ON.after(FailureClass.CLUSTER_LOST, OLD, (), NOW).startswith("Nothing: ")
+
+
+@pytest.mark.parametrize("state", [RunState.SUCCEEDED, RunState.CANCELED])
+def test_a_day_whose_last_run_succeeded_or_was_terminated_calls_for_no_other(state):
+    refused = failed("COALESCER_RUNNING")
+    assert calls_for_another((refused,), NOW - timedelta(days=7))
+    assert not calls_for_another((refused, PastRun(run_id="r2", state=state)), NOW - timedelta(days=7))
+
+
+def test_of_many_old_days_each_has_its_turn():
+    days = [OLD + timedelta(days=n) for n in range(365)]
+    assert in_turn(days[:20], 20, turn=7) == days[:20]
+    seen = [day for turn in range(1000, 1019) for day in in_turn(days, 20, turn)]
+    assert set(seen) == set(days)
+    assert len(in_turn(days, 20, turn=18)) == 20

@@ -53,22 +53,19 @@ def test_wrong_settings_are_refused_with_the_fix_and_not_with_a_stack_of_validat
     assert "pydantic" not in loaded.stderr.rpartition("SettingsError")[2]
 
 
-def test_every_append_only_collection_of_the_registry_has_its_assets_job_schedule_and_sensor(definitions, specs):
+def test_every_collection_of_the_registry_has_its_assets_job_schedule_and_sensor(definitions, specs):
     keys = {spec.key.to_user_string() for spec in specs}
     jobs = {job.name for job in definitions.resolve_all_job_defs()}
+    named = [collection.asset_name for collection in REGISTRY]
     for collection in REGISTRY:
-        expected = collection.kind is CollectionKind.APPEND_ONLY
-        assert (f"corporate_storage/{collection.asset_name}" in keys) is expected
-        assert (f"{collection.asset_name}/daily_records" in keys) is expected
-        assert (f"{collection.asset_name}_daily" in jobs) is expected
-    assert {schedule.name for schedule in definitions.schedules} == {
-        "business_audit_daily_schedule",
-        "equality_daily_schedule",
-    }
+        output = "daily_rows" if collection.kind is CollectionKind.KEYED else "daily_records"
+        assert {f"corporate_storage/{collection.asset_name}", f"{collection.asset_name}/{output}"} <= keys
+        assert f"{collection.asset_name}_daily" in jobs
+    assert {"business_audit", "equality", "calculation_parts"} <= set(named)
+    assert {schedule.name for schedule in definitions.schedules} == {f"{name}_daily_schedule" for name in named}
     assert {sensor.name for sensor in definitions.sensors} == {
-        "business_audit_coalescer_completion_sensor",
-        "equality_coalescer_completion_sensor",
         "failed_runs_sensor",
+        *(f"{name}_coalescer_completion_sensor" for name in named),
     }
 
 
@@ -94,6 +91,7 @@ def test_every_ingestion_takes_turns_in_a_pool(definitions):
     pools = {key.to_user_string(): asset.op.pool for asset in definitions.assets for key in asset.keys}
     assert pools["business_audit/daily_records"] == "cdi_business_audit"
     assert pools["equality/daily_records"] == "cdi_equality"
+    assert pools["calculation_parts/daily_rows"] == "cdi_calculation_parts"
     assert pools["business_audit/auditlog_raw"] == "cdi_local_metastore"
 
 

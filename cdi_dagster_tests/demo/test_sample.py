@@ -4,7 +4,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from cdi_dagster.demo.sample_records import damages_for
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.spark.records.keys import KeyRef
 from cdi_dagster.storage import Storage, open_storage
-from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.collections import AUDIT, CALCULATION_PARTS
 
 DAY = date(2023, 3, 26)
 
@@ -133,6 +133,30 @@ def test_other_collections_hold_records_without_context(storage: Storage) -> Non
             record = json.loads(decrypt(line))
             assert "context" not in record
             assert json.loads(line)["message"]["_id"] == record["_id"]
+
+
+def test_events_of_a_keyed_collection_insert_update_and_delete_ids_over_days(storage: Storage) -> None:
+    inserted: dict[str, date] = {}
+    deletes: list[str] = []
+    updates: list[str] = []
+    for number in range(8):
+        day = DAY + timedelta(days=number)
+        summary = sample(storage, CALCULATION_PARTS, day, records=96, objects=4)
+        records = [json.loads(decrypt(line)) for key in summary.keys for line in lines(storage, key)]
+        changed = [record["_id"]["id"] for record in records]
+        assert len(set(changed)) == 96
+        for record_id, record in zip(changed, records, strict=True):
+            if "_removedDateTime" in record:
+                deletes.append(record_id)
+            elif record_id in inserted:
+                updates.append(record_id)
+            else:
+                inserted[record_id] = day
+    assert not set(deletes) & set(updates)
+    assert len(set(deletes)) == len(deletes) == 8 * 24
+    late = [record_id for record_id in deletes[-48:] if record_id in inserted]
+    assert len(late) == 48  # of the last two days, each had been inserted
+    assert len(set(updates)) == len(updates) > 24
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from cdi_dagster.core.days import export_day_of, parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, reconcile
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.storage_keys import daily_records_prefix, tables_report_key
+from cdi_dagster.core.storage_keys import daily_prefix, tables_report_key
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
 from cdi_dagster.published.publish import IngestOutcome, WrittenPart, publish_day
@@ -79,9 +79,7 @@ def _publish(
     correlation_id: str,
 ) -> IngestReport:
     day = collection.on(pinned.storage_day)
-    with published.upload(
-        f"{daily_records_prefix(day)}part-00000-{correlation_id}.jsonl.gz", group=correlation_id
-    ) as upload:
+    with published.upload(f"{daily_prefix(day)}part-00000-{correlation_id}.jsonl.gz", group=correlation_id) as upload:
         upload.write(gzip.compress(records))
         part = WrittenPart(prepared=upload.prepare(), lines=records.count(b"\n"), text_bytes=len(records))
     report = IngestReport(

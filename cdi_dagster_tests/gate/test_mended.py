@@ -72,6 +72,52 @@ def test_a_backfilled_day_long_ago_is_mended_too(day):
     assert launched(sensor_tick(day, NOON)) == [str(long_ago)]
 
 
+@pytest.mark.parametrize("storage_day", [DAY, DAY - timedelta(days=60)])
+def test_a_day_that_lost_offsets_is_run_again_when_its_listing_changes_and_not_before(yesterday_only, storage_day):
+    day = yesterday_only
+    if storage_day != DAY:
+        publish_mark(day, DAY)
+        day.put_object("0_9", storage_day=storage_day)
+    lost = day.put_object("10_19", storage_day=storage_day)
+    assert day.run(INPUT, storage_day=storage_day).success
+    content = day.corporate.read(lost)
+    day.corporate.delete([lost])
+    with freeze_time(NOON):
+        failure = failure_of(day.run(*RECORDS, storage_day=storage_day))
+    assert failure["failure_class"] == "OFFSETS_LOST"
+    assert lost in failure["cause"]
+    for minutes in range(3):
+        tick = sensor_tick(day, NOON + timedelta(minutes=minutes))
+        assert str(storage_day) not in launched(tick)
+        assert "failed with OFFSETS_LOST, and the day's listing is the same" in (tick.skip_message or "")
+    # Another object is no help, but the listing is another: it is run once.
+    day.put_object("20_29", storage_day=storage_day)
+    for request in sensor_tick(day, NOON).run_requests:
+        with freeze_time(NOON):
+            assert failure_of(run_as(day, request))["failure_class"] == "OFFSETS_LOST"
+    assert not sensor_tick(day, NOON).run_requests
+    day.corporate.write(lost, content)
+    (request,) = sensor_tick(day, NOON).run_requests
+    assert request.tags["cdi/launched_because"].endswith(" failed with OFFSETS_LOST")
+    assert run_as(day, request).success
+    assert not sensor_tick(day, NOON).run_requests
+
+
+def test_an_old_day_that_the_gate_refused_is_run_when_it_opens(day):
+    long_ago = DAY - timedelta(days=60)
+    day.put_object("0_9", storage_day=long_ago)
+    day.status.state = CoalescerState.NOT_STARTED
+    day.status.by_day[long_ago] = CoalescerState.RUNNING
+    with freeze_time(NOON):
+        failure = failure_of(day.run(*RECORDS, storage_day=long_ago))
+    assert failure["failure_class"] == "COALESCER_RUNNING"
+    assert f"{long_ago}: coalescer RUNNING" in sensor_tick(day, NOON).skip_message
+    day.status.by_day[long_ago] = CoalescerState.COMPLETE
+    (request,) = sensor_tick(day, NOON).run_requests
+    assert run_as(day, request).success
+    assert str(long_ago) not in (sensor_tick(day, NOON).skip_message or "")
+
+
 def test_an_interrupted_run_is_followed_by_another_at_once_however_old_its_day_is_and_nobody_is_alerted(day):
     long_ago = DAY - timedelta(days=60)
     day.put_object("0_9", storage_day=long_ago)

@@ -140,7 +140,7 @@ def test_a_day_that_lacks_offsets_which_it_had_is_refused_unless_that_is_allowed
     with pytest.raises(CdiError, match="are in no object any more") as caught:
         pinned(corporate, published)
 
-    assert caught.value.failure_class is FailureClass.INPUT_CHANGED
+    assert caught.value.failure_class is FailureClass.OFFSETS_LOST
     assert key(gone) in caught.value.cause
     assert "allow_fewer_offsets" in caught.value.next_step
     assert read_pinned_input(published, AUDIT.on(DAY)) == before

@@ -80,7 +80,7 @@ def test_without_one_that_fits_the_failure_names_what_was_found_and_what_to_inst
     assert raised.value.failure_class is FailureClass.LAUNCH_FAILED
     assert cause in raised.value.cause
     assert "Java 17" in raised.value.next_step
-    assert "cdi_dagster[java]" in raised.value.next_step
+    assert "'.[java]'" in raised.value.next_step
 
 
 def test_a_java_home_without_java_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_spark_4_needs_a_java_with_one_more_module(make_java: MakeJava, monkeypa
     with pytest.raises(CdiError, match=r"lacks the module jdk\.incubator\.vector") as raised:
         find_java()
     assert "Install a Java 17" in raised.value.next_step
-    assert "cdi_dagster[java]" not in raised.value.next_step  # which lacks it too
+    assert "'.[java]'" not in raised.value.next_step  # which lacks it too
     whole = make_java("whole", JAVA_17, modules="jdk.incubator.vector@17.0.15")
     monkeypatch.setenv("PATH", str(whole.parent))
     assert find_java().path == whole

@@ -1,5 +1,6 @@
 """The pages name what there is; `make docs` builds them as a site with the same checks."""
 
+import re
 import sys
 
 import pytest
@@ -50,3 +51,15 @@ def test_links_lead_to_the_same_place_from_the_assembled_page(tmp_path, monkeypa
     assert "](runbook.md#a-launch-on-emr)" in index
     assert "](images/asset_graph.png)" in index
     assert (tmp_path / "pages" / "files" / "settings.py.txt").is_file()
+
+
+def test_contributing_names_files_and_what_they_hold() -> None:
+    table = [line for line in (REPOSITORY / "CONTRIBUTING.md").read_text().splitlines() if line.startswith("| ")]
+    paths = re.findall(r"`(cdi_dagster[\w./]*|deploy/[\w./]*)`", "\n".join(table))
+    assert len(paths) > 15
+    assert [path for path in paths if not (REPOSITORY / path).exists()] == []
+    for line in table:
+        files = [REPOSITORY / path for path in re.findall(r"`(cdi_dagster/[\w/]*\.py)`", line)]
+        defined = "".join(path.read_text() for path in files)
+        for name in re.findall(r"`([A-Z]\w+)`", line):
+            assert name.startswith("CDI_") or re.search(rf"^(class )?{name}\b", defined, re.MULTILINE), name

@@ -24,6 +24,7 @@ import cdi_dagster
 from cdi_dagster.bundle.build import build_bundle
 from cdi_dagster.bundle.upload import upload_bundle
 from cdi_dagster.coalescer import coalesce
+from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.spark_jobs import LOCAL_METASTORE
 from cdi_dagster.core.storage_keys import tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
@@ -35,7 +36,7 @@ from cdi_dagster.local_spark.s3a_conf import s3a_class_path, s3a_conf
 from cdi_dagster.published.read import read_mark
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import Storage, open_storage
-from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.collections import AUDIT, CALCULATION_PARTS
 from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator, create_status_table
 from cdi_dagster_tests.s3a import aws_shim
 
@@ -123,7 +124,15 @@ def test_a_day_goes_from_raw_objects_to_checked_tables_through_dagster_on_emr(
 
     with DevelopmentKeyService() as key_service, dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
         result = run_the_day(account, tmp_path, key_service.url, instance, monkeypatch)
+        # A keyed collection's day: two stages, with Spark's encrypted shuffle between them.
+        write_sample(account.corporate, CALCULATION_PARTS.on(DAY), records=20, objects=4, seed=1)
+        coalesce(account.corporate, CALCULATION_PARTS.on(DAY))
+        of_rows = run_the_day(account, tmp_path, key_service.url, instance, monkeypatch, CALCULATION_PARTS)
 
+    assert of_rows.success
+    rows_mark = read_mark(account.published, CALCULATION_PARTS.on(DAY))
+    assert rows_mark is not None
+    assert (rows_mark.published, rows_mark.db_types) == (20, {"INSERT": 15, "DELETE": 5})
     assert result.success
     assert {check.check_name: check.passed for check in result.get_asset_check_evaluations()} == {
         "counts_reconcile": True,
@@ -142,8 +151,8 @@ def test_a_day_goes_from_raw_objects_to_checked_tables_through_dagster_on_emr(
     assert sorted(raw_values(account.published, report.tables[0].location)) == records
 
     # One cluster installed the bundle, ran our entry points one after the other, and is gone.
-    [cluster] = account.emr.clusters.values()
-    assert account.emr.calls["RunJobFlow"] == 1
+    cluster, for_rows = account.emr.clusters.values()
+    assert [step.state for step in for_rows.steps] == ["COMPLETED"]
     assert [step.state for step in cluster.steps] == ["COMPLETED"] * 2
     account.emr.wait(lambda: cluster.state == "TERMINATED")
     python = cluster.folder / "opt" / "cdi" / "venv" / "bin" / "python"
@@ -155,7 +164,12 @@ def test_a_day_goes_from_raw_objects_to_checked_tables_through_dagster_on_emr(
 
 
 def run_the_day(
-    account: Account, folder: Path, dks_url: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    account: Account,
+    folder: Path,
+    dks_url: str,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    collection: Collection = AUDIT,
 ) -> dg.ExecuteInProcessResult:
     """Run the daily job as the environment of production sets it up."""
     environment = {
@@ -174,7 +188,7 @@ def run_the_day(
     launcher = installation_resources(load_settings())["step_launcher"]
     launcher = type(launcher)(**{**launcher.model_dump(), "poll_interval_seconds": 1.0})
     definitions = build_definitions(settings=load_settings(), resource_overrides={"step_launcher": launcher})
-    return definitions.resolve_job_def(f"{AUDIT.asset_name}_daily").execute_in_process(
+    return definitions.resolve_job_def(f"{collection.asset_name}_daily").execute_in_process(
         partition_key=DAY.isoformat(), instance=instance, raise_on_error=False
     )
 

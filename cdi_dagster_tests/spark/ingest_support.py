@@ -1,18 +1,21 @@
 """One storage day to ingest in a test: roots, sample, pinned input, the job run in this process's Spark."""
 
 import gzip
+import io
 import json
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import Any, TypeAlias
 
+import pyarrow as pa
+from pyarrow import orc
 from pyspark import SparkContext
 
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.ingest_report import IngestReport
-from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_key, rejects_prefix, run_prefix
+from cdi_dagster.core.storage_keys import daily_prefix, id_part_folder, pinned_input_key, rejects_prefix, run_prefix
 from cdi_dagster.demo.sample import SampleSummary, write_sample
 from cdi_dagster.ingestion.pinning import pin_storage_day
 from cdi_dagster.spark.ingest.arguments import parse_arguments
@@ -23,6 +26,16 @@ from cdi_dagster.storage.roots import Roots
 from cdi_dagster_tests.collections import AUDIT
 
 DAY = date(2023, 3, 26)
+Row: TypeAlias = tuple[str, str, str, int, int]
+ROW_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("db_type", pa.string()),
+        ("val", pa.string()),
+        ("kafka_partition", pa.int32()),
+        ("kafka_offset", pa.int64()),
+    ]
+)
 
 
 class RecordingReporter(Reporter):
@@ -79,7 +92,7 @@ class SampleDay:
 
     @property
     def records_prefix(self) -> str:
-        return daily_records_prefix(self.collection.on(self.storage_day))
+        return daily_prefix(self.collection.on(self.storage_day))
 
     def published_keys(self) -> list[str]:
         return [stored.key.removeprefix(self.records_prefix) for stored in self.published.list(self.records_prefix)]
@@ -104,6 +117,27 @@ class SampleDay:
             assert len(lines) == part["records"]
             found.update(lines)
         assert found.total() == mark["published"]
+        return found
+
+    def rows(self) -> "Counter[Row]":
+        """The published rows of a keyed collection, as a multiset; they must be exactly what the mark says."""
+        mark = self.mark()
+        if mark is None:
+            assert self.published_keys() == []
+            return Counter()
+        parts = {part["key"].removeprefix(self.records_prefix): part for part in mark["parts"]}
+        assert self.published_keys() == sorted(["_SUCCESS", *parts])
+        found: Counter[Row] = Counter()
+        for name, part in parts.items():
+            table = orc.ORCFile(io.BytesIO(self.published.read(part["key"]))).read()
+            assert table.schema == ROW_SCHEMA
+            rows = [tuple(row.values()) for row in table.to_pylist()]
+            assert len(rows) == part["records"]
+            assert rows == sorted(rows, key=lambda row: (row[0], *row[3:]))
+            assert {id_part_folder(json.loads(row[0])["id"][:2]) for row in rows} == {f"{name.partition('/')[0]}/"}
+            found.update(rows)
+        assert found.total() == mark["published"]
+        assert Counter(row[1] for row in found.elements()) == Counter(mark["db_types"])
         return found
 
     def rejects(self, correlation_id: str = "run-1") -> list[dict[str, Any]]:

@@ -151,7 +151,7 @@ def test_a_definition_that_cannot_be_used_fails_the_code_location_with_place_lin
         ('{"data:businessAudit": 1}', "not a JSON object of paths"),
         ('{"data:busnessAudit": "a.json"}', "did you mean data:businessAudit?"),
         ('{"businessAudit": "a.json"}', "write it as db:name"),
-        ('{"calculator:calculationParts": "a.json"}', "keyed collections are not ingested yet"),
+        ('{"calculator:calculationParts": "a.json"}', "no tables are made of one day"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_refused_with_its_fix(

@@ -1,4 +1,4 @@
-"""Spark job: one pinned storage day of an append-only collection becomes its published daily records.
+"""Spark job: one pinned storage day of a collection becomes its published daily records, or rows.
 
 `main(argv)` is the program, the same locally and on EMR; read `IngestDaily.run` for its steps. What a worker does is
 `task`; nothing but this module publishes.
@@ -15,11 +15,11 @@ from typing import Final
 
 from pyspark import SparkContext
 
-from cdi_dagster.core.collections import find_collection, require_append_only
+from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport, reconcile
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix, run_failure_key
+from cdi_dagster.core.storage_keys import daily_prefix, rejects_prefix, run_failure_key
 from cdi_dagster.published.publish import (
     IngestOutcome,
     begin_ingestion,
@@ -30,8 +30,9 @@ from cdi_dagster.published.publish import (
 from cdi_dagster.spark.ingest.arguments import IngestArguments, parse_arguments, storage_and_key
 from cdi_dagster.spark.ingest.outcome import combine, require_all_written, require_few_rejects
 from cdi_dagster.spark.ingest.planning import plan_tasks
-from cdi_dagster.spark.ingest.task import TaskSettings, run_task
-from cdi_dagster.spark.ingest.task_runner import planned_cores, progress_board, run_on_spark
+from cdi_dagster.spark.ingest.rows import plan_partitions
+from cdi_dagster.spark.ingest.task import TaskSettings, read_rows, run_task, write_rows
+from cdi_dagster.spark.ingest.task_runner import Gathering, planned_cores, progress_board, run_on_spark
 from cdi_dagster.spark.job_failures import failure_of
 from cdi_dagster.spark.job_process import ended_by_signal, spark_context
 from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         with correlated_logging(arguments.correlation_id), ended_by_signal():
             try:
                 job = IngestDaily(arguments, reporter)
-                with spark_context(job.name) as spark:
+                with spark_context(job.name, encrypts_shuffles=job.shuffles) as spark:
                     report = job.run(spark)
             except Exception as error:  # noqa: BLE001 - the end of every failure: it gets a class and is reported
                 reporter.failure(failure_of(error))
@@ -61,7 +62,7 @@ class IngestDaily:
     """One run: reads what was pinned, publishes all of it or nothing, and leaves its report.
 
     Raises:
-        CdiError: INPUT_INVALID where the manifest cannot be read, or is not of an append-only collection.
+        CdiError: INPUT_INVALID where the manifest cannot be read.
     """
 
     def __init__(self, arguments: IngestArguments, reporter: Reporter) -> None:
@@ -71,9 +72,8 @@ class IngestDaily:
         self._published = open_storage(arguments.published_root)
         self._pinned = _read_pinned_input(arguments.pinned_input)
         self._collection = find_collection(self._pinned.collection_id)
-        require_append_only(self._collection)
         self._day, correlation_id = self._collection.on(self._pinned.storage_day), arguments.correlation_id
-        self._records_prefix = daily_records_prefix(self._day)
+        self._records_prefix = daily_prefix(self._day)
         self._rejects_prefix = rejects_prefix(self._day, correlation_id)
         self._failure_key = run_failure_key(self._day, correlation_id)
 
@@ -81,6 +81,11 @@ class IngestDaily:
     def name(self) -> str:
         """Its name on Spark's pages."""
         return f"cdi {STEP} {self._collection.id} {self._pinned.storage_day}"
+
+    @property
+    def shuffles(self) -> bool:
+        """Whether records pass through Spark's shuffle: its files must not be readable."""
+        return self._collection.is_keyed
 
     def run(self, spark: SparkContext) -> IngestReport:
         """Read, check, publish, report.
@@ -143,17 +148,19 @@ class IngestDaily:
                 dense_offsets=not self._arguments.allow_sparse_offsets,
                 key_service=self._arguments.key_service,
                 progress=board.address,
+                row_partitions=plan_partitions(pinned.input_bytes, cores=cores) if self.shuffles else 0,
             )
-            results = run_on_spark(
+            made = run_on_spark(
                 spark,
-                partial(run_task, settings),
+                partial(read_rows if self.shuffles else run_task, settings),
                 tasks,
                 group=f"{STEP} {settings.correlation_id} {settings.publication_id}",
                 description=f"ingest {self._collection.id}",
                 board=board,
                 reporter=self._reporter,
+                gathering=_gathering(settings) if self.shuffles else None,
             )
-        return combine(pinned, results)
+        return combine(pinned, made)
 
     def _require_reconciled(self, outcome: IngestOutcome) -> None:
         try:
@@ -203,6 +210,11 @@ class IngestDaily:
             discard_uploads(self._published, self._day)
         except StorageError as error:
             _log.warning("Some uploads of this day could not be discarded; they are never read: %s", error)
+
+
+def _gathering(settings: TaskSettings) -> Gathering:
+    # One task more: it takes the results of the tasks that read.
+    return Gathering(partitions=settings.row_partitions + 1, work=partial(write_rows, settings))
 
 
 def _read_pinned_input(uri: str) -> PinnedInput:

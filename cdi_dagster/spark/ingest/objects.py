@@ -1,11 +1,11 @@
-"""Carries the envelopes of a task's objects through the record engine to the writers of its parts, and counts.
+"""Carries the envelopes of a task's objects through the record engine, writes what is rejected, and counts.
 
 Blocks are begun some ahead of the one that is finished, over the objects' ends too, so that a slow key service costs no
 time of its own. Runs in Spark's Python workers; imported by `task`.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
@@ -14,7 +14,7 @@ from cdi_dagster.core.pinned_input import PinnedObject
 from cdi_dagster.spark.ingest.progress import ProgressSender
 from cdi_dagster.spark.ingest.reading import MAX_ENVELOPE_BYTES, EnvelopeBlock, EnvelopeReader, OverlongEnvelope
 from cdi_dagster.spark.ingest.writing import PartsWriter, overlong_reject_line, reject_line
-from cdi_dagster.spark.records.engine import BegunBlock, RecordEngine
+from cdi_dagster.spark.records.engine import BegunBlock, BlockResult, RecordEngine
 
 SAMPLES_PER_REASON: Final = 5
 """Rejects listed per reason in the report; the rejects' own files have them all."""
@@ -48,12 +48,26 @@ class _Tally:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IngestedBlock:
+    """What became of some consecutive envelopes of one object.
+
+    Attributes:
+        pinned: the object.
+        first_index: how many envelopes of the object came before.
+        result: their records; the rejects are written already.
+    """
+
+    pinned: PinnedObject
+    first_index: int
+    result: BlockResult
+
+
 class ObjectsIngestion:
     """Ingests objects, one after the other.
 
     Args:
         engine: makes the records.
-        records: takes the records.
         rejects: takes the rejects.
         progress: sends how far it is.
         dense_offsets: whether every offset of an object's name is one envelope, so that a reject's offset is known.
@@ -67,7 +81,6 @@ class ObjectsIngestion:
         self,
         engine: RecordEngine,
         *,
-        records: PartsWriter,
         rejects: PartsWriter,
         progress: ProgressSender,
         dense_offsets: bool,
@@ -75,43 +88,46 @@ class ObjectsIngestion:
         self.samples: list[RejectSample] = []
         self.fallback_records = 0
         self._engine = engine
-        self._records = records
         self._rejects = rejects
         self._progress = progress
         self._dense_offsets = dense_offsets
         self._begun: deque[tuple[_Tally, EnvelopeBlock, BegunBlock]] = deque()
         self._begun_bytes = 0
+        self._tallies: list[_Tally] = []
         self._sampled: Counter[str] = Counter()
 
-    def ingest(self, objects: Iterable[tuple[PinnedObject, BinaryIO]]) -> tuple[ObjectCounts, ...]:
-        """Ingest every object, each open at its first byte, and return the counts of each."""
-        tallies: list[_Tally] = []
+    @property
+    def counts(self) -> tuple[ObjectCounts, ...]:
+        """Counts of each object, once all are ingested."""
+        return tuple(tally.counts() for tally in self._tallies)
+
+    def ingest(self, objects: Iterable[tuple[PinnedObject, BinaryIO]]) -> Iterator[IngestedBlock]:
+        """Ingest every object, each open at its first byte; yield block by block what the caller is to write."""
         bytes_done = 0
         self._progress.done(objects=0, compressed_bytes=0)
         for pinned, stream in objects:
             tally = _Tally(pinned)
             reader = EnvelopeReader(stream, pinned.key)
             for block in reader.blocks():
-                self._take(tally, block)
-                self._progress.done(objects=len(tallies), compressed_bytes=bytes_done + reader.compressed_bytes)
+                yield from self._take(tally, block)
+                self._progress.done(objects=len(self._tallies), compressed_bytes=bytes_done + reader.compressed_bytes)
             tally.read, tally.blank_lines = reader.envelopes, reader.blank_lines
             tally.compressed_bytes = reader.compressed_bytes
             bytes_done += reader.compressed_bytes
-            tallies.append(tally)
-        self._finish_begun()
-        self._progress.done(objects=len(tallies), compressed_bytes=bytes_done, last=True)
-        return tuple(tally.counts() for tally in tallies)
+            self._tallies.append(tally)
+        yield from self._finish_begun()
+        self._progress.done(objects=len(self._tallies), compressed_bytes=bytes_done, last=True)
 
-    def _take(self, tally: _Tally, block: EnvelopeBlock | OverlongEnvelope) -> None:
+    def _take(self, tally: _Tally, block: EnvelopeBlock | OverlongEnvelope) -> Iterator[IngestedBlock]:
         if isinstance(block, OverlongEnvelope):
-            self._finish_begun()  # rejects stay in order
+            yield from self._finish_begun()  # rejects stay in order
             self._reject_overlong(tally, block)
             return
         self._begun.append((tally, block, self._engine.begin(block.lines)))
         self._begun_bytes += block.size_bytes
-        self._finish_begun(most_blocks=_BLOCKS_AHEAD, most_bytes=_BYTES_AHEAD)
+        yield from self._finish_begun(most_blocks=_BLOCKS_AHEAD, most_bytes=_BYTES_AHEAD)
 
-    def _finish_begun(self, *, most_blocks: int = 0, most_bytes: int = 0) -> None:
+    def _finish_begun(self, *, most_blocks: int = 0, most_bytes: int = 0) -> Iterator[IngestedBlock]:
         """Finish the blocks whose keys have arrived, in order, and more until only that many are left."""
         while self._begun and (
             len(self._begun) > most_blocks or self._begun_bytes > most_bytes or self._begun[0][2].is_ready
@@ -119,11 +135,11 @@ class ObjectsIngestion:
             self._engine.wait([begun for _, _, begun in self._begun])
             tally, block, begun = self._begun.popleft()
             self._begun_bytes -= block.size_bytes
-            self._finish(tally, block, begun)
+            result = self._finish(tally, block, begun)
+            yield IngestedBlock(pinned=tally.pinned, first_index=block.first_index, result=result)
 
-    def _finish(self, tally: _Tally, block: EnvelopeBlock, begun: BegunBlock) -> None:
+    def _finish(self, tally: _Tally, block: EnvelopeBlock, begun: BegunBlock) -> BlockResult:
         result = self._engine.finish(begun)
-        self._records.write(result.records, result.published)
         tally.published += result.published
         self.fallback_records += result.fallbacks
         for reject in result.rejects:
@@ -138,6 +154,7 @@ class ObjectsIngestion:
             )
             self._rejects.write(line, 1)
             self._count_reject(tally, reject.reason, reject.detail, line_number)
+        return result
 
     def _reject_overlong(self, tally: _Tally, overlong: OverlongEnvelope) -> None:
         detail = f"the line is {overlong.size_bytes} bytes long; {MAX_ENVELOPE_BYTES} is the most an envelope may be"

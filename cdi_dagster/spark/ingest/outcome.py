@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
+from cdi_dagster.core.collections import DbType, find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, RejectReason, RejectSample
 from cdi_dagster.core.pinned_input import PinnedInput
@@ -21,14 +22,16 @@ _RESTORE_KEY = (
 )
 
 
-def combine(pinned: PinnedInput, results: Sequence[TaskResult]) -> IngestOutcome:
+def combine(pinned: PinnedInput, made: Sequence[TaskResult | WrittenPart]) -> IngestOutcome:
     """Add up what the tasks made; the objects come back into pinned order."""
+    results = [each for each in made if isinstance(each, TaskResult)]
+    of_rows = [each for each in made if isinstance(each, WrittenPart)]
     position = {pinned_object.key: number for number, pinned_object in enumerate(pinned.objects)}
     objects = sorted(
         (counts for result in results for counts in result.objects),
         key=lambda counts: position.get(counts.key, len(position)),
     )
-    parts = _in_key_order(part for result in results for part in result.parts)
+    parts = _in_key_order([*of_rows, *(part for result in results for part in result.parts)])
     key_service = [result.key_service for result in results]
     report = IngestReport(
         fingerprint=pinned.fingerprint,
@@ -47,9 +50,19 @@ def combine(pinned: PinnedInput, results: Sequence[TaskResult]) -> IngestOutcome
         seconds=0.0,
         published_prefix=None,
         rejects_prefix=None,
+        db_types=count_db_types(parts) if find_collection(pinned.collection_id).is_keyed else None,
     )
     rejects = _in_key_order(part for result in results for part in result.rejects)
     return IngestOutcome(report=report, parts=parts, rejects=rejects)
+
+
+def count_db_types(parts: Iterable[WrittenPart]) -> dict[str, int]:
+    """Return how many rows of each type the parts of a keyed collection hold."""
+    rows = deletes = 0
+    for part in parts:
+        rows += part.lines
+        deletes += part.deletes
+    return {DbType.INSERT.value: rows - deletes, DbType.DELETE.value: deletes}
 
 
 def require_all_written(outcome: IngestOutcome) -> None:

@@ -7,7 +7,7 @@ What is rejected again is kept again. Rejects are few by nature, so this runs in
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
@@ -24,14 +24,16 @@ from cdi_dagster.core.ingest_report import (
     RejectSample,
     reconcile,
 )
-from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix
+from cdi_dagster.core.object_names import parse_object_name
+from cdi_dagster.core.storage_keys import daily_prefix, rejects_prefix
 from cdi_dagster.published.publish import IngestOutcome, WrittenPart, begin_ingestion, discard_uploads, publish_day
 from cdi_dagster.published.read import Publication, read_publication
-from cdi_dagster.spark.ingest.outcome import require_all_written
+from cdi_dagster.spark.ingest.outcome import count_db_types, require_all_written
 from cdi_dagster.spark.ingest.rejects import StoredReject, stored_rejects
+from cdi_dagster.spark.ingest.rows import Row, RowFiles
 from cdi_dagster.spark.ingest.writing import PartsWriter
 from cdi_dagster.spark.key_service.client import KeyServiceClient, KeyServiceConfig
-from cdi_dagster.spark.records.engine import RecordEngine
+from cdi_dagster.spark.records.engine import BlockResult, RecordEngine
 from cdi_dagster.storage import Storage
 
 _BLOCK: Final = 256
@@ -99,7 +101,7 @@ class _Replay:
         self._config = key_service
         self._group = key_service.correlation_id
         self._publication_id = uuid.uuid4().hex[:12]
-        self._records_prefix = daily_records_prefix(self._day)
+        self._records_prefix = daily_prefix(self._day)
         self._rejects_prefix = rejects_prefix(self._day, self._group)
         self._recovered: Counter[str] = Counter()
         self._rejected: dict[str, Counter[str]] = defaultdict(Counter)
@@ -137,27 +139,34 @@ class _Replay:
         self, old_rejects: Iterator[StoredReject], client: KeyServiceClient
     ) -> tuple[tuple[WrittenPart, ...], tuple[WrittenPart, ...]]:
         engine = RecordEngine(self._day.collection, client)
+        rows = RowFiles(self._published, self._records_prefix, publication_id=self._publication_id, group=self._group)
         with self._writer(self._records_prefix) as records, self._writer(self._rejects_prefix) as rejects:
             while block := list(islice(old_rejects, _BLOCK)):
-                self._try_block(engine, block, records, rejects)
-            return records.finish(), rejects.finish()
+                kept, result = self._try_block(engine, block, rejects)
+                if self._day.collection.is_keyed:
+                    for row in _rows_again(kept, result):
+                        rows.add(row)
+                else:
+                    records.write(result.records, result.published)
+            return (*records.finish(), *rows.finish()), rejects.finish()
 
     def _try_block(
-        self, engine: RecordEngine, block: list[StoredReject], records: PartsWriter, rejects: PartsWriter
-    ) -> None:
+        self, engine: RecordEngine, block: list[StoredReject], rejects: PartsWriter
+    ) -> tuple[list[StoredReject], BlockResult]:
+        """Return the rejects that were tried again, and what became of them."""
         kept_whole = [reject for reject in block if reject.envelope is not None]
         for reject in block:
             if reject.envelope is None:
                 self._reject(rejects, reject, RejectReason(reject.reason), reject.detail)
         result = engine.process([reject.envelope or b"" for reject in kept_whole])
         self._fallbacks += result.fallbacks
-        records.write(result.records, result.published)
         again = {rejected.index: rejected for rejected in result.rejects}
         for index, reject in enumerate(kept_whole):
             if index in again:
                 self._reject(rejects, reject, again[index].reason, again[index].detail)
             else:
                 self._recovered[reject.key] += 1
+        return kept_whole, result
 
     def _reject(self, rejects: PartsWriter, reject: StoredReject, reason: RejectReason, detail: str) -> None:
         self._rejected[reject.key][str(reason)] += 1
@@ -177,7 +186,8 @@ class _Replay:
         """Prepare the published parts again, byte for byte: a publication replaces the whole prefix."""
         copied = []
         for number, part in enumerate(self._before.mark.parts, start=first_number):
-            key = f"{self._records_prefix}part-{number:05d}-{self._publication_id}.jsonl.gz"
+            folder, _, name = part.key.rpartition("/")
+            key = f"{folder}/part-{number:05d}-{self._publication_id}.{name.partition('.')[2]}"
             with self._published.open(part.key) as source, self._published.upload(key, group=self._group) as copy:
                 while chunk := source.read(_COPY_BYTES):
                     copy.write(chunk)
@@ -197,6 +207,7 @@ class _Replay:
             fallback_records=old.fallback_records + self._fallbacks,
             key_service=key_service,
             reject_samples=tuple(self._samples),
+            db_types=_sum(old.db_types, count_db_types(records)) if old.db_types else None,
         )
 
     def _new_counts(self, counts: ObjectCounts) -> ObjectCounts:
@@ -217,3 +228,17 @@ class _Replay:
             still_rejected=dict(sorted(still.items())),
             report=report,
         )
+
+
+def _rows_again(rejects: Sequence[StoredReject], result: BlockResult) -> Iterator[Row]:
+    for (position, key, db_type), record in zip(result.rows, result.records.split(b"\n"), strict=False):
+        reject = rejects[position]
+        name = parse_object_name(reject.key)
+        offset = reject.offset
+        if offset is None:  # only its order is known
+            offset = min(name.first_offset + reject.line_number - 1, name.last_offset)
+        yield key.id, name.kafka_partition, offset, key.id_part, db_type.value, record
+
+
+def _sum(before: Mapping[str, int], added: Mapping[str, int]) -> dict[str, int]:
+    return {name: count + added[name] for name, count in before.items()}

@@ -6,14 +6,15 @@ ended, while Spark's `collect` would wait for all the others.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from py4j.protocol import Py4JError
-from pyspark import AccumulatorParam, SparkContext
+from pyspark import RDD, AccumulatorParam, SparkContext
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.log_lines import scrub
@@ -24,7 +25,6 @@ from cdi_dagster.spark.reporting import Reporter
 
 _log = logging.getLogger(__name__)
 _Task = TypeVar("_Task")
-_Result = TypeVar("_Result")
 
 _TICK_SECONDS: Final = 0.2
 _PROGRESS_INTERVAL_SECONDS: Final = 5.0
@@ -40,17 +40,31 @@ _TASK_LOST: Final = ("Python worker exited unexpectedly", "ExecutorLostFailure",
 _SPARK_LOST: Final = ("Answer from Java side is empty", "Connection refused", "SparkContext was shut down")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gathering:
+    """A second stage: the pairs that the tasks yield come together by their first value, through Spark's shuffle.
+
+    Attributes:
+        partitions: how many tasks it has; a pair's first value is the number of its task.
+        work: what a worker does with the pairs of one task.
+    """
+
+    partitions: int
+    work: Callable[[Iterator[tuple[int, Any]]], Iterable[Any]]
+
+
 def run_on_spark(
     spark: SparkContext,
-    work: Callable[[_Task], _Result],
+    work: Callable[[_Task], Iterable[Any]],
     tasks: Sequence[_Task],
     *,
     group: str,
     description: str,
     board: ProgressBoard,
     reporter: Reporter,
-) -> list[_Result]:
-    """Run every task and return what each made; Spark itself repeats those whose worker or machine was lost.
+    gathering: Gathering | None = None,
+) -> list[Any]:
+    """Run every task and return what all have made; Spark itself repeats those whose worker or machine was lost.
 
     Args:
         spark: runs the tasks.
@@ -60,15 +74,19 @@ def run_on_spark(
         description: for Spark's pages.
         board: hears how far they are.
         reporter: gets the progress.
+        gathering: what is done with what the tasks made, before it is returned.
 
     Raises:
         CdiError: the failure of the first task that failed, the others being ended at once; or Spark's own failure.
     """
     failures = spark.accumulator([], _FailureList())
 
-    def collect() -> list[_Result]:
+    def collect() -> list[Any]:
         spark.setJobGroup(group, description, interruptOnCancel=True)
-        return spark.parallelize(tasks, len(tasks)).mapPartitions(partial(run_tasks, work, failures)).collect()
+        made: RDD[Any] = spark.parallelize(tasks, len(tasks)).mapPartitions(partial(run_tasks, work, failures))
+        if gathering:
+            made = made.partitionBy(gathering.partitions, int).mapPartitions(partial(_gather, gathering, failures))
+        return made.collect()
 
     with ThreadPoolExecutor(1, thread_name_prefix="collect") as pool:
         collecting = pool.submit(collect)
@@ -117,6 +135,10 @@ def failure_of_spark(error: Exception) -> CdiError:
     if any(sign in text for sign in _SPARK_LOST):
         return CdiError(FailureClass.CLUSTER_LOST, "Spark itself ended under the job.")
     return failure_of(error)
+
+
+def _gather(gathering: Gathering, failures: Any, pairs: Iterator[tuple[int, Any]]) -> Iterator[Any]:
+    return run_tasks(gathering.work, failures, [pairs])
 
 
 class _FailureList(AccumulatorParam[list[dict[str, Any]]]):

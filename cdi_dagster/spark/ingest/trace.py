@@ -119,13 +119,14 @@ def trace_event(roots: Roots, day: CollectionDay, run: TracedRun, kafka_partitio
         text = "it would be a record, but the run published nothing"
         return EventTrace(**here, fate=EventFate.NOT_PUBLISHED, text=text)
     before = sum(each.line_number < lines[0] for each in rejects)
-    part = _part_of(run, run.report, run.mark, found.key, index - before)
+    part = None if day.collection.is_keyed else _part_of(run, run.report, run.mark, found.key, index - before)
     if part is None:
-        why = (
-            "rejects were replayed into the publication since"
-            if run.mark.replayed_from
-            else "the parts are not as planned"
-        )
+        if day.collection.is_keyed:
+            why = "rows lie by id_part, sorted by id"
+        elif run.mark.replayed_from:
+            why = "rejects were replayed into the publication since"
+        else:
+            why = "the parts are not as planned"
         return EventTrace(
             **here, fate=EventFate.RECORD, text=f"it is a published record; in which part is not known: {why}"
         )

@@ -1,14 +1,14 @@
-"""The record engine: a block of stored envelopes in, canonical records and rejects out.
+"""The record engine: a block of stored envelopes in, canonical records and rejects out; of keyed collections, rows.
 
 The only module of this package for the rest of `spark`. It knows nothing of files, Spark or HTTP.
 """
 
 from collections.abc import Sequence, Set
 from concurrent.futures import FIRST_COMPLETED, wait
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
 
-from cdi_dagster.core.collections import Collection, RecordRules, record_rules
+from cdi_dagster.core.collections import Collection, DbType, RecordRules, record_rules
 from cdi_dagster.core.ingest_report import RejectReason
 from cdi_dagster.spark.records import fast
 from cdi_dagster.spark.records.decrypt import DecryptorCache, decrypt
@@ -17,6 +17,7 @@ from cdi_dagster.spark.records.key_prefetch import KeyRequest
 from cdi_dagster.spark.records.keys import KeyRef, KeyResolver
 from cdi_dagster.spark.records.plain import make_record
 from cdi_dagster.spark.records.rejection import RejectedError
+from cdi_dagster.spark.records.row_key import RowKey, db_type_of, parse_row_key
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +35,20 @@ class Reject:
     detail: str
 
 
+class RowFacts(NamedTuple):
+    """What makes a record a row of a keyed collection. A tuple, because one is made for every record.
+
+    Attributes:
+        position: of the envelope in its block.
+        key: its id.
+        db_type: INSERT or DELETE.
+    """
+
+    position: int
+    key: RowKey
+    db_type: DbType
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockResult:
     """The result of one block of envelopes.
@@ -43,12 +58,14 @@ class BlockResult:
         published: number of records.
         rejects: the others, in order.
         fallbacks: envelopes that took the plain algorithm instead of the fast one.
+        rows: of a keyed collection, what belongs to each of the records; else nothing.
     """
 
     records: bytes
     published: int
     rejects: tuple[Reject, ...]
     fallbacks: int
+    rows: tuple[RowFacts, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +76,7 @@ class BegunBlock:
     rejects: list[Reject]
     refs: Set[KeyRef]
     key_request: KeyRequest | None
+    row_keys: dict[int, RowKey] = field(default_factory=dict)
 
     @property
     def is_ready(self) -> bool:
@@ -80,6 +98,7 @@ class RecordEngine:
 
     def __init__(self, collection: Collection, keys: KeyResolver) -> None:
         self._rules = record_rules(collection.db, collection.name)
+        self._is_keyed = collection.is_keyed
         self._decryptors = DecryptorCache(keys)
 
     def process(self, envelopes: Sequence[bytes]) -> BlockResult:
@@ -96,9 +115,11 @@ class RecordEngine:
         Several blocks may be begun before the first is finished: this hides the latency of a slow key service.
         """
         rejects: list[Reject] = []
-        parsed = self._parse(envelopes, rejects)
+        row_keys: dict[int, RowKey] = {}
+        parsed = self._parse(envelopes, rejects, row_keys)
         refs = {envelope.key for _, envelope in parsed}
-        return BegunBlock(parsed=parsed, rejects=rejects, refs=refs, key_request=self._decryptors.request(refs))
+        key_request = self._decryptors.request(refs)
+        return BegunBlock(parsed=parsed, rejects=rejects, refs=refs, key_request=key_request, row_keys=row_keys)
 
     def wait(self, begun: Sequence[BegunBlock]) -> None:
         """Wait until the first of some blocks is ready.
@@ -129,16 +150,25 @@ class RecordEngine:
         if records is None:
             finished, fallbacks = _finished_one_by_one(decrypted, written, begun.rejects)
             records, published = b"".join(finished), len(finished)
+        rows = _rows(begun, decrypted) if self._is_keyed else ()
         begun.rejects.sort(key=lambda reject: reject.index)
-        return BlockResult(records=records, published=published, rejects=tuple(begun.rejects), fallbacks=fallbacks)
+        return BlockResult(
+            records=records, published=published, rejects=tuple(begun.rejects), fallbacks=fallbacks, rows=rows
+        )
 
-    def _parse(self, envelopes: Sequence[bytes], rejects: list[Reject]) -> list[tuple[int, Envelope]]:
+    def _parse(
+        self, envelopes: Sequence[bytes], rejects: list[Reject], row_keys: dict[int, RowKey]
+    ) -> list[tuple[int, Envelope]]:
         parsed = []
         for index, line in enumerate(envelopes):
             try:
-                parsed.append((index, parse_envelope(line, self._rules)))
+                envelope = parse_envelope(line, self._rules)
+                if self._is_keyed:
+                    row_keys[index] = parse_row_key(line)
             except RejectedError as error:
                 rejects.append(_reject(index, error))
+            else:
+                parsed.append((index, envelope))
         return parsed
 
     def _decrypt(self, begun: BegunBlock) -> list[_Decrypted]:
@@ -182,6 +212,15 @@ def _finished_one_by_one(
                 continue
         records.append(record + b"\n")
     return records, fallbacks
+
+
+def _rows(begun: BegunBlock, decrypted: Sequence[_Decrypted]) -> tuple[RowFacts, ...]:
+    rejected = {reject.index for reject in begun.rejects}
+    return tuple(
+        RowFacts(index, begun.row_keys[index], db_type_of(plaintext))
+        for index, plaintext, _, _, _ in decrypted
+        if index not in rejected
+    )
 
 
 def _reject(index: int, error: RejectedError) -> Reject:

@@ -4,7 +4,7 @@ Reads every record once for all tables. Runs in Spark's Python workers; the driv
 it makes is visible until the driver publishes it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -85,7 +85,7 @@ class RowsResult:
     slow_records: int
 
 
-def run_rows_task(settings: RowsSettings, task: RowsTask) -> RowsResult:
+def run_rows_task(settings: RowsSettings, task: RowsTask) -> Iterator[RowsResult]:
     """Write the rows of the task's parts to every table."""
     storage = task_storage(settings.published_root)
     with ExitStack() as stack:
@@ -118,7 +118,7 @@ def run_rows_task(settings: RowsSettings, task: RowsTask) -> RowsResult:
                 text_bytes += len(text) - count
             bytes_done += part.size_bytes
             progress.done(objects=done + 1, compressed_bytes=bytes_done, last=done + 1 == len(task.parts))
-        return RowsResult(
+        yield RowsResult(
             files={name: table.files.finish() for name, table in tables.items()},
             rows=rows,
             text_bytes=text_bytes,

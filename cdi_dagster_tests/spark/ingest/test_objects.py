@@ -61,14 +61,14 @@ class Ingested:
         with self._writer("records/") as records, self._writer("rejects/") as rejects:
             ingestion = ObjectsIngestion(
                 RecordEngine(CLAIMANT, self._keys),
-                records=records,
                 rejects=rejects,
                 progress=ProgressSender(None, 0),
                 dense_offsets=True,
             )
-            counts = ingestion.ingest(_streams(objects))
+            for block in ingestion.ingest(_streams(objects)):
+                records.write(block.result.records, block.result.published)
             return (
-                counts,
+                ingestion.counts,
                 self._lines(records.finish()),
                 self._lines(rejects.finish()),
             )

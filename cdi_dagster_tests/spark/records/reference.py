@@ -12,11 +12,15 @@ import threading
 from calendar import monthrange
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 DEEPEST = 1024
+KEYED = "calculator:calculationParts"
+
+
+Made = TypeVar("Made")
 
 
 class Refused(Exception):  # noqa: N818
@@ -27,11 +31,22 @@ def record_of(
     line: bytes, collection_id: str, unwrap: Callable[[str, str], bytes | None]
 ) -> tuple[bytes | None, str | None]:
     """Return (record, None), or (None, reason family) where the envelope is rejected."""
-    outcome: list[tuple[bytes | None, str | None]] = []
+    return _with_room(lambda: _record(line, collection_id, unwrap))
+
+
+def row_of(
+    line: bytes, unwrap: Callable[[str, str], bytes | None]
+) -> tuple[tuple[str, str, str, bytes] | None, str | None]:
+    """Return (id, id_part, db_type and record, None), or (None, reason family) where the envelope is rejected."""
+    return _with_room(lambda: _row(line, unwrap))
+
+
+def _with_room(make: Callable[[], Made]) -> tuple[Made | None, str | None]:
+    outcome: list[tuple[Made | None, str | None]] = []
 
     def work() -> None:
         try:
-            outcome.append((_record(line, collection_id, unwrap), None))
+            outcome.append((make(), None))
         except Refused as refused:
             outcome.append((None, refused.args[0]))
 
@@ -52,7 +67,10 @@ def record_of(
 
 def _record(line: bytes, collection_id: str, unwrap: Callable[[str, str], bytes | None]) -> bytes:
     message = _message(line)
-    plaintext = _decrypted(message, unwrap)
+    materials = _materials(message)
+    if collection_id == KEYED:
+        _row_id(message)
+    plaintext = _decrypted(message, materials, unwrap)
     db, name = message.get("db"), message.get("collection")
     if not (db and name):
         db, _, name = collection_id.partition(":")
@@ -63,6 +81,26 @@ def _record(line: bytes, collection_id: str, unwrap: Callable[[str, str], bytes 
         payload = _of_equality(payload, message)
     text = json.dumps(_validated(payload))
     return _rewritten(_sanitised(text, db, name))
+
+
+def _row(line: bytes, unwrap: Callable[[str, str], bytes | None]) -> tuple[str, str, str, bytes]:
+    record = _record(line, KEYED, unwrap)
+    message = _message(line)
+    row_id, id_part = _row_id(message)
+    payload = _object(_decrypted(message, _materials(message), unwrap))
+    return row_id, id_part, "DELETE" if "_removedDateTime" in payload else "INSERT", record
+
+
+def _row_id(message: Mapping[str, Any]) -> tuple[str, str]:
+    stated = message.get("_id")
+    if not isinstance(stated, dict) or not isinstance(stated.get("id"), str) or len(stated["id"]) < 2:
+        raise Refused("envelope")
+    text = json.dumps(stated, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Refused("encoding") from None
+    return text, stated["id"][0] + stated["id"][1]
 
 
 # --- envelope and decryption
@@ -79,7 +117,7 @@ def _message(line: bytes) -> dict[str, Any]:
     return message
 
 
-def _decrypted(message: Mapping[str, Any], unwrap: Callable[[str, str], bytes | None]) -> str:
+def _materials(message: Mapping[str, Any]) -> list[Any]:
     materials = message.get("encryption")
     if not isinstance(materials, dict):
         raise Refused("encryption")
@@ -87,6 +125,10 @@ def _decrypted(message: Mapping[str, Any], unwrap: Callable[[str, str], bytes | 
     wanted: list[Any] = [materials.get(name) for name in names]
     if not all(isinstance(text, str) and text for text in wanted):
         raise Refused("encryption")
+    return wanted
+
+
+def _decrypted(message: Mapping[str, Any], wanted: list[Any], unwrap: Callable[[str, str], bytes | None]) -> str:
     data_key = unwrap(wanted[0], wanted[1])
     if data_key is None:
         raise Refused("key")

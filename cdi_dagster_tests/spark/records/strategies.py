@@ -209,3 +209,17 @@ EVENT_TYPES = st.one_of(
     st.just("EQUALITY_QUESTIONS"), st.just("EQUALITY_QUESTIONS"), _TEXT, _STATED_DATES, _RAW, _VALUES
 )
 """`message.@type` of the envelope."""
+_ROW_ID = st.one_of(
+    st.sampled_from(["00aa", "ff", "AB12", "a", "", "é€", "\U0001f600x", "\ud800a", "\x00\x1f", "a/", '"\\', "2020"]),
+    _TEXT,
+    _SCALARS,
+)
+ROW_IDS = st.one_of(
+    st.builds(lambda text: {"id": text}, st.from_regex(r"\A[0-9a-f]{2,8}\Z")),
+    st.builds(lambda text, kind: {"type": kind, "id": text}, _ROW_ID, _VALUES),
+    st.dictionaries(_KEYS, _VALUES, max_size=3).flatmap(
+        lambda rest: st.builds(lambda text: {**rest, "id": text}, _ROW_ID)
+    ),
+    _VALUES,
+)
+"""`message._id` of the envelope: what a row of a keyed collection is found by."""

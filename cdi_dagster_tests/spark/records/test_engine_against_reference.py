@@ -11,15 +11,24 @@ from cdi_dagster.core.collections import find_collection
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster_tests.spark.records import reference
 from cdi_dagster_tests.spark.records.envelopes import envelope_line, message_for
+from cdi_dagster_tests.spark.records.reference import KEYED
 from cdi_dagster_tests.spark.records.strategies import (
     COLLECTION_IDS,
     EVENT_TYPES,
     MODIFIED,
+    ROW_IDS,
     deep_payloads,
     payloads,
     written,
 )
-from cdi_dagster_tests.spark.records.vectors import ReversedKeys, Vector, read_vectors, unwrapped
+from cdi_dagster_tests.spark.records.vectors import (
+    ReversedKeys,
+    Vector,
+    read_row_vectors,
+    read_vectors,
+    rows_of,
+    unwrapped,
+)
 
 EXAMPLES = int(os.environ.get("CDI_FUZZ_EXAMPLES", "250"))
 fuzzed = settings(
@@ -44,6 +53,10 @@ def assert_same(line: bytes, collection_id: str) -> None:
 
     assert [reject.reason for reject in result.rejects] == ([] if reason is None else [reason])
     assert result.records == (b"" if expected is None else expected + b"\n")
+    if collection_id == KEYED:
+        assert rows_of(result) == [row for row, _ in [reference.row_of(line, unwrap)] if row]
+    else:
+        assert result.rows == ()
 
 
 def check_golden_record(vector: Vector) -> None:
@@ -57,10 +70,18 @@ def test_the_reference_makes_the_golden_records() -> None:
         check_golden_record(vector)
 
 
+def test_the_reference_makes_the_golden_rows() -> None:
+    for vector in read_row_vectors():
+        row, reason = reference.row_of(vector.envelope, unwrap)
+        assert (row, reason) == (vector.expected, vector.reason), vector.name
+
+
 @st.composite
 def envelopes(draw: st.DrawFn, plaintexts: st.SearchStrategy[bytes]) -> bytes:
     message: dict[str, Any] = message_for(draw(plaintexts))
     message["_lastModifiedDateTime"] = draw(MODIFIED)
+    if draw(st.booleans()):
+        message["_id"] = draw(ROW_IDS)
     if draw(st.booleans()):
         message["@type"] = draw(EVENT_TYPES)
     return written(draw, {"message": message}).encode("utf-8", "surrogatepass")
@@ -74,6 +95,14 @@ def test_engine_and_reference_make_the_same_record_or_reject_it_for_the_same_rea
 ) -> None:
     audit = collection_id == "data:businessAudit"
     assert_same(data.draw(envelopes(payloads(audit=audit))), collection_id)
+
+
+@pytest.mark.slow  # hundreds of examples
+@fuzzed
+@given(data=st.data())
+def test_engine_and_reference_make_the_same_row_of_a_keyed_collection(data: st.DataObject) -> None:
+    escaped = payloads(audit=False).map(lambda text: text.replace(b'"_removed', b'"_\\u0072emoved'))
+    assert_same(data.draw(envelopes(st.one_of(payloads(audit=False), escaped))), KEYED)
 
 
 @settings(fuzzed, max_examples=max(20, EXAMPLES // 20))
@@ -129,6 +158,11 @@ def test_a_block_gives_what_its_envelopes_give_one_by_one(data: st.DataObject, c
     assert [(reject.index, reject.reason) for reject in result.rejects] == [
         (index, reason) for index, (_, reason) in enumerate(expected) if reason is not None
     ]
+    if collection_id == KEYED:
+        assert rows_of(result) == [row for row, _ in (reference.row_of(line, unwrap) for line in lines) if row]
+        assert [row.position for row in result.rows] == [
+            index for index, (_, reason) in enumerate(expected) if not reason
+        ]
 
 
 _PASSED_OVER = st.one_of(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cdi_dagster.spark.records.engine import BlockResult
 from cdi_dagster.spark.records.keys import KeyRef
 
 _FILES = ("records.jsonl", "equality_records.jsonl")
@@ -39,6 +40,41 @@ def read_vectors() -> list[Vector]:
             )
         )
     return vectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowVector:
+    """One golden row (id, id_part, db_type, record); `expected` is None where the envelope is rejected."""
+
+    name: str
+    envelope: bytes
+    expected: tuple[str, str, str, bytes] | None
+    reason: str | None
+
+
+def read_row_vectors() -> list[RowVector]:
+    rows = map(json.loads, (_FOLDER / "keyed_rows.jsonl").read_bytes().splitlines())
+    return [
+        RowVector(
+            name=row["name"],
+            envelope=row["envelope"].encode("utf-8"),
+            expected=None
+            if row.get("rejected")
+            else (*(row["expected"][name] for name in ("id", "id_part", "db_type")), row["expected"]["val"].encode()),
+            reason=row.get("reason"),
+        )
+        for row in rows
+    ]
+
+
+def rows_of(result: BlockResult) -> list[tuple[str, str, str, bytes]]:
+    """The rows of a block, each as a golden row is."""
+    records = result.records.split(b"\n")
+    assert records.pop() == b""
+    return [
+        (row.key.id, row.key.id_part, str(row.db_type), record)
+        for row, record in zip(result.rows, records, strict=True)
+    ]
 
 
 def unwrapped(encrypted_data_key: str) -> bytes | None:

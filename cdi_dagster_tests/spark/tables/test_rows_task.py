@@ -39,7 +39,7 @@ def written(
     settings = RowsSettings(
         published_root=storage.root, outputs=outputs, attempt="a", correlation_id="c", task_count=2, progress=None
     )
-    result = run_rows_task(settings, RowsTask(index=1, parts=tuple(found)))
+    (result,) = run_rows_task(settings, RowsTask(index=1, parts=tuple(found)))
     root = Path(storage.root.removeprefix("file://"))
     paths = {}
     for name, files in result.files.items():

@@ -38,8 +38,8 @@ def read_fields(message: bytes) -> dict[int, list[int | bytes]]:
     fields: dict[int, list[int | bytes]] = {}
     position = 0
     while position < len(message):
-        key, position = _read_varint(message, position)
-        number, position = _read_varint(message, position)
+        key, position = read_varint(message, position)
+        number, position = read_varint(message, position)
         value: int | bytes = number
         if key & 7 == 2:
             value, position = message[position : position + number], position + number
@@ -49,7 +49,8 @@ def read_fields(message: bytes) -> dict[int, list[int | bytes]]:
     return fields
 
 
-def _read_varint(message: bytes, position: int) -> tuple[int, int]:
+def read_varint(message: bytes, position: int) -> tuple[int, int]:
+    """Return the unsigned number that begins at a position, and where it ends."""
     number = shift = 0
     while True:
         byte = message[position]

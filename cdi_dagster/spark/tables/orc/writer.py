@@ -1,4 +1,4 @@
-"""Writes one ORC file: stripe after stripe, in bounded memory, and its tail; and reads the rows of a tail back."""
+"""Writes one ORC file: stripe after stripe, in bounded memory, and its tail; and reads a tail back."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -167,6 +167,17 @@ def rows_of_tail(tail: bytes) -> int:
     Raises:
         ValueError: they are no whole tail.
     """
+    (rows,) = read_fields(footer_of_tail(tail))[6]
+    assert isinstance(rows, int)  # noqa: S101 - the field is a number
+    return rows
+
+
+def footer_of_tail(tail: bytes) -> bytes:
+    """Return the footer in the last bytes of an ORC file.
+
+    Raises:
+        ValueError: they are no whole tail.
+    """
     script = read_fields(tail[-1 - tail[-1] : -1])
     if script.get(8000) != [MAGIC]:
         raise ValueError("not the end of an ORC file")
@@ -174,12 +185,11 @@ def rows_of_tail(tail: bytes) -> int:
     end = len(tail) - 1 - tail[-1]
     if not isinstance(footer_bytes, int) or footer_bytes > end:
         raise ValueError("not the whole tail")
-    (rows,) = read_fields(_inflated(tail[end - footer_bytes : end]))[6]
-    assert isinstance(rows, int)  # noqa: S101 - the field is a number
-    return rows
+    return inflated(tail[end - footer_bytes : end])
 
 
-def _inflated(stream: bytes) -> bytes:
+def inflated(stream: bytes) -> bytes:
+    """Return the content of a compressed stream."""
     out = []
     position = 0
     while position < len(stream):
