@@ -123,7 +123,7 @@ def installation_resources(settings: Settings) -> dict[str, Any]:
         "alerts": AlertResource(
             target=settings.alert_target, token=settings.alert_token, environment=settings.environment
         ),
-        "metrics": MetricsResource(kind=settings.metrics, environment=settings.environment),
+        "metrics": MetricsResource(target=settings.metrics, environment=settings.environment),
         "options": IngestOptions(**{name: getattr(settings, name) for name in IngestOptions.model_fields}),
     }
 

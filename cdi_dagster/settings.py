@@ -359,10 +359,10 @@ class Settings(AwsSettings):
         "nothing by itself; production sets it to true.",
     )
 
-    metrics: Literal["", "cloudwatch"] = Field(
+    metrics: str = Field(
         default="",
-        description="Where metrics go: `cloudwatch`, the namespace `CDI` of CloudWatch, with the dimension "
-        "`Environment`. Default: nowhere.",
+        description="Where metrics go: `cloudwatch`, its namespace `CDI`, or `file:///folder/cdi.prom`, a text file "
+        "for Prometheus (the node exporter's textfile collector). Default: nowhere.",
     )
 
     status_table_name: str = Field(
@@ -504,6 +504,13 @@ class Settings(AwsSettings):
         if value and "://" not in value and not value.startswith("arn:"):
             raise ValueError("this may be the secret itself: write secretsmanager://name[#json-key], where it is kept")
         secret_reference(value)
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _are_metrics(cls, value: str) -> str:
+        if value not in ("", "cloudwatch") and not (value.startswith("file:///") and value.endswith(".prom")):
+            raise ValueError(f"{value!r} is no place for metrics: write cloudwatch or file:///folder/cdi.prom")
         return value
 
     @field_validator("dagster_token")

@@ -33,5 +33,5 @@ def build_sensors(
             )
             for collection in collections
         ),
-        *([metrics_sensor(running=running)] if metrics else []),
+        *([metrics_sensor(collections, calendar=calendar, running=running)] if metrics else []),
     ]

@@ -32,7 +32,7 @@ LOCAL: dict[str, tuple[str, str, Any]] = {
     "alert_on": ("options", "alert_on", "STARTED"),
     "alert_token": ("alerts", "token", "secretsmanager://token"),
     "environment": ("alerts", "environment", "production"),
-    "metrics": ("metrics", "kind", "cloudwatch"),
+    "metrics": ("metrics", "target", "cloudwatch"),
 }
 EMR: dict[str, tuple[str, Any]] = {
     "emr_overrides": ("overrides", {"tags": {"Installation": "cdi"}}),
