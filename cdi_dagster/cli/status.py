@@ -267,24 +267,32 @@ class _DayView:
             return [("last run", "none"), *self._next_step()]
         rows = [("last run", _run_text(run))]
         if run.failure:
-            guidance = FAILURE_GUIDE[run.failure.failure_class]
-            section = runbook_link(self.settings.runbook_url, run.failure.failure_class)
-            rows += [
-                ("failed with", f"{run.failure.failure_class}: {run.failure.cause}"),
-                ("next step", run.failure.next_step),
-                ("owner", guidance.owner),
-                ("runbook", section),
-            ]
+            rows.append(("failed with", f"{run.failure.failure_class}: {run.failure.cause}"))
+        if run.failure and not (self._waits_for_gate or self.overview.state == "published"):
+            rows += self._guidance(run.failure.failure_class, run.failure.next_step)
         else:
             rows += self._next_step()
         return [*rows, *([("link", run.url)] if run.url else [])]
+
+    @property
+    def _waits_for_gate(self) -> bool:
+        """Whether the gate is what matters now: what the last run failed with may have been fixed."""
+        waits_for = self.overview.waits_for
+        return waits_for is not None and waits_for is class_of(self.coalescer)
 
     def _next_step(self) -> list[tuple[str, str]]:
         waits_for = self.overview.waits_for
         if waits_for is None:
             return []
-        is_of_gate = waits_for is class_of(self.coalescer)
-        return [("next step", (is_of_gate and self.coalescer.next_step) or FAILURE_GUIDE[waits_for].next_step)]
+        of_gate = self.coalescer.next_step if self._waits_for_gate else None
+        return self._guidance(waits_for, of_gate or FAILURE_GUIDE[waits_for].next_step)
+
+    def _guidance(self, failure_class: FailureClass, next_step: str) -> list[tuple[str, str]]:
+        return [
+            ("next step", next_step),
+            ("owner", FAILURE_GUIDE[failure_class].owner),
+            ("runbook", runbook_link(self.settings.runbook_url, failure_class)),
+        ]
 
     def _against_usual(self) -> list[RenderableType]:
         diagnosis, volume, usual = self.diagnosis, self.diagnosis.day, self.diagnosis.usual

@@ -30,6 +30,10 @@ from cdi_dagster.table_definitions import all_with_tables
 
 PUBLISHED, DAEMON = "published", "daemon"
 _KEY = "watch"
+_IS_WELL = {
+    PUBLISHED: "Every watched day is published by its deadline.",
+    DAEMON: "The Dagster daemon is running.",
+}
 
 
 @click.command("watch")
@@ -79,8 +83,9 @@ def watch_command(
         PUBLISHED: lambda: _unpublished(settings, collections, now),
         DAEMON: lambda: _dead_daemon(settings, now, heartbeat_seconds),
     }
-    problems = [problem for name in only or looks for problem in _found_by(name, looks[name])]
-    sent = _alert(settings, problems, now) if alert else WatchAction.NOTHING
+    watched = only or tuple(looks)
+    problems = [problem for name in watched for problem in _found_by(name, looks[name])]
+    sent = _alert(settings, problems, watched, now) if alert else WatchAction.NOTHING
     if as_json:
         reasons = [problem.text for problem in problems]
         print_json({"ok": not problems, "reasons": reasons, "sent": None if sent is WatchAction.NOTHING else sent})
@@ -139,7 +144,7 @@ def _dead_daemon(settings: Settings, now: datetime, patience_seconds: float) -> 
         yield Problem(keys=("daemon",), text=f"The Dagster daemon of {home} is not running: {daemon.reason}")
 
 
-def _alert(settings: Settings, problems: list[Problem], now: datetime) -> WatchAction:
+def _alert(settings: Settings, problems: list[Problem], watched: tuple[str, ...], now: datetime) -> WatchAction:
     """Send what has to be sent, and return what was; where it cannot be sent, that is one more problem."""
     from cdi_dagster.resources.alerts import alert_sink
 
@@ -147,7 +152,7 @@ def _alert(settings: Settings, problems: list[Problem], now: datetime) -> WatchA
     try:
         if action is not WatchAction.NOTHING:
             sink = alert_sink(settings.alert_target, token=settings.alert_token, environment=settings.environment)
-            _send(sink, action, problems, settings)
+            _send(sink, action, problems, watched, settings)
     except Exception as error:  # noqa: BLE001 - cron has to know that nobody was alerted
         problems.append(Problem(keys=("alert",), text=f"The alert could not be sent, the next run retries: {error}"))
         return WatchAction.NOTHING
@@ -156,10 +161,12 @@ def _alert(settings: Settings, problems: list[Problem], now: datetime) -> WatchA
     return action
 
 
-def _send(sink: AlertSink, action: WatchAction, problems: list[Problem], settings: Settings) -> None:
+def _send(
+    sink: AlertSink, action: WatchAction, problems: list[Problem], watched: tuple[str, ...], settings: Settings
+) -> None:
     runbook = f"{settings.runbook_url}#watch"
     if action is WatchAction.RECOVERED:
-        text = "Every automated day is published by its deadline, and the Dagster daemon is running."
+        text = " ".join(_IS_WELL[name] for name in watched)
         over = Alert(
             kind="WATCH_OVER",
             key=_KEY,

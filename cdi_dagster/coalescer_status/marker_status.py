@@ -4,6 +4,7 @@ One of the sources that the gate can use (`core.gate.CoalescerStatusSource`); no
 pure; `MarkerCoalescerStatus` reads its input. Only reads.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from itertools import islice
@@ -27,6 +28,11 @@ MOST_COUNTED = 1000
 _RESTORE = (
     "Restore the objects from a version or a backup, then run the coalescer for the day again: it renews its marker. "
     "Find what else writes or deletes there besides the coalescer."
+)
+_LOSS = "Something else writes there; ingesting the remaining objects would lose records"
+_RENEW = (
+    "If a person moved something out of the day's folder, or brought an object back, run the coalescer for the day "
+    "again: it renews its marker. Otherwise find what else writes there first."
 )
 
 
@@ -149,12 +155,14 @@ def _complete(marker: Marker, listing: Sequence[StoredObject], storage_day: date
             f"({arrived[0].key.rsplit('/', 1)[-1]} first): run it again",
         )
     first = f" ({changed[0].key.rsplit('/', 1)[-1]} was written after that)" if changed else ""
+    offsets = day_volume(listing).offsets
+    keeps_offsets = offsets >= (marker.offsets or math.inf) and (not newer or _was_left(marker, listing, without=newer))
     return CoalescerStatus(
         state=CoalescerState.UNKNOWN,
         reason=f"coalescer for {storage_day} completed at {at}, but its objects have gone or changed since{first}: "
-        f"{_volume(marker.objects, marker.offsets)} then, {_volume(len(listing), day_volume(listing).offsets)} now. "
-        "Something else writes there; ingesting the remaining objects would lose records",
-        next_step=_RESTORE,
+        f"{_volume(marker.objects, marker.offsets)} then, {_volume(len(listing), offsets)} now. "
+        + ("No offsets are missing" if keeps_offsets else _LOSS),
+        next_step=_RENEW if keeps_offsets else _RESTORE,
     )
 
 

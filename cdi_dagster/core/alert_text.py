@@ -55,4 +55,5 @@ def _runbook(alert: Alert) -> str:
     """Return the link; a path of the repository is none, and the run's page has the section's text."""
     if alert.runbook.startswith(("http://", "https://")):
         return alert.runbook
-    return f"{alert.runbook}; the page of the run has its text" if alert.run_url else alert.runbook
+    has_page = alert.run_url and alert.kind == "FAILED"
+    return f"{alert.runbook}; the page of the run has its text" if has_page else alert.runbook

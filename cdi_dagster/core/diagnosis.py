@@ -123,7 +123,7 @@ def _compare(day: DayVolume, usual: DayVolume) -> str:
     objects = day.objects / max(usual.objects, 1)
     smaller = usual.mean_object_bytes / max(day.mean_object_bytes, 1)
     volume_words = f"{_ratio_words(volume)} volume"
-    if objects >= UNUSUAL_RATIO and smaller >= UNUSUAL_RATIO:
+    if day.is_raw and objects >= UNUSUAL_RATIO and smaller >= UNUSUAL_RATIO:
         return f"{volume_words} in {_ratio(objects)} the usual number of objects: K2HB is not batching"
     if _is_usual(objects) or not _is_usual(volume):
         return volume_words

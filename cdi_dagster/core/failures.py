@@ -96,7 +96,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
     FailureClass.COALESCER_FAILED: Guidance(
         meaning="The coalescer failed on this storage day.",
         by_itself="Nothing starts; the sensor launches the day once the coalescer has succeeded.",
-        next_step="Run the coalescer again for the day; ingestion then follows automatically.",
+        next_step="Run the coalescer again for the day.",
         owner=_COALESCER_TEAM,
         rerun_helps=False,
         alert_timing=AlertTiming.DAY_LATE,

@@ -309,9 +309,8 @@ def _why_not_again(runs: Sequence[PastRun], now: datetime) -> LaunchDecision | N
         return _leave(f"run {last.run_id} was terminated: materialise it by hand")
     why = last.failure_class
     if why and not FAILURE_GUIDE[why].rerun_helps:
-        return _leave(
-            f"run {last.run_id} failed with {why}, which a re-run does not fix. {FAILURE_GUIDE[why].next_step}"
-        )
+        # No next step of the class: the run's own, on its page and in its alert, may be another.
+        return _leave(f"run {last.run_id} failed with {why}, which a re-run does not fix: its page has the next step")
     if len(attempts) >= MAX_ATTEMPTS:
         outcome = "succeeded without publishing it" if last.state is RunState.SUCCEEDED else "failed"
         return _leave(

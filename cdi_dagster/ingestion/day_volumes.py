@@ -71,7 +71,7 @@ class DayVolumes:
         try:
             return self.diagnosis(roots, day).summary
         except StorageError as error:
-            return f"its size could not be compared: {error}"
+            return f"size not known: {str(error).rstrip('.')}"
 
     def keep_raw_volume(self, roots: Roots, day: CollectionDay) -> None:
         """Keep what a day holds while it is raw; do nothing where it is not. Counts the day at most every 10 minutes.

@@ -75,8 +75,9 @@ def _require_all_offsets(published: Storage, collection: Collection, pinned: Pin
                 f"The day was {what} with {before.offset_count} offsets and has {pinned.offset_count} now: offsets "
                 f"{name.first_offset} to {name.last_offset} of Kafka partition {name.kafka_partition} are in no object "
                 f"any more ({lost[0].key}{more}).",
-                next_step="Bring the object back, from a version of the bucket or a backup. If its records are to go "
-                "from what is published, run the day with allow_fewer_offsets.",
+                next_step="Bring the object back, from a version of the bucket or a backup; with our own coalescer, "
+                "then run it for the day again. If its records are to go from what is published, run the day with "
+                "allow_fewer_offsets.",
                 detail={"key": lost[0].key, "objects": len(lost), LISTING_DETAIL: pinned.fingerprint},
             )
 

@@ -44,14 +44,15 @@ def failure_alert(
 
 
 def recovery_alert(collection: Collection, days: Sequence[date], cause: str, options: IngestOptions) -> Alert:
-    """Return the alert that a cause is over: each of its days has succeeded since."""
+    """Return the alert that a cause is over: each of its days has succeeded since, or has its lost offsets back."""
     failure_class = FailureClass(cause.split("|")[1])
+    or_back = ", or its offsets are back as published" if failure_class is FailureClass.OFFSETS_LOST else ""
     return Alert(
         kind="FAILED_OVER",
         key=f"failed|{cause}",
         level=AlertLevel.INFORMATION,
         title=f"No longer failed: {failure_class}: {collection.id} of {storage_days_text(days)}",
-        text=f"A later run of each day has succeeded: {', '.join(map(str, days))}.",
+        text=f"A later run of each day has succeeded{or_back}: {', '.join(map(str, days))}.",
         collection_id=collection.id,
         storage_days=tuple(days),
         runbook=options.runbook_link(failure_class),

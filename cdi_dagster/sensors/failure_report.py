@@ -17,7 +17,8 @@ from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failure_messages import FailedDay, FailureMessage, group_failures
-from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.launch_decision import LaunchAction, decide
 from cdi_dagster.core.status_rows import data_product_of
 from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.ingestion.status_rows import TERMINATED
@@ -139,7 +140,7 @@ class FailureReporter:
     def follow_up(self, causes: Sequence[AlertedCause], now: datetime) -> list[str]:
         """Send a reminder of each cause whose last message is a day old, and one message of each that is over."""
         lines = []
-        for cause in causes:
+        for cause in (self._without_recovered(each, now) for each in causes):
             if not cause.unsolved:
                 days = sorted({parse_day(run.tags[names.PARTITION_TAG]) for run in cause.runs})
                 if self._sent(recovery_alert(cause.collection, days, cause.cause, self.options)):
@@ -151,6 +152,21 @@ class FailureReporter:
                     self._tag(due, {names.ALERTED_AT_TAG: now.isoformat()})
                     lines.append(f"Reminder sent: {cause.cause}, {len(due)} runs.")
         return lines
+
+    def _without_recovered(self, cause: AlertedCause, now: datetime) -> AlertedCause:
+        """Return the cause without days whose offsets are back as they were published: no run of them follows."""
+        if f"|{FailureClass.OFFSETS_LOST}|" not in cause.cause or not cause.unsolved:
+            return cause
+        of_day = {parse_day(run.tags[names.PARTITION_TAG]): run for run in cause.unsolved}
+        facts = read_day_facts(
+            self.instance,
+            cause.collection,
+            list(of_day),
+            coalescer_status=self.coalescer_status,
+            roots=self.roots,
+        )
+        left = [of_day[each.storage_day] for each in facts if decide(each, now).action is not LaunchAction.DONE]
+        return replace(cause, unsolved=tuple(left))
 
     def _tag(self, runs: Sequence[dg.DagsterRun], tags: Mapping[str, str]) -> None:
         for run in runs:

@@ -1,4 +1,4 @@
-"""The runbook has a section for each failure class, where the links of a failure lead."""
+"""The runbook has a section for each failure class, where the links of a failure lead; some are followed to the end."""
 
 import re
 from pathlib import Path
@@ -8,8 +8,10 @@ import pytest
 import cdi_dagster
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.emr.launch_plan import AttemptOutcome
+from cdi_dagster_tests.cli.conftest import Cdi
 
 DOCS = Path(__file__).parents[2] / "docs"
+DAY = ("--collection", "data:businessAudit", "--storage-day", "2023-03-26")
 
 
 def sections() -> dict[str, str]:
@@ -43,3 +45,41 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in pages:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_input_invalid_is_followed_to_the_end(cdi: Cdi, home: Path) -> None:
+    assert cdi("sample", *DAY, "--records", "120", "--objects", "6").exit_code == 0
+    folder = next((home / "corporate").rglob("*.jsonl.gz")).parent
+    stray = folder / "notes.jsonl.gz"
+    stray.write_bytes(b"x")
+    assert "notes.jsonl.gz was left alone" in cdi("coalesce", *DAY).stdout
+    refused = cdi("pin", *DAY)
+    assert refused.stderr.startswith("INPUT_INVALID: ")
+    assert "notes.jsonl.gz" in refused.stderr
+
+    stray.rename(home / "notes.jsonl.gz")
+    moved = cdi("status", *DAY, "--json").json["coalescer"]
+    assert (moved["state"], moved["reason"].rsplit(". ", 1)[-1]) == ("UNKNOWN", "No offsets are missing")
+    assert "run the coalescer for the day again" in cdi("pin", *DAY).stderr
+    assert cdi("coalesce", *DAY).exit_code == 0
+    assert cdi("pin", *DAY).exit_code == 0
+
+
+def test_offsets_lost_is_followed_to_the_end(cdi: Cdi, home: Path) -> None:
+    assert cdi("sample", *DAY, "--records", "120", "--objects", "6").exit_code == 0
+    assert cdi("coalesce", *DAY).exit_code == 0
+    assert cdi("pin", *DAY).exit_code == 0
+    lost = next((home / "corporate").rglob("*.jsonl.gz"))
+    content = lost.read_bytes()
+    lost.unlink()
+    assert cdi("coalesce", *DAY).exit_code == 0
+    refused = cdi("pin", *DAY)
+    assert refused.stderr.startswith("OFFSETS_LOST: ")
+    assert lost.name in refused.stderr
+
+    lost.write_bytes(content)
+    back = cdi("pin", *DAY)
+    assert back.stderr.startswith("COALESCER_UNKNOWN: ")
+    assert "No offsets are missing" in back.stderr
+    assert cdi("coalesce", *DAY).exit_code == 0
+    assert cdi("pin", *DAY).exit_code == 0

@@ -87,6 +87,33 @@ def test_a_failed_day_has_class_next_step_owner_and_link(tmp_path: Path, monkeyp
         assert "docs/runbook.md#dks_forbidden" in shown
 
 
+def test_the_next_step_is_that_of_the_gate_where_the_day_waits_for_it_whatever_a_run_failed_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CDI_AUTOMATION", "true")
+    with coalesced_day(tmp_path, monkeypatch) as day:
+        day.spark.failure = CdiError(FailureClass.CLUSTER_LOST, "The cluster ended.")
+        day.run(tags={names.LAUNCHED_BY_TAG: "sensor"})
+        day.corporate.delete([stored.key for stored in day.corporate.list(AUDIT.on(DAY).corporate_prefix)])
+        with clock_at(NOON):
+            shown = " ".join(command("status", *OF_DAY).stdout.split())
+        assert "waiting: coalescer UNKNOWN" in shown
+        assert "failed with CLUSTER_LOST: The cluster ended." in shown
+        assert "next step Restore the objects" in shown
+        assert "docs/runbook.md#coalescer_unknown" in shown
+
+
+def test_a_published_day_needs_nothing_of_what_a_later_run_failed_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with coalesced_day(tmp_path, monkeypatch) as day:
+        assert day.run().success
+        day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "The key service refused.")
+        day.run()
+        shown = command("status", *OF_DAY)
+        assert (shown.exit_code, "failed with" in shown.stdout, "next step" in shown.stdout) == (0, True, False)
+
+
 def test_a_failure_that_is_retried_by_itself_is_not_yet_a_failed_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,12 @@ def test_a_raw_day_after_coalesced_ones_is_not_blamed_for_its_many_objects() -> 
     assert "batching" not in diagnosis.summary
 
 
+def test_what_a_coalescer_left_in_many_objects_does_not_speak_of_k2hb() -> None:
+    diagnosis = diagnose(replace(HISTORY[0], objects=12, coalesced_objects=12), COALESCED_HISTORY)
+    assert "usual number of objects" in diagnosis.summary
+    assert "batching" not in diagnosis.summary
+
+
 def test_raw_days_are_compared_with_what_earlier_days_were_when_raw() -> None:
     diagnosis = diagnose(volume(11, 1), COALESCED_HISTORY[:9] + HISTORY[:5])
     assert diagnosis.objects_compare

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -47,8 +48,7 @@ def test_rejected_records_are_alerted_at_once_with_all_that_a_person_needs_and_o
         "kind": "FAILED",
         "title": "RECORDS_REJECTED: data:businessAudit of storage day 2023-03-26 (export day 2023-03-27) failed",
         "text": f"24 of 10,000 records were rejected. Automatically: nothing: run {run_id} failed with "
-        "RECORDS_REJECTED, which a re-run does not fix. Read the rejects by reason; fix the cause, or run again with "
-        "a higher max_rejected.",
+        "RECORDS_REJECTED, which a re-run does not fix: its page has the next step.",
         "collection": "data:businessAudit",
         "storage_day": "2023-03-26",
         "export_day": "2023-03-27",
@@ -344,6 +344,25 @@ def test_that_a_cause_is_over_is_sent_once_under_its_key_when_its_last_day_has_s
     assert (
         over.title == "No longer failed: DKS_FORBIDDEN: data:businessAudit of 2 storage days, 2023-01-24 to 2023-01-25"
     )
+
+
+def test_offsets_that_are_back_as_they_were_published_end_their_cause_without_a_run(open_day, tmp_path):
+    open_day.status.state = CoalescerState.COMPLETE
+    open_day.put_object("0_9")
+    lost = open_day.put_object("10_19")
+    assert open_day.run().success
+    there = Path(open_day.corporate.uri(lost).removeprefix("file://"))
+    kept = there.rename(tmp_path / "kept")
+    _backfill(open_day, DAY, NOW)
+    _tick(open_day)
+    _tick(open_day, NOW + timedelta(minutes=1))
+    assert [(alert.kind, alert.failure_class) for alert in open_day.alerts.sent] == [("FAILED", "OFFSETS_LOST")]
+    kept.rename(there)
+    _tick(open_day, NOW + timedelta(minutes=2))
+    _tick(open_day, NOW + timedelta(minutes=3))
+    failed, over = open_day.alerts.sent
+    assert (over.kind, over.key) == ("FAILED_OVER", failed.key)
+    assert "its offsets are back as published: 2023-03-26" in over.text
 
 
 def test_a_process_that_ends_between_alert_and_tag_sends_it_twice_rather_than_never(open_day, monkeypatch):
