@@ -22,6 +22,7 @@ from cdi_dagster.resources.coalescer import CoalescerStatusResource
 from cdi_dagster.resources.fixed import fixed
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.resources.local_launcher import LocalPySparkStepLauncher
+from cdi_dagster.resources.metrics import MetricsResource
 from cdi_dagster.resources.roots import RootsResource
 from cdi_dagster.resources.status import StatusTableResource
 from cdi_dagster.schedules import build_schedules
@@ -90,6 +91,7 @@ def build_definitions(
             calendar=calendar,
             running=settings.automation,
             volumes=volumes,
+            metrics=bool(settings.metrics),
         ),
         resources={name: fixed(each) for name, each in resources.items()},
         # A step only drives Spark: a process for each would cost a second and gain nothing. Set here and not on the
@@ -131,6 +133,7 @@ def installation_resources(settings: Settings) -> dict[str, Any]:
         "alerts": AlertResource(
             target=settings.alert_target, token=settings.alert_token, environment=settings.environment
         ),
+        "metrics": MetricsResource(target=settings.metrics, environment=settings.environment),
         "options": IngestOptions(**{name: getattr(settings, name) for name in IngestOptions.model_fields}),
     }
 
