@@ -34,7 +34,7 @@ help: ## List the targets
 	@echo "Start with make demo, then make dev. The same from a terminal: $(BIN)/cdi --help"
 
 $(INSTALLED): pyproject.toml constraints.txt
-	$(call make_environment,$(VENV),spark$(comma)java$(comma)aws$(comma)dev)
+	$(call make_environment,$(VENV),spark$(comma)java$(comma)aws$(comma)postgres$(comma)dev)
 
 $(INSTALLED_SPARK4): pyproject.toml constraints.txt
 	$(call make_environment,.venv-spark4,spark4$(comma)aws$(comma)dev)
@@ -46,7 +46,7 @@ install: $(INSTALLED) ## Make the virtual environment (.venv); every other targe
 
 .PHONY: wheels
 wheels: $(INSTALLED) ## Keep wheels of all packages in .wheels, with which environments are made offline
-	@$(PY) tools/environment.py wheels spark,java,aws,dev
+	@$(PY) tools/environment.py wheels spark,java,aws,postgres,dev
 
 .PHONY: java
 java: $(INSTALLED)

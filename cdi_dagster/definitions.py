@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from cdi_dagster.assets import build_assets
+from cdi_dagster.assets import Coalescing, build_assets
 from cdi_dagster.checks import build_checks
 from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection, automated_collections
@@ -22,6 +22,7 @@ from cdi_dagster.resources.coalescer import CoalescerStatusResource
 from cdi_dagster.resources.fixed import fixed
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.resources.local_launcher import LocalPySparkStepLauncher
+from cdi_dagster.resources.metrics import MetricsResource
 from cdi_dagster.resources.roots import RootsResource
 from cdi_dagster.resources.status import StatusTableResource
 from cdi_dagster.schedules import build_schedules
@@ -64,6 +65,11 @@ def build_definitions(
             partitions,
             automation=Automation(calendar=calendar, is_on=settings.automation),
             sleep=sleep,
+            coalescing=Coalescing(
+                processes=settings.coalescer_processes, lease_seconds=settings.coalescer_lease_seconds
+            )
+            if settings.coalescer_in_dagster
+            else None,
         ),
         asset_checks=build_checks(
             collections,
@@ -71,7 +77,7 @@ def build_definitions(
             automated=settings.automation,
             most_fall_percent=settings.snapshot_most_fall_percent,
         ),
-        jobs=build_jobs(collections, keyed),
+        jobs=build_jobs(collections, keyed, coalesce=settings.coalescer_in_dagster),
         schedules=build_schedules(
             collections,
             calendar=calendar,
@@ -85,6 +91,7 @@ def build_definitions(
             calendar=calendar,
             running=settings.automation,
             volumes=volumes,
+            metrics=bool(settings.metrics),
         ),
         resources={name: fixed(each) for name, each in resources.items()},
         # A step only drives Spark: a process for each would cost a second and gain nothing. Set here and not on the
@@ -114,6 +121,7 @@ def installation_resources(settings: Settings) -> dict[str, Any]:
             lease_seconds=settings.coalescer_lease_seconds,
             quiet_seconds=settings.coalescer_quiet_seconds,
             batch_queues=list(settings.coalescer_batch_queues),
+            runs_coalesce=settings.coalescer_in_dagster,
         ),
         "step_launcher": _step_launcher(settings),
         "status_table": StatusTableResource(
@@ -125,6 +133,7 @@ def installation_resources(settings: Settings) -> dict[str, Any]:
         "alerts": AlertResource(
             target=settings.alert_target, token=settings.alert_token, environment=settings.environment
         ),
+        "metrics": MetricsResource(target=settings.metrics, environment=settings.environment),
         "options": IngestOptions(**{name: getattr(settings, name) for name in IngestOptions.model_fields}),
     }
 

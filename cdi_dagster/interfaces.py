@@ -3,12 +3,13 @@
 No adapter is imported here, and nothing of AWS or Spark; of Dagster only types, so that `cdi` does not load it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.gate import CoalescerStatusSource as CoalescerStatusSource
+from cdi_dagster.core.metrics import Figure as Figure
 from cdi_dagster.core.spark_jobs import SparkStep as SparkStep
 from cdi_dagster.core.status_rows import StatusRow as StatusRow
 from cdi_dagster.core.status_rows import StatusTable as StatusTable
@@ -54,6 +55,13 @@ class PySparkStepLauncher(Protocol):
         Raises:
             CdiError: with the class that the job reported, or LAUNCH_FAILED, CLUSTER_LOST, OUT_OF_MEMORY, JOB_FAILED.
         """
+
+
+class MetricsSink(Protocol):
+    """Keeps figures for dashboards and alarms."""
+
+    def put(self, figures: Sequence[Figure]) -> None:
+        """Send the figures; raises where they could not be sent, so that the caller retries later."""
 
 
 class AlertSink(Protocol):

@@ -48,6 +48,7 @@ ROW_CLOSED_TAG = ".dagster/cdi_row_closed"
 WILL_RETRY_TAG = "dagster/will_retry"
 """On a run whose worker was lost: whether Dagster itself runs it again."""
 FAILED_RUNS_SENSOR = "failed_runs_sensor"
+METRICS_SENSOR = "metrics_sensor"
 ON_TIME_CHECK = "published_on_time"
 REJECTS_CHECK = "nothing_rejected"
 COUNTS_CHECK = "counts_reconcile"
@@ -68,6 +69,11 @@ def collection_tag(collection: Collection) -> dict[str, str]:
 def input_key(collection: Collection) -> dg.AssetKey:
     """Asset key of a collection's pinned input."""
     return dg.AssetKey(["corporate_storage", collection.asset_name])
+
+
+def coalesced_key(collection: Collection) -> dg.AssetKey:
+    """Asset key of a collection's coalesced days, where Dagster coalesces."""
+    return dg.AssetKey(["corporate_storage", f"{collection.asset_name}_coalesced"])
 
 
 def daily_records_key(collection: Collection) -> dg.AssetKey:
@@ -129,6 +135,11 @@ def completion_sensor_name(collection: Collection) -> str:
 def daily_job_name(collection: Collection) -> str:
     """Name of the job that takes one storage day from pinned input to tables."""
     return f"{collection.asset_name}_daily"
+
+
+def coalesce_pool(collection: Collection) -> str:
+    """Pool of a collection's coalescing: its limit is how many days are coalesced at a time."""
+    return f"cdi_{collection.asset_name}_coalesce"
 
 
 def ingest_pool(collection: Collection) -> str:

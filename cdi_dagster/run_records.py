@@ -140,7 +140,7 @@ def touches(run: dg.DagsterRun, collection: Collection) -> bool:
     if names.PARTITION_TAG not in run.tags:
         return False
     if run.asset_selection:
-        return not run.asset_selection.isdisjoint(names.keys_of(collection))
+        return not run.asset_selection.isdisjoint({names.coalesced_key(collection), *names.keys_of(collection)})
     return run.job_name == names.daily_job_name(collection)
 
 

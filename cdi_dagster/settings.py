@@ -22,7 +22,8 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from cdi_dagster.aws.clients import REGION, use_region
+from cdi_dagster.aws.clients import REGION, use_region, use_roles
+from cdi_dagster.coalescer.shard import MOST_SHARDS
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES as BATCH_QUEUES
 from cdi_dagster.core.alert_target import AlertTargetKind, alert_target
 from cdi_dagster.core.collections import REGISTRY, find_collection, require_append_only
@@ -43,6 +44,7 @@ DEFAULT_HOME = Path(".cdi")
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _MASTER = re.compile(r"local(\[([1-9][0-9]*|\*)(\s*,\s*[1-9][0-9]*)?\])?|yarn|(spark|k8s)://\S+")
+_ROLE = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]+", re.ASCII)
 _MEMORY = re.compile(r"[1-9][0-9]*[mg]")
 _NOT_IN_DAGSTER_HOME = "%?[]*"
 """Dagster puts the folder into URLs of SQLite, and looks for `dagster.yaml` with a glob."""
@@ -82,9 +84,25 @@ class AwsSettings(BaseSettings):
         "Whoever reads needs `kms:Decrypt` on it, whoever writes `kms:GenerateDataKey` too.",
     )
 
+    emr_role_arn: str = Field(
+        default="",
+        description="ARN of a role in the account where clusters run, if that is another: EMR is used as this role, "
+        "which our own assumes. Buckets, status table and alerts stay with ours. Default: our own account.",
+    )
+    batch_role_arn: str = Field(
+        default="",
+        description="ARN of a role in the account of the coalescer's AWS Batch, if that is another; as "
+        "CDI_EMR_ROLE_ARN.",
+    )
+
     def use(self) -> None:
-        """Have this process's AWS clients made in the region, and its writes to S3 encrypted, as set, from now on."""
+        """Have this process's AWS clients made, and its writes to S3 encrypted, as set, from now on."""
         use_region(self.aws_region)
+        # What `cdi doctor` looks up of a cluster's roles and subnets is in its account.
+        use_roles(
+            {"emr": self.emr_role_arn, "iam": self.emr_role_arn, "ec2": self.emr_role_arn}
+            | {"batch": self.batch_role_arn}
+        )
         use_encryption(Encryption(algorithm=self.s3_encryption, kms_key=self.s3_kms_key))
 
     @field_validator("aws_region")
@@ -92,6 +110,13 @@ class AwsSettings(BaseSettings):
     def _is_region(cls, value: str) -> str:
         if value and not REGION.fullmatch(value):
             raise ValueError(f"{value!r} is not an AWS region: write it as eu-west-2")
+        return value
+
+    @field_validator("emr_role_arn", "batch_role_arn")
+    @classmethod
+    def _is_role(cls, value: str) -> str:
+        if value and not _ROLE.fullmatch(value):
+            raise ValueError(f"{value!r} is not the ARN of a role: write arn:aws:iam::<account>:role/<name>")
         return value
 
     @field_validator("s3_kms_key")
@@ -199,12 +224,31 @@ class Settings(AwsSettings):
         "`batch`, AWS Batch, which runs the platform's; `quiet`, the listing: without change for "
         "CDI_COALESCER_QUIET_SECONDS it counts as complete. That is a guess, only for where there is no other source.",
     )
+    coalescer_in_dagster: bool = Field(
+        default=False,
+        description="Whether runs coalesce their day first, in an asset of their own, by our own coalescer: for an "
+        "installation where nothing else does. Schedule and sensor then launch days that nobody has coalesced. Only "
+        "with CDI_COALESCER_SOURCE=marker.",
+    )
+    coalescer_processes: int = Field(
+        default=1,
+        ge=1,
+        le=MOST_SHARDS,
+        description="Processes by which a run coalesces its day, each with its own Kafka partitions, on the machine of "
+        "the run. Only where runs coalesce.",
+    )
     emr_template: Path = Field(
         default=Path("deploy/emr/cluster.yaml"),
         description="Path of the cluster template (`emr`), absolute or below the current folder.",
     )
     emr_environment: str = Field(
         default="", description="Which of the template's `overrides.environments` applies, for example `production`."
+    )
+    emr_overrides: Annotated[dict[str, Any], NoDecode] = Field(
+        default_factory=dict,
+        description="What only the account knows of the cluster template (roles, subnets, log bucket), as a JSON "
+        'object on top of its environment: {"cluster": {"LogUri": "s3://our-logs/emr"}}. `cdi deploy settings` writes '
+        "it from the stack `emr`.",
     )
     emr_bundle_uri: str = Field(
         default="", description="s3:// URI of the bundle that clusters install (`emr`); `cdi deploy` prints it."
@@ -336,6 +380,12 @@ class Settings(AwsSettings):
         "nothing by itself; production sets it to true.",
     )
 
+    metrics: str = Field(
+        default="",
+        description="Where metrics go: `cloudwatch`, its namespace `CDI`, or `file:///folder/cdi.prom`, a text file "
+        "for Prometheus (the node exporter's textfile collector). Default: nowhere.",
+    )
+
     status_table_name: str = Field(
         default="data_pipeline_metadata",
         min_length=3,
@@ -355,6 +405,19 @@ class Settings(AwsSettings):
     dagster_url: str = Field(
         default="http://127.0.0.1:3000",
         description="Address of the Dagster UI as people reach it; alerts link to the run that failed.",
+    )
+
+    dagster_token: str = Field(
+        default="",
+        description="Secret with which `cdi relaunch` passes the load balancer in front of the UI: "
+        "`secretsmanager://name` or its ARN, each with `#key` where it is a JSON object, or `env://VARIABLE`. "
+        "Default: none is sent.",
+    )
+    dagster_token_header: str = Field(
+        default="X-Cdi-Token",
+        pattern=r"^[A-Za-z0-9-]+$",
+        description="HTTP header that carries CDI_DAGSTER_TOKEN. For `Authorization` the secret is `Bearer …` as a "
+        "whole.",
     )
 
     @property
@@ -464,6 +527,22 @@ class Settings(AwsSettings):
         secret_reference(value)
         return value
 
+    @field_validator("metrics")
+    @classmethod
+    def _are_metrics(cls, value: str) -> str:
+        if value not in ("", "cloudwatch") and not (value.startswith("file:///") and value.endswith(".prom")):
+            raise ValueError(f"{value!r} is no place for metrics: write cloudwatch or file:///folder/cdi.prom")
+        return value
+
+    @field_validator("dagster_token")
+    @classmethod
+    def _is_token(cls, value: str) -> str:
+        if value and not value.startswith(("secretsmanager://", "arn:", "env://")):
+            raise ValueError("this may be the token itself: write secretsmanager://name[#json-key] or env://VARIABLE")
+        if not value.startswith("env://"):
+            secret_reference(value)
+        return value
+
     @field_validator("max_rejected")
     @classmethod
     def _is_limit(cls, value: str) -> str:
@@ -510,6 +589,16 @@ class Settings(AwsSettings):
             if close and collection_id not in registered:
                 raise ValueError(f"{collection_id!r} is not a collection of the registry: did you mean {close[0]}?")
         return paths
+
+    @field_validator("emr_overrides", mode="before")
+    @classmethod
+    def _are_overrides(cls, value: Any) -> Any:
+        overrides = _json_object(value) if isinstance(value, str) else value
+        if not isinstance(overrides, dict):
+            raise ValueError(  # noqa: TRY004 - pydantic takes ValueError
+                'not a JSON object: write {"cluster": {"LogUri": "s3://our-logs/emr"}}'
+            )
+        return overrides
 
     @field_validator("coalescer_batch_queues", mode="before")
     @classmethod
@@ -561,6 +650,8 @@ class Settings(AwsSettings):
             yield "CDI_ALERT_ON is not for PagerDuty: each message would be an incident"
         if alert_target(self.alert_target)[0] is AlertTargetKind.PAGERDUTY and not self.alert_token:
             yield "CDI_ALERT_TARGET=pagerduty needs CDI_ALERT_TOKEN: the secret with the integration's routing key"
+        if self.coalescer_in_dagster and self.coalescer_source != "marker":
+            yield "CDI_COALESCER_IN_DAGSTER needs CDI_COALESCER_SOURCE=marker: runs open the gate by their marker"
         if self.deployment == "emr":
             yield from self._missing_for_emr()
 
@@ -657,15 +748,28 @@ def why_no_dagster_home(folder: str | Path) -> list[str]:
     ]
 
 
+def home_folder() -> Path:
+    """Return the home folder of this process's environment, also where its settings cannot be used yet."""
+    return Path(os.environ.get(f"{PREFIX}HOME") or DEFAULT_HOME).expanduser()
+
+
+def problems_of(env_file: Path) -> list[str]:
+    """Return why an installation could not run by a file of settings and the environment, a line each with its fix."""
+    try:
+        Settings(_env_file=env_file)  # type: ignore[call-arg]
+    except ValidationError as error:
+        return [line for detail in error.errors() for line in _problem_lines(detail)]
+    return []
+
+
 def use_aws_settings() -> None:
     """Have AWS clients of this process work as the settings state, for work that needs no other setting.
 
     Raises:
         SettingsError: with a line for every problem found.
     """
-    home = Path(os.environ.get(f"{PREFIX}HOME") or DEFAULT_HOME).expanduser()
     try:
-        AwsSettings(_env_file=home / ENV_FILE_NAME).use()  # type: ignore[call-arg]
+        AwsSettings(_env_file=home_folder() / ENV_FILE_NAME).use()  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsError([line for detail in error.errors() for line in _problem_lines(detail)]) from None
 

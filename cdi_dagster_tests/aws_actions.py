@@ -31,6 +31,8 @@ S3_ACTIONS = {
     "ListParts": "ListMultipartUploadParts",
 }
 """Where S3's action has another name than its operation (user guide, "Required permissions for API operations")."""
+SERVICES = {"monitoring": "cloudwatch"}
+"""Where IAM has another name for a service than its endpoint."""
 NEEDS_NO_PERMISSION = {"sts:GetCallerIdentity"}
 _FOLDER = str(Path(__file__).parent / "recorded_calls")
 
@@ -38,7 +40,8 @@ _FOLDER = str(Path(__file__).parent / "recorded_calls")
 def action_of(call: str) -> str | None:
     """Return the IAM action that a request needs; None where it needs none."""
     service, _, operation = call.partition(":")
-    action = f"s3:{S3_ACTIONS.get(operation, operation)}" if service == "s3" else call
+    is_s3 = service == "s3"
+    action = f"s3:{S3_ACTIONS.get(operation, operation)}" if is_s3 else f"{SERVICES.get(service, service)}:{operation}"
     return None if action in NEEDS_NO_PERMISSION else action
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from cdi_dagster.aws.clients import use_region
+from cdi_dagster.aws.clients import use_region, use_roles
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.local_spark.java import use_java_for_spark_in_this_process
 from cdi_dagster.local_spark.jvm_options import quick_start_options
@@ -37,9 +37,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_set_for_aws() -> Iterator[None]:
-    """Leave no region and no encryption of one test's settings to the next."""
+    """Leave no region, role or encryption of one test's settings to the next."""
     yield
     use_region("")
+    use_roles({})
     use_encryption(None)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 import dagster as dg
 
+from cdi_dagster.assets.coalesced import Coalescing, coalesced_asset
 from cdi_dagster.assets.corporate_input import corporate_input_asset
 from cdi_dagster.assets.daily_records import daily_records_asset
 from cdi_dagster.assets.snapshot import snapshot_asset
@@ -24,6 +25,7 @@ def build_assets(
     *,
     automation: Automation,
     sleep: Callable[[float], None] = time.sleep,
+    coalescing: Coalescing | None = None,
 ) -> list[dg.AssetsDefinition]:
     """Return input, daily records and, where there are any, tables of each collection; snapshots of the keyed ones.
 
@@ -33,11 +35,16 @@ def build_assets(
         partitions: the storage days.
         automation: for what happens by itself after a failure.
         sleep: waits so many seconds for a closed gate, where the config of a run requests that.
+        coalescing: how runs coalesce their day; None where something else does.
     """
-    assets = []
+    assets: list[dg.AssetsDefinition] = []
     for collection in collections:
+        if coalescing:
+            assets.append(coalesced_asset(collection, partitions, automation=automation, coalescing=coalescing))
         assets += [
-            corporate_input_asset(collection, partitions, automation=automation, sleep=sleep),
+            corporate_input_asset(
+                collection, partitions, automation=automation, sleep=sleep, is_coalesced_here=bool(coalescing)
+            ),
             daily_records_asset(collection, partitions, automation=automation),
         ]
         if collection.tables:

@@ -27,6 +27,12 @@ def cost_metadata(attempts: Sequence[LaunchAttempt]) -> dict[str, float]:
     return {"cost_usd": round(sum(costs), 4)} if costs else {}
 
 
+def cluster_metadata(attempts: Sequence[LaunchAttempt]) -> dict[str, float]:
+    """Return for how long the attempts held a cluster; nothing where none did (Spark on this machine)."""
+    seconds = [each.seconds for each in attempts if each.detail.get("estimated_instance_hours") is not None]
+    return {"cluster_minutes": round(sum(seconds) / 60, 2)} if seconds else {}
+
+
 def _line(attempt: Mapping[str, Any]) -> str:
     where = f"[{attempt['where']}]({attempt['link']})" if attempt.get("link") else attempt["where"]
     line = f"{where}: {attempt['outcome']} after {attempt['seconds']:.0f} s"

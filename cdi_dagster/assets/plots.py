@@ -14,9 +14,10 @@ PLOTTED = frozenset(
         *("published_bytes", "stored_bytes"),  # bytes out: of the records, of a table
         "seconds",
         "cost_usd",
+        "cluster_minutes",
     }
 )
-"""Records, rejects, bytes in, bytes out, seconds, cost: of the others a curve means nothing, or is a constant."""
+"""Records, rejects, bytes in and out, seconds, cost, cluster time: a curve of the others means nothing."""
 
 
 def only_plotted_as_numbers(metadata: Mapping[str, dg.MetadataValue | str | int | float]) -> Metadata:

@@ -72,7 +72,7 @@ def recorded_step(
         step=name,
         ends_run=not assets_of_run(context).intersection(followed_by),
     )
-    if assets_of_run(context).issubset(names.keys_of(collection)):
+    if assets_of_run(context).issubset({names.coalesced_key(collection), *names.keys_of(collection)}):
         _tag(context, tags_to_read(collection, record.day.storage_day))
 
     def what_happens(failure: CdiError) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from cdi_dagster import names
-from cdi_dagster.assets.attempts import attempt_values, attempts_metadata, cost_metadata
+from cdi_dagster.assets.attempts import attempt_values, attempts_metadata, cluster_metadata, cost_metadata
 from cdi_dagster.assets.plots import Metadata, only_plotted_as_numbers
 from cdi_dagster.assets.steps import recorded_step
 from cdi_dagster.core.automation import Automation
@@ -67,7 +67,8 @@ def tables_asset(
             report = tables_of(spark_step, evidence.report)
             step.add_tables(report, roots.published)
         published = {table.name: table for table in report.tables}
-        cost = cost_metadata(evidence.attempts)  # of the launch: on its first table alone, so that the sum is true
+        # Of the launch: on its first table alone, so that the sum is true.
+        cost = cost_metadata(evidence.attempts) | cluster_metadata(evidence.attempts)
         for table in selected:
             metadata = table_metadata(published[table.name], definition, report, evidence)
             yield dg.MaterializeResult(

@@ -1,11 +1,16 @@
 """Makes every client of an AWS service, in the region of this installation (`CDI_AWS_REGION`); nothing else does.
 
+Services of another account (`CDI_EMR_ROLE_ARN`, `CDI_BATCH_ROLE_ARN`) get credentials of the role that we assume there,
+which renew themselves.
+
 botocore's own variable is `AWS_DEFAULT_REGION`; it does not read `AWS_REGION`, and takes no region from the instance.
 """
 
 import functools
 import os
 import re
+from collections.abc import Mapping
+from threading import Lock
 from typing import Any
 
 REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-[0-9]+")
@@ -14,12 +19,23 @@ _METADATA_VARIABLES = {"AWS_METADATA_SERVICE_NUM_ATTEMPTS": "5", "AWS_METADATA_S
 """botocore requests the role's credentials once, for a second: too little for all workers of a node at once."""
 
 _region = ""
+_roles: dict[str, str] = {}
+_assumed: dict[str, Any] = {}
+_assuming = Lock()
 
 
 def use_region(region: str) -> None:
     """Make the clients of this process in a region from now on; "" leaves it to botocore's own configuration."""
     global _region
     _region = region
+
+
+def use_roles(roles: Mapping[str, str]) -> None:
+    """Make the clients of these services as another role from now on, by service; "" is our own."""
+    with _assuming:
+        _roles.clear()
+        _roles.update(roles)
+        _assumed.clear()
 
 
 def region() -> str | None:
@@ -51,7 +67,10 @@ def client(service: str, *, region_name: str | None = None, **options: Any) -> A
         region_name: another region than this installation's.
         options: of botocore's `create_client`.
     """
-    return _session().create_client(service, region_name=region_name or _region or None, **options)
+    session = _session()
+    if role := _roles.get(service):
+        session.register_component("credential_provider", _AssumedRole(role))
+    return session.create_client(service, region_name=region_name or _region or None, **options)
 
 
 def resource(service: str, *, region_name: str | None = None, **options: Any) -> Any:
@@ -73,6 +92,30 @@ def _session() -> Any:
     session = Session()
     session.register_component("data_loader", _shared_loader())
     return session
+
+
+class _AssumedRole:
+    """What botocore takes credentials from: those of a role, one set for all clients of this process."""
+
+    def __init__(self, role_arn: str) -> None:
+        self._role_arn = role_arn
+
+    def load_credentials(self) -> Any:
+        from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+
+        with _assuming:
+            if self._role_arn not in _assumed:
+                ours = _session()
+                fetcher = AssumeRoleCredentialFetcher(
+                    client_creator=functools.partial(ours.create_client, region_name=_region or None),
+                    source_credentials=ours.get_credentials(),
+                    role_arn=self._role_arn,
+                    extra_args={"RoleSessionName": "cdi_dagster"},
+                )
+                _assumed[self._role_arn] = DeferredRefreshableCredentials(
+                    method="assume-role", refresh_using=fetcher.fetch_credentials
+                )
+            return _assumed[self._role_arn]
 
 
 @functools.cache

@@ -90,6 +90,12 @@ COMMANDS: tuple[Entry, ...] = (
     ),
     Entry(
         section=_DAILY,
+        name="compare",
+        target="cdi_dagster.cli.compare:compare_command",
+        summary="Whether two published prefixes hold the same records.",
+    ),
+    Entry(
+        section=_DAILY,
         name="clusters",
         target="cdi_dagster.cli.clusters:clusters_command",
         summary="List our clusters on EMR; terminate those without a run.",
@@ -139,8 +145,8 @@ COMMANDS: tuple[Entry, ...] = (
     Entry(
         section=_CLUSTERS,
         name="deploy",
-        target="cdi_dagster.cli.bundle:deploy_command",
-        summary="Upload a bundle to where clusters fetch it.",
+        target="cdi_dagster.cli.deploy:deploy_group",
+        summary="Upload a bundle; write cdi.env from CloudFormation stacks.",
     ),
     Entry(
         section=_DEVELOPMENT,

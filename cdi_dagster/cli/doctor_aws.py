@@ -46,12 +46,12 @@ def check_emr_template(settings: Settings) -> Finding:
     from cdi_dagster.emr.clusters.request import template_problems
     from cdi_dagster.emr.clusters.template import load_template
 
-    path, environment = settings.emr_template, settings.emr_environment
-    problems = template_problems(path, environment=environment)
+    path, environment, overrides = settings.emr_template, settings.emr_environment, settings.emr_overrides
+    problems = template_problems(path, environment=environment, overrides=overrides)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         return failed(f"{path}: {problems[0]}{more}", "Correct the file; each line states how.")
-    template = load_template(path, environment=environment)
+    template = load_template(path, environment=environment, overrides=overrides)
     text = f"{path}, profiles {', '.join(profile.name for profile in template.profiles)}"
     idle = template.idle_cores()
     if idle:
@@ -171,7 +171,8 @@ def _of_template(check: Callable[["ClusterTemplate"], Finding]) -> Callable[[Set
         from cdi_dagster.emr.clusters.template import TemplateError, load_template
 
         try:
-            return check(load_template(settings.emr_template, environment=settings.emr_environment))
+            environment, overrides = settings.emr_environment, settings.emr_overrides
+            return check(load_template(settings.emr_template, environment=environment, overrides=overrides))
         except TemplateError:
             return note("not checked: the template that names it cannot be used")
         except ClientError as error:

@@ -1,7 +1,9 @@
 """`cdi relaunch`: run days again, as a Dagster backfill: seen in the UI, gated, retried like any run."""
 
+import os
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -15,7 +17,13 @@ from cdi_dagster.cli.options import (
 from cdi_dagster.cli.webserver import REQUESTED_BY_TAG, AssetOfCollection, Webserver
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of, storage_day_of, storage_days_between
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.loopback import is_loopback
 from cdi_dagster.core.reject_limit import parse_reject_limit
+from cdi_dagster.core.secret_reference import secret_reference
+
+if TYPE_CHECKING:
+    from cdi_dagster.settings import Settings
 
 
 class LimitType(click.ParamType):
@@ -96,7 +104,7 @@ def relaunch_command(
     run_config = _run_config(collection, chosen_for_input, chosen_for_records)
     if tables_only and run_config:
         raise click.UsageError("--tables-only reads what is published: it takes no option of input and records")
-    webserver = Webserver((url or load_settings().dagster_url).rstrip("/"))
+    webserver = _webserver(url, load_settings())
     assets = webserver.assets_of(collection)
     webserver.require_partitions(assets[0], storage_days)
     selected = [asset for asset in assets if _is_table(asset, collection)] if tables_only else assets
@@ -119,6 +127,36 @@ def relaunch_command(
         "run_config": run_config,
     }
     print_json(result) if as_json else _show(result, {**chosen_for_input, **chosen_for_records})
+
+
+def _webserver(url: str | None, settings: "Settings") -> Webserver:
+    address = url or settings.dagster_url
+    if not settings.dagster_token:
+        return Webserver(address)
+    parts = urlsplit(address)
+    if parts.scheme != "https" and not is_loopback(parts.hostname):
+        raise click.UsageError(f"CDI_DAGSTER_TOKEN would be sent to {address} in the clear: write https://…")
+    return Webserver(address, {settings.dagster_token_header: _token(settings.dagster_token)})
+
+
+def _token(reference: str) -> str:
+    """Return the token that the setting names; it is kept nowhere."""
+    if reference.startswith("env://"):
+        variable = reference.removeprefix("env://")
+        if token := os.environ.get(variable):
+            return token
+        raise click.UsageError(f"CDI_DAGSTER_TOKEN names the variable {variable}, which is not set")
+    from cdi_dagster.aws.secrets import SecretError, read_secret
+
+    secret = secret_reference(reference)
+    try:
+        return read_secret(secret).strip() if secret else ""
+    except SecretError as error:
+        raise CdiError(
+            FailureClass.WEBSERVER_UNAVAILABLE,
+            f"CDI_DAGSTER_TOKEN: {error}.",
+            next_step="Allow secretsmanager:GetSecretValue on it, or name another.",
+        ) from error
 
 
 def _storage_days(export_day: date | None, storage_day: date | None, last_day: date | None) -> list[str]:

@@ -16,6 +16,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 
 REQUESTED_BY_TAG = "cdi/requested_by"
 """On a run that a person requested in a terminal: by which command."""
+_SIGN_IN = (301, 302, 303, 307, 401, 403)
 _TIMEOUT = urllib3.Timeout(connect=5, read=60)
 
 _ASSETS = """query CdiAssets { assetNodes {
@@ -66,9 +67,9 @@ class AssetOfCollection:
 class Webserver:
     """A client of one Dagster webserver."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         self.url = url.rstrip("/")
-        self._pool = urllib3.PoolManager(timeout=_TIMEOUT, retries=False)
+        self._pool = urllib3.PoolManager(timeout=_TIMEOUT, retries=False, headers=headers)
 
     def locations(self) -> list[tuple[str, str | None]]:
         """Return the code locations that are loaded, each with its load error if it has one."""
@@ -194,6 +195,12 @@ class Webserver:
         if not isinstance(value, dict) or not value.get("data"):
             errors = value.get("errors") if isinstance(value, dict) else None
             what = errors[0]["message"] if errors else f"HTTP {response.status}"
+            if response.status in _SIGN_IN:
+                raise CdiError(
+                    FailureClass.WEBSERVER_UNAVAILABLE,
+                    f"What is in front of Dagster's webserver at {self.url} wants a sign-in (HTTP {response.status}).",
+                    next_step="Set CDI_DAGSTER_TOKEN to the secret with which its load balancer lets commands through.",
+                )
             raise CdiError(
                 FailureClass.WEBSERVER_UNAVAILABLE,
                 f"{self.url} does not respond as Dagster's webserver does: {what}",

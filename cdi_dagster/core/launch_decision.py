@@ -227,11 +227,11 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
         return LaunchDecision(
             action=LaunchAction.WAIT, reason=f"{published}; {running}" if facts.lacks_tables else running
         )
-    if not facts.coalescer.is_open:
+    if not facts.coalescer.is_open and not facts.coalescer.run_coalesces:
         since = f"{published}; since then " if facts.published_from else ""
         reason = f"{since}coalescer {facts.coalescer.state}: {facts.coalescer.reason}"
         return LaunchDecision(action=LaunchAction.WAIT, reason=reason)
-    done = _why_done(facts)
+    done = _why_done(facts) if facts.coalescer.is_open else None
     if done and facts.missing_tables:
         return _decide_tables(facts, published, now)
     if done:
@@ -243,16 +243,32 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
         or why_not_again(since_person_requested(runs), now)
         or _why_input_is_left(since_person_requested(facts.runs_for_records))
     )
+    if held and held.action is LaunchAction.LEAVE and not facts.coalescer.is_open:
+        return _leave(
+            f"{len(runs)} runs could not coalesce it, the last is {runs[-1].run_id} ({why_failed(runs[-1])}): "
+            f"{facts.coalescer.reason}. Fix what is named, then materialise it"
+        )
     if held:
         return held
-    reason = facts.coalescer.reason
+    return LaunchDecision(
+        action=LaunchAction.LAUNCH,
+        reason=_why_launched(facts, published, runs),
+        launch=launch,
+        attempt=len(facts.runs) + 1,
+    )
+
+
+def _why_launched(facts: DayFacts, published: str, runs: Sequence[PastRun]) -> str:
+    if not facts.coalescer.is_open:
+        since = f"{published}; since then " if facts.published_from else ""
+        return f"{since}the run coalesces it: {facts.coalescer.reason}"
     if facts.published_from:
-        reason = "again: it was coalesced again after it was published"
-    elif facts.lost_offsets:
-        reason = f"again: its listing changed since run {facts.lost_offsets.run_id} failed with OFFSETS_LOST"
-    elif runs:
-        reason = f"again: run {runs[-1].run_id} failed with {why_failed(runs[-1])}"
-    return LaunchDecision(action=LaunchAction.LAUNCH, reason=reason, launch=launch, attempt=len(facts.runs) + 1)
+        return "again: it was coalesced again after it was published"
+    if facts.lost_offsets:
+        return f"again: its listing changed since run {facts.lost_offsets.run_id} failed with OFFSETS_LOST"
+    if runs:
+        return f"again: run {runs[-1].run_id} failed with {why_failed(runs[-1])}"
+    return facts.coalescer.reason
 
 
 def _decide_tables(facts: DayFacts, missing: str, now: datetime) -> LaunchDecision:

@@ -1,4 +1,4 @@
-"""The sensors: they launch days that were late, missed or failed, and alert on call of failed runs."""
+"""The sensors: they launch days that were late, missed or failed, alert on call of failed runs, and put metrics."""
 
 from collections.abc import Iterable
 
@@ -9,6 +9,7 @@ from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.sensors.coalescer_completion import coalescer_completion_sensor
 from cdi_dagster.sensors.failed_runs import failed_runs_sensor
+from cdi_dagster.sensors.metrics import metrics_sensor
 from cdi_dagster.sensors.snapshot import snapshot_sensor
 
 
@@ -19,8 +20,9 @@ def build_sensors(
     calendar: DayCalendar,
     running: bool,
     volumes: DayVolumes,
+    metrics: bool = False,
 ) -> list[dg.SensorDefinition]:
-    """Return the coalescer completion sensors, the snapshot sensors, and the one that reports failed runs."""
+    """Return the coalescer completion and snapshot sensors, that of failed runs and, by `metrics`, that of metrics."""
     collections = list(collections)
     return [
         failed_runs_sensor(collections, calendar=calendar, running=running),
@@ -34,4 +36,5 @@ def build_sensors(
             for collection in collections
         ),
         *(snapshot_sensor(collection, calendar=calendar, running=running) for collection in keyed),
+        *([metrics_sensor(collections, calendar=calendar, running=running)] if metrics else []),
     ]

@@ -227,7 +227,7 @@ def test_a_day_of_a_keyed_collection_is_ingested_shown_and_has_its_status(cdi: C
     offset = shown[-1]["kafka_offset"]
     trace = cdi("show", *ROWS_DAY, "--trace", f"{shown[-1]['kafka_partition']}:{offset}", "--json").json
     assert (trace["fate"], trace["part_key"]) == ("record", None)
-    assert len(cdi("rejects", "show", *ROWS_DAY, "--json").json["rejects"]) == 2
+    assert cdi("rejects", "show", *ROWS_DAY, "--json").json["rejected"] == 2
     (row,) = [row for row in status_rows(home) if row["CurrentStep"] == "ingest_daily"]
     assert (row["DataProduct"], row["Status"]) == ("CDI-calculator:calculationParts", "COMPLETED")
 

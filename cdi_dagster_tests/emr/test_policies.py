@@ -8,7 +8,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ import pytest
 from botocore.exceptions import ClientError
 from click.testing import CliRunner
 
+from cdi_dagster.aws.clients import use_roles
 from cdi_dagster.aws.secrets import read_secret
 from cdi_dagster.cli.app import cdi
 from cdi_dagster.coalescer_status.sources import _batch_client
 from cdi_dagster.core.alert import Alert
 from cdi_dagster.core.findings import CheckResult
 from cdi_dagster.core.key_service_access import KeyServiceAccess
+from cdi_dagster.core.metrics import heartbeat
 from cdi_dagster.core.secret_reference import SecretReference
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.emr.clusters.api import EmrApi
@@ -29,6 +31,7 @@ from cdi_dagster.ingestion.pinning import pin_storage_day
 from cdi_dagster.ingestion.steps import cluster_check_step
 from cdi_dagster.interfaces import StatusRow
 from cdi_dagster.resources.alerts import alert_sink
+from cdi_dagster.resources.metrics import CloudWatchMetrics
 from cdi_dagster.resources.status_table import DynamoDbStatusTable
 from cdi_dagster.spark.cluster_checks.job import parse_arguments, target_of
 from cdi_dagster.spark.cluster_checks.node import run_node_checks
@@ -172,8 +175,10 @@ def with_tables_and_topics(bench: Bench) -> None:
     late = Alert(kind="LATE", key="k", title="t", text="t", collection_id=AUDIT.id, storage_days=(DAY,), runbook="r")
     alert_sink(topic, token="", environment="test").send(late)
     bench.emr.client("secretsmanager").create_secret(Name=f"{bench.bucket}/token", SecretString="token")
+    CloudWatchMetrics("test").put([heartbeat(datetime.now(UTC))])
     with hearing() as heard:
         alert_sink(heard.url, token=f"secretsmanager://{bench.bucket}/token", environment="test").send(late)
+    use_roles({"batch": "arn:aws:iam::222222222222:role/cdi-batch"})
     with suppress(ClientError):  # what they return is tested in coalescer_status
         _batch_client().describe_jobs(jobs=["none"])
     with suppress(ClientError):

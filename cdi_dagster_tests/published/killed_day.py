@@ -1,9 +1,9 @@
 """Publishes a day and kills itself (SIGKILL) before its n-th step on the storage: what `test_kill` starts.
 
-    python -m cdi_dagster_tests.published.killed_day <root with {step}> <first step> <end>
+    python -m cdi_dagster_tests.published.killed_day <root with {step}> <first step> <end> <collection>
 
-As `storage.killed_publisher`, but the whole day: rejects, report, records with their mark. Prints the step after the
-last one.
+As `storage.killed_publisher`, but the whole day: rejects, report, records (or rows, in other folders in each run) with
+their mark. Prints the step after the last one.
 """
 
 import gzip
@@ -13,27 +13,28 @@ import signal
 import sys
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 
 from cdi_dagster.aws.clients import _shared_loader
-from cdi_dagster.core.collections import find_collection
+from cdi_dagster.core.collections import CollectionDay, find_collection
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts
 from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject
-from cdi_dagster.core.storage_keys import daily_records_prefix, pinned_input_history_key, rejects_prefix
+from cdi_dagster.core.storage_keys import daily_prefix, id_part_folder, pinned_input_history_key, rejects_prefix
 from cdi_dagster.published.publish import IngestOutcome, WrittenPart, begin_ingestion, publish_day
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.storage.killed_publisher import kill_before
 
-AUDIT = find_collection("data:businessAudit")
-DAY = AUDIT.on(date(2023, 3, 26))
+DAY = find_collection("data:businessAudit").on(date(2023, 3, 26))
+ROWS_DAY = find_collection("calculator:calculationParts").on(date(2023, 3, 26))
 
 
-def pinned(number: int) -> PinnedInput:
+def pinned(number: int, day: CollectionDay) -> PinnedInput:
     """The input of run `number`: one object of 10 + number records, of which one is rejected."""
-    key = f"{DAY.corporate_prefix}{AUDIT.topic}_0_0_{9 + number}.jsonl.gz"
+    key = f"{day.corporate_prefix}{day.collection.topic}_0_0_{9 + number}.jsonl.gz"
     entry = PinnedObject(key=key, size_bytes=100, etag="e", version_id=None)
     return PinnedInput(
-        collection_id=AUDIT.id,
-        storage_day=DAY.storage_day,
+        collection_id=day.collection.id,
+        storage_day=day.storage_day,
         corporate_root="file:///corporate",
         fingerprint=f"{number}" * 64,
         objects=(entry,),
@@ -42,14 +43,19 @@ def pinned(number: int) -> PinnedInput:
     )
 
 
-def publish_run(storage: Storage, number: int) -> None:
+def publish_run(storage: Storage, number: int, day: CollectionDay = DAY) -> None:
     """Do what the job of run `number` does on the storage, from its start."""
     run, count = f"run-{number}", 9 + number
-    manifest = pinned(number)
-    storage.write(pinned_input_history_key(DAY, manifest.fingerprint), json.dumps(manifest.to_json()).encode())
-    begin_ingestion(storage, DAY, run)
-    records = _part(storage, daily_records_prefix(DAY), run, count)
-    rejects = _part(storage, rejects_prefix(DAY, run), run, 1)
+    manifest = pinned(number, day)
+    storage.write(pinned_input_history_key(day, manifest.fingerprint), json.dumps(manifest.to_json()).encode())
+    begin_ingestion(storage, day, run)
+    # Of rows, one folder that the run before had, and one that it had not.
+    folders = [id_part_folder(f"0{number + more}") for more in (0, 1)] if day.collection.is_keyed else [""]
+    parts = tuple(
+        _part(storage, f"{daily_prefix(day)}{folder}", run, 1 if n else count - len(folders) + 1)
+        for n, folder in enumerate(folders)
+    )
+    rejects = _part(storage, rejects_prefix(day, run), run, 1)
     counts = ObjectCounts(
         key=manifest.objects[0].key,
         read=count + 1,
@@ -61,18 +67,19 @@ def publish_run(storage: Storage, number: int) -> None:
     report = IngestReport(
         fingerprint=manifest.fingerprint,
         objects=(counts,),
-        record_bytes=records.text_bytes,
-        published_bytes=records.prepared.size_bytes,
-        parts=1,
+        record_bytes=sum(part.text_bytes for part in parts),
+        published_bytes=sum(part.prepared.size_bytes for part in parts),
+        parts=len(parts),
         fallback_records=0,
         key_service=KeyServiceCounts(),
         reject_samples=(),
         seconds=0.0,
         published_prefix=None,
         rejects_prefix=None,
+        db_types={"INSERT": count, "DELETE": 0} if day.collection.is_keyed else None,
     )
-    outcome = IngestOutcome(report=report, parts=(records,), rejects=(rejects,))
-    publish_day(storage, DAY, outcome, correlation_id=run, seconds=1.0)
+    outcome = IngestOutcome(report=report, parts=parts, rejects=(rejects,))
+    publish_day(storage, day, outcome, correlation_id=run, seconds=1.0)
 
 
 def _part(storage: Storage, prefix: str, run: str, lines: int) -> WrittenPart:
@@ -82,7 +89,7 @@ def _part(storage: Storage, prefix: str, run: str, lines: int) -> WrittenPart:
         return WrittenPart(prepared=upload.prepare(), lines=lines, text_bytes=len(text))
 
 
-def main(template: str, first_step: int, end: int, publish: Callable[[Storage, int], None] = publish_run) -> None:
+def main(template: str, first_step: int, end: int, publish: Callable[[Storage, int], None]) -> None:
     """Publish run 1, then run 2 up to its death, on a root of its own for each step."""
     _shared_loader().load_service_model("s3", "service-2")  # once, not in each child
     for step in range(first_step, end):
@@ -102,4 +109,5 @@ def main(template: str, first_step: int, end: int, publish: Callable[[Storage, i
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    [chosen] = [day for day in (DAY, ROWS_DAY) if day.collection.id == sys.argv[4]]
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), partial(publish_run, day=chosen))

@@ -39,7 +39,7 @@ def require_settled_by_the_next(storage: Storage, step: int, when: str) -> None:
 def test_a_snapshot_in_a_folder_is_as_before_or_complete_wherever_its_run_is_killed(tmp_path: Path) -> None:
     template = f"file://{tmp_path}/{{step}}"
     outcomes = []
-    for step in range(kill_at_every_step(template, "killed_snapshot")):
+    for step in range(kill_at_every_step(template, module="killed_snapshot")):
         storage, when = open_storage(template.format(step=step)), f"killed before step {step}"
         outcomes.append(published_run(storage, when))
         require_settled_by_the_next(storage, step, when)
@@ -55,7 +55,7 @@ def test_a_snapshot_on_s3_is_as_before_complete_or_unmarked_wherever_its_run_is_
     bucket = make_bucket()
     template = f"s3://{bucket}/{{step}}"
     outcomes = []
-    for step in range(kill_at_every_step(template, "killed_snapshot")):
+    for step in range(kill_at_every_step(template, module="killed_snapshot")):
         storage, when = open_storage(template.format(step=step)), f"killed before step {step}"
         if read_snapshot_mark(storage, SNAPSHOT) is None:  # between the first new file and the mark: no base for anyone
             storage.recover(PREFIX)

@@ -32,8 +32,10 @@ LOCAL: dict[str, tuple[str, str, Any]] = {
     "alert_on": ("options", "alert_on", "STARTED"),
     "alert_token": ("alerts", "token", "secretsmanager://token"),
     "environment": ("alerts", "environment", "production"),
+    "metrics": ("metrics", "target", "cloudwatch"),
 }
 EMR: dict[str, tuple[str, Any]] = {
+    "emr_overrides": ("overrides", {"tags": {"Installation": "cdi"}}),
     "emr_bundle_uri": ("bundle_uri", f"s3://published-2/bundles/{source_digest()}-1"),
     "emr_cluster_id": ("existing_cluster_id", "j-1"),
     "emr_idle_seconds": ("idle_seconds", 301),
@@ -48,6 +50,12 @@ EMR: dict[str, tuple[str, Any]] = {
 ELSEWHERE = {
     "deployment": "chooses the launcher and the status table: below",
     "aws_region": "every AWS client: cdi_dagster_tests/aws",
+    "coalescer_in_dagster": "an asset and the status that a run may change: cdi_dagster_tests/assets/test_coalesced.py",
+    "coalescer_processes": "the asset that coalesces, as an argument: cdi_dagster_tests/assets/test_coalesced.py",
+    "emr_role_arn": "clients of EMR: cdi_dagster_tests/aws/test_roles.py",
+    "batch_role_arn": "clients of AWS Batch: cdi_dagster_tests/aws/test_roles.py",
+    "dagster_token": "cdi relaunch: cdi_dagster_tests/cli/test_relaunch_token.py",
+    "dagster_token_header": "as dagster_token",
     "home": "the folders below it: cdi_dagster_tests/settings/test_settings.py",
     "emr_template": "a file that must be usable: below",
     "emr_environment": "a name in that file: cdi_dagster_tests/emr/test_template.py",

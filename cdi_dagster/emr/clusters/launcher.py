@@ -1,7 +1,7 @@
 """The step launcher of production: Spark steps on EMR clusters, which they pass on to each other."""
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ class EmrPySparkStepLauncher(BackendStepLauncher):
 
     template_path: str = Field(description="Path of the cluster template (deploy/emr/cluster.yaml).")
     environment: str = knob("emr_environment")
+    overrides: dict[str, Any] = knob("emr_overrides")
     bundle_uri: str = Field(description="s3:// URI of the bundle that clusters install (`cdi deploy` prints it).")
     existing_cluster_id: str | None = knob("emr_cluster_id")
     idle_seconds: int = knob("emr_idle_seconds")
@@ -35,6 +36,7 @@ class EmrPySparkStepLauncher(BackendStepLauncher):
             published_root=settings.published_root,
             template_path=str(settings.emr_template.absolute()),
             environment=settings.emr_environment,
+            overrides=settings.emr_overrides,
             bundle_uri=settings.emr_bundle_uri,
             existing_cluster_id=settings.emr_cluster_id,
             idle_seconds=settings.emr_idle_seconds,
@@ -68,7 +70,12 @@ class EmrPySparkStepLauncher(BackendStepLauncher):
             CdiError: LAUNCH_FAILED with every problem and its fix.
         """
         try:
-            return load_template(Path(self.template_path), environment=self.environment, collection_id=collection_id)
+            return load_template(
+                Path(self.template_path),
+                environment=self.environment,
+                overrides=self.overrides,
+                collection_id=collection_id,
+            )
         except TemplateError as error:
             raise CdiError(
                 FailureClass.LAUNCH_FAILED, str(error), next_step="Fix the template, then run the day again."
@@ -80,6 +87,8 @@ def why_unusable(settings: Settings) -> str | None:
     other_code = why_not_this_code(settings.emr_bundle_uri)
     if other_code:
         return other_code
-    problems = template_problems(settings.emr_template, environment=settings.emr_environment)
+    problems = template_problems(
+        settings.emr_template, environment=settings.emr_environment, overrides=settings.emr_overrides
+    )
     lines = "\n".join(f"  {problem}" for problem in problems)
     return f"The cluster template {settings.emr_template} cannot be used:\n{lines}" if problems else None

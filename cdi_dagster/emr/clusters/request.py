@@ -189,21 +189,21 @@ def estimated_cost(template: ClusterTemplate, profile_name: str, seconds: float)
     return instance_hours, round(sum(count * prices[instance] for instance, count in counts.items()) * hours, 2)
 
 
-def template_problems(path: Path, *, environment: str = "") -> list[str]:
+def template_problems(path: Path, *, environment: str = "", overrides: Mapping[str, Any] | None = None) -> list[str]:
     """Return what is wrong with a template, a line each with its fix, by EMR's own model of a request too."""
     problems: list[str] = []
     try:
-        load_template(path, environment=environment)
+        load_template(path, environment=environment, overrides=overrides)
         overridden = override_names(path)[1]
         for collection_id in sorted({collection.id for collection in REGISTRY} | set(overridden)):
-            problems += _problems_of(path, environment, collection_id)
+            problems += _problems_of(path, environment, overrides, collection_id)
     except TemplateError as error:
         problems += error.problems
     return list(dict.fromkeys(problems))
 
 
-def _problems_of(path: Path, environment: str, collection_id: str) -> list[str]:
-    template = load_template(path, environment=environment, collection_id=collection_id)
+def _problems_of(path: Path, environment: str, overrides: Mapping[str, Any] | None, collection_id: str) -> list[str]:
+    template = load_template(path, environment=environment, overrides=overrides, collection_id=collection_id)
     step = SparkStep(
         job=INGEST_DAILY,
         arguments=(),

@@ -238,8 +238,10 @@ class _TemplateFile(_Strict):
     collections: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
-def load_template(path: Path, *, environment: str = "", collection_id: str = "") -> ClusterTemplate:
-    """Read a template and apply the overrides of an environment, then those of a collection.
+def load_template(
+    path: Path, *, environment: str = "", overrides: Mapping[str, Any] | None = None, collection_id: str = ""
+) -> ClusterTemplate:
+    """Read a template; apply the overrides of an environment, those of the settings, and those of a collection.
 
     Mappings are merged, lists replaced; `configurations` are merged by classification, and `profiles` by name where
     the override names only some of them.
@@ -257,15 +259,15 @@ def load_template(path: Path, *, environment: str = "", collection_id: str = "")
         raise TemplateError(str(path), [f"it is not YAML: {' '.join(str(error).split())}"]) from error
     if not isinstance(raw, dict):
         raise TemplateError(str(path), ["it is empty: start from deploy/emr/cluster.yaml"])
-    overrides = raw.pop("overrides", None) or {}
+    in_file = raw.pop("overrides", None) or {}
     try:
-        file = _TemplateFile(base=raw, **overrides)
+        file = _TemplateFile(base=raw, **in_file)
         if environment and environment not in file.environments:
             known = ", ".join(sorted(file.environments)) or "none"
             raise TemplateError(
                 str(path), [f"overrides.environments has no {environment} (it has: {known}): set CDI_EMR_ENVIRONMENT"]
             )
-        merged = merge(file.base, file.environments.get(environment, {}))
+        merged = merge(merge(file.base, file.environments.get(environment, {})), overrides or {})
         return ClusterTemplate(**merge(merged, file.collections.get(collection_id, {})))
     except ValidationError as error:
         raise TemplateError(str(path), [line for detail in error.errors() for line in _lines(detail)]) from None
