@@ -19,6 +19,7 @@ from pyspark import AccumulatorParam, SparkConf, SparkContext
 from benchmarks import plain_steps
 from benchmarks.plain_steps import Keys, Message, RejectedEnvelope
 from cdi_dagster.core.collections import Collection, find_collection
+from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.spark.ingest.arguments import storage_and_key
 
 Step: TypeAlias = Callable[[Any], Any]
@@ -50,8 +51,8 @@ def main(argv: Sequence[str]) -> int:
         parser.add_argument(option, required=True)
     found = parser.parse_args(list(argv))
     storage, key = storage_and_key(found.pinned_input)
-    pinned = json.loads(storage.read(key))
-    paths = [f"{pinned['corporate_root']}/{row['key']}" for row in pinned["objects"]]
+    pinned = PinnedInput.from_json(json.loads(storage.read(key)))
+    paths = [f"{pinned.corporate_root}/{each.key}" for each in pinned.objects]
     spark = SparkContext(conf=SparkConf().setAppName("plain chain"))
     try:
         rejected = spark.accumulator(Counter(), Counts())
@@ -64,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
             private_key=found.dks_private_key,
             correlation_id=found.correlation_id,
         )
-        records = chain(lines, find_collection(pinned["collection"]), keys, rejected)
+        records = chain(lines, find_collection(pinned.collection_id), keys, rejected)
         records.saveAsTextFile(found.output, _GZIP)
         print(f"{REJECTED}{json.dumps(rejected.value)}", flush=True)
     finally:

@@ -147,6 +147,8 @@ class Objects:
 
     def _list_objects(self, request: Request, path: str) -> Response:
         after = unquote(request.query.get("continuation-token", ""))
+        if start_after := request.query.get("start-after", ""):
+            after = max(after, f"{path}{start_after}")
         prefix = path + request.query.get("prefix", "")
         keys = sorted(key for key in self._objects if key.startswith(prefix) and key > after)
         page = keys[: int(request.query.get("max-keys", _PAGE))]

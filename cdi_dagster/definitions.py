@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from cdi_dagster.assets import build_assets
+from cdi_dagster.assets import Coalescing, build_assets
 from cdi_dagster.checks import build_checks
 from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection, automated_collections
@@ -53,6 +53,7 @@ def build_definitions(
     except SettingsError as error:
         raise dg.DagsterInvalidDefinitionError(f"The settings cannot be used:\n{error}") from error
     collections = _collections(settings)
+    keyed = [collection for collection in collections if collection.is_keyed]
     partitions = storage_days(settings.first_storage_day)
     volumes = DayVolumes()
     calendar = settings.calendar
@@ -60,16 +61,23 @@ def build_definitions(
     return dg.Definitions(
         assets=build_assets(
             collections,
+            keyed,
             partitions,
             automation=Automation(calendar=calendar, is_on=settings.automation),
             sleep=sleep,
+            coalescing=Coalescing(
+                processes=settings.coalescer_processes, lease_seconds=settings.coalescer_lease_seconds
+            )
+            if settings.coalescer_in_dagster
+            else None,
         ),
         asset_checks=build_checks(
             collections,
             calendar=calendar,
             automated=settings.automation,
+            most_fall_percent=settings.snapshot_most_fall_percent,
         ),
-        jobs=build_jobs(collections),
+        jobs=build_jobs(collections, keyed, coalesce=settings.coalescer_in_dagster),
         schedules=build_schedules(
             collections,
             calendar=calendar,
@@ -79,6 +87,7 @@ def build_definitions(
         ),
         sensors=build_sensors(
             collections,
+            keyed,
             calendar=calendar,
             running=settings.automation,
             volumes=volumes,
@@ -112,6 +121,7 @@ def installation_resources(settings: Settings) -> dict[str, Any]:
             lease_seconds=settings.coalescer_lease_seconds,
             quiet_seconds=settings.coalescer_quiet_seconds,
             batch_queues=list(settings.coalescer_batch_queues),
+            runs_coalesce=settings.coalescer_in_dagster,
         ),
         "step_launcher": _step_launcher(settings),
         "status_table": StatusTableResource(

@@ -9,22 +9,38 @@ from cdi_dagster import names
 from cdi_dagster.core.collections import Collection
 
 
-def build_jobs(collections: Iterable[Collection]) -> list[Any]:
-    """Return the daily job of every collection, with the checks but that of lateness: the sensor reports that.
+def build_jobs(collections: Iterable[Collection], keyed: Iterable[Collection], *, coalesce: bool = False) -> list[Any]:
+    """Return the daily job of every collection, with the checks but that of lateness, which the sensor reports.
 
-    (What `define_asset_job` returns has no public name.)
+    With `coalesce` it coalesces the day first. And the job that makes the snapshot of every keyed collection. (What
+    `define_asset_job` returns has no public name.)
     """
-    return [_daily_job(collection) for collection in collections]
+    return [
+        *(_daily_job(collection, coalesce=coalesce) for collection in collections),
+        *(_snapshot_job(each) for each in keyed),
+    ]
 
 
-def _daily_job(collection: Collection) -> Any:
+def _snapshot_job(collection: Collection) -> Any:
+    return dg.define_asset_job(
+        names.snapshot_job_name(collection),
+        selection=dg.AssetSelection.assets(*names.snapshot_keys(collection)),
+        description=f"Makes the snapshot of `{collection.id}` for one Friday (the partition), from the newest before "
+        "it and the daily rows since. Safe to run again: it replaces exactly that snapshot, or changes nothing.",
+        tags=names.collection_tag(collection),
+    )
+
+
+def _daily_job(collection: Collection, *, coalesce: bool) -> Any:
+    coalesced = (names.coalesced_key(collection),) if coalesce else ()
+    first = "coalesces it" if coalesce else "checks the coalescer"
     output = collection.output_name.replace("_", " ")
     tables = " and publishes the tables" if collection.tables else ""
     return dg.define_asset_job(
         names.daily_job_name(collection),
-        selection=dg.AssetSelection.assets(*names.keys_of(collection))
+        selection=dg.AssetSelection.assets(*coalesced, *names.keys_of(collection))
         - dg.AssetSelection.checks(names.on_time_check_key(collection)),
-        description=f"Processes one storage day of `{collection.id}`: checks the coalescer, pins the input, decrypts "
+        description=f"Processes one storage day of `{collection.id}`: {first}, pins the input, decrypts "
         f"and publishes the {output}{tables}. Safe to run again: it replaces exactly that day.",
         tags=names.collection_tag(collection),
     )

@@ -71,6 +71,11 @@ def input_key(collection: Collection) -> dg.AssetKey:
     return dg.AssetKey(["corporate_storage", collection.asset_name])
 
 
+def coalesced_key(collection: Collection) -> dg.AssetKey:
+    """Asset key of a collection's coalesced days, where Dagster coalesces."""
+    return dg.AssetKey(["corporate_storage", f"{collection.asset_name}_coalesced"])
+
+
 def daily_records_key(collection: Collection) -> dg.AssetKey:
     """Asset key of a collection's daily records, or daily rows."""
     return dg.AssetKey([collection.asset_name, collection.output_name])
@@ -91,6 +96,32 @@ def table_keys(collection: Collection) -> tuple[dg.AssetKey, ...]:
     return tuple(table_key(collection, table) for table in collection.tables.tables) if collection.tables else ()
 
 
+def snapshot_key(collection: Collection) -> dg.AssetKey:
+    """Asset key of a keyed collection's snapshot."""
+    return dg.AssetKey([collection.asset_name, "snapshot"])
+
+
+def snapshot_table_keys(collection: Collection) -> tuple[dg.AssetKey, ...]:
+    """Asset keys of the tables of a keyed collection's snapshots."""
+    definition = collection.snapshot_tables
+    return tuple(table_key(collection, table) for table in definition.tables) if definition else ()
+
+
+def snapshot_keys(collection: Collection) -> frozenset[dg.AssetKey]:
+    """Asset keys of a keyed collection's snapshot and its tables."""
+    return frozenset({snapshot_key(collection), *snapshot_table_keys(collection)})
+
+
+def snapshot_job_name(collection: Collection) -> str:
+    """Name of the job that makes the snapshot of a Friday."""
+    return f"{collection.asset_name}_snapshot"
+
+
+def snapshot_sensor_name(collection: Collection) -> str:
+    """Name of the sensor that launches a collection's snapshots."""
+    return f"{collection.asset_name}_snapshot_sensor"
+
+
 def keys_of(collection: Collection) -> tuple[dg.AssetKey, ...]:
     """Asset keys of everything of a collection."""
     return (input_key(collection), daily_records_key(collection), *table_keys(collection))
@@ -104,6 +135,11 @@ def completion_sensor_name(collection: Collection) -> str:
 def daily_job_name(collection: Collection) -> str:
     """Name of the job that takes one storage day from pinned input to tables."""
     return f"{collection.asset_name}_daily"
+
+
+def coalesce_pool(collection: Collection) -> str:
+    """Pool of a collection's coalescing: its limit is how many days are coalesced at a time."""
+    return f"cdi_{collection.asset_name}_coalesce"
 
 
 def ingest_pool(collection: Collection) -> str:

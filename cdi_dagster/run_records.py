@@ -4,7 +4,8 @@ Used by assets, schedules and sensors, so that they agree on which run is about 
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import dagster as dg
@@ -12,7 +13,7 @@ import dagster as dg
 from cdi_dagster import names
 from cdi_dagster.core.automation import calls_for_another
 from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import export_day_of, parse_day
+from cdi_dagster.core.days import export_day_of, parse_day, storage_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.launch_decision import RUN_AGAIN_WHEN_POSSIBLE, LaunchDecision, PastRun, RunState
 
@@ -57,6 +58,34 @@ def require_only_run(context: dg.AssetExecutionContext, collection: Collection) 
         CdiError: DUPLICATE_RUN, naming the other run. The older of two always continues.
     """
     _require_only_run_of_backfill(context, collection)
+    _require_oldest(
+        context,
+        lambda run: (
+            names.daily_records_key(collection) in _published_by(run, collection)
+            or bool(_published_by(run, collection) & assets_of_run(context))
+        ),
+        what=collection.id,
+    )
+
+
+def require_only_snapshot_run(context: dg.AssetExecutionContext, collection: Collection) -> None:
+    """Return where no older run that makes the same snapshot is running or queued.
+
+    Raises:
+        CdiError: DUPLICATE_RUN, naming the other run. The older of two always continues.
+    """
+    mine = assets_of_run(context)
+
+    def does_the_same(run: dg.DagsterRun) -> bool:
+        theirs = _made_of_snapshot(run, collection)
+        return names.snapshot_key(collection) in theirs or bool(theirs & mine)
+
+    _require_oldest(context, does_the_same, what=f"the snapshot of {collection.id}")
+
+
+def _require_oldest(
+    context: dg.AssetExecutionContext, does_the_same: Callable[[dg.DagsterRun], bool], *, what: str
+) -> None:
     records = context.instance.get_run_records(
         dg.RunsFilter(tags={names.PARTITION_TAG: context.partition_key}, statuses=list(LIVE_RUN_STATUSES))
     )
@@ -65,11 +94,10 @@ def require_only_run(context: dg.AssetExecutionContext, collection: Collection) 
         return
     for record in records:
         older = (record.create_timestamp, record.storage_id) < (mine.create_timestamp, mine.storage_id)
-        theirs = _published_by(record.dagster_run, collection)
-        if older and (names.daily_records_key(collection) in theirs or theirs & assets_of_run(context)):
+        if older and does_the_same(record.dagster_run):
             raise CdiError(
                 FailureClass.DUPLICATE_RUN,
-                f"Run {record.dagster_run.run_id} of {collection.id} for {context.partition_key} is "
+                f"Run {record.dagster_run.run_id} of {what} for {context.partition_key} is "
                 f"{record.dagster_run.status.value.lower()} and came first.",
                 detail={"run_id": record.dagster_run.run_id},
             )
@@ -99,12 +127,20 @@ def _published_by(run: dg.DagsterRun, collection: Collection) -> frozenset[dg.As
     return keys if run.job_name == names.daily_job_name(collection) else frozenset()
 
 
+def _made_of_snapshot(run: dg.DagsterRun, collection: Collection) -> frozenset[dg.AssetKey]:
+    """Return what a run of any origin makes of a collection's snapshot: it, its tables, both or nothing."""
+    keys = names.snapshot_keys(collection)
+    if run.asset_selection:
+        return keys & run.asset_selection
+    return keys if run.job_name == names.snapshot_job_name(collection) else frozenset()
+
+
 def touches(run: dg.DagsterRun, collection: Collection) -> bool:
     """Whether a run of any origin is about one storage day of any of a collection's assets."""
     if names.PARTITION_TAG not in run.tags:
         return False
     if run.asset_selection:
-        return not run.asset_selection.isdisjoint(names.keys_of(collection))
+        return not run.asset_selection.isdisjoint({names.coalesced_key(collection), *names.keys_of(collection)})
     return run.job_name == names.daily_job_name(collection)
 
 
@@ -159,6 +195,27 @@ def past_runs(
     return {storage_day: tuple(found[storage_day]) for storage_day in storage_days}
 
 
+def past_snapshot_runs(
+    instance: dg.DagsterInstance, collection: Collection, export_days: Sequence[date]
+) -> Mapping[date, tuple[PastRun, ...]]:
+    """Return the runs that make a collection's snapshots or tables of them, oldest first, by export day."""
+    days = {day.isoformat(): day for day in export_days}
+    found: dict[date, list[PastRun]] = defaultdict(list)
+    records = instance.get_run_records(
+        dg.RunsFilter(tags={names.PARTITION_TAG: list(days)}, statuses=list(_STATES)), ascending=True
+    )
+    for record in records:
+        makes = _made_of_snapshot(record.dagster_run, collection)
+        if makes:
+            past = replace(
+                _past_run(record, collection, makes),
+                publishes_records=names.snapshot_key(collection) in makes,
+                publishes_tables=not makes.isdisjoint(names.snapshot_table_keys(collection)),
+            )
+            found[days[record.dagster_run.tags[names.PARTITION_TAG]]].append(past)
+    return {day: tuple(found[day]) for day in export_days}
+
+
 def _past_run(record: dg.RunRecord, collection: Collection, publishes: frozenset[dg.AssetKey]) -> PastRun:
     run = record.dagster_run
     named = run.tags.get(names.FAILURE_CLASS_TAG)
@@ -201,13 +258,26 @@ def run_request(
         asset_selection=list(names.table_keys(collection)) if decision.tables_only else None,
         # With None it would have the checks of the records, which the run does not make.
         asset_check_keys=[] if decision.tables_only else None,
-        tags={
-            **tags_to_read(collection, storage_day),
-            names.LAUNCH_TAG: decision.launch or "",
-            names.ATTEMPT_TAG: str(decision.attempt),
-            names.LAUNCHED_BECAUSE_TAG: decision.reason,
-            names.LAUNCHED_BY_TAG: launched_by,
-            # This morning's day goes before the rest of a month that is being backfilled.
-            names.PRIORITY_TAG: "10",
-        },
+        tags=tags_to_read(collection, storage_day) | _tags_of(decision, launched_by),
     )
+
+
+def snapshot_run_request(collection: Collection, export_day: date, decision: LaunchDecision) -> dg.RunRequest:
+    """Return the run request of a LAUNCH decision about a snapshot."""
+    return dg.RunRequest(
+        run_key=decision.run_key,
+        partition_key=export_day.isoformat(),
+        asset_selection=list(names.snapshot_table_keys(collection)) if decision.tables_only else None,
+        tags=tags_to_read(collection, storage_day_of(export_day)) | _tags_of(decision, "sensor"),
+    )
+
+
+def _tags_of(decision: LaunchDecision, launched_by: str) -> dict[str, str]:
+    return {
+        names.LAUNCH_TAG: decision.launch or "",
+        names.ATTEMPT_TAG: str(decision.attempt),
+        names.LAUNCHED_BECAUSE_TAG: decision.reason,
+        names.LAUNCHED_BY_TAG: launched_by,
+        # This morning's day goes before the rest of a month that is being backfilled.
+        names.PRIORITY_TAG: "10",
+    }

@@ -23,6 +23,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cdi_dagster.aws.clients import REGION, use_region, use_roles
+from cdi_dagster.coalescer.shard import MOST_SHARDS
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES as BATCH_QUEUES
 from cdi_dagster.core.alert_target import AlertTargetKind, alert_target
 from cdi_dagster.core.collections import REGISTRY, find_collection, require_append_only
@@ -223,6 +224,19 @@ class Settings(AwsSettings):
         "`batch`, AWS Batch, which runs the platform's; `quiet`, the listing: without change for "
         "CDI_COALESCER_QUIET_SECONDS it counts as complete. That is a guess, only for where there is no other source.",
     )
+    coalescer_in_dagster: bool = Field(
+        default=False,
+        description="Whether runs coalesce their day first, in an asset of their own, by our own coalescer: for an "
+        "installation where nothing else does. Schedule and sensor then launch days that nobody has coalesced. Only "
+        "with CDI_COALESCER_SOURCE=marker.",
+    )
+    coalescer_processes: int = Field(
+        default=1,
+        ge=1,
+        le=MOST_SHARDS,
+        description="Processes by which a run coalesces its day, each with its own Kafka partitions, on the machine of "
+        "the run. Only where runs coalesce.",
+    )
     emr_template: Path = Field(
         default=Path("deploy/emr/cluster.yaml"),
         description="Path of the cluster template (`emr`), absolute or below the current folder.",
@@ -325,6 +339,13 @@ class Settings(AwsSettings):
         le=90,
         description="How many storage days back automation looks for a day that was missed or coalesced again. A week "
         "covers a long weekend without a daemon.",
+    )
+    snapshot_most_fall_percent: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="By how many percent the rows of an id_part may fall from one weekly snapshot to the next before "
+        "the check turns red. Deleted ids stay in a snapshot, so none should fall.",
     )
     local_time_zone: str = Field(
         default="Europe/London",
@@ -629,6 +650,8 @@ class Settings(AwsSettings):
             yield "CDI_ALERT_ON is not for PagerDuty: each message would be an incident"
         if alert_target(self.alert_target)[0] is AlertTargetKind.PAGERDUTY and not self.alert_token:
             yield "CDI_ALERT_TARGET=pagerduty needs CDI_ALERT_TOKEN: the secret with the integration's routing key"
+        if self.coalescer_in_dagster and self.coalescer_source != "marker":
+            yield "CDI_COALESCER_IN_DAGSTER needs CDI_COALESCER_SOURCE=marker: runs open the gate by their marker"
         if self.deployment == "emr":
             yield from self._missing_for_emr()
 

@@ -25,6 +25,7 @@ S3_ACTIONS = {
     "ListObjectVersions": "ListBucketVersions",
     "CreateMultipartUpload": "PutObject",
     "UploadPart": "PutObject",
+    "UploadPartCopy": "PutObject",
     "CompleteMultipartUpload": "PutObject",
     "DeleteObjects": "DeleteObject",
     "ListParts": "ListMultipartUploadParts",

@@ -55,11 +55,13 @@ def corporate_input_asset(
     *,
     automation: Automation,
     sleep: Callable[[float], None],
+    is_coalesced_here: bool = False,
 ) -> dg.AssetsDefinition:
     """Return the input asset of a collection; `sleep` waits so many seconds for a closed gate."""
 
     @dg.asset(
         key=names.input_key(collection),
+        deps=[names.coalesced_key(collection)] if is_coalesced_here else [],
         partitions_def=partitions,
         group_name=collection.asset_name,
         owners=list(names.OWNERS),

@@ -3,7 +3,7 @@
 `recorded_step` is the only place where a `CdiError` becomes a Dagster failure.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -20,6 +20,8 @@ from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.core.lost_offsets import LISTING_DETAIL
+from cdi_dagster.core.snapshot_decision import due_snapshots
+from cdi_dagster.core.storage_keys import snapshot_prefix
 from cdi_dagster.ingestion.status_rows import StepRecord, failure_of, recorded
 from cdi_dagster.interfaces import StatusTable
 from cdi_dagster.partitions import storage_day_in
@@ -32,6 +34,7 @@ from cdi_dagster.run_records import (
     missing_of,
     past_runs,
     require_only_run,
+    require_only_snapshot_run,
     tags_to_read,
 )
 
@@ -69,13 +72,73 @@ def recorded_step(
         step=name,
         ends_run=not assets_of_run(context).intersection(followed_by),
     )
-    if assets_of_run(context).issubset(names.keys_of(collection)):
+    if assets_of_run(context).issubset({names.coalesced_key(collection), *names.keys_of(collection)}):
         _tag(context, tags_to_read(collection, record.day.storage_day))
+
+    def what_happens(failure: CdiError) -> str:
+        _report_check(context, record.day, failure)
+        return _what_happens(context, record.day, failure, automation)
+
+    with _recorded(context, record, require_only_run, options=options, what_happens=what_happens) as step:
+        yield step
+
+
+@contextmanager
+def recorded_snapshot(
+    context: dg.AssetExecutionContext,
+    snapshot: CollectionDay,
+    name: str,
+    *,
+    status_table: StatusTable,
+    options: IngestOptions,
+    automation: Automation,
+    followed_by: tuple[dg.AssetKey, ...] = (),
+) -> Iterator[StepRecord]:
+    """Keep the status row around the making of a snapshot, with its prefix from the beginning; else as `recorded_step`.
+
+    Args:
+        context: of the asset.
+        snapshot: what is made, as `published.snapshots.snapshot_of` names it.
+        name: of the step.
+        status_table: where the rows go.
+        options: for the runbook link.
+        automation: whether snapshots are made by themselves.
+        followed_by: as of `recorded_step`.
+    """
+    record = StepRecord(
+        day=snapshot,
+        correlation_id=context.run.run_id,
+        dagster_run_id=context.run.run_id,
+        table=status_table,
+        step=name,
+        ends_run=not assets_of_run(context).intersection(followed_by),
+        snapshot_prefix=snapshot_prefix(snapshot),
+    )
+    _tag(context, tags_to_read(snapshot.collection, snapshot.storage_day))
+
+    def what_happens(failure: CdiError) -> str:
+        if automation.is_on and snapshot.export_day in due_snapshots(automation.calendar, utc_now()):
+            return FAILURE_GUIDE[failure.failure_class].by_itself
+        return "Nothing: materialise the snapshot when the cause is fixed."
+
+    with _recorded(context, record, require_only_snapshot_run, options=options, what_happens=what_happens) as step:
+        yield step
+
+
+@contextmanager
+def _recorded(
+    context: dg.AssetExecutionContext,
+    record: StepRecord,
+    require_only: Callable[[dg.AssetExecutionContext, Collection], None],
+    *,
+    options: IngestOptions,
+    what_happens: Callable[[CdiError], str],
+) -> Iterator[StepRecord]:
     interruption = cache(lambda: interruption_of(context))  # once: row and tag must not differ
     for missing in missing_of(context.instance):
         context.log.warning(f"This Dagster lacks {missing}. Copy deploy/dagster.yaml into DAGSTER_HOME and restart it.")
     try:
-        require_only_run(context, collection)
+        require_only(context, record.day.collection)
         with recorded(record, log=context.log.error, interruption=interruption) as step:
             yield step
     except dg.DagsterExecutionInterruptedError:
@@ -83,11 +146,9 @@ def recorded_step(
             _tag_class(context, failure)
         raise
     except Exception as error:
-        failure = failure_of(error, name)
+        failure = failure_of(error, record.step)
         _tag_class(context, failure)
-        _report_check(context, record.day, failure)
-        by_itself = _what_happens(context, record.day, failure, automation)
-        raise as_failure(failure, options, by_itself) from error
+        raise as_failure(failure, options, what_happens(failure)) from error
 
 
 def _report_check(context: dg.AssetExecutionContext, day: CollectionDay, error: CdiError) -> None:

@@ -70,7 +70,7 @@ def tables_asset(
         # Of the launch: on its first table alone, so that the sum is true.
         cost = cost_metadata(evidence.attempts) | cluster_metadata(evidence.attempts)
         for table in selected:
-            metadata = _metadata(published[table.name], definition, report, evidence)
+            metadata = table_metadata(published[table.name], definition, report, evidence)
             yield dg.MaterializeResult(
                 asset_key=names.table_key(collection, table),
                 metadata=only_plotted_as_numbers(metadata | (cost if table is selected[0] else {})),
@@ -111,9 +111,10 @@ def _spec(
     )
 
 
-def _metadata(
+def table_metadata(
     table: PublishedTable, definition: TableDefinition, report: TablesReport, evidence: LaunchEvidence
 ) -> Metadata:
+    """Return what the page of a table's materialisation shows."""
     metadata: Metadata = {
         "dagster/row_count": table.rows,
         "dagster/table_name": table.name,

@@ -131,6 +131,12 @@ COMMANDS: tuple[Entry, ...] = (
         summary="Publish the tables of days again; check a definition.",
     ),
     Entry(
+        section=_BY_HAND,
+        name="snapshot",
+        target="cdi_dagster.cli.snapshot:snapshot_group",
+        summary="Make a keyed collection's snapshot of a Friday, or adopt one.",
+    ),
+    Entry(
         section=_CLUSTERS,
         name="bundle",
         target="cdi_dagster.cli.bundle:bundle_command",

@@ -20,6 +20,7 @@ def coalescer_status(settings: Settings, roots: Roots, day: CollectionDay) -> Co
         lease_seconds=settings.coalescer_lease_seconds,
         quiet_seconds=settings.coalescer_quiet_seconds,
         batch_queues=settings.coalescer_batch_queues,
+        runs_coalesce=settings.coalescer_in_dagster,
     )
     return source.status(day)
 

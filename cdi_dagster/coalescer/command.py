@@ -4,6 +4,7 @@ Mounted as `cdi coalesce`; also runs alone (`python -m cdi_dagster.coalescer`), 
 """
 
 import json
+import os
 import signal
 import sys
 import time
@@ -14,11 +15,12 @@ from typing import Any
 
 import click
 
+from cdi_dagster.coalescer.claim import DEFAULT_LEASE_SECONDS
 from cdi_dagster.coalescer.corporate_root import why_not_corporate_storage
-from cdi_dagster.coalescer.marker import DEFAULT_LEASE_SECONDS
 from cdi_dagster.coalescer.plan import DEFAULT_MAX_BYTES, DEFAULT_MAX_OBJECTS
-from cdi_dagster.coalescer.run import CoalesceProgress, CoalesceSummary, coalesce
-from cdi_dagster.core.amounts import duration_text, size_text
+from cdi_dagster.coalescer.processes import coalesce_by_processes
+from cdi_dagster.coalescer.shard import MOST_SHARDS, WHOLE_DAY, Shard
+from cdi_dagster.coalescer.summary import CoalesceProgress, CoalesceSummary, progress_text
 from cdi_dagster.core.collections import find_collection, ids_beginning_with
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
@@ -26,6 +28,7 @@ from cdi_dagster.storage import Storage, StorageError, open_storage
 
 _PROGRESS_SECONDS = 2.0
 _WARNINGS_SHOWN = 20
+_ARRAY_INDEX = "AWS_BATCH_JOB_ARRAY_INDEX"
 
 
 def _checked(read: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], Any]:
@@ -40,6 +43,10 @@ def _checked(read: Callable[[str], Any]) -> Callable[[click.Context, click.Param
             raise click.BadParameter(str(error)) from error
 
     return callback
+
+
+def _shard_of_text(text: str | None) -> Shard:
+    return WHOLE_DAY if text is None else Shard.from_text(text, default_index=os.environ.get(_ARRAY_INDEX))
 
 
 @click.command("coalesce", short_help="Run the coalescer on one storage day.")
@@ -85,6 +92,20 @@ def _checked(read: Callable[[str], Any]) -> Callable[[click.Context, click.Param
     type=click.FloatRange(1),
     help="A claim without a heartbeat for longer than this belongs to a killed coalescer and is taken over.",
 )
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, MOST_SHARDS),
+    help="Processes of this machine that share the work: each has the Kafka partitions of a shard.",
+)
+@click.option(
+    "--shard",
+    metavar="I/N",
+    callback=_checked(_shard_of_text),
+    help="Coalesce only shard I (from 0) of N, by Kafka partition; others do the rest, with the same N. In a job of an "
+    f"AWS Batch array /N is enough: I is {_ARRAY_INDEX}. The day is complete when all shards are.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def coalesce_command(as_json: bool, **options: Any) -> None:
     """Merge the small raw objects of a storage day into larger ones, then delete them.
@@ -92,11 +113,12 @@ def coalesce_command(as_json: bool, **options: Any) -> None:
     Nothing is deleted before the coalesced object is stored and verified. Objects that cannot be merged stay as they
     are, and the exit code is 1. Run it again to continue where it stopped, also after a kill.
     """
+    _require_so_few_shards(options["shard"], options["processes"])
     previous = signal.signal(signal.SIGTERM, _stop)
     try:
         _require_corporate_storage(options["storage"])
         day = options.pop("collection").on(options.pop("storage_day"))
-        summary = coalesce(day=day, progress=_progress_printer(), **options)
+        summary = coalesce_by_processes(day=day, progress=_progress_printer(), **options)
     except (CdiError, StorageError) as error:
         _fail(error if isinstance(error, CdiError) else _as_failure(str(error)), as_json=as_json)
     finally:
@@ -109,6 +131,11 @@ def coalesce_command(as_json: bool, **options: Any) -> None:
         for failure in summary.failures:
             click.echo(f"{FailureClass.COALESCER_FAILED}: {failure}", err=True)
         sys.exit(1)
+
+
+def _require_so_few_shards(shard: Shard, processes: int) -> None:
+    if shard.count * processes > MOST_SHARDS:
+        raise click.UsageError(f"{shard.count} shards by {processes} processes are more than {MOST_SHARDS} in all.")
 
 
 def _require_corporate_storage(storage: Storage) -> None:
@@ -152,20 +179,6 @@ def _progress_printer() -> Callable[[CoalesceProgress], None]:
         click.echo(f"  {progress_text(progress, now - started)}", err=True)
 
     return log
-
-
-def progress_text(progress: CoalesceProgress, seconds: float) -> str:
-    """Return how far the run is after so many seconds, how fast, and how long the rest takes at that rate."""
-    share = progress.share_done
-    return ", ".join(
-        [
-            f"{progress.objects_done:,} of {progress.objects:,} raw objects",
-            f"{size_text(progress.bytes_done)} of {size_text(progress.bytes)}",
-            f"{progress.objects_done / seconds:,.0f} objects/s",
-            f"{share:.0%}",
-            *([f"about {duration_text(seconds / share - seconds)} left"] if share else []),
-        ]
-    )
 
 
 def _print(summary: CoalesceSummary) -> None:

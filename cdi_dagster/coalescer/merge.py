@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from cdi_dagster.coalescer.gzip_part import NEWLINE_MEMBER, GzipPart, UnreadablePartError
-from cdi_dagster.coalescer.plan import Source
+from cdi_dagster.coalescer.raw_objects import Source
 from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.storage.interface import Storage
 
@@ -123,14 +123,20 @@ def _contents(
     """Yield every raw object with its bytes, in order; small ones are read ahead."""
     ahead: deque[tuple[Source, Future[bytes] | None]] = deque()
     ahead_bytes = 0
-    upcoming = deque(sources)
+    upcoming = iter(sources)
+    is_more = True
     try:
-        while upcoming or ahead:
-            while upcoming and (not ahead or (len(ahead) < _AHEAD_OBJECTS and ahead_bytes < _AHEAD_BYTES)):
-                source = upcoming.popleft()
+        while is_more or ahead:
+            while is_more and (not ahead or (len(ahead) < _AHEAD_OBJECTS and ahead_bytes < _AHEAD_BYTES)):
+                source = next(upcoming, None)
+                if source is None:
+                    is_more = False
+                    break
                 is_small = source.stored.size_bytes <= _SMALL_BYTES
                 ahead.append((source, readers.submit(_read_whole, storage, source) if is_small else None))
                 ahead_bytes += source.stored.size_bytes if is_small else 0
+            if not ahead:
+                return
             source, content = ahead.popleft()
             if content is not None:
                 yield source, [content.result()]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cdi_dagster.coalescer.gzip_part import GzipPart, Member, UnreadablePartError
 from cdi_dagster.coalescer.merge import BatchError, chunks_of
-from cdi_dagster.coalescer.plan import Source
+from cdi_dagster.coalescer.raw_objects import Source
 from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.storage.interface import Storage
 

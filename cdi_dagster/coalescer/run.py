@@ -9,127 +9,41 @@ holds. `plan` decides what to merge.
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
-from datetime import date, datetime
-from typing import Any
+from datetime import datetime
 
-from cdi_dagster.coalescer.marker import DEFAULT_LEASE_SECONDS, Claim
+from cdi_dagster.coalescer.claim import DEFAULT_LEASE_SECONDS, Claim
 from cdi_dagster.coalescer.merge import BatchError, Merged, merge, stored_checksum
 from cdi_dagster.coalescer.plan import (
     DEFAULT_MAX_BYTES,
     DEFAULT_MAX_OBJECTS,
     Batch,
-    LeftAlone,
     Plan,
-    Source,
     plan_batches,
 )
 from cdi_dagster.coalescer.proof import require_holds
+from cdi_dagster.coalescer.raw_objects import Source
+from cdi_dagster.coalescer.shard import WHOLE_DAY, Shard
+from cdi_dagster.coalescer.summary import EMPTY_DAY, CoalesceProgress, CoalesceSummary, DayFigures, day_figures
+from cdi_dagster.core.bulk import collector_paused
 from cdi_dagster.core.collections import CollectionDay
-from cdi_dagster.core.listing import StoredObject, listing_fingerprint
-from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_name
+from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.storage.interface import ObjectExistsError, Storage, StorageError
 
-UPLOAD_GROUP = "coalescer"
 _BATCHES_AT_ONCE = 4
 """So one is uploaded, read back or deleted while others are read; each holds up to a part (8 MB) and 8 MB ahead."""
 _READERS = 32
 """Requests for small objects at once, of all batches together."""
-_BYTES_LIKE_AN_OBJECT = 256 * 1024
-"""As long as S3 takes for the first byte of an object, some 15 ms, it takes for the next of these."""
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CoalesceProgress:
-    """Progress of a run: raw objects and compressed bytes, done (merged or failed) of those to merge."""
-
-    batches: int
-    objects: int
-    bytes: int
-    batches_done: int = 0
-    objects_done: int = 0
-    bytes_done: int = 0
-
-    @property
-    def share_done(self) -> float:
-        """How much of the work is done, 0 to 1: tiny objects cost requests, large ones bytes."""
-        total = self.objects + self.bytes / _BYTES_LIKE_AN_OBJECT
-        return (self.objects_done + self.bytes_done / _BYTES_LIKE_AN_OBJECT) / total if total else 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class DayFigures:
-    """One storage day as listed.
-
-    Attributes:
-        objects: raw and coalesced objects.
-        bytes: their compressed bytes.
-        offsets: the offsets that their names state, summed.
-        fingerprint: of the listing.
-    """
-
-    objects: int
-    bytes: int
-    offsets: int
-    fingerprint: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class CoalesceSummary:
-    """The result of one run of the coalescer.
-
-    Attributes:
-        collection_id: `db:name`.
-        storage_day: the day.
-        before: the day as found.
-        after: the day as left.
-        merged: keys of the coalesced objects that this run wrote.
-        finished: keys of coalesced objects that existed already, and whose raw objects this run deleted.
-        left_alone: objects that stay as they are, with the reason.
-        warnings: sentences about oddities that lose no record.
-        failures: sentences about what failed; empty where the run succeeded.
-        took_over: the killed coalescer whose claim was taken over, if any.
-        seconds: wall clock.
-    """
-
-    collection_id: str
-    storage_day: date
-    before: DayFigures
-    after: DayFigures
-    merged: tuple[str, ...]
-    finished: tuple[str, ...]
-    left_alone: tuple[LeftAlone, ...]
-    warnings: tuple[str, ...]
-    failures: tuple[str, ...]
-    took_over: str | None
-    seconds: float
-
-    @property
-    def succeeded(self) -> bool:
-        """Whether everything that could be merged was, and the COMPLETE marker was written."""
-        return not self.failures
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON values; objects left alone for normal reasons are only counted."""
-        ordinary = Counter(left.why for left in self.left_alone if left.expected)
-        return {
-            **asdict(self),
-            "storage_day": self.storage_day.isoformat(),
-            "left_alone": [asdict(left) for left in self.left_alone if not left.expected],
-            "left_alone_as_usual": dict(ordinary),
-            "succeeded": self.succeeded,
-        }
 
 
 def coalesce(
     storage: Storage,
     day: CollectionDay,
     *,
+    shard: Shard = WHOLE_DAY,
     max_bytes: int = DEFAULT_MAX_BYTES,
     max_objects: int = DEFAULT_MAX_OBJECTS,
     progress: Callable[[CoalesceProgress], None] | None = None,
@@ -143,6 +57,7 @@ def coalesce(
     Args:
         storage: the corporate root.
         day: what to coalesce.
+        shard: which shard of it.
         max_bytes: most compressed bytes of one batch.
         max_objects: most raw objects of one batch.
         progress: called after every raw object and batch, by one thread at a time.
@@ -159,13 +74,15 @@ def coalesce(
         raise ValueError("max_bytes and max_objects must each be 1 or more")
     started = time.monotonic()
     prefix = day.corporate_prefix
-    with Claim(storage, day, lease_seconds=lease_seconds, clock=clock) as claim:
-        storage.discard(prefix, group=UPLOAD_GROUP)
-        found = list(storage.list(prefix))
-        plan = plan_batches(day.collection, prefix, found, max_bytes=max_bytes, max_objects=max_objects)
-        results = _Run(storage, claim, plan, progress or (lambda _: None)).carry_out()
+    with Claim(storage, day, shard=shard, lease_seconds=lease_seconds, clock=clock) as claim:
+        for owner in (shard, *claim.replaced):
+            storage.discard(prefix, group=owner.upload_group)
+        with collector_paused():
+            found = _listed(storage, prefix, shard)
+            plan = plan_batches(day.collection, prefix, found, max_bytes=max_bytes, max_objects=max_objects)
+        results = _Run(storage, claim, plan, shard.upload_group, progress or (lambda _: None)).carry_out()
         failures = (*plan.conflicts, *(result.failure for result in results if result.failure))
-        after = _figures(list(storage.list(prefix)))
+        after = day_figures(_listed(storage, prefix, shard))
         if failures:
             claim.fail(_reason(failures), **asdict(after))
         else:
@@ -173,15 +90,25 @@ def coalesce(
     return CoalesceSummary(
         collection_id=day.collection.id,
         storage_day=day.storage_day,
-        before=_figures(found),
+        before=_found(plan),
         after=after,
         merged=tuple(result.merged for result in results if result.merged),
         finished=tuple(result.finished for result in results if result.finished),
         left_alone=plan.left_alone,
-        warnings=(*_oddities(plan), *(warning for result in results for warning in result.warnings)),
+        warnings=(*_oddities(plan, shard), *(warning for result in results for warning in result.warnings)),
         failures=failures,
         took_over=claim.took_over,
         seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _listed(storage: Storage, prefix: str, shard: Shard) -> Iterator[StoredObject]:
+    return (stored for stored in storage.list(prefix) if shard.holds(stored.key))
+
+
+def _found(plan: Plan) -> DayFigures:
+    return DayFigures(
+        objects=plan.listed_objects, bytes=plan.listed_bytes, offsets=plan.listed_offsets, fingerprint=None
     )
 
 
@@ -189,26 +116,10 @@ def _reason(failures: Sequence[str]) -> str:
     return failures[0] if len(failures) == 1 else f"{len(failures)} batches failed; the first: {failures[0]}"
 
 
-def _oddities(plan: Plan) -> list[str]:
-    if not plan.batches and not plan.left_alone:
-        return ["there are no objects: the day is empty, or the collection or day is wrong"]
+def _oddities(plan: Plan, shard: Shard) -> list[str]:
+    if not plan.batches and not plan.left_alone and shard.is_whole:
+        return [EMPTY_DAY]
     return [f"{left.key} was left alone: {left.why}" for left in plan.left_alone if not left.expected]
-
-
-def _figures(listing: list[StoredObject]) -> DayFigures:
-    return DayFigures(
-        objects=len(listing),
-        bytes=sum(stored.size_bytes for stored in listing),
-        offsets=sum(_offset_count(stored.key) for stored in listing),
-        fingerprint=listing_fingerprint(listing),
-    )
-
-
-def _offset_count(key: str) -> int:
-    try:
-        return parse_object_name(key).offset_count
-    except InvalidObjectNameError:
-        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,11 +140,17 @@ class _Run:
     """One plan being carried out, a few batches at a time: they share no object."""
 
     def __init__(
-        self, storage: Storage, claim: Claim, plan: Plan, progress: Callable[[CoalesceProgress], None]
+        self,
+        storage: Storage,
+        claim: Claim,
+        plan: Plan,
+        upload_group: str,
+        progress: Callable[[CoalesceProgress], None],
     ) -> None:
         self._storage = storage
         self._claim = claim
         self._plan = plan
+        self._upload_group = upload_group
         self._progress = progress
         self._state = CoalesceProgress(batches=len(plan.batches), objects=plan.source_count, bytes=plan.source_bytes)
         self._lock = threading.Lock()
@@ -264,7 +181,7 @@ class _Run:
             self._require_going_on()
             result = self._store(batch, counted)
             self._require_going_on()
-            self._storage.delete([source.stored.key for source in batch.sources])
+            self._storage.delete(batch.sources.keys())
         except (BatchError, StorageError) as error:
             _log.info("A batch was not merged: %s", error)  # the caller prints the summary's failures
             result = _BatchResult(failure=str(error))
@@ -291,7 +208,7 @@ class _Run:
 
     def _upload(self, batch: Batch, counted: "_Counted") -> tuple[StoredObject, Merged | None]:
         """Upload a coalesced object; if the name was taken meanwhile, return that object and None."""
-        with self._storage.upload(batch.key, if_absent=True, group=UPLOAD_GROUP) as upload:
+        with self._storage.upload(batch.key, if_absent=True, group=self._upload_group) as upload:
 
             def write(data: bytes) -> None:
                 if self._stopping.is_set():

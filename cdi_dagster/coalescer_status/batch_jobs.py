@@ -3,12 +3,13 @@
 Facts of the system in use: jobs are named `run_coalescer_batch_storage_<group>` (for `main` one job a partition,
 `..._partition_<n>`; on Sundays with `_sunday` at the end, and then one job may do all partitions); the parameters
 `s3-prefix`, `date-to-add` (`yesterday`, `today`, `YYYY-MM-DD`, `YYYY/MM/DD` or `NOT_SET`) and `partition` (`-1` is all
-of them) state what a job works on. `batch_status` queries Batch; `batch_proof` judges the days that it has forgotten.
+of them) state what a job works on. A job may be an array, whose children share its parameters: it is PENDING until
+they have ended. `batch_status` queries Batch; `batch_proof` judges the days that it has forgotten.
 """
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
 from cdi_dagster.core.amounts import duration_text
@@ -34,6 +35,7 @@ _NAME_OF_GROUP = {
 _PARTITION_IN_NAME = re.compile(r"_partition_(\d+)(?:_|$)")
 _DAY_IN_PREFIX = re.compile(r"/(\d{4})/(\d{2})/(\d{2})(?:/|$)")
 _ALL = -1
+_SHARDS_NAMED = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,8 @@ class BatchJob:
         stopped_at: when it ended, if it has.
         parameters: of the job (`s3-prefix`, `date-to-add`, `partition`).
         status_reason: Batch's reason for a failure.
+        children: of an array, how many children have each status.
+        failed_children: of an array that failed, the indexes of the children that did.
     """
 
     job_id: str
@@ -59,11 +63,15 @@ class BatchJob:
     stopped_at: datetime | None
     parameters: Mapping[str, str]
     status_reason: str | None = None
+    children: Mapping[str, int] = field(default_factory=dict)
+    failed_children: tuple[int, ...] = ()
 
     @property
     def is_live(self) -> bool:
-        """Whether it may still change objects; an unknown status counts as live."""
-        return self.status not in ENDED_STATUSES
+        """Whether it, or a child of it, may still change objects; an unknown status counts as live."""
+        return self.status not in ENDED_STATUSES or any(
+            count for status, count in self.children.items() if status not in ENDED_STATUSES
+        )
 
 
 def works_on_group(name: str, parameters: Mapping[str, str], group: StorageGroup) -> bool:
@@ -121,7 +129,7 @@ def batch_coalescer_status(
         others = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
         return CoalescerStatus(
             state=CoalescerState.FAILED,
-            reason=f"coalescer for {storage_day} failed: {name} (job {job.job_id}){others}: "
+            reason=f"coalescer for {storage_day} failed: {name} (job {job.job_id}{_failed_shards(job)}){others}: "
             f"{job.status_reason or 'no reason given'}",
         )
     missing = [slot for slot, job in deciding.items() if job is None]
@@ -162,5 +170,19 @@ def _running_reason(storage_day: date, live: list[BatchJob], now: datetime) -> s
     on = f" on {day}" if day and day != storage_day else ""
     return (
         f"coalescer for {storage_day} still running: {oldest.name} (job {oldest.job_id}) is {oldest.status}{on}, "
-        f"{duration_text(now - (oldest.started_at or oldest.created_at))} so far{others}"
+        f"{duration_text(now - (oldest.started_at or oldest.created_at))} so far{_shards_done(oldest)}{others}"
     )
+
+
+def _shards_done(job: BatchJob) -> str:
+    if not job.children:
+        return ""
+    failed = job.children.get("FAILED", 0)
+    done = f", {job.children.get('SUCCEEDED', 0)} of {sum(job.children.values())} shards done"
+    return done + (f", {failed} failed" if failed else "")
+
+
+def _failed_shards(job: BatchJob) -> str:
+    shards = [f"{index}/{sum(job.children.values())}" for index in job.failed_children]
+    others = f" and {len(shards) - _SHARDS_NAMED} more" if len(shards) > _SHARDS_NAMED else ""
+    return f", shard{'s' if len(shards) > 1 else ''} {', '.join(shards[:_SHARDS_NAMED])}{others}" if shards else ""

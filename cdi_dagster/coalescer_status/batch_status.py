@@ -8,6 +8,7 @@ for every collection and day, so that a sensor tick costs a bounded number of ca
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -141,14 +142,23 @@ class BatchCoalescerStatus:
         for start in range(0, len(unknown), _DESCRIBE_JOBS_LIMIT):
             for described in self._client.describe_jobs(jobs=unknown[start : start + _DESCRIBE_JOBS_LIMIT])["jobs"]:
                 job = _job(described)
+                if job.status == "FAILED" and job.children:
+                    job = replace(job, failed_children=tuple(self._failed_children(job.job_id)))
                 if not job.is_live:
                     self._ended[job.job_id] = job
                 yield job
 
     def _list(self, queue: str, status: str) -> Iterator[str]:
-        pages = self._client.get_paginator("list_jobs").paginate(jobQueue=queue, jobStatus=status)
-        for page in pages:
-            yield from (summary["jobId"] for summary in page["jobSummaryList"])
+        for page in self._pages(jobQueue=queue, jobStatus=status):
+            # Where a child of an array is listed (its id is the array's, a colon and its index), the array is meant.
+            yield from (summary["jobId"].partition(":")[0] for summary in page["jobSummaryList"])
+
+    def _failed_children(self, array_job_id: str) -> Iterator[int]:
+        for page in self._pages(arrayJobId=array_job_id, jobStatus="FAILED"):
+            yield from (int(summary["jobId"].rpartition(":")[2]) for summary in page["jobSummaryList"])
+
+    def _pages(self, **what: str) -> Any:
+        return self._client.get_paginator("list_jobs").paginate(**what)
 
 
 def _job(described: Mapping[str, Any]) -> BatchJob:
@@ -161,6 +171,7 @@ def _job(described: Mapping[str, Any]) -> BatchJob:
         stopped_at=_moment(described["stoppedAt"]) if described.get("stoppedAt") else None,
         parameters=dict(described.get("parameters") or {}),
         status_reason=described.get("statusReason"),
+        children=dict((described.get("arrayProperties") or {}).get("statusSummary") or {}),
     )
 
 

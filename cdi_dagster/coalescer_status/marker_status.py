@@ -5,13 +5,14 @@ pure; `MarkerCoalescerStatus` reads its input. Only reads.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
 from itertools import islice
 
 from cdi_dagster.clock import utc_now
 from cdi_dagster.coalescer.corporate_root import why_not_corporate_storage
 from cdi_dagster.coalescer.marker import InvalidMarkerError, Marker, MarkerState, read_marker
+from cdi_dagster.coalescer.shard import Shard, by_shard
 from cdi_dagster.core.amounts import duration_text
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.diagnosis import day_volume
@@ -95,58 +96,100 @@ def marker_status(
         return CoalescerStatus(
             state=CoalescerState.NOT_STARTED, reason=f"coalescer for {storage_day} has not started; {there}"
         )
-    if marker.state is MarkerState.RUNNING:
-        return _running(marker, storage_day, now, lease_seconds)
-    if marker.state is MarkerState.FAILED:
-        at = f"{marker.completed_at or marker.heartbeat_at:%Y-%m-%d %H:%M} UTC"
+    claims = marker.claims()
+    alive = [each for each in claims if _is_alive(each[1], now, lease_seconds)]
+    if alive:
+        return _running(marker, alive, storage_day, now)
+    for shard, claim in claims:
+        if claim.state is not MarkerState.COMPLETE:
+            return _failed(shard, claim, storage_day, now)
+    if len(claims) < marker.count:
         return CoalescerStatus(
-            state=CoalescerState.FAILED,
-            reason=f"coalescer for {storage_day} failed at {at} ({marker.writer}): {marker.reason or 'no reason'}",
+            state=CoalescerState.NOT_STARTED,
+            reason=f"coalescer for {storage_day} is not complete: {len(claims)} of {marker.count} shards are; "
+            f"shard {_first_missing(marker)} has not started",
         )
     return _complete(marker, listing, storage_day)
 
 
-def _running(marker: Marker, storage_day: date, now: datetime, lease_seconds: float) -> CoalescerStatus:
-    silent_seconds = (now - marker.heartbeat_at).total_seconds()
-    if silent_seconds > lease_seconds:
-        return CoalescerStatus(
-            state=CoalescerState.FAILED,
-            reason=f"coalescer for {storage_day} has written no heartbeat for {duration_text(silent_seconds)}, since "
-            f"{marker.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC ({marker.writer}): it was killed or lost its connection. "
-            "Run it again: it continues where it stopped",
+def _is_alive(marker: Marker, now: datetime, lease_seconds: float) -> bool:
+    return marker.state is MarkerState.RUNNING and (now - marker.heartbeat_at).total_seconds() <= lease_seconds
+
+
+def _named(shard: Shard, marker: Marker) -> str:
+    return marker.writer if shard.is_whole else f"shard {shard}, {marker.writer}"
+
+
+def _first_missing(marker: Marker) -> Shard:
+    return Shard(index=marker.shards.index(None), count=marker.count)
+
+
+def _failed(shard: Shard, marker: Marker, storage_day: date, now: datetime) -> CoalescerStatus:
+    if marker.state is MarkerState.RUNNING:
+        reason = (
+            f"coalescer for {storage_day} has written no heartbeat for {duration_text(now - marker.heartbeat_at)}, "
+            f"since {marker.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC ({_named(shard, marker)}): it was killed or lost its "
+            "connection. Run it again: it continues where it stopped"
         )
-    so_far = duration_text(now - marker.started_at)
+    else:
+        at = f"{marker.completed_at or marker.heartbeat_at:%Y-%m-%d %H:%M} UTC"
+        why = marker.reason or "no reason"
+        reason = f"coalescer for {storage_day} failed at {at} ({_named(shard, marker)}): {why}"
+    return CoalescerStatus(state=CoalescerState.FAILED, reason=reason)
+
+
+def _running(day: Marker, alive: Sequence[tuple[Shard, Marker]], storage_day: date, now: datetime) -> CoalescerStatus:
+    """Return that it runs, with how much is done and how long the slowest shard still takes at its rate."""
+    shard, oldest = min(alive, key=lambda each: each[1].started_at)
+    done = sum(claim.state is MarkerState.COMPLETE for _, claim in day.claims())
+    of_shards = f", {done} of {day.count} shards done" if day.shards else ""
+    failed = [str(shard) for shard, claim in day.claims() if claim.state is MarkerState.FAILED]
+    also_failed = f"; shard {failed[0]} has failed" if failed and day.shards else ""
+    so_far = duration_text(now - oldest.started_at)
+    outlook = _outlook(done, day.count, [marker for _, marker in alive], now)
     return CoalescerStatus(
         state=CoalescerState.RUNNING,
-        reason=f"coalescer for {storage_day} still running ({marker.writer}, {so_far} so far{_outlook(marker, now)})",
+        reason=f"coalescer for {storage_day} still running ({_named(shard, oldest)}, {so_far} so far{of_shards}"
+        f"{outlook}){also_failed}",
     )
 
 
-def _outlook(marker: Marker, now: datetime) -> str:
-    """Return how much is done and how long the rest takes at the same rate, as far as the marker has it."""
-    if not marker.share_done:
+def _outlook(done: int, count: int, running: Sequence[Marker], now: datetime) -> str:
+    """Return the share that is done and the time left, as far as the markers have them."""
+    begun = [(marker, marker.share_done) for marker in running if marker.share_done]
+    if not begun:
         return ""
-    took = marker.heartbeat_at - marker.started_at
-    left = took / marker.share_done - (now - marker.started_at)
-    return f", {marker.share_done:.0%}, about {duration_text(left)} left"
+    left = max((each.heartbeat_at - each.started_at) / share - (now - each.started_at) for each, share in begun)
+    all_done = (done + sum(share for _, share in begun)) / count
+    return f", {all_done:.0%}, about {duration_text(left)} left"
 
 
 def _complete(marker: Marker, listing: Sequence[StoredObject], storage_day: date) -> CoalescerStatus:
     completed_at = marker.completed_at or marker.heartbeat_at
     at = f"{completed_at:%Y-%m-%d %H:%M:%S} UTC"
-    if marker.fingerprint is not None and listing_fingerprint(listing) == marker.fingerprint:
+    # Each shard knows what it left, and when; what came later to one may be older than the end of another.
+    claims = [claim for _, claim in marker.claims()]
+    shares = list(zip(claims, by_shard(listing, marker.count), strict=True))
+    if all(_was_left(claim, share) for claim, share in shares):
         return CoalescerStatus(
             state=CoalescerState.COMPLETE,
             reason=f"coalescer for {storage_day} completed at {at}: {marker.objects} objects, {marker.bytes} bytes",
-            fingerprint=marker.fingerprint,
+            fingerprint=marker.fingerprint or listing_fingerprint(listing),
             completed_at=completed_at,
         )
-    newer = sorted(
-        (stored for stored in listing if stored.modified_at > completed_at), key=lambda stored: stored.modified_at
-    )
+    newer = [
+        [stored for stored in share if stored.modified_at > (claim.completed_at or claim.heartbeat_at)]
+        for claim, share in shares
+    ]
     # K2HB writes raw objects only, and the coalescer had finished.
-    arrived = [stored for stored in newer if not _is_coalesced(stored)]
-    changed = [] if _was_left(marker, listing, without=arrived) else [each for each in newer if _is_coalesced(each)]
+    arrived = _by_age(stored for of_shard in newer for stored in of_shard if not _is_coalesced(stored))
+    changed = _by_age(
+        stored
+        for (claim, share), of_shard in zip(shares, newer, strict=True)
+        if not _was_left(claim, share, without=arrived)
+        for stored in of_shard
+        if _is_coalesced(stored)
+    )
     if arrived and not changed:
         since = f"{len(arrived)} {'object has' if len(arrived) == 1 else 'objects have'} arrived since"
         return CoalescerStatus(
@@ -156,7 +199,10 @@ def _complete(marker: Marker, listing: Sequence[StoredObject], storage_day: date
         )
     first = f" ({changed[0].key.rsplit('/', 1)[-1]} was written after that)" if changed else ""
     offsets = day_volume(listing).offsets
-    keeps_offsets = offsets >= (marker.offsets or math.inf) and (not newer or _was_left(marker, listing, without=newer))
+    keeps_offsets = offsets >= (marker.offsets or math.inf) and all(
+        not of_shard or _was_left(claim, share, without=of_shard)
+        for (claim, share), of_shard in zip(shares, newer, strict=True)
+    )
     return CoalescerStatus(
         state=CoalescerState.UNKNOWN,
         reason=f"coalescer for {storage_day} completed at {at}, but its objects have gone or changed since{first}: "
@@ -166,7 +212,11 @@ def _complete(marker: Marker, listing: Sequence[StoredObject], storage_day: date
     )
 
 
-def _was_left(marker: Marker, listing: Sequence[StoredObject], *, without: Sequence[StoredObject]) -> bool:
+def _by_age(objects: Iterable[StoredObject]) -> list[StoredObject]:
+    return sorted(objects, key=lambda stored: stored.modified_at)
+
+
+def _was_left(marker: Marker, listing: Sequence[StoredObject], *, without: Sequence[StoredObject] = ()) -> bool:
     """Whether the rest is as the coalescer left it, even if the clocks of storage and coalescer differ."""
     keys = {stored.key for stored in without}
     return listing_fingerprint(stored for stored in listing if stored.key not in keys) == marker.fingerprint

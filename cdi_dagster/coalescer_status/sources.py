@@ -4,6 +4,7 @@ The only module that does, for the Dagster resource and for `cdi`. No dagster.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from cdi_dagster.core.gate import CoalescerState, CoalescerStatus, CoalescerStat
 from cdi_dagster.storage.roots import Roots
 
 CoalescerSourceName = Literal["marker", "batch", "quiet"]
+_A_RUN_COALESCES = (CoalescerState.NOT_STARTED, CoalescerState.FAILED)
 
 
 def coalescer_source(
@@ -26,6 +28,7 @@ def coalescer_source(
     quiet_seconds: float,
     batch_queues: Sequence[str] = QUEUES,
     batch_cache_seconds: float = 0,
+    runs_coalesce: bool = False,
     clock: Callable[[], datetime] = utc_now,
 ) -> CoalescerStatusSource:
     """Return the source of that name; it sends no request before its first use.
@@ -37,17 +40,22 @@ def coalescer_source(
         quiet_seconds: how long a listing must not change (`quiet`).
         batch_queues: job queues to read (`batch`).
         batch_cache_seconds: how long their jobs are cached; 0 queries Batch every time.
+        runs_coalesce: whether runs of Dagster coalesce their days.
         clock: the time now, aware.
     """
     source = _source(name, roots, lease_seconds, quiet_seconds, batch_queues, batch_cache_seconds, clock)
-    return _OnlyDaysThatAreOver(source, clock)
+    return _OnlyDaysThatAreOver(source, runs_coalesce, clock)
 
 
 class _OnlyDaysThatAreOver:
-    """Keeps the gate of a day closed while K2HB still writes to it, whatever has been coalesced so far."""
+    """Keeps the gate of a day closed while K2HB still writes to it, whatever has been coalesced so far.
 
-    def __init__(self, source: CoalescerStatusSource, clock: Callable[[], datetime]) -> None:
+    Afterwards a run may coalesce the day, where runs do that.
+    """
+
+    def __init__(self, source: CoalescerStatusSource, runs_coalesce: bool, clock: Callable[[], datetime]) -> None:
         self._source = source
+        self._runs_coalesce = runs_coalesce
         self._clock = clock
 
     def status(self, day: CollectionDay) -> CoalescerStatus:
@@ -58,7 +66,10 @@ class _OnlyDaysThatAreOver:
                 f"{day_ends_at(day.storage_day):%Y-%m-%d %H:%M} UTC",
                 next_step="Wait until the day is over and coalesced, or choose an earlier one.",
             )
-        return self._source.status(day)
+        status = self._source.status(day)
+        if self._runs_coalesce and status.state in _A_RUN_COALESCES:
+            return replace(status, run_coalesces=True)
+        return status
 
 
 def _source(

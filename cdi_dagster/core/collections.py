@@ -56,6 +56,7 @@ class Collection:
         asset_name: snake case name of its assets in Dagster.
         tables: the tables published of it, where `cdi_dagster.table_definitions` has added them; the registry and
             `find_collection` do not know them. None: only files. Does not count in comparisons.
+        snapshot_tables: likewise, the tables made from its snapshots; of keyed collections only.
     """
 
     db: str
@@ -64,6 +65,7 @@ class Collection:
     kind: CollectionKind
     asset_name: str
     tables: TableDefinition | None = field(default=None, compare=False, repr=False)
+    snapshot_tables: TableDefinition | None = field(default=None, compare=False, repr=False)
 
     @property
     def id(self) -> str:
@@ -89,8 +91,13 @@ class Collection:
 
     @property
     def table_names(self) -> tuple[str, ...]:
-        """`database.name` of every table and view; none where only files are published."""
+        """`database.name` of every table and view of a day; none where only files are published."""
         return tuple(table.name for table in self.tables.tables) if self.tables else ()
+
+    @property
+    def snapshot_table_names(self) -> tuple[str, ...]:
+        """`database.name` of every table of its snapshots."""
+        return tuple(table.name for table in self.snapshot_tables.tables) if self.snapshot_tables else ()
 
     def on(self, storage_day: date) -> "CollectionDay":
         """Return one storage day of this collection."""
@@ -246,6 +253,20 @@ def require_append_only(collection: Collection) -> None:
             f"{collection.id} is a keyed collection (an INSERT, then maybe a DELETE, per id): a day of it is published "
             "as rows, and no tables are made of one day.",
             next_step="Read its daily rows, or choose an append-only collection, for example data:businessAudit.",
+        )
+
+
+def require_keyed(collection: Collection) -> None:
+    """Return where the collection is keyed: only those have snapshots.
+
+    Raises:
+        CdiError: INPUT_INVALID where it is append-only.
+    """
+    if not collection.is_keyed:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"{collection.id} is append-only: there are snapshots of keyed collections only.",
+            next_step="Choose a keyed collection, for example calculator:calculationParts.",
         )
 
 

@@ -33,6 +33,8 @@ class CoalescerStatus:
         fingerprint: of the listing the coalescer left, where the state is COMPLETE and the source knows it.
         completed_at: when it completed (aware, UTC), where known.
         next_step: what to do about a closed gate, where that differs from its failure class's next step.
+        run_coalesces: whether a run of the day may coalesce it, which opens the gate: Dagster does that here
+            (`CDI_COALESCER_IN_DAGSTER`), and nobody is at work on it.
     """
 
     state: CoalescerState
@@ -40,6 +42,7 @@ class CoalescerStatus:
     fingerprint: str | None = None
     completed_at: datetime | None = None
     next_step: str | None = None
+    run_coalesces: bool = False
 
     @property
     def is_open(self) -> bool:

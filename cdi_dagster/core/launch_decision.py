@@ -227,11 +227,11 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
         return LaunchDecision(
             action=LaunchAction.WAIT, reason=f"{published}; {running}" if facts.lacks_tables else running
         )
-    if not facts.coalescer.is_open:
+    if not facts.coalescer.is_open and not facts.coalescer.run_coalesces:
         since = f"{published}; since then " if facts.published_from else ""
         reason = f"{since}coalescer {facts.coalescer.state}: {facts.coalescer.reason}"
         return LaunchDecision(action=LaunchAction.WAIT, reason=reason)
-    done = _why_done(facts)
+    done = _why_done(facts) if facts.coalescer.is_open else None
     if done and facts.missing_tables:
         return _decide_tables(facts, published, now)
     if done:
@@ -240,30 +240,46 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
     runs = [run for run in facts.runs_for_records if run.launch == launch]
     held = (
         _why_lost_offsets_hold(facts)
-        or _why_not_again(_since_person_requested(runs), now)
-        or _why_input_is_left(_since_person_requested(facts.runs_for_records))
+        or why_not_again(since_person_requested(runs), now)
+        or _why_input_is_left(since_person_requested(facts.runs_for_records))
     )
+    if held and held.action is LaunchAction.LEAVE and not facts.coalescer.is_open:
+        return _leave(
+            f"{len(runs)} runs could not coalesce it, the last is {runs[-1].run_id} ({why_failed(runs[-1])}): "
+            f"{facts.coalescer.reason}. Fix what is named, then materialise it"
+        )
     if held:
         return held
-    reason = facts.coalescer.reason
+    return LaunchDecision(
+        action=LaunchAction.LAUNCH,
+        reason=_why_launched(facts, published, runs),
+        launch=launch,
+        attempt=len(facts.runs) + 1,
+    )
+
+
+def _why_launched(facts: DayFacts, published: str, runs: Sequence[PastRun]) -> str:
+    if not facts.coalescer.is_open:
+        since = f"{published}; since then " if facts.published_from else ""
+        return f"{since}the run coalesces it: {facts.coalescer.reason}"
     if facts.published_from:
-        reason = "again: it was coalesced again after it was published"
-    elif facts.lost_offsets:
-        reason = f"again: its listing changed since run {facts.lost_offsets.run_id} failed with OFFSETS_LOST"
-    elif runs:
-        reason = f"again: run {runs[-1].run_id} failed with {_why_failed(runs[-1])}"
-    return LaunchDecision(action=LaunchAction.LAUNCH, reason=reason, launch=launch, attempt=len(facts.runs) + 1)
+        return "again: it was coalesced again after it was published"
+    if facts.lost_offsets:
+        return f"again: its listing changed since run {facts.lost_offsets.run_id} failed with OFFSETS_LOST"
+    if runs:
+        return f"again: run {runs[-1].run_id} failed with {why_failed(runs[-1])}"
+    return facts.coalescer.reason
 
 
 def _decide_tables(facts: DayFacts, missing: str, now: datetime) -> LaunchDecision:
     """Decide about a day whose records are as they should be, and whose tables are not."""
     runs = facts.runs_for_tables
-    held = _why_not_again(_since_person_requested(runs), now)
+    held = why_not_again(since_person_requested(runs), now)
     if held:
         return replace(held, reason=f"{missing}: {held.reason}")
     return LaunchDecision(
         action=LaunchAction.LAUNCH,
-        reason=f"{missing}: run {runs[-1].run_id} failed with {_why_failed(runs[-1])}" if runs else missing,
+        reason=f"{missing}: run {runs[-1].run_id} failed with {why_failed(runs[-1])}" if runs else missing,
         launch=launch_of(facts.storage_day, facts.coalescer),
         attempt=len(facts.runs) + 1,
         tables_only=True,
@@ -289,13 +305,13 @@ def _why_done(facts: DayFacts) -> str | None:
     return None
 
 
-def _since_person_requested(runs: Sequence[PastRun]) -> Sequence[PastRun]:
+def since_person_requested(runs: Sequence[PastRun]) -> Sequence[PastRun]:
     """Return the runs that count as attempts: a person who requests a run of the day reopens it."""
     requested = max((number for number, run in enumerate(runs) if run.by_person), default=0)
     return runs[requested:]
 
 
-def _why_not_again(runs: Sequence[PastRun], now: datetime) -> LaunchDecision | None:
+def why_not_again(runs: Sequence[PastRun], now: datetime) -> LaunchDecision | None:
     """Return why a day is not launched again after the runs for this coalescing, or None where it is."""
     runs = [run for run in runs if run.failure_class is not FailureClass.OFFSETS_LOST]
     gate_closed = [run for run in runs if run.failure_class in _NO_ATTEMPT]
@@ -314,7 +330,7 @@ def _why_not_again(runs: Sequence[PastRun], now: datetime) -> LaunchDecision | N
     if len(attempts) >= MAX_ATTEMPTS:
         outcome = "succeeded without publishing it" if last.state is RunState.SUCCEEDED else "failed"
         return _leave(
-            f"{len(attempts)} runs, the last ({last.run_id}) {outcome} ({_why_failed(last)}): "
+            f"{len(attempts)} runs, the last ({last.run_id}) {outcome} ({why_failed(last)}): "
             "fix it, then materialise it"
         )
     if why in RUN_AGAIN_AT_ONCE or last.state is RunState.SUCCEEDED:
@@ -354,7 +370,8 @@ def _why_input_is_left(runs: Sequence[PastRun]) -> LaunchDecision | None:
     )
 
 
-def _why_failed(run: PastRun) -> str:
+def why_failed(run: PastRun) -> str:
+    """Return why a run did not publish, in words."""
     return run.failure_class or ("no failure" if run.state is RunState.SUCCEEDED else "a lost worker")
 
 
@@ -366,5 +383,5 @@ def _wait(last: PastRun, wait: timedelta, now: datetime) -> LaunchDecision | Non
     retry_at = last.ended_at + wait if last.ended_at else now
     if now >= retry_at:
         return None
-    reason = f"run {last.run_id} failed with {_why_failed(last)}: next attempt from {retry_at:%H:%M} UTC"
+    reason = f"run {last.run_id} failed with {why_failed(last)}: next attempt from {retry_at:%H:%M} UTC"
     return LaunchDecision(action=LaunchAction.WAIT, reason=reason)

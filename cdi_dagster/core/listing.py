@@ -25,6 +25,29 @@ class StoredObject:
     modified_at: datetime
 
 
+class ListingDigest:
+    """Makes `listing_fingerprint` of a listing that goes by in key order."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._key = ""
+
+    def add(self, stored: StoredObject) -> None:
+        """Add the next object.
+
+        Raises:
+            ValueError: its key is not after the one before.
+        """
+        if stored.key <= self._key:
+            raise ValueError(f"The listing is not in key order: {stored.key!r} comes after {self._key!r}.")
+        self._key = stored.key
+        self._digest.update(f"{stored.key}\t{stored.size_bytes}\t{stored.etag}\n".encode())
+
+    def fingerprint(self) -> str:
+        """Return the fingerprint of what was added."""
+        return self._digest.hexdigest()
+
+
 def listing_fingerprint(objects: Iterable[StoredObject]) -> str:
     """Return 64 hex digits that change when any object of the listing is added, removed or written again.
 

@@ -83,13 +83,14 @@ def parse_object_name(key: str) -> ObjectName:
             f"{name!r} is not <topic>_<partition>_<first>-<last>.jsonl.gz (raw) "
             "nor <topic>_<partition>_<first>_<last>.jsonl.gz (coalesced)"
         )
+    topic, kafka_partition, first, separator, last, copy = match.groups()
     parsed = ObjectName(
-        topic=match["topic"],
-        kafka_partition=int(match["kafka_partition"]),
-        first_offset=int(match["first"]),
-        last_offset=int(match["last"]),
-        coalesced=match["separator"] == "_",
-        copy=int(match["copy"] or 1),
+        topic=topic,
+        kafka_partition=int(kafka_partition),
+        first_offset=int(first),
+        last_offset=int(last),
+        coalesced=separator == "_",
+        copy=int(copy or 1),
     )
     if parsed.last_offset < parsed.first_offset:
         raise InvalidObjectNameError(f"{name!r} states a last offset before its first")

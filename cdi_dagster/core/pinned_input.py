@@ -6,11 +6,12 @@ missing. It fails on what it cannot resolve. Writing the manifest is `cdi_dagste
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
+from os.path import commonprefix
 from typing import Any
 
-from cdi_dagster.core.collections import CollectionDay
+from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
 from cdi_dagster.core.object_names import (
@@ -20,7 +21,9 @@ from cdi_dagster.core.object_names import (
     parse_object_of_day,
 )
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of the manifest. Format 1, which `to_json` shows to people, is still read."""
+_SHOWN_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +35,19 @@ class PinnedObject:
         size_bytes: size when pinned.
         etag: ETag when pinned.
         version_id: version, where the bucket is versioned: that version is read, whatever is written later.
+        parsed: `name`, where it is known already: parsing is most of a pin's CPU.
     """
 
     key: str
     size_bytes: int
     etag: str
     version_id: str | None
+    parsed: ObjectName | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> ObjectName:
         """The object's name, parsed."""
-        return parse_object_name(self.key)
+        return self.parsed or parse_object_name(self.key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,14 +106,10 @@ class PinnedInput:
         return sum(pinned.name.offset_count for pinned in self.objects)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the manifest as plain JSON values; `from_json` reads it back."""
+        """Return it as plain JSON values for people and their programs; `from_json` reads it back."""
         return {
-            "format_version": FORMAT_VERSION,
-            "collection": self.collection_id,
-            "storage_day": self.storage_day.isoformat(),
-            "corporate_root": self.corporate_root,
-            "fingerprint": self.fingerprint,
-            "totals": {"objects": len(self.objects), "bytes": self.input_bytes, "offsets": self.offset_count},
+            "format_version": _SHOWN_VERSION,
+            **self._head(),
             "objects": [
                 {
                     "key": pinned.key,
@@ -132,33 +133,57 @@ class PinnedInput:
             ],
         }
 
+    def to_manifest(self) -> dict[str, Any]:
+        """Return the manifest as plain JSON values: a list for each object, its key without what all share."""
+        keys = [pinned.key for pinned in self.objects]
+        prefix = commonprefix([min(keys), max(keys)]).rpartition("/")[0] if keys else ""
+        return {
+            "format_version": FORMAT_VERSION,
+            **self._head(),
+            "prefix": prefix,
+            "objects": [
+                (pinned.key[len(prefix) :], pinned.size_bytes, pinned.etag, pinned.version_id)
+                for pinned in self.objects
+            ],
+            "left_out": [(left.key, left.covered_by, left.why) for left in self.left_out],
+            "gaps": [(gap.kafka_partition, gap.first_offset, gap.last_offset) for gap in self.gaps],
+        }
+
+    def _head(self) -> dict[str, Any]:
+        return {
+            "collection": self.collection_id,
+            "storage_day": self.storage_day.isoformat(),
+            "corporate_root": self.corporate_root,
+            "fingerprint": self.fingerprint,
+            "totals": {"objects": len(self.objects), "bytes": self.input_bytes, "offsets": self.offset_count},
+        }
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "PinnedInput":
-        """Read what `to_json` wrote.
+        """Read what `to_manifest` or `to_json` wrote, of this version or an earlier one.
 
         Raises:
             CdiError: INPUT_INVALID where it is not a manifest of this format.
         """
         try:
-            if value["format_version"] != FORMAT_VERSION:
+            lists_of = {_SHOWN_VERSION: _lists_of_shown, FORMAT_VERSION: _lists_of_manifest}.get(
+                value["format_version"]
+            )
+            if lists_of is None:
                 raise CdiError(
                     FailureClass.INPUT_INVALID,
                     f"The pinned input has format {value['format_version']}, but this version reads {FORMAT_VERSION}.",
                     next_step="Pin the day again with this version.",
                 )
+            objects, left_out, gaps = lists_of(value)
             return cls(
                 collection_id=value["collection"],
                 storage_day=date.fromisoformat(value["storage_day"]),
                 corporate_root=value["corporate_root"],
                 fingerprint=value["fingerprint"],
-                objects=tuple(
-                    PinnedObject(
-                        key=row["key"], size_bytes=row["size_bytes"], etag=row["etag"], version_id=row["version_id"]
-                    )
-                    for row in value["objects"]
-                ),
-                left_out=tuple(LeftOutObject(**row) for row in value["left_out"]),
-                gaps=tuple(OffsetGap(**row) for row in value["gaps"]),
+                objects=objects,
+                left_out=left_out,
+                gaps=gaps,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CdiError(
@@ -166,6 +191,36 @@ class PinnedInput:
                 f"The pinned input cannot be read: {type(error).__name__} at {error}.",
                 next_step="Pin the day again.",
             ) from error
+
+
+_Lists = tuple[tuple[PinnedObject, ...], tuple[LeftOutObject, ...], tuple[OffsetGap, ...]]
+
+
+def _lists_of_shown(value: Mapping[str, Any]) -> _Lists:
+    fields = ("key", "size_bytes", "etag", "version_id")
+    return (
+        tuple(PinnedObject(**{name: row[name] for name in fields}) for row in value["objects"]),
+        tuple(LeftOutObject(**row) for row in value["left_out"]),
+        tuple(OffsetGap(**row) for row in value["gaps"]),
+    )
+
+
+def _lists_of_manifest(value: Mapping[str, Any]) -> _Lists:
+    prefix = value["prefix"]
+    return (
+        tuple(
+            PinnedObject(key=prefix + name, size_bytes=size_bytes, etag=etag, version_id=version_id)
+            for name, size_bytes, etag, version_id in value["objects"]
+        ),
+        tuple(LeftOutObject(key=key, covered_by=covered_by, why=why) for key, covered_by, why in value["left_out"]),
+        tuple(
+            OffsetGap(kafka_partition=kafka_partition, first_offset=first, last_offset=last)
+            for kafka_partition, first, last in value["gaps"]
+        ),
+    )
+
+
+_LISTS_OF = {_SHOWN_VERSION: _lists_of_shown, FORMAT_VERSION: _lists_of_manifest}
 
 
 @dataclass(frozen=True)
@@ -186,7 +241,8 @@ def pin(day: CollectionDay, corporate_root: str, listing: Iterable[StoredObject]
             empty, or two objects overlap in a way that cannot be resolved.
     """
     stored_objects = list(listing)
-    candidates = [_candidate(day, stored) for stored in stored_objects]
+    prefix = day.corporate_prefix
+    candidates = [_candidate(day.collection, prefix, stored) for stored in stored_objects]
     by_partition: dict[int, list[_Candidate]] = defaultdict(list)
     for candidate in candidates:
         by_partition[candidate.name.kafka_partition].append(candidate)
@@ -204,24 +260,26 @@ def pin(day: CollectionDay, corporate_root: str, listing: Iterable[StoredObject]
         storage_day=day.storage_day,
         corporate_root=corporate_root,
         fingerprint=listing_fingerprint(stored_objects),
-        objects=tuple(
-            PinnedObject(
-                key=candidate.stored.key,
-                size_bytes=candidate.stored.size_bytes,
-                etag=candidate.stored.etag,
-                version_id=candidate.stored.version_id,
-            )
-            for candidate in pinned
-        ),
+        objects=tuple(_pinned(candidate) for candidate in pinned),
         left_out=tuple(left_out),
         gaps=tuple(gaps),
     )
 
 
-def _candidate(day: CollectionDay, stored: StoredObject) -> _Candidate:
-    collection = day.collection
+def _pinned(candidate: _Candidate) -> PinnedObject:
+    stored = candidate.stored
+    return PinnedObject(
+        key=stored.key,
+        size_bytes=stored.size_bytes,
+        etag=stored.etag,
+        version_id=stored.version_id,
+        parsed=candidate.name,
+    )
+
+
+def _candidate(collection: Collection, prefix: str, stored: StoredObject) -> _Candidate:
     try:
-        name = parse_object_of_day(day.corporate_prefix, stored.key)
+        name = parse_object_of_day(prefix, stored.key)
     except InvalidObjectNameError as error:
         raise CdiError(
             FailureClass.INPUT_INVALID,

@@ -25,6 +25,7 @@ LOCAL_METASTORE = "spark.cdi.local_metastore"
 INGEST_DAILY = SparkJob(name="ingest_daily")
 """Reads and writes objects with boto3: it needs no S3A."""
 PUBLISH_TABLES = SparkJob(name="publish_tables", needs_s3a=True)
+BUILD_SNAPSHOT = SparkJob(name="build_snapshot", needs_s3a=True)
 CHECK_CLUSTER = SparkJob(name="check_cluster")
 """Publishes nothing: it checks what the two above need where they run (`cdi doctor --on-cluster`)."""
 

@@ -34,6 +34,7 @@ class StatusRow:
         current_step: what it is doing, or did last.
         cluster_id: EMR cluster id, or `local`.
         daily_records_uri: of the published daily records, once published.
+        snapshot_prefix: written as `S3_Prefix_CDI_Export`, of a snapshot only: its key prefix below the published root.
         failure: class and cause, where it failed.
         detail: counts and other facts for a reader.
     """
@@ -47,6 +48,7 @@ class StatusRow:
     dagster_run_id: str | None = None
     cluster_id: str | None = None
     daily_records_uri: str | None = None
+    snapshot_prefix: str | None = None
     failure: str | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
 

@@ -5,8 +5,9 @@ downstream readers (`json/daily/<export day>/...`); what is under `_control` is 
 """
 
 import re
+from urllib.parse import unquote
 
-from cdi_dagster.core.collections import CollectionDay
+from cdi_dagster.core.collections import Collection, CollectionDay
 
 _BASE = "corporate_data_ingestion"
 SUCCESS_MARK = "_SUCCESS"
@@ -33,16 +34,47 @@ def daily_rows_prefix(day: CollectionDay) -> str:
 
     Year, month and day are those of the export day, without leading zeros.
     """
-    export_day, collection = day.export_day, day.collection
+    export_day = day.export_day
     return (
-        f"{_BASE}/orc/daily/{collection.db}/{collection.name}/export_year={export_day.year}/"
+        f"{all_daily_rows_prefix(day.collection)}export_year={export_day.year}/"
         f"export_month={export_day.month}/export_day={export_day.day}/"
     )
+
+
+def all_daily_rows_prefix(collection: Collection) -> str:
+    """Prefix of the published rows of all days of a keyed collection."""
+    return f"{_BASE}/orc/daily/{collection.db}/{collection.name}/"
+
+
+def snapshot_prefix(day: CollectionDay) -> str:
+    """Prefix of the snapshot of the day's export day: a folder for each `id_part`, and `_SUCCESS` at the end."""
+    return f"{_BASE}/exports/{day.collection.db}/{day.collection.name}/{day.export_day}/"
+
+
+def snapshot_staging_prefix(day: CollectionDay) -> str:
+    """Prefix of what Spark has written of a snapshot that is not published yet; nobody reads there."""
+    return f"{_BASE}/_staging/exports/{day.collection.db}/{day.collection.name}/{day.export_day}/"
+
+
+def snapshot_lease_key(day: CollectionDay) -> str:
+    """Key of the lease that the run which makes the snapshot holds."""
+    return f"{control_prefix(day)}snapshot_lease.json"
+
+
+def snapshot_report_key(day: CollectionDay, correlation_id: str) -> str:
+    """Key of the closing report of the run that made the snapshot."""
+    return f"{run_prefix(day, correlation_id)}snapshot_report.json"
 
 
 def id_part_folder(id_part: str) -> str:
     """Name, with `/`, of the folder that holds the rows of one `id_part`, escaped as Hive does."""
     return f"id_part={_ESCAPED_IN_FOLDERS.sub(lambda found: f'%{ord(found[0]):02X}', id_part)}/"
+
+
+def id_part_of(key: str) -> str | None:
+    """Return the `id_part` in whose folder a key lies, None where it lies in none."""
+    name = key.rpartition("/")[0].rpartition("/")[2]
+    return unquote(name.removeprefix("id_part=")) if name.startswith("id_part=") else None
 
 
 def daily_prefix(day: CollectionDay) -> str:

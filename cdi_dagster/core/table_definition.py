@@ -10,7 +10,7 @@ from enum import StrEnum
 from hashlib import sha256
 
 PARTITION_COLUMN = "date_str"
-"""Partitions every table; its value is the export day."""
+"""Partitions every table of a day; its value is the export day."""
 
 
 class TableKind(StrEnum):
@@ -24,6 +24,8 @@ class TableKind(StrEnum):
     """View over managed."""
     TABLE = "table"
     """What such a view would show, as a table with data of its own: for readers who may not read managed's data."""
+    SNAPSHOT = "snapshot"
+    """Table of a snapshot's rows, of columns of its own; not partitioned: each publication replaces all of it."""
 
 
 class Showing(StrEnum):
@@ -95,6 +97,11 @@ class Table:
         return self.name.partition(".")[2]
 
     @property
+    def is_partitioned(self) -> bool:
+        """Whether it has a partition for each export day."""
+        return self.kind is not TableKind.SNAPSHOT
+
+    @property
     def is_over_managed(self) -> bool:
         """Whether it shows columns of the managed table."""
         return self.kind in (TableKind.VIEW, TableKind.TABLE)
@@ -118,6 +125,11 @@ class TableDefinition:
     def sha256(self) -> str:
         """Of the text: which definition made a partition."""
         return sha256(self.text).hexdigest()
+
+    @property
+    def is_of_snapshots(self) -> bool:
+        """Whether its tables are made from snapshots; all of a definition are, or none."""
+        return any(table.kind is TableKind.SNAPSHOT for table in self.tables)
 
     @property
     def managed(self) -> Table | None:

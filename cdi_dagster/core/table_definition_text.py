@@ -30,10 +30,10 @@ _MOST_DIGITS = 38
 _HASHED_TYPES = ("string", "int", "bigint")
 """Those with one text for each value, whatever the reader's time zone or Spark."""
 _DEFINITION_KEYS = ("format_version", "about", "tables", "columns")
-_TABLE_KEYS = ("name", "kind", "about", "replaces")
+_TABLE_KEYS = ("name", "kind", "about", "replaces", "columns")
 _COLUMN_KEYS = ("name", "path", "type", "comment", "shown")
 _ORDER = {TableKind.RAW: 0, TableKind.MANAGED: 1}
-_OTHER_ASSET = "daily_records"
+_OTHER_ASSETS = {"daily_records", "daily_rows", "snapshot"}
 _SHOWN_PROBLEMS = 20
 
 _ShownColumn = tuple[Column, dict[str, Showing]]
@@ -117,22 +117,27 @@ class _Reading:
             self._wrong((*place, "name"), f'is {name!r}; write "database.name", in letters, digits and _')
         if kind not in list(TableKind):
             self._wrong((*place, "kind"), f"is {kind!r}; write one of {', '.join(TableKind)}")
+        elif kind != TableKind.SNAPSHOT and "columns" in row:
+            self._wrong((*place, "columns"), 'are of a table of the kind "snapshot" only; write them beside "tables"')
         elif replaces not in {"view": (None, "table"), "table": (None, "view")}.get(kind, (None,)):
             self._wrong((*place, "replaces"), f'is {replaces!r}; only a view can replace a "table", a table a "view"')
         elif len(parts) == 2:
+            own = self._own_columns((*place, "columns"), row.get("columns")) if kind == TableKind.SNAPSHOT else ()
             return Table(
                 name=str(name).lower(),
                 kind=TableKind(kind),
-                columns=(),
+                columns=own,
                 about=str(row.get("about", "")),
                 replaces=TableKind(replaces) if replaces else None,
             )
         return None
 
     def _check_beside(self, place: Place, table: Table, others: list[Table]) -> None:
-        if table.short_name in {_OTHER_ASSET, *(other.short_name for other in others)}:
+        if table.short_name in _OTHER_ASSETS | {*(other.short_name for other in others)}:
             self._wrong((*place, "name"), f"ends in {table.short_name} as another asset does; give it another name")
-        if not table.is_over_managed and any(other.kind is table.kind for other in others):
+        if any((other.kind is TableKind.SNAPSHOT) != (table.kind is TableKind.SNAPSHOT) for other in others):
+            self._wrong((*place, "kind"), 'is beside others; a definition is of the kind "snapshot" alone, or without')
+        if table.kind in _ORDER and any(other.kind is table.kind for other in others):
             self._wrong((*place, "kind"), f'is a second "{table.kind}"; a definition has one')
 
     def _columns(self, value: Mapping[str, Any], tables: list[Table], shown_by: list[str] | None) -> list[_ShownColumn]:
@@ -144,10 +149,24 @@ class _Reading:
         if not isinstance(rows, list) or not rows:
             self._wrong(("columns",), "must be a list of at least one column")
             return []
+        columns = self._column_rows(("columns",), rows, shown_by)
+        for short_name in shown_by or ():
+            if columns and all(shown.get(short_name) is Showing.DROP for _, shown in columns):
+                self._wrong(("columns",), f'are all "drop" in {short_name}; it needs at least one column')
+        return columns
+
+    def _own_columns(self, place: Place, rows: Any) -> tuple[Column, ...]:
+        """Return the columns of a table of a snapshot, which shows all of them."""
+        if not isinstance(rows, list) or not rows:
+            self._wrong(place, 'must be a list of at least one column: {"name": "a", "path": ["a"], "type": "string"}')
+            return ()
+        return tuple(column for column, _ in self._column_rows(place, rows, []))
+
+    def _column_rows(self, where: Place, rows: list[Any], shown_by: list[str] | None) -> list[_ShownColumn]:
         columns = []
         first_places: dict[str, Place] = {}
         for number, row in enumerate(rows):
-            place: Place = ("columns", number)
+            place: Place = (*where, number)
             column = self._column(place, row, shown_by)
             if column is None:
                 continue
@@ -159,9 +178,6 @@ class _Reading:
                 first = self._places.describe(first_places[name])
                 self._wrong((*place, "name"), f"is {name}, as {first} is, and Hive does not tell upper from lower case")
             first_places.setdefault(name, (*place, "name"))
-        for short_name in shown_by or ():
-            if columns and all(shown.get(short_name) is Showing.DROP for _, shown in columns):
-                self._wrong(("columns",), f'are all "drop" in {short_name}; it needs at least one column')
         return columns
 
     def _column(self, place: Place, row: Any, shown_by: list[str] | None) -> _ShownColumn | None:
@@ -206,6 +222,8 @@ class _Reading:
         return shown
 
     def _with_columns(self, table: Table, columns: list[_ShownColumn]) -> Table:
+        if table.kind is TableKind.SNAPSHOT:
+            return table
         if table.kind is TableKind.RAW:
             return replace(table, columns=RAW_COLUMNS)
         if table.kind is TableKind.MANAGED:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass, StepMayGoOnError
-from cdi_dagster.core.storage_keys import ingestion_lease_key
+from cdi_dagster.core.storage_keys import ingestion_lease_key, snapshot_lease_key
 from cdi_dagster.published.publish import discard_uploads
 from cdi_dagster.storage.interface import Storage, StorageError
 from cdi_dagster.storage.lease import DEFAULT_LEASE_SECONDS, Lease, LeaseHeldError
@@ -40,17 +40,38 @@ def ingestion_lease(
         CdiError: DUPLICATE_RUN, naming the other run, which is alive.
         StorageError: the lease cannot be read or written.
     """
-    key = ingestion_lease_key(day)
+    lease = Lease(published, ingestion_lease_key(day), holder, lease_seconds=lease_seconds, log=log)
+    with _held(lease, f"has been ingesting {day}"):
+        yield lease
+
+
+@contextmanager
+def snapshot_lease(
+    published: Storage, day: CollectionDay, *, holder: str, log: Callable[[str], None] = _log.info
+) -> Iterator[Lease]:
+    """Hold the lease of the snapshot of the day's export day while the block lasts; otherwise as `ingestion_lease`.
+
+    Raises:
+        CdiError: DUPLICATE_RUN, naming the other run, which is alive.
+        StorageError: the lease cannot be read or written.
+    """
+    lease = Lease(published, snapshot_lease_key(day), holder, log=log)
+    with _held(lease, f"has been making the snapshot of {day.collection.id} for {day.export_day}"):
+        yield lease
+
+
+@contextmanager
+def _held(lease: Lease, doing: str) -> Iterator[None]:
     with ExitStack() as stack:
         try:
-            lease = stack.enter_context(Lease(published, key, holder, lease_seconds=lease_seconds, log=log))
+            stack.enter_context(lease)
         except LeaseHeldError as error:
             raise CdiError(
                 FailureClass.DUPLICATE_RUN,
-                f"{error.holder} has been ingesting {day} since {error.since}; it is alive.",
+                f"{error.holder} {doing} since {error.since}; it is alive.",
                 detail={"correlation_id": error.holder},
             ) from error
-        yield lease
+        yield
 
 
 @contextmanager

@@ -7,6 +7,9 @@ Dagster, for assets and the terminal. The caller checks whether the gate is open
 import json
 from datetime import datetime
 
+import orjson
+
+from cdi_dagster.core.bulk import collector_paused
 from cdi_dagster.core.collections import Collection, CollectionDay, find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
@@ -43,7 +46,9 @@ def pin_storage_day(
         StorageError: the day cannot be listed, or the manifest cannot be written.
     """
     prefix = day.corporate_prefix
-    pinned = pin(day, roots.corporate.root, _list_day(roots.corporate, day, versions=True))
+    with collector_paused():
+        pinned = pin(day, roots.corporate.root, _list_day(roots.corporate, day, versions=True))
+        manifest = manifest_of(pinned)
     if not pinned.objects and not allow_empty:
         raise CdiError(
             FailureClass.INPUT_INVALID,
@@ -53,11 +58,15 @@ def pin_storage_day(
         )
     if not allow_fewer_offsets:
         _require_all_offsets(roots.published, day.collection, pinned)
-    manifest = json.dumps(pinned.to_json(), indent=1).encode()
     # The kept copy first, so that every manifest that was ever the current one is kept.
     roots.published.write(pinned_input_history_key(day, pinned.fingerprint), manifest)
     roots.published.write(pinned_input_key(day), manifest)
     return pinned
+
+
+def manifest_of(pinned: PinnedInput) -> bytes:
+    """Return the bytes of the manifest."""
+    return orjson.dumps(pinned.to_manifest())
 
 
 def _require_all_offsets(published: Storage, collection: Collection, pinned: PinnedInput) -> None:
@@ -66,7 +75,7 @@ def _require_all_offsets(published: Storage, collection: Collection, pinned: Pin
         ("published", read_published_input(published, collection.on(pinned.storage_day))),
         ("pinned", read_pinned_input(published, collection.on(pinned.storage_day))),
     ):
-        lost = lost_objects(before, pinned) if before else ()
+        lost = lost_objects(before, pinned) if before and before.fingerprint != pinned.fingerprint else ()
         if before and lost:
             name = lost[0].name
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""

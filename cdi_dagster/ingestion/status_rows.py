@@ -38,6 +38,7 @@ class StepRecord:
         dagster_run_id: of the run, where Dagster runs it.
         cluster_id: where Spark ran, once known.
         daily_records_uri: of the published daily records, once published.
+        snapshot_prefix: of the snapshot that the step makes, as the old system wrote it; None for a day's steps.
         detail: counts and other facts for a reader of the row.
     """
 
@@ -49,6 +50,7 @@ class StepRecord:
     dagster_run_id: str | None = None
     cluster_id: str | None = None
     daily_records_uri: str | None = None
+    snapshot_prefix: str | None = None
     detail: dict[str, Any] = field(default_factory=dict)
 
     def put(self, status: str, failure: str | None = None) -> None:
@@ -63,6 +65,7 @@ class StepRecord:
                 dagster_run_id=self.dagster_run_id,
                 cluster_id=self.cluster_id,
                 daily_records_uri=self.daily_records_uri,
+                snapshot_prefix=self.snapshot_prefix,
                 failure=failure,
                 detail=dict(self.detail),
             )

@@ -4,17 +4,20 @@ No dagster: the caller chooses where and how a step is launched.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from typing import Any
 
-from cdi_dagster.core.collections import CORPORATE_STORAGE, CollectionDay
+from cdi_dagster.core.collections import CORPORATE_STORAGE, Collection, CollectionDay
+from cdi_dagster.core.days import storage_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.key_service_access import KeyServiceAccess
 from cdi_dagster.core.pinned_input import PinnedInput
-from cdi_dagster.core.spark_jobs import CHECK_CLUSTER, INGEST_DAILY, PUBLISH_TABLES, SparkStep
+from cdi_dagster.core.spark_jobs import BUILD_SNAPSHOT, CHECK_CLUSTER, INGEST_DAILY, PUBLISH_TABLES, SparkStep
 from cdi_dagster.core.storage_keys import pinned_input_history_key
-from cdi_dagster.core.table_definition import Table
+from cdi_dagster.core.table_definition import Table, TableDefinition
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.published.read import read_mark
+from cdi_dagster.published.snapshots import input_now, require_snapshot
 from cdi_dagster.storage import Roots, StorageError
 from cdi_dagster.storage.interface import Storage
 from cdi_dagster.table_definitions import publish_copy
@@ -97,6 +100,43 @@ def tables_step(
             next_step=f"Materialise {day.collection.asset_name}/{day.collection.output_name} for the day first, or run "
             "cdi ingest.",
         )
+    return _tables_step(day, published, definition, tables, correlation_id=correlation_id, size=mark.published_bytes)
+
+
+def snapshot_tables_step(
+    day: CollectionDay, published: Storage, *, correlation_id: str, tables: Iterable[Table] | None = None
+) -> SparkStep:
+    """Return the step that publishes tables from the snapshot of the day's export day; store the definition.
+
+    Args:
+        day: as `published.snapshots.snapshot_of` names the snapshot.
+        published: where it is.
+        correlation_id: of the run.
+        tables: to publish; every one of the collection's snapshots by default.
+
+    Raises:
+        CdiError: INPUT_INVALID where it has no tables, or the snapshot is not published.
+    """
+    definition = day.collection.snapshot_tables
+    if definition is None:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"No tables are defined for snapshots of {day.collection.id}.",
+            next_step="Name a definition for it in CDI_TABLE_DEFINITIONS (docs/tables.md).",
+        )
+    size = require_snapshot(published, day).stored_bytes
+    return _tables_step(day, published, definition, tables, correlation_id=correlation_id, size=size)
+
+
+def _tables_step(
+    day: CollectionDay,
+    published: Storage,
+    definition: TableDefinition,
+    tables: Iterable[Table] | None,
+    *,
+    correlation_id: str,
+    size: int,
+) -> SparkStep:
     return SparkStep(
         job=PUBLISH_TABLES,
         arguments=(
@@ -110,7 +150,48 @@ def tables_step(
         collection=day.collection,
         storage_day=day.storage_day,
         correlation_id=correlation_id,
-        input_bytes=mark.published_bytes,
+        input_bytes=size,
+    )
+
+
+def snapshot_step(
+    collection: Collection,
+    export_day: date,
+    published: Storage,
+    *,
+    first_storage_day: date,
+    correlation_id: str,
+    is_followed: bool = False,
+) -> SparkStep:
+    """Return the step that makes the snapshot of a Friday.
+
+    Args:
+        collection: a keyed one.
+        export_day: the Friday.
+        published: where the daily rows and the snapshots are.
+        first_storage_day: of the collection, for a snapshot without a base.
+        correlation_id: of the run.
+        is_followed: whether the run publishes tables, too.
+
+    Raises:
+        CdiError: INPUT_INVALID where it is no Friday, or daily rows are missing; every day is named.
+    """
+    used, now = input_now(published, collection, export_day, first_storage_day=first_storage_day)
+    of_base = now.snapshots[used.base.export_day].stored_bytes if used.base else 0
+    return SparkStep(
+        job=BUILD_SNAPSHOT,
+        arguments=(
+            *("--published-root", published.root),
+            *("--collection", collection.id),
+            *("--export-day", export_day.isoformat()),
+            *("--first-storage-day", first_storage_day.isoformat()),
+            *("--correlation-id", correlation_id),
+        ),
+        collection=collection,
+        storage_day=storage_day_of(export_day),
+        correlation_id=correlation_id,
+        input_bytes=of_base + sum(now.rows[day].published_bytes for day in used.days),
+        is_followed=is_followed,
     )
 
 

@@ -12,6 +12,7 @@ from cdi_dagster.core.storage_keys import is_tables_report_key, runs_prefix
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.published.read import read_mark
+from cdi_dagster.published.snapshot_mark import SnapshotMark
 from cdi_dagster.storage import ObjectMissingError, Storage
 
 
@@ -26,7 +27,7 @@ def is_whole(published: Storage, day: CollectionDay) -> bool:
     return mark is not None and not missing_tables(published, day, mark)
 
 
-def missing_tables(published: Storage, day: CollectionDay, mark: Mark) -> tuple[str, ...]:
+def missing_tables(published: Storage, day: CollectionDay, mark: Mark | SnapshotMark) -> tuple[str, ...]:
     """Return the names of the tables that do not show the published records; none where no table is defined.
 
     Which tables a day has is decided by the definition with which they were made: another definition alone does not
@@ -35,12 +36,13 @@ def missing_tables(published: Storage, day: CollectionDay, mark: Mark) -> tuple[
     Args:
         published: where reports and records are.
         day: whose tables.
-        mark: of the published records.
+        mark: of the published records, or of the snapshot of the day's export day.
 
     Raises:
         StorageError: the storage does not respond.
     """
-    defined = day.collection.table_names
+    of_snapshot = isinstance(mark, SnapshotMark)
+    defined = day.collection.snapshot_table_names if of_snapshot else day.collection.table_names
     if not defined:
         return ()
     shows: dict[str, bool] = {}
@@ -78,7 +80,7 @@ def _newest_first(published: Storage, day: CollectionDay) -> Iterator[TablesRepo
             yield report
 
 
-def _made_from(report: TablesReport, mark: Mark) -> bool:
+def _made_from(report: TablesReport, mark: Mark | SnapshotMark) -> bool:
     # A replay of rejects adds records of the same input.
     return (report.fingerprint, report.records) == (mark.fingerprint, mark.published)
 

@@ -24,6 +24,7 @@ class CoalescerStatusResource(dg.ConfigurableResource):
     lease_seconds: int = knob("coalescer_lease_seconds")
     quiet_seconds: int = knob("coalescer_quiet_seconds")
     batch_queues: list[str] = knob("coalescer_batch_queues")
+    runs_coalesce: bool = knob("coalescer_in_dagster")
 
     def create_resource(self, context: dg.InitResourceContext) -> CoalescerStatusSource:
         """Return the source that the settings choose; in a run it reads the status at every call."""
@@ -35,6 +36,7 @@ class CoalescerStatusResource(dg.ConfigurableResource):
             lease_seconds=self.lease_seconds,
             quiet_seconds=self.quiet_seconds,
             batch_queues=self.batch_queues,
+            runs_coalesce=self.runs_coalesce,
         )
 
 

@@ -31,8 +31,8 @@ def item_of(row: StatusRow, *, now: datetime, weeks_to_exist: int) -> dict[str, 
     """Return a row under the table's column names; what is None is left out.
 
     Run_Id is the text of a number: downstream tools call `int()` on it. TimeToExist is a number of epoch *seconds*,
-    which is what DynamoDB expires by. S3_Prefix_CDI_Export is left out: it is a snapshot's key prefix, and these rows
-    are of days. Dagster_Run_Id, Daily_Records_URI, Failure, Detail (JSON text) and Updated_At are ours.
+    which is what DynamoDB expires by. S3_Prefix_CDI_Export is a snapshot's key prefix, without a slash at its
+    end: rows of days have none. Dagster_Run_Id, Daily_Records_URI, Failure, Detail (JSON text) and Updated_At are ours.
     """
     kept_for = timedelta(weeks=weeks_to_exist)
     item = {
@@ -45,6 +45,7 @@ def item_of(row: StatusRow, *, now: datetime, weeks_to_exist: int) -> dict[str, 
         "CurrentStep": row.current_step,
         "TimeToExist": int((now + kept_for).timestamp()),
         "Dagster_Run_Id": row.dagster_run_id,
+        "S3_Prefix_CDI_Export": row.snapshot_prefix.rstrip("/") if row.snapshot_prefix else None,
         "Daily_Records_URI": row.daily_records_uri,
         "Failure": row.failure,
         "Detail": json.dumps(dict(row.detail), sort_keys=True, default=str) if row.detail else None,
@@ -70,6 +71,7 @@ def row_of(item: Mapping[str, Any]) -> StatusRow:
         dagster_run_id=item.get("Dagster_Run_Id"),
         cluster_id=item.get("Cluster_Id"),
         daily_records_uri=item.get("Daily_Records_URI") or (prefix if "://" in prefix else None),
+        snapshot_prefix=f"{prefix}/" if prefix and "://" not in prefix else None,
         failure=item.get("Failure"),
         detail=json.loads(item["Detail"]) if item.get("Detail") else {},
     )

@@ -10,17 +10,19 @@ from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.sensors.coalescer_completion import coalescer_completion_sensor
 from cdi_dagster.sensors.failed_runs import failed_runs_sensor
 from cdi_dagster.sensors.metrics import metrics_sensor
+from cdi_dagster.sensors.snapshot import snapshot_sensor
 
 
 def build_sensors(
     collections: Iterable[Collection],
+    keyed: Iterable[Collection],
     *,
     calendar: DayCalendar,
     running: bool,
     volumes: DayVolumes,
     metrics: bool = False,
 ) -> list[dg.SensorDefinition]:
-    """Return the coalescer completion sensor of every collection, that of failed runs and, by `metrics`, its own."""
+    """Return the coalescer completion and snapshot sensors, that of failed runs and, by `metrics`, that of metrics."""
     collections = list(collections)
     return [
         failed_runs_sensor(collections, calendar=calendar, running=running),
@@ -33,5 +35,6 @@ def build_sensors(
             )
             for collection in collections
         ),
+        *(snapshot_sensor(collection, calendar=calendar, running=running) for collection in keyed),
         *([metrics_sensor(collections, calendar=calendar, running=running)] if metrics else []),
     ]

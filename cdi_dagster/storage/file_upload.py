@@ -16,7 +16,14 @@ from typing import Self
 
 from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.storage.file_stream import described, etag_of
-from cdi_dagster.storage.file_system import in_folder, new_file, remove_empty_folders, storage_errors, sync_folder
+from cdi_dagster.storage.file_system import (
+    FILE_MODE,
+    in_folder,
+    new_file,
+    remove_empty_folders,
+    storage_errors,
+    sync_folder,
+)
 from cdi_dagster.storage.interface import ObjectChangedError, ObjectExistsError, PreparedObject, StorageError
 
 _BUFFER_BYTES = 256 * 1024
@@ -156,3 +163,15 @@ class FileUpload:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.abort()
+
+
+def stage_file(path: Path, folder: Path) -> tuple[Path, int]:
+    """Move a file that another program wrote into a staging folder, durably; return where it is, and its size."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        size_bytes = os.fstat(file.fileno()).st_size
+    path.chmod(FILE_MODE)
+    staged = folder / uuid.uuid4().hex
+    in_folder(folder, lambda: os.rename(path, staged))
+    sync_folder(folder)
+    return staged, size_bytes

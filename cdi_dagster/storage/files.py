@@ -31,7 +31,7 @@ from cdi_dagster.storage.file_system import (
     storage_error,
     storage_errors,
 )
-from cdi_dagster.storage.file_upload import FileUpload
+from cdi_dagster.storage.file_upload import FileUpload, stage_file
 from cdi_dagster.storage.interface import (
     NoObjectError,
     ObjectMissingError,
@@ -167,6 +167,16 @@ class FileStorage:
             if_absent=if_absent,
             if_match=if_match,
         )
+
+    def prepare_stored(self, source: str, key: str, *, group: str) -> PreparedObject:
+        """Move a file to the staged uploads, in one step."""
+        path = self._path(source)
+        self._path(key)
+        folder = self._uploads(group) / key.rpartition("/")[0]
+        with storage_errors("prepare", self.uri(source), path):
+            staged, size_bytes = stage_file(path, folder)
+        token = {"staged": staged.relative_to(self._staging).as_posix()}
+        return PreparedObject(key=key, size_bytes=size_bytes, token=token)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, and folders that are then empty."""

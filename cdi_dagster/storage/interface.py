@@ -142,6 +142,13 @@ class Storage(Protocol):
         `group` names its owner (a run's correlation id), so that `discard` finds the uploads of a killed process.
         """
 
+    def prepare_stored(self, source: str, key: str, *, group: str) -> PreparedObject:
+        """Prepare an object from a stored one, under another key, without its bytes coming here.
+
+        For what another program (Spark) wrote below the root, where nobody reads. The source may be gone afterwards:
+        delete it. `group` as in `upload`. Raises ObjectMissingError.
+        """
+
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; an absent one is fine. Raises StorageError naming every key that could not be deleted."""
 

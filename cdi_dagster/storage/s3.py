@@ -28,7 +28,7 @@ from cdi_dagster.storage.keys import (
 )
 from cdi_dagster.storage.s3_bucket import S3Bucket, access_denied, etag_in, version_in
 from cdi_dagster.storage.s3_publication import S3Publisher
-from cdi_dagster.storage.s3_small import SmallReads
+from cdi_dagster.storage.s3_small import GaveUpError, SmallReads
 from cdi_dagster.storage.s3_stream import S3Stream
 from cdi_dagster.storage.s3_upload import (
     UPLOAD_NOTES,
@@ -98,8 +98,25 @@ class S3Storage:
                 )
 
     def _rows(self, prefix: str) -> Iterator[dict[str, Any]]:
-        for page in self._pages("list_objects_v2", prefix):
-            yield from page.get("Contents", ())
+        """Yield a page by boto3, the rest by the cheaper client: a page where that gave up is boto3's again."""
+        full = self._bucket.full(prefix)
+        position: dict[str, str] = {}
+        while True:
+            page = self._bucket.call("list_objects_v2", "list", prefix, Prefix=full, MaxKeys=_PAGE_KEYS, **position)
+            rows = page.get("Contents", ())
+            yield from rows
+            if not page.get("IsTruncated"):
+                return
+            position = {"ContinuationToken": page["NextContinuationToken"]}
+            if not rows:
+                continue
+            try:
+                for row in self._small.rows(full, after=rows[-1]["Key"]):
+                    yield row
+                    position = {"StartAfter": row["Key"]}
+            except GaveUpError:
+                continue
+            return
 
     def _version_rows(self, prefix: str) -> Iterator[dict[str, Any]]:
         pages = self._pages("list_object_versions", prefix)
@@ -186,6 +203,15 @@ class S3Storage:
         """Start writing one object in pieces; at most one part (8 MiB and up) is held in memory."""
         checked_key(self.root, key)
         return S3Upload(self._bucket, key, if_absent=if_absent, group=None if group is None else checked_group(group))
+
+    def prepare_stored(self, source: str, key: str, *, group: str) -> PreparedObject:
+        """Copy an object within S3, as an upload that `publish` completes."""
+        stored = self.head(source)
+        if stored is None:
+            raise ObjectMissingError(f"Could not prepare {self._bucket.uri(source)}: it is not there.")
+        with self.upload(key, group=group) as upload:
+            upload.copy(stored)
+            return upload.prepare()
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects, a thousand in a request; after a failed batch the next is still tried."""

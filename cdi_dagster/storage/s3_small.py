@@ -1,12 +1,13 @@
-"""Reads small S3 objects whole by obstore, whose client is in Rust: a tenth of boto3's CPU a request.
+"""Reads and lists very many small S3 objects by obstore, whose client is in Rust: a tenth of boto3's CPU, or less.
 
-It counts where a day is tens of thousands of objects. Only the quick way for what is there: whatever obstore does not
-return, boto3 is asked for by the caller, so that errors, retries and resuming are in one place. For `s3` only.
+It counts where a day is tens of thousands of objects. Only the quick way for what is there: what obstore does not
+return, the caller requests by boto3, so that errors, retries and resuming are in one place. For `s3` only.
 """
 
 import logging
 import os
 import threading
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,14 +16,19 @@ from cdi_dagster.storage.s3_bucket import S3Bucket
 
 _CREDENTIALS_KEPT = timedelta(minutes=5)
 _FAILURES_FORGIVEN = 3
+_PAGE_KEYS = 1000
 
 _log = logging.getLogger(__name__)
 _began_in_process: int | None = None
 """Where obstore's threads are; a process forked from there has none of them, and would wait for ever."""
 
 
+class GaveUpError(Exception):
+    """obstore does not list on: boto3 has to, from the last row."""
+
+
 class SmallReads:
-    """Reads of one bucket.
+    """Reads and long listings of one bucket.
 
     Args:
         bucket: the bucket.
@@ -42,26 +48,54 @@ class SmallReads:
 
         They are not compared with a checksum of S3's: only for content that has its own, as gzip has.
         """
-        if self._failures > _FAILURES_FORGIVEN or _began_in_process not in (None, os.getpid()):
+        if not self._is_usable():
             return None
         from obstore.exceptions import NotFoundError, PreconditionError
 
         options = {"if_match": f'"{etag}"'} | ({"version": version_id} if version_id else {})
         try:
-            with self._lock:
-                store = self._store = self._store or self._opened()
-            content: bytes = store.get(self._bucket.full(key), options=options).bytes().to_bytes()
+            content: bytes = self._opened().get(self._bucket.full(key), options=options).bytes().to_bytes()
         except (NotFoundError, PreconditionError):
             return None
         except Exception as error:  # noqa: BLE001 - whatever it is, boto3 is asked then
-            self._failures += 1
-            if self._failures > _FAILURES_FORGIVEN:
-                _log.warning("obstore does not read %s; boto3 does, slower: %s", self._bucket.root, error)
+            self._failed(error)
             return None
         self._failures = 0
         return content
 
+    def rows(self, prefix: str, *, after: str) -> Iterator[dict[str, Any]]:
+        """Yield every object below a prefix of the bucket whose key comes after another, as boto3's list has them.
+
+        Raises:
+            GaveUpError: obstore cannot list, or shows something in another way than boto3.
+        """
+        if not self._is_usable():
+            raise GaveUpError
+        try:
+            for page in self._opened().list(prefix or None, offset=after, chunk_size=_PAGE_KEYS):
+                for found in page:
+                    yield _row(found)
+        except GaveUpError:
+            raise
+        except Exception as error:
+            self._failed(error)
+            raise GaveUpError from error
+        self._failures = 0
+
+    def _is_usable(self) -> bool:
+        return self._failures <= _FAILURES_FORGIVEN and _began_in_process in (None, os.getpid())
+
+    def _failed(self, error: Exception) -> None:
+        self._failures += 1
+        if self._failures > _FAILURES_FORGIVEN:
+            _log.warning("obstore does not read %s; boto3 does, slower: %s", self._bucket.root, error)
+
     def _opened(self) -> Any:
+        with self._lock:
+            self._store = self._store or self._new_store()
+            return self._store
+
+    def _new_store(self) -> Any:
         global _began_in_process
         from obstore.store import S3Store
 
@@ -85,3 +119,10 @@ class SmallReads:
             retry_config={"max_retries": 0},
             credential_provider=provide,  # type: ignore[arg-type]
         )
+
+
+def _row(found: Mapping[str, Any]) -> dict[str, Any]:
+    if not found["size"] or not found["e_tag"]:
+        raise GaveUpError  # it may be a console's empty `folder/`, of which obstore leaves out the slash
+    names = {"Key": "path", "Size": "size", "ETag": "e_tag", "LastModified": "last_modified"}
+    return {name: found[theirs] for name, theirs in names.items()}

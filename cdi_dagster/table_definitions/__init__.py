@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import table_definition_key
-from cdi_dagster.core.table_definition import TableDefinition
+from cdi_dagster.core.table_definition import TableDefinition, TableKind
 from cdi_dagster.core.table_definition_text import parse_table_definition
 from cdi_dagster.storage import ObjectMissingError, Storage, open_storage
 
@@ -30,9 +30,18 @@ def with_tables(collection: Collection, configured: Mapping[str, str | None]) ->
         CdiError: INPUT_INVALID where the definition cannot be read or used.
     """
     if collection.id not in configured:
-        return replace(collection, tables=shipped_table_definition(collection))
-    path_or_uri = configured[collection.id]
-    return replace(collection, tables=read_table_definition(path_or_uri) if path_or_uri else None)
+        found = shipped_table_definition(collection)
+    else:
+        path_or_uri = configured[collection.id]
+        found = read_table_definition(path_or_uri) if path_or_uri else None
+    if found and found.is_of_snapshots != collection.is_keyed:
+        kinds = f'"{TableKind.SNAPSHOT}" only' if collection.is_keyed else f'another kind than "{TableKind.SNAPSHOT}"'
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"The table definition {found.source} is no definition for {collection.id}: its tables must be of {kinds}.",
+            next_step="Correct it (docs/tables.md), or CDI_TABLE_DEFINITIONS.",
+        )
+    return replace(collection, snapshot_tables=found) if collection.is_keyed else replace(collection, tables=found)
 
 
 def all_with_tables(collections: Iterable[Collection], configured: Mapping[str, str | None]) -> list[Collection]:
@@ -44,7 +53,8 @@ def all_with_tables(collections: Iterable[Collection], configured: Mapping[str, 
     found = [with_tables(collection, configured) for collection in collections]
     owners: dict[str, Collection] = {}
     for collection in found:
-        for table in collection.tables.tables if collection.tables else ():
+        definition = collection.tables or collection.snapshot_tables
+        for table in definition.tables if definition else ():
             owner = owners.setdefault(table.name, collection)
             if owner is not collection:
                 raise CdiError(

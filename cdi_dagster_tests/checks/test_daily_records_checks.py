@@ -146,7 +146,7 @@ def test_fewer_records_than_offsets_is_a_warning_that_names_the_object(published
 def test_overlapping_objects_are_an_error(published_day):
     key = pinned_input_history_key(AUDIT.on(DAY), _mark(published_day).fingerprint)
     manifest = json.loads(published_day.published.read(key))
-    manifest["objects"][1]["key"] = manifest["objects"][1]["key"].replace("10_19", "9_18")
+    manifest["objects"][1][0] = manifest["objects"][1][0].replace("10_19", "9_18")
     published_day.published.write(key, json.dumps(manifest).encode())
     evaluation = _check_again(published_day)["offsets_are_whole"]
     assert not evaluation.passed

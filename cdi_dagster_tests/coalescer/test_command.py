@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from cdi_dagster.coalescer.command import coalesce_command, progress_text
-from cdi_dagster.coalescer.marker import Claim
-from cdi_dagster.coalescer.run import CoalesceProgress
+from cdi_dagster.coalescer.claim import Claim
+from cdi_dagster.coalescer.command import coalesce_command
+from cdi_dagster.coalescer.summary import CoalesceProgress, progress_text
 from cdi_dagster.storage.interface import Storage
 from cdi_dagster_tests.coalescer.days import DAY, names, put_raw, put_small_day
 from cdi_dagster_tests.collections import AUDIT

@@ -17,6 +17,7 @@ import pytest
 
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.coalescer.marker import MarkerState, read_marker
+from cdi_dagster.coalescer.shard import WHOLE_DAY, Shard
 from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.coalescer.days import DAY, PREFIX, ingested, names, put_raw, put_small_day, small_day_records
@@ -86,12 +87,13 @@ class _KilledUpload:
         return stored
 
 
-def run_and_kill(storage: Storage, operations: int, *, minutes_later: int) -> bool:
+def run_and_kill(storage: Storage, operations: int, *, minutes_later: int, shard: Shard = WHOLE_DAY) -> bool:
     """Coalesce in a child process that is killed after so many operations; return whether it was."""
     child = os.fork()
     if child == 0:
         try:
-            coalesce(Killer(storage, operations), AUDIT.on(DAY), clock=later(minutes_later))  # type: ignore[arg-type]
+            killer: Any = Killer(storage, operations)
+            coalesce(killer, AUDIT.on(DAY), shard=shard, clock=later(minutes_later))
             os._exit(0)
         finally:
             traceback.print_exc()
@@ -126,6 +128,27 @@ def test_killed_at_any_operation_nothing_is_lost_or_doubled_and_the_next_run_fin
             break
         operations += 1
     assert operations > 50
+
+
+def test_a_shard_killed_at_any_operation_loses_and_doubles_nothing_whatever_runs_next(folder: Path) -> None:
+    shards = [Shard(index=index, count=2) for index in range(2)]
+    for operations in range(0, 60, 3):
+        storage = open_storage((folder / str(operations)).as_uri())
+        put_small_day(storage)
+        killed = run_and_kill(storage, operations, minutes_later=0, shard=shards[0])
+        assert ingested(storage) == small_day_records(), operations
+        assert coalesce(storage, AUDIT.on(DAY), shard=shards[1]).succeeded
+        assert ingested(storage) == small_day_records(), operations
+        if operations % 2:
+            require_finished(storage, minutes_later=10)  # by the whole day
+        else:
+            assert coalesce(storage, AUDIT.on(DAY), shard=shards[0], clock=later(10)).succeeded
+            assert names(storage) == COALESCED
+            assert ingested(storage) == small_day_records()
+        assert not list((folder / str(operations) / ".cdi-staging").rglob("uploads/*/*")), operations
+        if not killed:
+            break
+    assert operations > 30
 
 
 def test_killed_again_and_again_it_still_finishes(folder: Path) -> None:
@@ -179,8 +202,8 @@ def test_the_program_killed_at_random_moments_loses_and_doubles_nothing(folder: 
 _UNHURRIED = """
 import time
 from cdi_dagster.coalescer import command
-coalesce = command.coalesce
-command.coalesce = lambda progress, **options: coalesce(progress=lambda state: time.sleep(0.3), **options)
+coalesce = command.coalesce_by_processes
+command.coalesce_by_processes = lambda progress, **options: coalesce(progress=lambda state: time.sleep(0.3), **options)
 command.coalesce_command()
 """
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from cdi_dagster.coalescer.marker import Claim, InvalidMarkerError, Marker, MarkerState, read_marker
+from cdi_dagster.coalescer.claim import Claim
+from cdi_dagster.coalescer.marker import InvalidMarkerError, Marker, MarkerState, read_marker
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.storage.interface import ObjectMissingError, Storage, StorageUnavailableError

@@ -1,5 +1,8 @@
 """What is merged with what: every object exactly once, in order, within the limits, never over a gap."""
 
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -116,6 +119,34 @@ def test_very_many_tiny_objects_are_planned_in_a_moment() -> None:
     listing = [stored(key(f"{n}-{n}")) for n in range(20_000)]
     result = plan_batches(AUDIT, PREFIX, listing, max_objects=1000)
     assert [len(batch.sources) for batch in result.batches] == [1000] * 20
+
+
+def test_a_hundred_thousand_names_are_planned_in_twenty_megabytes() -> None:
+    def listing() -> Iterator[StoredObject]:
+        for kafka_partition in range(4):
+            for first in sorted(range(0, 250_000, 10), key=str):
+                yield stored(key(f"{first}-{first + 9}", kafka_partition))
+
+    tracemalloc.start()
+    result = plan_batches(AUDIT, PREFIX, listing())
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (len(result.batches), result.source_count, result.listed_offsets) == (12, 100_000, 1_000_000)
+    assert peak_bytes < 26_000_000  # of which the ETags here are 16: names of 100 bytes
+
+
+def test_a_source_is_the_object_that_was_listed_whatever_its_name() -> None:
+    listed = [stored(key(offsets)) for offsets in ("0-4", "005-9", "10-14")]
+    listed.append(replace(stored(key("15-19")), version_id="v1"))
+    (batch,) = plan_batches(AUDIT, PREFIX, listed).batches
+    assert [source.stored for source in batch.sources] == listed
+    assert batch.sources.keys() == [each.key for each in listed]
+    assert [source.name for source in batch.sources[1:3]] == [parse_object_name(each.key) for each in listed[1:3]]
+
+
+def test_an_offset_that_kafka_does_not_have_is_left_alone() -> None:
+    huge = key(f"{2**63}-{2**63}")
+    assert "no offset that large" in why(plan(huge, key("0-4")), huge)
 
 
 objects = st.tuples(st.integers(0, 1), st.integers(0, 40), st.integers(0, 6), st.sampled_from("-_"), st.integers(0, 60))

@@ -28,6 +28,8 @@ def job(
     date_to_add: str | None = "yesterday",
     s3_prefix: str = "corporate_storage/ucfs_audit",
     job_id: str | None = None,
+    children: dict[str, int] | None = None,
+    failed_children: tuple[int, ...] = (),
 ) -> BatchJob:
     parameters = {"s3-prefix": s3_prefix, "partition": partition, "date-to-add": date_to_add}
     return BatchJob(
@@ -39,6 +41,8 @@ def job(
         stopped_at=created_at + timedelta(minutes=11) if status in ("SUCCEEDED", "FAILED") else None,
         parameters={key: value for key, value in parameters.items() if value is not None},
         status_reason="Essential container in task exited" if status == "FAILED" else None,
+        children=children or {},
+        failed_children=failed_children,
     )
 
 
@@ -141,3 +145,34 @@ def test_the_day_of_a_job_is_relative_to_when_it_ran(
     created_at: datetime, date_to_add: str, expected: date | None
 ) -> None:
     assert storage_day_of_job(job(created_at=created_at, date_to_add=date_to_add)) == expected
+
+
+@pytest.mark.parametrize(
+    ("array", "expected", "reason"),
+    [
+        (
+            job(status="PENDING", children={"SUCCEEDED": 5, "FAILED": 1, "RUNNABLE": 2, "RUNNING": 8}),
+            CoalescerState.RUNNING,
+            "is PENDING, 8 h 30 min so far, 5 of 16 shards done, 1 failed",
+        ),
+        # The parent has ended, a child may still delete: nothing starts beside it.
+        (job(status="FAILED", children={"FAILED": 15, "RUNNING": 1}), CoalescerState.RUNNING, "is FAILED"),
+        (job(status="SUCCEEDED", children={"SUCCEEDED": 16}), CoalescerState.COMPLETE, "1 AWS Batch job succeeded"),
+        (
+            job(status="FAILED", children={"SUCCEEDED": 14, "FAILED": 2}, failed_children=(3, 7)),
+            CoalescerState.FAILED,
+            "-FAILED, shards 3/16, 7/16): Essential container",
+        ),
+        (
+            job(status="FAILED", children={"FAILED": 8}, failed_children=tuple(range(8))),
+            CoalescerState.FAILED,
+            "shards 0/8, 1/8, 2/8, 3/8, 4/8 and 3 more)",
+        ),
+    ],
+)
+def test_an_array_is_done_when_all_its_children_are_and_names_those_that_failed(
+    array: BatchJob, expected: CoalescerState, reason: str
+) -> None:
+    result = status([array])
+    assert result.state is expected
+    assert reason in result.reason

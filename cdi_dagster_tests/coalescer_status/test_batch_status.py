@@ -16,7 +16,7 @@ from moto.server import ThreadedMotoServer
 
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES
 from cdi_dagster.coalescer_status.batch_status import BatchCoalescerStatus
-from cdi_dagster.core.gate import CoalescerState
+from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.storage import Roots, open_roots
 from cdi_dagster_tests.clock import clock_at
 from cdi_dagster_tests.collections import AUDIT
@@ -58,8 +58,16 @@ class Batch:
         client.meta.events.register("before-call.batch", lambda model, **_: self.calls.append(model.name))
         return client
 
-    def submit(self, status: str, *, queue: str = QUEUES[0], name: str = "run_coalescer_batch_storage_audit") -> str:
+    def submit(
+        self,
+        status: str,
+        *,
+        queue: str = QUEUES[0],
+        name: str = "run_coalescer_batch_storage_audit",
+        children: int | None = None,
+    ) -> str:
         job_id = self._client.submit_job(
+            **({"arrayProperties": {"size": children}} if children else {}),
             jobName=name,
             jobQueue=queue,
             jobDefinition="coalescer",
@@ -169,3 +177,28 @@ def test_an_unreachable_batch_is_unknown(roots: Roots) -> None:
         status = BatchCoalescerStatus(make_client, roots).status(AUDIT.on(yesterday()))
     assert status.state is CoalescerState.UNKNOWN
     assert "Check the batch:ListJobs" in status.reason
+
+
+def test_an_array_job_is_followed_by_its_children_and_its_failure_names_the_shard(batch: Batch, roots: Roots) -> None:
+    source = BatchCoalescerStatus(batch.client, roots, cache_seconds=0)
+
+    def status() -> CoalescerStatus:
+        return source.status(AUDIT.on(yesterday()))
+
+    array = batch.submit("PENDING", children=3)
+    for index, of_child in enumerate(("SUCCEEDED", "RUNNING", "RUNNABLE")):
+        batch.set_status(f"{array}:{index}", of_child)
+    assert status().state is CoalescerState.RUNNING
+    assert "1 of 3 shards done" in status().reason
+    for index, of_child in ((1, "FAILED"), (2, "RUNNING")):
+        batch.set_status(f"{array}:{index}", of_child)
+    batch.set_status(array, "FAILED")
+    assert status().state is CoalescerState.RUNNING  # a child still works
+    batch.set_status(f"{array}:2", "SUCCEEDED")
+    assert status().state is CoalescerState.FAILED
+    assert f"(job {array}, shard 1/3)" in status().reason
+    again = batch.submit("PENDING", children=3)
+    for index in range(3):
+        batch.set_status(f"{again}:{index}", "SUCCEEDED")
+    batch.set_status(again, "SUCCEEDED")
+    assert status().state is CoalescerState.COMPLETE

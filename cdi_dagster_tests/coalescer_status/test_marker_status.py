@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from cdi_dagster.coalescer import coalesce
-from cdi_dagster.coalescer.marker import Claim, Marker, MarkerState
+from cdi_dagster.coalescer.claim import Claim
+from cdi_dagster.coalescer.marker import Marker, MarkerState, of_shards
+from cdi_dagster.coalescer.shard import Shard
 from cdi_dagster.coalescer_status.marker_status import MarkerCoalescerStatus
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.listing import listing_fingerprint
@@ -205,3 +207,100 @@ def test_the_coalescer_itself_is_seen_running_then_complete(corporate: Storage) 
     summary = coalesce(corporate, AUDIT.on(DAY))
     assert current().is_open
     assert current().fingerprint == summary.after.fingerprint
+
+
+def shard(index: int, count: int = 2) -> Shard:
+    return Shard(index=index, count=count)
+
+
+def mark_shards(corporate: Storage, *shards: Marker | None) -> None:
+    corporate.write(KEY, json.dumps(of_shards(shards).to_json()).encode())
+
+
+def running(**fields: Any) -> Marker:
+    values: dict[str, Any] = {"state": MarkerState.RUNNING, "started_at": STARTED, "heartbeat_at": STARTED, **fields}
+    return Marker(writer="host:12#ab", **values)
+
+
+def complete(corporate: Storage, index: int, at: datetime = STARTED) -> Marker:
+    left = [stored for stored in corporate.list(PREFIX) if shard(index).holds(stored.key)]
+    figures = {"objects": len(left), "bytes": 3, "offsets": 5, "fingerprint": listing_fingerprint(left)}
+    return running(state=MarkerState.COMPLETE, completed_at=at, **figures)
+
+
+def put_partitions(corporate: Storage, offsets: str) -> None:
+    for partition in range(2):
+        corporate.write(f"{PREFIX}data.businessAudit_{partition}_{offsets}.jsonl.gz", offsets.encode())
+
+
+def test_a_sharded_day_runs_while_a_shard_does_and_shows_shards_share_and_time_left(corporate: Storage) -> None:
+    at = STARTED + timedelta(minutes=30)
+    done = running(state=MarkerState.COMPLETE, completed_at=STARTED)
+    failed = running(state=MarkerState.FAILED, completed_at=STARTED, reason="x")
+    mark_shards(corporate, done, running(heartbeat_at=at, share_done=0.5), failed, None)
+    result = status(corporate, at)
+    assert result.state is CoalescerState.RUNNING
+    assert result.reason == (
+        "coalescer for 2023-03-26 still running (shard 1/4, host:12#ab, 30 min so far, 1 of 4 shards done, 38%, "
+        "about 30 min left); shard 2/4 has failed"
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "state", "reason"),
+    [
+        (
+            running(state=MarkerState.FAILED, completed_at=STARTED, reason="x cannot be merged"),
+            CoalescerState.FAILED,
+            "failed at 2023-03-27 01:00 UTC (shard 1/2, host:12#ab): x cannot be merged",
+        ),
+        (running(heartbeat_at=STARTED - timedelta(minutes=9)), CoalescerState.FAILED, "heartbeat for 9 min, since"),
+        (None, CoalescerState.NOT_STARTED, "is not complete: 1 of 2 shards are; shard 1/2 has not started"),
+    ],
+)
+def test_a_sharded_day_is_no_better_than_its_worst_shard(
+    corporate: Storage, other: Marker | None, state: CoalescerState, reason: str
+) -> None:
+    put_partitions(corporate, "0_4")
+    mark_shards(corporate, complete(corporate, 0), other)
+    result = status(corporate)
+    assert result.state is state
+    assert reason in result.reason
+
+
+def test_a_sharded_day_is_complete_when_each_shard_is_as_it_was_left(corporate: Storage) -> None:
+    put_partitions(corporate, "0_4")
+    mark_shards(corporate, complete(corporate, 0), complete(corporate, 1))
+    result = status(corporate)
+    assert result.is_open
+    assert result.fingerprint == listing_fingerprint(corporate.list(PREFIX))
+    assert "2 objects, 6 bytes" in result.reason
+
+
+def test_what_arrived_in_a_shard_that_was_done_before_the_last_one_closes_the_gate(corporate: Storage) -> None:
+    put_partitions(corporate, "0_4")
+    first = complete(corporate, 0, at=just_now())
+    put_raw(corporate, "5-9")
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    mark_shards(corporate, first, complete(corporate, 1, at=later))
+    result = status(corporate, later)
+    assert result.state is CoalescerState.NOT_STARTED
+    assert "but 1 object has arrived since (data.businessAudit_0_5-9.jsonl.gz first): run it again" in result.reason
+
+
+def test_what_vanished_from_a_shard_closes_the_gate(corporate: Storage) -> None:
+    put_partitions(corporate, "0_4")
+    mark_shards(corporate, complete(corporate, 0), complete(corporate, 1))
+    corporate.delete([f"{PREFIX}data.businessAudit_1_0_4.jsonl.gz"])
+    result = status(corporate)
+    assert result.state is CoalescerState.UNKNOWN
+    assert "have gone or changed since: 2 objects with 10 offsets then, 1 objects" in result.reason
+
+
+def test_shards_of_the_coalescer_itself_are_seen_one_after_the_other(corporate: Storage) -> None:
+    put_partitions(corporate, "0_4")
+    seen = []
+    for index in range(2):
+        coalesce(corporate, AUDIT.on(DAY), shard=shard(index))
+        seen.append(MarkerCoalescerStatus(corporate, lease_seconds=300).status(AUDIT.on(DAY)).state)
+    assert seen == [CoalescerState.NOT_STARTED, CoalescerState.COMPLETE]

@@ -275,3 +275,24 @@ def test_however_runs_end_records_are_read_once_and_attempts_at_each_part_are_bo
     assert len(runs) <= 2 * MAX_ATTEMPTS - 1
     if any(failure in FINAL for run in runs if (failure := run.failure_class)):
         assert runs[-1].failure_class in FINAL
+
+
+NOT_STARTED = CoalescerStatus(state=CoalescerState.NOT_STARTED, reason="5 objects wait", run_coalesces=True)
+COULD_NOT_COALESCE = _run(RunState.FAILED, FailureClass.COALESCER_FAILED, launch=launch_of(DAY, NOT_STARTED))
+
+
+@pytest.mark.parametrize(
+    ("published_from", "runs", "action", "reason"),
+    [
+        (None, (), LaunchAction.LAUNCH, "the run coalesces it: 5 objects wait"),
+        (PUBLISHED, (SUCCEEDED,), LaunchAction.LAUNCH, "published; since then the run coalesces it"),
+        (None, (LIVE,), LaunchAction.WAIT, "run r1 is running"),
+        (None, (COULD_NOT_COALESCE,), LaunchAction.LAUNCH, "the run coalesces it"),
+        (None, (COULD_NOT_COALESCE,) * 10, LaunchAction.LEAVE, "10 runs could not coalesce it, the last is r1"),
+    ],
+)
+def test_where_runs_coalesce_a_day_that_nobody_coalesced_is_launched(published_from, runs, action, reason):
+    facts = DayFacts(storage_day=DAY, coalescer=NOT_STARTED, published_from=published_from, runs=runs)
+    decision = decide(facts, NOW)
+    assert decision.action is action
+    assert reason in decision.reason

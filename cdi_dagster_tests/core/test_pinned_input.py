@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.listing import StoredObject, listing_fingerprint
+from cdi_dagster.core.listing import ListingDigest, StoredObject, listing_fingerprint
 from cdi_dagster.core.object_names import parse_object_name
 from cdi_dagster.core.pinned_input import OffsetGap, PinnedInput, pin
 from cdi_dagster_tests.collections import AUDIT
@@ -141,6 +141,37 @@ def test_the_manifest_reads_back_as_it_was_written() -> None:
     assert PinnedInput.from_json(json.loads(json.dumps(result.to_json()))) == result
 
 
+def test_the_manifest_is_small_and_read_back_as_what_is_shown_is() -> None:
+    listing = [raw(0, 4), coalesced(0, 9, version_id="v1"), raw(12, 19), *(raw(n, n) for n in range(20, 500))]
+    result = pinned(listing)
+    manifest = json.dumps(result.to_manifest())
+    assert PinnedInput.from_json(json.loads(manifest)) == result
+    assert len(manifest) < len(json.dumps(result.to_json())) / 2
+    alone = pinned([raw(0, 4)])
+    assert PinnedInput.from_json(json.loads(json.dumps(alone.to_manifest()))) == alone
+    assert PinnedInput.from_json(json.loads(json.dumps(pinned([]).to_manifest()))) == pinned([])
+
+
+_MANIFEST_OF_FORMAT_1 = """
+{"format_version": 1, "collection": "data:businessAudit", "storage_day": "2023-03-26", "corporate_root": "s3://c",
+ "fingerprint": "f", "totals": {"objects": 1, "bytes": 3, "offsets": 5},
+ "objects": [{"key": "p/data.businessAudit_0_0-4.jsonl.gz", "size_bytes": 3, "etag": "e", "version_id": null,
+   "kafka_partition": 0, "first_offset": 0, "last_offset": 4}],
+ "left_out": [{"key": "a", "covered_by": "b", "why": "c"}],
+ "gaps": [{"kafka_partition": 0, "first_offset": 5, "last_offset": 6}]}
+"""
+
+
+def test_a_manifest_of_an_earlier_version_is_read() -> None:
+    found = PinnedInput.from_json(json.loads(_MANIFEST_OF_FORMAT_1))
+    assert (found.objects[0].key, found.offset_count, found.gaps[0].offset_count) == (
+        "p/data.businessAudit_0_0-4.jsonl.gz",
+        5,
+        2,
+    )
+    assert PinnedInput.from_json(found.to_manifest()) == found
+
+
 @pytest.mark.parametrize("broken", [{}, {"format_version": 99}, {"format_version": 1, "collection": "a:b"}])
 def test_a_broken_manifest_says_to_pin_again(broken: dict[str, object]) -> None:
     with pytest.raises(CdiError, match="Pin the day again") as caught:
@@ -195,6 +226,10 @@ def test_every_listed_offset_is_read_exactly_once(listing: list[StoredObject]) -
 def test_the_fingerprint_ignores_order_and_sees_every_change(listing: list[StoredObject]) -> None:
     before = listing_fingerprint(listing)
     assert listing_fingerprint(reversed(listing)) == before
+    digest = ListingDigest()
+    for stored in sorted(listing, key=lambda stored: stored.key):
+        digest.add(stored)
+    assert digest.fingerprint() == before
     assert listing_fingerprint([*listing, raw(10_000, 10_001)]) != before
     for index, changed in enumerate(listing):
         others = listing[:index] + listing[index + 1 :]

@@ -64,6 +64,7 @@ def test_every_collection_of_the_registry_has_its_assets_job_schedule_and_sensor
     assert {"business_audit", "equality", "calculation_parts"} <= set(named)
     assert {schedule.name for schedule in definitions.schedules} == {f"{name}_daily_schedule" for name in named}
     assert {sensor.name for sensor in definitions.sensors} == {
+        "calculation_parts_snapshot_sensor",
         "failed_runs_sensor",
         *(f"{name}_coalescer_completion_sensor" for name in named),
     }
@@ -78,7 +79,9 @@ def test_every_asset_declares_group_owner_kinds_partitions_tags_and_grain(specs)
         assert spec.tags["cdi/layer"], spec.key
         assert spec.tags["cdi/collection"], spec.key
         assert "**Grain**: " in spec.description, spec.key
-        assert isinstance(spec.partitions_def, dg.DailyPartitionsDefinition), spec.key
+        weekly = spec.tags["cdi/layer"].startswith("snapshot")
+        expected = dg.TimeWindowPartitionsDefinition if weekly else dg.DailyPartitionsDefinition
+        assert isinstance(spec.partitions_def, expected), spec.key
         assert spec.partitions_def.timezone == "UTC", spec.key
 
 

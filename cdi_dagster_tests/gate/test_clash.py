@@ -7,6 +7,7 @@ names what happened. Never a lost or doubled record, never a raw 404.
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from itertools import count
 from random import Random
@@ -14,6 +15,7 @@ from random import Random
 import pytest
 
 from cdi_dagster.coalescer import coalesce
+from cdi_dagster.coalescer.shard import WHOLE_DAY, Shard
 from cdi_dagster.coalescer_status.marker_status import MarkerCoalescerStatus
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import require_open
@@ -70,7 +72,15 @@ class Day:
         return published_records(_Under(self.published, prefix), EQUALITY, DAY)
 
     def coalesce(self):
-        """Coalesce in small batches; sometimes be killed on the way, and run again."""
+        """Coalesce in small batches, every other day by two shards at once."""
+        if self.seed % 2:
+            self._coalesce(WHOLE_DAY)
+            return
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(self._coalesce, [Shard(index=index, count=2) for index in range(2)]))
+
+    def _coalesce(self, shard):
+        """Coalesce a shard; sometimes be killed on the way, and run again."""
         dies_at = self.random.choice([None, None, 1, 3, 6])
 
         steps = iter(range(100))
@@ -81,10 +91,10 @@ class Day:
             time.sleep(self.random.random() / 100)
 
         try:
-            coalesce(self.corporate, EQUALITY.on(DAY), max_objects=3, progress=progress)
+            coalesce(self.corporate, EQUALITY.on(DAY), shard=shard, max_objects=3, progress=progress)
         except Kill:
             time.sleep(self.random.random() / 20)
-            coalesce(self.corporate, EQUALITY.on(DAY), max_objects=3)
+            coalesce(self.corporate, EQUALITY.on(DAY), shard=shard, max_objects=3)
 
     def ask(self, *, override):
         """Ask as `cdi ingest` does."""

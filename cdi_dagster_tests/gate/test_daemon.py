@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cdi_dagster.coalescer import coalesce
-from cdi_dagster.coalescer.marker import Claim
+from cdi_dagster.coalescer.claim import Claim
 from cdi_dagster.sensors.coalescer_completion import INTERVAL_SECONDS
 from cdi_dagster_tests.clock import clock_at
 from cdi_dagster_tests.collections import AUDIT, EQUALITY

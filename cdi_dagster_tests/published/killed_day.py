@@ -1,10 +1,9 @@
 """Publishes a day and kills itself (SIGKILL) before its n-th step on the storage: what `test_kill` starts.
 
-    python -m cdi_dagster_tests.published.killed_day <root with {step}> <collection> <first step> <end>
+    python -m cdi_dagster_tests.published.killed_day <root with {step}> <first step> <end> <collection>
 
 As `storage.killed_publisher`, but the whole day: rejects, report, records (or rows, in other folders in each run) with
-their mark. Prints the step after the
-last one.
+their mark. Prints the step after the last one.
 """
 
 import gzip
@@ -12,7 +11,9 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from datetime import date
+from functools import partial
 
 from cdi_dagster.aws.clients import _shared_loader
 from cdi_dagster.core.collections import CollectionDay, find_collection
@@ -88,16 +89,16 @@ def _part(storage: Storage, prefix: str, run: str, lines: int) -> WrittenPart:
         return WrittenPart(prepared=upload.prepare(), lines=lines, text_bytes=len(text))
 
 
-def main(template: str, collection_id: str, first_step: int, end: int) -> None:
-    day = next(day for day in (DAY, ROWS_DAY) if day.collection.id == collection_id)
+def main(template: str, first_step: int, end: int, publish: Callable[[Storage, int], None]) -> None:
+    """Publish run 1, then run 2 up to its death, on a root of its own for each step."""
     _shared_loader().load_service_model("s3", "service-2")  # once, not in each child
     for step in range(first_step, end):
         child = os.fork()
         if child == 0:
             storage = open_storage(template.format(step=step))
-            publish_run(storage, 1, day)
+            publish(storage, 1)
             kill_before(step)
-            publish_run(storage, 2, day)
+            publish(storage, 2)
             os._exit(0)
         exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         if exit_code not in (0, -signal.SIGKILL):
@@ -108,4 +109,5 @@ def main(template: str, collection_id: str, first_step: int, end: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    [chosen] = [day for day in (DAY, ROWS_DAY) if day.collection.id == sys.argv[4]]
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), partial(publish_run, day=chosen))

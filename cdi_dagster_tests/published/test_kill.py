@@ -19,9 +19,9 @@ from cdi_dagster_tests.published.killed_day import DAY, ROWS_DAY, publish_run
 pytestmark = pytest.mark.kill
 
 
-def kill_at_every_step(template: str, day: CollectionDay) -> int:
+def kill_at_every_step(template: str, *arguments: str, module: str = "killed_day") -> int:
     done = subprocess.run(
-        [sys.executable, "-m", "cdi_dagster_tests.published.killed_day", template, day.collection.id, "0", "400"],
+        [sys.executable, "-m", f"cdi_dagster_tests.published.{module}", template, "0", "400", *arguments],
         capture_output=True,
         text=True,
         timeout=280,
@@ -55,7 +55,7 @@ def test_a_day_in_a_folder_is_as_before_or_complete_wherever_its_run_is_killed(
 ) -> None:
     template = f"file://{tmp_path}/{{step}}"
     outcomes = []
-    for step in range(kill_at_every_step(template, day)):
+    for step in range(kill_at_every_step(template, day.collection.id)):
         storage, when = open_storage(template.format(step=step)), f"killed before step {step}"
         outcomes.append(published_run(storage, when, day))
         discard_uploads(storage, day)
@@ -76,7 +76,7 @@ def test_a_day_on_s3_is_as_before_complete_or_absent_wherever_its_run_is_killed(
     client = boto3.client("s3")
     template = f"s3://{bucket}/{{step}}"
     outcomes = []
-    for step in range(kill_at_every_step(template, day)):
+    for step in range(kill_at_every_step(template, day.collection.id)):
         storage, when = open_storage(template.format(step=step)), f"killed before step {step}"
         if read_publication(storage, day) is None:  # between the first new part and the mark
             storage.recover(daily_prefix(day))

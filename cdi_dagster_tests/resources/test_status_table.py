@@ -12,7 +12,7 @@ from moto import mock_aws
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.interfaces import StatusRow, StatusTable
-from cdi_dagster.resources.status_table import DynamoDbStatusTable, FileStatusTable
+from cdi_dagster.resources.status_table import DynamoDbStatusTable, FileStatusTable, item_of, row_of
 
 NOW = datetime(2023, 3, 27, 9, 30, tzinfo=UTC)
 PRODUCT = "CDI-data:businessAudit"
@@ -228,3 +228,18 @@ def test_making_a_table_touches_nothing(tmp_path: Path) -> None:
     DynamoDbStatusTable("data_pipeline_metadata")
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_row_of_a_snapshot_has_its_prefix_as_the_old_platform_wrote_it() -> None:
+    prefix = "corporate_data_ingestion/exports/calculator/calculationParts/2023-06-09/"
+    row = StatusRow(
+        correlation_id="r",
+        data_product="CDI-calculator:calculationParts",
+        status="IN_PROGRESS",
+        export_day=date(2023, 6, 9),
+        current_step="build_snapshot",
+        snapshot_prefix=prefix,
+    )
+    item = item_of(row, now=datetime(2023, 6, 9, 10, tzinfo=UTC), weeks_to_exist=104)
+    assert (item["Status"], item["Date"], item["S3_Prefix_CDI_Export"]) == ("IN_PROGRESS", "2023-06-09", prefix[:-1])
+    assert row_of(item) == row

@@ -50,6 +50,8 @@ EMR: dict[str, tuple[str, Any]] = {
 ELSEWHERE = {
     "deployment": "chooses the launcher and the status table: below",
     "aws_region": "every AWS client: cdi_dagster_tests/aws",
+    "coalescer_in_dagster": "an asset and the status that a run may change: cdi_dagster_tests/assets/test_coalesced.py",
+    "coalescer_processes": "the asset that coalesces, as an argument: cdi_dagster_tests/assets/test_coalesced.py",
     "emr_role_arn": "clients of EMR: cdi_dagster_tests/aws/test_roles.py",
     "batch_role_arn": "clients of AWS Batch: cdi_dagster_tests/aws/test_roles.py",
     "dagster_token": "cdi relaunch: cdi_dagster_tests/cli/test_relaunch_token.py",
@@ -64,6 +66,7 @@ ELSEWHERE = {
     "due_time": "the schedules' cron: cdi_dagster_tests/schedules",
     "late_time": "sensors and the on-time check: cdi_dagster_tests/gate/test_late.py",
     "look_back_days": "sensors and the on-time check, as an argument of each",
+    "snapshot_most_fall_percent": "the check of the snapshot: cdi_dagster_tests/assets/test_snapshot.py",
     "local_time_zone": "the schedules' text: cdi_dagster_tests/schedules",
     "automation": "default status: cdi_dagster_tests/definitions/test_definitions.py",
 }

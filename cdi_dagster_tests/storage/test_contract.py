@@ -305,6 +305,31 @@ def test_publish_shows_all_parts_and_the_mark_at_once(storage: Storage) -> None:
     assert storage.read("out/day/nested/part-3") == b"3"
 
 
+def test_what_another_program_wrote_is_published_under_another_key(storage: Storage) -> None:
+    storage.write("_staging/a/part-0.orc", b"first" * 1000)
+    storage.write("_staging/b/part-1.orc", b"")
+    moved = {"_staging/a/part-0.orc": "out/a/part-0.orc", "_staging/b/part-1.orc": "out/b/part-1.orc"}
+    prepared = [storage.prepare_stored(source, key, group="run-1") for source, key in moved.items()]
+    assert keys(storage, "out/") == []
+    assert [item.size_bytes for item in prepared] == [5000, 0]
+    storage.delete(list(moved))
+    storage.publish("out/", prepared, b"mark", group="run-1")
+    assert keys(storage) == ["out/_SUCCESS", "out/a/part-0.orc", "out/b/part-1.orc"]
+    assert storage.read("out/a/part-0.orc") == b"first" * 1000
+
+
+def test_a_stored_object_that_is_prepared_and_not_published_is_discarded_with_its_group(storage: Storage) -> None:
+    storage.write("_staging/a", b"1")
+    prepared = storage.prepare_stored("_staging/a", "out/a", group="run-1")
+    storage.discard("out/", group="run-1")
+    storage.delete(["_staging/a"])
+    with pytest.raises(ObjectMissingError):
+        storage.publish("out/", [prepared], b"mark", group="run-1")
+    with pytest.raises(ObjectMissingError, match="_staging/a"):
+        storage.prepare_stored("_staging/a", "out/a", group="run-1")
+    assert keys(storage) == []
+
+
 def test_publish_replaces_everything_under_its_prefix_and_nothing_beside_it(storage: Storage) -> None:
     storage.write("out/day2/part-0", b"beside")
     storage.write("out/day/left-by-another-tool", b"x")

@@ -25,7 +25,7 @@ from cdi_dagster.storage import (
     open_storage,
     storage_failure,
 )
-from cdi_dagster_tests.s3_server import s3_endpoint
+from cdi_dagster_tests.s3_server import new_s3_storage, s3_endpoint
 from cdi_dagster_tests.storage.faulty_s3 import Proxy, fixed_answer
 
 DATA = bytes(range(256)) * 8_000  # 2 MB
@@ -345,3 +345,23 @@ def test_a_storage_in_use_crosses_processes(make_bucket: MakeBucket) -> None:
     storage = open_storage(f"s3://{make_bucket()}")
     storage.write("a", b"1")
     assert pickle.loads(pickle.dumps(storage)).read("a") == b"1"
+
+
+def test_a_long_listing_is_the_same_whatever_lists_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of it is obstore's; an empty `folder/`, which it shows as an object, is boto3's."""
+    monkeypatch.setattr("cdi_dagster.storage.s3._PAGE_KEYS", 5)
+    storage = new_s3_storage()
+    names = [f"day/{number:02}_ä +%20&\u4e2d.gz" for number in range(30)]
+    for name in names:
+        storage.write(name, b"x")
+    client = storage._bucket.client  # type: ignore[attr-defined]
+    client.put_object(Bucket=storage._bucket.name, Key="day/17/", Body=b"")  # type: ignore[attr-defined]
+    storage.write("day/20_empty", b"")
+    pages: list[str] = []
+    client.meta.events.register("before-call.s3.ListObjectsV2", lambda **_: pages.append("boto3"))
+    listed = list(storage.list("day/"))
+    assert 2 <= len(pages) <= 4
+    monkeypatch.setattr("cdi_dagster.storage.s3_small._FAILURES_FORGIVEN", -1)
+    assert listed == list(storage.list("day/"))
+    assert [stored.key for stored in listed] == sorted([*names, "day/20_empty"])
+    assert len(pages) > 8

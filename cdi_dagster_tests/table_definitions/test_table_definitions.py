@@ -8,9 +8,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from cdi_dagster.core.collections import REGISTRY
+from cdi_dagster.core.collections import REGISTRY, find_collection
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.table_definition import Showing, TableDefinition
+from cdi_dagster.core.table_definition_text import parse_table_definition
 from cdi_dagster.definitions import build_definitions
 from cdi_dagster.demo.sample_records import moment_of, plain_record
 from cdi_dagster.settings import SettingsError, load_settings
@@ -161,3 +162,56 @@ def test_a_setting_that_cannot_be_used_is_refused_with_its_fix(
     with pytest.raises(SettingsError, match="CDI_TABLE_DEFINITIONS") as refused:
         load_settings(home=tmp_path)
     assert problem in str(refused.value)
+
+
+def _of_snapshots(**changed: object) -> bytes:
+    table = {"name": "lab.parts", "kind": "snapshot", "columns": [{"name": "n", "path": "n", "type": "int"}]}
+    return json.dumps({"format_version": 2, "tables": [{**table, **changed}]}).encode()
+
+
+def test_each_table_of_a_snapshot_has_columns_of_its_own() -> None:
+    definition = parse_table_definition(_of_snapshots(), source="mine")
+    assert definition.is_of_snapshots
+    (table,) = definition.tables
+    assert (table.is_partitioned, [(column.name, column.path) for column in table.columns]) == (False, [("n", ("n",))])
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (_of_snapshots(columns=[]), "must be a list of at least one column"),
+        (_of_snapshots(columns=[{"name": "n", "path": "n", "type": "long"}]), "tables[0].columns[0].type"),
+        (_of_snapshots(kind="raw"), 'are of a table of the kind "snapshot" only'),
+        (_of_snapshots(replaces="view"), "only a view can replace"),
+        (
+            json.dumps(
+                {
+                    "format_version": 2,
+                    "tables": [json.loads(_of_snapshots())["tables"][0], {"name": "lab.raw", "kind": "raw"}],
+                }
+            ).encode(),
+            "is beside others",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_table_of_a_snapshot_is_named(text: bytes, problem: str) -> None:
+    with pytest.raises(CdiError) as refused:
+        parse_table_definition(text, source="mine")
+    assert problem in refused.value.cause
+
+
+def test_keyed_collections_have_tables_of_snapshots_and_no_others(tmp_path: Path) -> None:
+    parts, audit = find_collection("calculator:calculationParts"), find_collection("data:businessAudit")
+    shipped = with_tables(parts, {})
+    assert shipped.table_names == ()  # of a day
+    assert shipped.snapshot_tables is not None
+    assert [table.name for table in shipped.snapshot_tables.tables] == [
+        "uc_lab_staging.src_calculator_parts",
+        "uc_lab_staging.src_childcare_entitlement",
+        "uc_lab_staging.src_calculator_calculationparts_housing_calculation",
+    ]
+    mine = tmp_path / "mine.json"
+    mine.write_bytes(_of_snapshots())
+    assert with_tables(parts, {parts.id: str(mine)}).snapshot_tables is not None
+    with pytest.raises(CdiError, match="is no definition for data:businessAudit"):
+        with_tables(audit, {audit.id: str(mine)})

@@ -1,4 +1,4 @@
-"""Spark job: publishes the tables of one collection and storage day from its daily records.
+"""Spark job: publishes the tables of one collection and storage day from its daily records, or from its snapshot.
 
 `main(argv)` is the program, the same locally and on EMR. It reads the parts that the `_SUCCESS` mark names, replaces
 the partition of each table as a whole, and checks that the views show it.
@@ -15,7 +15,10 @@ from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import run_failure_key, tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
+from cdi_dagster.published.mark import Mark
 from cdi_dagster.published.read import require_published_parts
+from cdi_dagster.published.snapshot_mark import SnapshotMark
+from cdi_dagster.published.snapshots import require_snapshot
 from cdi_dagster.spark.job_failures import failure_of
 from cdi_dagster.spark.job_process import spark_session
 from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
@@ -61,7 +64,12 @@ def run(request: Request, published: Storage, reporter: Reporter) -> TablesRepor
     report_key = tables_report_key(request.collection.on(request.storage_day), request.correlation_id)
     try:
         published.delete([report_key, _failure_key(request)])  # of an earlier try of this same run
-        records = require_published_parts(published, request.collection.on(request.storage_day))
+        day = request.collection.on(request.storage_day)
+        records: Mark | SnapshotMark = (
+            require_snapshot(published, day)
+            if request.definition.is_of_snapshots
+            else require_published_parts(published, day)
+        )
         reporter.progress(f"Starting Spark for the tables of {records.published} records", records=records.published)
         with spark_session(f"cdi {STEP} {request.collection.id} {request.storage_day}") as (spark, catalogue):
             report = publish(spark, request, records, published, reporter, catalogue=catalogue)

@@ -45,7 +45,9 @@ def table_prefix(table: Table) -> str:
 
 
 def partition_prefix(table: Table, export_day: date) -> str:
-    """Return the prefix of all attempts at one partition; below it `<attempt id>/`, one of them published."""
+    """Return the prefix of all attempts at one partition, or at a table without; below it `<attempt id>/`."""
+    if not table.is_partitioned:
+        return table_prefix(table)
     return f"{table_prefix(table)}{PARTITION_COLUMN}={export_day}/"
 
 

@@ -39,8 +39,10 @@ def _fitting(spark: SparkSession, table: Table) -> dict[str, str] | None:
             raise _other_kind(table, "view")
         return details
     partitioning = [column.name for column in spark.catalog.listColumns(identifier(table.name)) if column.isPartition]
-    if partitioning != [PARTITION_COLUMN]:
-        raise _not_ours(table, f"is partitioned by {', '.join(partitioning) or 'nothing'}, not by {PARTITION_COLUMN}")
+    expected = [PARTITION_COLUMN] if table.is_partitioned else []
+    if partitioning != expected:
+        by, not_by = (", ".join(columns) or "nothing" for columns in (partitioning, expected))
+        raise _not_ours(table, f"is partitioned by {by}, not by {not_by}")
     if "orc" not in details.get("Serde Library", "orc").lower():
         raise _not_ours(table, f"is not stored as ORC (but by {details['Serde Library']})")
     types = _types(spark, table)
@@ -120,8 +122,10 @@ def ensure_database(spark: SparkSession, table: Table, location: str) -> None:
         spark.sql(statements.create_database(table.database, location))
 
 
-def published_folder(spark: SparkSession, table: str, export_day: date) -> str | None:
-    """Return the partition's location in the metastore, or None where there is no partition."""
+def published_folder(spark: SparkSession, table: str, export_day: date | None) -> str | None:
+    """Return the location in the metastore of a partition, or None where there is none; of the table without a day."""
+    if export_day is None:
+        return (_details(spark, table) or {}).get("Location")
     selected = statements.partition(export_day)
     if not spark.sql(f"SHOW PARTITIONS {identifier(table)} {selected}").take(1):
         return None

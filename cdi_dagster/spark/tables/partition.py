@@ -1,4 +1,4 @@
-"""Replaces one partition of one table: complete or absent, and unchanged wherever it is killed.
+"""Replaces a partition of a table, or all of one without: complete or absent, unchanged wherever it is killed.
 
 An attempt has its ORC files in a folder of its own; they are counted there, and only then the metastore's
 partition is pointed at the folder, which is one change in the metastore. The previous attempt stays until the next
@@ -114,17 +114,20 @@ def publish_attempt(spark: SparkSession, published: Storage, attempt: Attempt) -
         CdiError: DUPLICATE_RUN where the attempt's files vanished meanwhile. The partition is then unchanged.
     """
     table, export_day = attempt.table, attempt.export_day
-    before = published_folder(spark, table.name, export_day)
+    partition = export_day if table.is_partitioned else None
+    before = published_folder(spark, table.name, partition)
+    if before and same_place(before, attempt.folder):
+        before = None  # a table without partitions that was created for this attempt
     previous = _attempt_in(before, attempt) if before else None
     replaced = _mark_of(published, table, export_day, previous).get("replaces") if previous else None
     description = _as_text({**attempt.mark, "replaces": previous})
     published.write(attempt_mark_key(table, export_day, attempt.attempt), description)
-    if before is None:
-        spark.sql(statements.add_partition(table.name, export_day, attempt.folder))
-    _point_at(spark, table.name, export_day, attempt.folder)
+    if before is None and partition is not None:
+        spark.sql(statements.add_partition(table.name, partition, attempt.folder))
+    _point_at(spark, table.name, partition, attempt.folder)
     if len(_data_files(published, table, export_day, attempt.attempt)) != attempt.files:
         if before:
-            _point_at(spark, table.name, export_day, before)
+            _point_at(spark, table.name, partition, before)
         raise CdiError(
             FailureClass.DUPLICATE_RUN,
             f"{table.name} for {export_day} is being published by another run, which removed this attempt.",
@@ -139,8 +142,8 @@ def delete_attempt(published: Storage, attempt: Attempt) -> None:
     _delete_attempts(published, attempt.table, attempt.export_day, [attempt.attempt])
 
 
-def _point_at(spark: SparkSession, table: str, export_day: date, folder: str) -> None:
-    spark.sql(statements.set_location(table, folder, export_day))  # one change in the metastore: all or nothing
+def _point_at(spark: SparkSession, table: str, partition: date | None, folder: str) -> None:
+    spark.sql(statements.set_location(table, folder, partition))  # one change in the metastore: all or nothing
     spark.sql(f"REFRESH TABLE {identifier(table)}")
 
 

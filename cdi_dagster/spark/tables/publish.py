@@ -18,6 +18,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.table_definition import PARTITION_COLUMN, Table, TableDefinition, TableKind
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
+from cdi_dagster.published.snapshot_mark import SnapshotMark
 from cdi_dagster.spark.reporting import Reporter
 from cdi_dagster.spark.tables import statements
 from cdi_dagster.spark.tables.locations import (
@@ -29,7 +30,7 @@ from cdi_dagster.spark.tables.locations import (
 )
 from cdi_dagster.spark.tables.metastore import ensure_table, ensure_view, require_fits
 from cdi_dagster.spark.tables.partition import Attempt, delete_attempt, new_attempt_id, publish_attempt, store_attempt
-from cdi_dagster.spark.tables.rows_job import write_rows
+from cdi_dagster.spark.tables.rows_job import WrittenRows, write_rows, write_snapshot_rows
 from cdi_dagster.spark.tables.rows_task import TableOutput
 from cdi_dagster.spark.tables.statements import identifier
 from cdi_dagster.storage import Storage, StorageError
@@ -74,7 +75,7 @@ class Request:
 def publish(
     spark: SparkSession,
     request: Request,
-    records: Mark,
+    records: Mark | SnapshotMark,
     published: Storage,
     reporter: Reporter,
     *,
@@ -85,7 +86,7 @@ def publish(
     Args:
         spark: the session.
         request: what to publish.
-        records: mark of the records.
+        records: mark of the day's records, or of a snapshot.
         published: where both are.
         reporter: gets the progress.
         catalogue: entered while the session uses its catalogue, which is then not before the rows are written; None
@@ -126,7 +127,7 @@ def publish(
 class _DayTables:
     """One run's work on the tables of a day."""
 
-    def __init__(self, spark: SparkSession, request: Request, records: Mark, published: Storage) -> None:
+    def __init__(self, spark: SparkSession, request: Request, records: Mark | SnapshotMark, published: Storage) -> None:
         self._spark = spark
         self._request = request
         self._records = records
@@ -145,16 +146,7 @@ class _DayTables:
         for table in tables:  # what a killed run had begun becomes a whole attempt, which the next publication deletes
             self._published.recover(partition_prefix(table, export_day))
         try:
-            written = write_rows(
-                self._spark.sparkContext,
-                self._records,
-                {table.name: self._output(table) for table in tables},
-                published=self._published,
-                attempt=self._attempt,
-                export_day=export_day,
-                correlation_id=self._request.correlation_id,
-                reporter=reporter,
-            )
+            written = self._write_rows(tables, reporter)
             attempts = [
                 store_attempt(
                     self._published,
@@ -174,6 +166,33 @@ class _DayTables:
         self._writing_seconds = time.monotonic() - started
         self.slow_records = max(of_table.slow_records for of_table in written.values())
         return attempts
+
+    def _write_rows(self, tables: Sequence[Table], reporter: Reporter) -> dict[str, WrittenRows]:
+        outputs = {table.name: self._output(table) for table in tables}
+        if isinstance(self._records, SnapshotMark):
+            written = {}
+            for name, output in outputs.items():  # one after the other: each has columns of its own
+                written[name] = write_snapshot_rows(
+                    self._spark,
+                    self._records,
+                    output,
+                    table=name,
+                    published=self._published,
+                    attempt=self._attempt,
+                    correlation_id=self._request.correlation_id,
+                )
+                reporter.progress(f"Wrote {written[name].rows} rows for {name}")
+            return written
+        return write_rows(
+            self._spark.sparkContext,
+            self._records,
+            outputs,
+            published=self._published,
+            attempt=self._attempt,
+            export_day=self._request.export_day,
+            correlation_id=self._request.correlation_id,
+            reporter=reporter,
+        )
 
     def require_fit(self, attempts: Sequence[Attempt]) -> None:
         """Return where the tables fit what was written; delete all of it where one does not."""
@@ -205,7 +224,7 @@ class _DayTables:
         ensure_table(
             self._spark,
             table,
-            location=self._path(table_prefix(table)),
+            location=self._path(table_prefix(table)) if table.is_partitioned else attempt.folder,
             database_location=self._path(database_prefix(table.database)),
         )
         publish_attempt(self._spark, self._published, attempt)

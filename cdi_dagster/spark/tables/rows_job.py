@@ -9,15 +9,25 @@ from functools import partial
 from typing import Final
 
 from pyspark import SparkContext
+from pyspark.sql import SparkSession
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.published.mark import Mark, PublishedPart
+from cdi_dagster.published.snapshot_mark import SnapshotMark
 from cdi_dagster.spark.ingest.planning import packed
 from cdi_dagster.spark.ingest.task_runner import planned_cores, progress_board, run_on_spark
 from cdi_dagster.spark.reporting import Reporter
+from cdi_dagster.spark.snapshot.rows import base_rows
 from cdi_dagster.spark.tables.orc.writer import rows_of_tail
 from cdi_dagster.spark.tables.orc_parts import WrittenFile
-from cdi_dagster.spark.tables.rows_task import RowsResult, RowsSettings, RowsTask, TableOutput, run_rows_task
+from cdi_dagster.spark.tables.rows_task import (
+    RowsResult,
+    RowsSettings,
+    RowsTask,
+    TableOutput,
+    run_rows_task,
+    run_snapshot_rows,
+)
 from cdi_dagster.storage import Storage
 
 TASKS_PER_CORE: Final = 3
@@ -113,6 +123,55 @@ def write_rows(
         text_bytes = sum(result.text_bytes for result in results)
         if (of_table.rows, text_bytes) != (records.published, records.text_bytes):
             raise _do_not_reconcile(name, export_day, of_table.rows, text_bytes, records)
+    return written
+
+
+def write_snapshot_rows(
+    spark: SparkSession,
+    snapshot: SnapshotMark,
+    output: TableOutput,
+    *,
+    table: str,
+    published: Storage,
+    attempt: str,
+    correlation_id: str,
+) -> WrittenRows:
+    """Write the rows of a snapshot to one of its tables: Spark reads `val`, our workers parse and write it.
+
+    Args:
+        spark: runs the tasks.
+        snapshot: mark of the snapshot, whose files are there.
+        output: the table.
+        table: its name.
+        published: where both are.
+        attempt: id of this attempt.
+        correlation_id: of the run.
+
+    Raises:
+        CdiError: COUNTS_DO_NOT_RECONCILE where the rows are not those of the mark; an adopted one states none.
+    """
+    results: list[RowsResult] = []
+    if snapshot.parts:
+        prefix, keys = snapshot.parts[0].key.partition("id_part=")[0], [part.key for part in snapshot.parts]
+        values = base_rows(spark, published, prefix, keys).select("val").rdd
+        settings = RowsSettings(
+            published_root=published.root,
+            outputs={table: output},
+            attempt=attempt,
+            correlation_id=correlation_id,
+            task_count=values.getNumPartitions(),
+            progress=None,
+        )
+        results = values.mapPartitionsWithIndex(partial(run_snapshot_rows, settings)).collect()
+    written = _combined(table, results)
+    if snapshot.made_from is not None and written.rows != snapshot.published:
+        raise CdiError(
+            FailureClass.COUNTS_DO_NOT_RECONCILE,
+            f"{table} would hold {written.rows} rows, but the snapshot of {snapshot.export_day} has "
+            f"{snapshot.published}. The table is unchanged.",
+            next_step="Make the snapshot again, then its tables; if it happens again, report a defect.",
+            detail={"table": table, "rows": written.rows, "expected_rows": snapshot.published},
+        )
     return written
 
 

@@ -17,6 +17,10 @@ from cdi_dagster.spark.tables.columns import ColumnReader
 from cdi_dagster.spark.tables.orc_parts import OrcParts, WrittenFile
 from cdi_dagster.spark.tables.record_blocks import record_blocks
 from cdi_dagster.spark.tables.showing import shown_value
+from cdi_dagster.storage import Storage
+
+_BLOCK_CHARACTERS = 256 * 1024
+"""As `record_blocks` makes them: larger ones leave the cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +92,39 @@ class RowsResult:
 def run_rows_task(settings: RowsSettings, task: RowsTask) -> Iterator[RowsResult]:
     """Write the rows of the task's parts to every table."""
     storage = task_storage(settings.published_root)
+    with closing(ProgressSender(settings.progress, task.index)) as progress:
+        yield _write_blocks(settings, task.index, storage, _blocks_of(storage, task.parts, progress))
+
+
+def run_snapshot_rows(settings: RowsSettings, index: int, rows: Iterable[tuple[str | None]]) -> Iterator[RowsResult]:
+    """Write the rows of one partition of a snapshot's DataFrame, whose only column is `val`, to every table."""
+    storage = task_storage(settings.published_root)
+    yield _write_blocks(settings, index, storage, _blocks_of_rows(rows))
+
+
+def _blocks_of(storage: Storage, parts: Sequence[PublishedPart], progress: ProgressSender) -> Iterator[bytes]:
+    bytes_done = 0
+    for done, part in enumerate(parts):
+        yield from record_blocks(storage, part)
+        bytes_done += part.size_bytes
+        progress.done(objects=done + 1, compressed_bytes=bytes_done, last=done + 1 == len(parts))
+
+
+def _blocks_of_rows(rows: Iterable[tuple[str | None]]) -> Iterator[bytes]:
+    lines: list[str] = []
+    size = 0
+    for (val,) in rows:
+        lines.append(val or "{}")  # the old system's: a row stays a row
+        size += len(lines[-1])
+        if size >= _BLOCK_CHARACTERS:
+            yield ("\n".join(lines) + "\n").encode()
+            lines, size = [], 0
+    if lines:
+        yield ("\n".join(lines) + "\n").encode()
+
+
+def _write_blocks(settings: RowsSettings, index: int, storage: Storage, blocks: Iterable[bytes]) -> RowsResult:
     with ExitStack() as stack:
-        progress = stack.enter_context(closing(ProgressSender(settings.progress, task.index)))
         columns = _taken(settings.outputs.values())
         reader = ColumnReader(columns)
         tables = {}
@@ -100,25 +135,22 @@ def run_rows_task(settings: RowsSettings, task: RowsTask) -> Iterator[RowsResult
                 columns=_types_of(output),
                 attempt=settings.attempt,
                 group=settings.correlation_id,
-                task_index=task.index,
+                task_index=index,
                 stride=settings.task_count,
             )
             tables[name] = _Table(stack.enter_context(files), output)
-        rows = text_bytes = bytes_done = 0
-        for done, part in enumerate(task.parts):
-            for text in record_blocks(storage, part):
-                count = text.count(b"\n")
-                values = {}
-                if columns:
-                    read = reader.read(text, count)
-                    values = {column.name: read[number] for number, column in enumerate(columns)}
-                for table in tables.values():
-                    table.write(text, values, count)
-                rows += count
-                text_bytes += len(text) - count
-            bytes_done += part.size_bytes
-            progress.done(objects=done + 1, compressed_bytes=bytes_done, last=done + 1 == len(task.parts))
-        yield RowsResult(
+        rows = text_bytes = 0
+        for text in blocks:
+            count = text.count(b"\n")
+            values = {}
+            if columns:
+                read = reader.read(text, count)
+                values = {column.name: read[number] for number, column in enumerate(columns)}
+            for table in tables.values():
+                table.write(text, values, count)
+            rows += count
+            text_bytes += len(text) - count
+        return RowsResult(
             files={name: table.files.finish() for name, table in tables.items()},
             rows=rows,
             text_bytes=text_bytes,

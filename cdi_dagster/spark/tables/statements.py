@@ -29,10 +29,11 @@ def create_database(database: str, location: str) -> str:
 
 
 def create_table(table: Table, location: str) -> str:
-    """Create an external, partitioned ORC table."""
+    """Create an external ORC table, partitioned where it is of days."""
+    partitioned = f"PARTITIONED BY ({identifier(PARTITION_COLUMN)} STRING COMMENT 'Export day') "
     return (
         f"CREATE EXTERNAL TABLE IF NOT EXISTS {identifier(table.name)} ({', '.join(map(_column, table.columns))}) "
-        f"PARTITIONED BY ({identifier(PARTITION_COLUMN)} STRING COMMENT 'Export day') "
+        f"{partitioned if table.is_partitioned else ''}"
         f"STORED AS ORC LOCATION {literal(location)} TBLPROPERTIES ('orc.compress' = 'ZLIB')"
     )
 

@@ -1,0 +1,104 @@
+"""Whether a snapshot is made now: what its sensor decides. Pure: facts in, a decision with its reason out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+
+from cdi_dagster.core.day_calendar import DayCalendar
+from cdi_dagster.core.days import export_day_of
+from cdi_dagster.core.failures import FailureClass
+from cdi_dagster.core.launch_decision import (
+    LaunchAction,
+    LaunchDecision,
+    PastRun,
+    RunState,
+    since_person_requested,
+    why_failed,
+    why_not_again,
+)
+from cdi_dagster.core.snapshot import days_in_words, first_snapshot_day, is_snapshot_day
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotFacts:
+    """Everything that the decision about one due snapshot depends on.
+
+    Attributes:
+        export_day: a Friday.
+        is_published: whether it is there.
+        is_stale: whether what is there no longer holds what its days and base would give.
+        fingerprint: of what it would be made from now; None while that is not complete.
+        missing_tables: names of the tables that do not show it; of the newest snapshot only, as a table shows one.
+        missing_days: storage days without daily rows, for which it waits.
+        runs: that made it, or would have, oldest first.
+        unreadable: why something of the above could not be read; then it waits.
+    """
+
+    export_day: date
+    is_published: bool = False
+    is_stale: bool = False
+    fingerprint: str | None = None
+    missing_tables: tuple[str, ...] = ()
+    missing_days: tuple[date, ...] = ()
+    runs: tuple[PastRun, ...] = ()
+    unreadable: str | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is there, holds what is published, and its tables show it."""
+        return self.is_published and not self.is_stale and not self.missing_tables
+
+
+def due_snapshots(calendar: DayCalendar, now: datetime) -> list[date]:
+    """Return the export days of the snapshots whose last storage day is due, in the look-back, oldest first."""
+    first = first_snapshot_day(calendar.first_storage_day)
+    days = map(export_day_of, calendar.sensor_days(now))
+    return [day for day in days if is_snapshot_day(day) and day >= first]
+
+
+def decide_snapshot(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
+    """Decide about one due snapshot: it is made once its days are there, and again where it is stale."""
+    if facts.unreadable:
+        return LaunchDecision(action=LaunchAction.WAIT, reason=facts.unreadable)
+    live = next((run for run in facts.runs if run.state is RunState.LIVE), None)
+    if live:
+        return LaunchDecision(action=LaunchAction.WAIT, reason=f"run {live.run_id} is running")
+    if facts.is_done:
+        return LaunchDecision(action=LaunchAction.DONE, reason="published")
+    if facts.is_published and not facts.is_stale:
+        return _decide_tables(facts, now)
+    stale = "stale: rows of its days, or its base, were published again; " if facts.is_published else ""
+    if facts.fingerprint is None:
+        days = f"the daily rows of {days_in_words(facts.missing_days)}"
+        return LaunchDecision(action=LaunchAction.WAIT, reason=f"{stale}waits for {days}")
+    launch = f"{facts.export_day}|{facts.fingerprint}"
+    runs = since_person_requested([run for run in facts.runs if run.launch == launch and run.publishes_records])
+    held = why_not_again(runs, now)
+    if held:
+        return held
+    reason = (
+        f"again: run {runs[-1].run_id} failed with {why_failed(runs[-1])}" if runs else f"{stale}its days are there"
+    )
+    return LaunchDecision(action=LaunchAction.LAUNCH, reason=reason, launch=launch, attempt=len(facts.runs) + 1)
+
+
+def _decide_tables(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
+    tables = ", ".join(facts.missing_tables)
+    missing = f"{FailureClass.TABLES_MISSING}: the snapshot is published, tables ({tables}) are not"
+    runs = since_person_requested([run for run in facts.runs if run.publishes_tables])
+    held = why_not_again(runs, now)
+    if held:
+        return replace(held, reason=f"{missing}: {held.reason}")
+    launch = f"{facts.export_day}|{facts.fingerprint}"
+    attempt = len(facts.runs) + 1
+    return LaunchDecision(action=LaunchAction.LAUNCH, reason=missing, launch=launch, attempt=attempt, tables_only=True)
+
+
+def to_launch(decisions: Sequence[tuple[SnapshotFacts, LaunchDecision]]) -> tuple[SnapshotFacts, LaunchDecision] | None:
+    """Return the one to launch in this tick: the oldest; none while an older one, which is its base, is being made."""
+    for facts, decision in decisions:
+        if decision.action is LaunchAction.LAUNCH:
+            return facts, decision
+        if any(run.state is RunState.LIVE for run in facts.runs):
+            return None
+    return None

@@ -1,0 +1,174 @@
+"""The snapshot sensor: makes a snapshot once its days are there, again where it is stale; alerts where it is late.
+
+Fetch (`_facts`), decide (`core.snapshot_decision`), translate. There is no schedule beside it: a snapshot has no
+time of its own, it follows its last day.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import date, datetime
+
+import dagster as dg
+
+from cdi_dagster import names
+from cdi_dagster.clock import utc_now
+from cdi_dagster.core.alert import Alert, AlertLevel
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.day_calendar import DayCalendar
+from cdi_dagster.core.days import parse_day, storage_day_of
+from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.launch_decision import LaunchAction, LaunchDecision
+from cdi_dagster.core.snapshot import snapshot_input, stale_snapshots
+from cdi_dagster.core.snapshot_decision import SnapshotFacts, decide_snapshot, due_snapshots, to_launch
+from cdi_dagster.interfaces import AlertSink
+from cdi_dagster.published.snapshots import read_published_now, snapshot_of
+from cdi_dagster.published.tables import missing_tables
+from cdi_dagster.resources.ingest_options import IngestOptions
+from cdi_dagster.run_records import past_snapshot_runs, snapshot_run_request
+from cdi_dagster.storage.interface import Storage, StorageError
+from cdi_dagster.storage.roots import Roots
+
+INTERVAL_SECONDS = 120
+"""A tick reads the marks of a few weeks: some 100 small requests to storage."""
+
+_Decided = tuple[SnapshotFacts, LaunchDecision]
+
+
+def snapshot_sensor(
+    collection: Collection, *, calendar: DayCalendar, running: bool, clock: Callable[[], datetime] = utc_now
+) -> dg.SensorDefinition:
+    """Return the sensor of one keyed collection.
+
+    Args:
+        collection: whose snapshots.
+        calendar: when the last day of a snapshot is due, and late.
+        running: whether it is on by default.
+        clock: aware, UTC.
+    """
+
+    @dg.sensor(
+        name=names.snapshot_sensor_name(collection),
+        job_name=names.snapshot_job_name(collection),
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED,
+        description=f"Makes the snapshot of {collection.id} of each Friday of the last {calendar.look_back_days} days "
+        "as soon as the daily rows of its days are there, once; again where rows of its days were published again "
+        "since. A tick that launches nothing shows what each Friday waits for. A snapshot that is not there by "
+        f"{calendar.late_time:%H:%M} UTC of its Friday sends one alert, and one when it is.",
+        tags=names.collection_tag(collection),
+    )
+    def sensor(
+        context: dg.SensorEvaluationContext,
+        roots: dg.ResourceParam[Roots],
+        alerts: dg.ResourceParam[AlertSink],
+        options: IngestOptions,
+    ) -> dg.SensorResult:
+        now = clock()
+        due = due_snapshots(calendar, now)
+        runs = past_snapshot_runs(context.instance, collection, due)
+        decisions: list[_Decided] = []
+        for export_day in due:
+            is_newest = export_day == due[-1]
+            facts = _facts(roots.published, collection, export_day, calendar.first_storage_day, tables=is_newest)
+            facts = replace(facts, runs=runs[export_day])
+            decisions.append((facts, decide_snapshot(facts, now)))
+        chosen = to_launch(decisions)
+        lines = [f"{facts.export_day}: {decision.reason}" for facts, decision in decisions]
+        late = _Lateness(collection, calendar, alerts, options, log=context.log.warning)
+        return dg.SensorResult(
+            run_requests=[snapshot_run_request(collection, chosen[0].export_day, chosen[1])] if chosen else [],
+            skip_reason=None if chosen else dg.SkipReason("\n".join(lines) or "No snapshot is due yet."),
+            cursor=late.report(decisions, context.cursor, now),
+        )
+
+    return sensor
+
+
+def _facts(
+    published: Storage, collection: Collection, export_day: date, first_storage_day: date, *, tables: bool
+) -> SnapshotFacts:
+    try:
+        now = read_published_now(published, collection, export_day, first_storage_day=first_storage_day)
+        mark = now.snapshots.get(export_day)
+        missing_of = missing_tables(published, snapshot_of(collection, export_day), mark) if mark and tables else ()
+    except (CdiError, StorageError) as error:
+        return SnapshotFacts(export_day=export_day, unreadable=f"could not be read: {error}")
+    fingerprint: str | None = None
+    missing: tuple[date, ...] = ()
+    try:
+        used = snapshot_input(collection, export_day, now.made, now.identities, first_storage_day=first_storage_day)
+        fingerprint = used.fingerprint
+    except CdiError as error:
+        missing = tuple(map(date.fromisoformat, error.detail.get("missing_days", ())))
+    return SnapshotFacts(
+        export_day=export_day,
+        is_published=export_day in now.snapshots,
+        is_stale=export_day in stale_snapshots(now.made, now.identities),
+        fingerprint=fingerprint,
+        missing_tables=missing_of,
+        missing_days=missing,
+    )
+
+
+class _Lateness:
+    """Sends one alert for each late snapshot, and one when it is there; which were sent is kept in the cursor."""
+
+    def __init__(
+        self,
+        collection: Collection,
+        calendar: DayCalendar,
+        alerts: AlertSink,
+        options: IngestOptions,
+        *,
+        log: Callable[[str], object],
+    ) -> None:
+        self._collection = collection
+        self._calendar = calendar
+        self._alerts = alerts
+        self._options = options
+        self._log = log
+
+    def report(self, decisions: Sequence[_Decided], cursor: str | None, now: datetime) -> str:
+        """Send what has to be sent; return the new cursor. What could not be sent is sent at the next tick."""
+        sent_before = {parse_day(day) for day in json.loads(cursor or "[]")}
+        kept = []
+        for facts, decision in decisions:
+            is_known = facts.export_day in sent_before
+            is_over = facts.unreadable is None and facts.is_published and not facts.missing_tables
+            # Where automation does nothing more, nobody has to wait for the late time.
+            is_left = decision.action is LaunchAction.LEAVE
+            is_late = not is_over and facts.unreadable is None and (is_left or self._is_late(facts.export_day, now))
+            if is_late and not is_known:
+                is_known = self._sent(facts, decision)
+            elif is_over and is_known:
+                is_known = not self._sent(facts, decision, is_over=True)
+            if is_known:
+                kept.append(facts.export_day.isoformat())
+        return json.dumps(kept)
+
+    def _is_late(self, export_day: date, now: datetime) -> bool:
+        return self._calendar.is_late(storage_day_of(export_day), now)
+
+    def _sent(self, facts: SnapshotFacts, decision: LaunchDecision, *, is_over: bool = False) -> bool:
+        named = f"the snapshot of {self._collection.id} for {facts.export_day}"
+        is_left = decision.action is LaunchAction.LEAVE
+        automatically = "nothing" if is_left else "it is made as soon as that allows it"
+        failure_class = facts.runs[-1].failure_class if facts.runs else None
+        alert = Alert(
+            kind="LATE_OVER" if is_over else "LATE",
+            key=f"{self._collection.id}|snapshot of {facts.export_day}",
+            level=AlertLevel.INFORMATION if is_over else AlertLevel.ERROR,
+            title=f"No longer late: {named}" if is_over else f"LATE: {named} is not published",
+            text="Published." if is_over else f"{decision.reason.rstrip('.')}. Automatically: {automatically}.",
+            runbook=f"{self._options.runbook_url}#late",
+            collection_id=self._collection.id,
+            storage_days=(storage_day_of(facts.export_day),),
+            failure_class=None if is_over else failure_class,
+        )
+        try:
+            self._alerts.send(alert)
+        except Exception as error:  # noqa: BLE001 - an alert that fails must not stop the launch of this tick
+            self._log(f"{alert.title}: the alert could not be sent, the next tick retries: {error}")
+            return False
+        return True

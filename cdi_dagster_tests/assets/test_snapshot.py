@@ -1,0 +1,189 @@
+"""The snapshot asset and its sensor: one launch a Friday once its days are there, its status row, and being late."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from freezegun import freeze_time
+
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.ingestion.ingestion_lease import snapshot_lease
+from cdi_dagster.published.snapshots import snapshot_of
+from cdi_dagster_tests.dagster_day import DagsterDay, argument, checks_of, failure_of, metadata_of
+from cdi_dagster_tests.instance import instance_on_disk
+from cdi_dagster_tests.scripted_snapshot import PARTS, ScriptedSnapshots, publish_days
+
+FIRST_DAY, FRIDAY, NEXT = date(2023, 6, 2), date(2023, 6, 9), date(2023, 6, 16)
+THURSDAY = date(2023, 6, 8)
+ASSET = "calculation_parts/snapshot"
+
+
+@pytest.fixture
+def day(tmp_path: Path) -> Iterator[DagsterDay]:
+    with instance_on_disk() as instance:
+        found = DagsterDay(tmp_path, instance, first_storage_day=FIRST_DAY, look_back_days=14)
+        found.spark = ScriptedSnapshots(found.published)
+        found.use(step_launcher=found.spark)
+        yield found
+
+
+def run(day, export_day=FRIDAY, assets=None, **tags):
+    return day.definitions.resolve_job_def("calculation_parts_snapshot").execute_in_process(
+        partition_key=export_day.isoformat(),
+        instance=day.instance,
+        raise_on_error=False,
+        tags=tags,
+        asset_selection=[dg.AssetKey.from_user_string(name) for name in assets] if assets else None,
+    )
+
+
+def tick(day, at, cursor=None):
+    repository = day.definitions.get_repository_def()
+    context = dg.build_sensor_context(
+        instance=day.instance, repository_def=repository, resources=day.instigator_resources, cursor=cursor
+    )
+    with freeze_time(at):
+        return repository.get_sensor_def("calculation_parts_snapshot_sensor").evaluate_tick(context)
+
+
+def test_a_snapshot_is_one_launch_with_its_figures_on_the_page(day):
+    publish_days(day.published, FIRST_DAY, THURSDAY)
+    day.spark.stale_later = (str(NEXT),)
+    metadata = metadata_of(run(day), ASSET)
+    step, tables = day.spark.launched
+    assert (step.is_followed, tables.name) == (True, "publish_tables")
+    assert (argument(step, "--export-day"), argument(step, "--first-storage-day")) == ("2023-06-09", "2023-06-02")
+    assert (step.storage_day, step.input_bytes) == (THURSDAY, 70)
+    assert (metadata["dagster/row_count"], metadata["rows_deleted"], metadata["rows_read"]) == (5, "2", "7")
+    assert metadata["stale_later_snapshots"] == "2023-06-16"
+    assert metadata["storage_days"].startswith("2023-06-02, ")
+
+
+def test_the_status_row_has_the_snapshots_prefix_while_it_is_made_and_afterwards(day):
+    publish_days(day.published, FIRST_DAY, THURSDAY)
+    result = run(day)
+    prefix = "corporate_data_ingestion/exports/calculator/calculationParts/2023-06-09/"
+    assert [(row.status, row.snapshot_prefix, str(row.export_day)) for row in day.rows.writes] == [
+        ("IN_PROGRESS", prefix, "2023-06-09"),
+        ("IN_PROGRESS", prefix, "2023-06-09"),
+        ("IN_PROGRESS", prefix, "2023-06-09"),
+        ("COMPLETED", prefix, "2023-06-09"),
+    ]
+    row = day.rows.get(result.run_id, "CDI-calculator:calculationParts")
+    assert (row.current_step, row.detail["rows"]) == ("publish_tables", {"DELETE": 2, "INSERT": 3})
+
+
+def test_days_that_are_missing_stop_it_before_a_launch(day):
+    publish_days(day.published, FIRST_DAY, date(2023, 6, 6))
+    failure = failure_of(run(day))
+    assert failure["failure_class"] == "INPUT_INVALID"
+    assert "2023-06-07, 2023-06-08" in failure["cause"]
+    assert "calculation_parts/daily_rows" in failure["next_step"]
+    assert day.spark.launched == []
+    assert day.rows.writes[-1].status == "FAILED"
+
+
+def test_a_snapshot_that_another_process_makes_is_not_made_beside_it(day):
+    publish_days(day.published, FIRST_DAY, THURSDAY)
+    with snapshot_lease(day.published, snapshot_of(PARTS, FRIDAY), holder="cdi snapshot"):
+        failure = failure_of(run(day))
+    assert failure["failure_class"] == "DUPLICATE_RUN"
+    assert "making the snapshot of calculator:calculationParts for 2023-06-09" in failure["cause"]
+
+
+def test_the_sensor_makes_each_friday_once_when_its_last_day_is_there(day):
+    noon = datetime(2023, 6, 9, 11, tzinfo=UTC)
+    publish_days(day.published, FIRST_DAY, date(2023, 6, 7))
+    assert tick(day, noon).skip_message == "2023-06-09: waits for the daily rows of 2023-06-08"
+    publish_days(day.published, THURSDAY, THURSDAY)
+    (request,) = tick(day, noon).run_requests
+    assert request.partition_key == "2023-06-09"
+    assert request.tags["cdi/export_day"] == "2023-06-09"
+    assert run(day, **request.tags).success
+    assert tick(day, noon).skip_message == "2023-06-09: published"
+
+
+def test_the_sensor_makes_a_stale_snapshot_again_once_and_then_the_next(day):
+    at = datetime(2023, 6, 16, 11, tzinfo=UTC)
+    publish_days(day.published, FIRST_DAY, date(2023, 6, 15))
+    assert [run(day, friday).success for friday in (FRIDAY, NEXT)] == [True, True]
+    assert not tick(day, at).run_requests
+    publish_days(day.published, date(2023, 6, 5), date(2023, 6, 5), fingerprint="late")
+    made = []
+    for _ in range(3):
+        requests = tick(day, at).run_requests
+        for request in requests:
+            made.append(request.partition_key)
+            assert run(day, date.fromisoformat(request.partition_key), **request.tags).success
+    assert made == ["2023-06-09", "2023-06-16"]
+
+
+def test_a_failed_snapshot_is_left_to_a_person_where_a_rerun_does_not_help(day):
+    publish_days(day.published, FIRST_DAY, THURSDAY)
+    (request,) = tick(day, datetime(2023, 6, 9, 11, tzinfo=UTC)).run_requests
+    day.spark.failure = CdiError(FailureClass.JOB_FAILED, "It failed.")
+    assert not run(day, **request.tags).success
+    assert "a re-run does not fix" in tick(day, datetime(2023, 6, 9, 11, 30, tzinfo=UTC)).skip_message
+
+
+def test_a_late_snapshot_sends_one_alert_and_one_when_it_is_there(day):
+    publish_days(day.published, FIRST_DAY, date(2023, 6, 7))
+    late = datetime.combine(FRIDAY, day.settings.late_time, tzinfo=UTC)
+    cursor = tick(day, late - timedelta(seconds=1)).cursor
+    assert day.alerts.sent == []
+    day.alerts.refuse = True
+    cursor = tick(day, late, cursor).cursor
+    day.alerts.refuse = False
+    for _ in range(2):
+        cursor = tick(day, late, cursor).cursor
+    publish_days(day.published, THURSDAY, THURSDAY)
+    assert run(day).success
+    for _ in range(2):
+        cursor = tick(day, late, cursor).cursor
+    assert [(alert.kind, alert.key) for alert in day.alerts.sent] == [
+        ("LATE", "calculator:calculationParts|snapshot of 2023-06-09"),
+        ("LATE_OVER", "calculator:calculationParts|snapshot of 2023-06-09"),
+    ]
+    assert "waits for the daily rows of 2023-06-08" in day.alerts.sent[0].text
+
+
+def test_tables_of_the_newest_snapshot_that_are_missing_are_made_alone(day):
+    at = datetime(2023, 6, 16, 11, tzinfo=UTC)
+    publish_days(day.published, FIRST_DAY, date(2023, 6, 15))
+    assert [run(day, friday, [ASSET]).success for friday in (FRIDAY, NEXT)] == [True, True]
+    (request,) = tick(day, at).run_requests
+    assert (request.partition_key, len(request.asset_selection)) == ("2023-06-16", 3)
+    assert ASSET not in {key.to_user_string() for key in request.asset_selection}
+    alone = "calculation_parts/src_childcare_entitlement"
+    assert run(day, NEXT, [alone]).success
+    assert argument(day.spark.launched[-1], "--tables") == "src_childcare_entitlement"
+    message = next(iter(tick(day, at).run_requests)).tags["cdi/launched_because"]
+    assert "src_calculator_parts" in message
+    assert "src_childcare_entitlement" not in message
+    names = [key.to_user_string() for key in request.asset_selection]
+    assert run(day, NEXT, names, **request.tags).success
+    assert not tick(day, at).run_requests
+
+
+def test_tables_need_the_snapshot_of_their_friday(day):
+    failure = failure_of(run(day, FRIDAY, ["calculation_parts/src_calculator_parts"]))
+    assert failure["failure_class"] == "INPUT_INVALID"
+    assert "calculation_parts/snapshot" in failure["next_step"]
+
+
+def test_the_checks_see_lost_days_and_id_parts_that_fell(day):
+    publish_days(day.published, FIRST_DAY, date(2023, 6, 15))
+    first = checks_of(run(day))
+    assert {name: each.passed for name, each in first.items()} == {
+        "snapshot_is_fresh": True,
+        "id_parts_do_not_fall": True,
+    }
+    assert first["id_parts_do_not_fall"].metadata["compared_with"].value == "none before it"
+    day.spark.id_parts = {"0a": 4, "0b": 9}
+    day.spark.modified = {THURSDAY: 3, date(2023, 6, 15): 2}
+    second = checks_of(run(day, NEXT))
+    assert "'0a' from 5 to 4" in second["id_parts_do_not_fall"].description
+    assert "2023-06-09, 2023-06-10" in second["snapshot_is_fresh"].description
+    assert {each.passed for each in second.values()} == {False}
