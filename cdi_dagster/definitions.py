@@ -12,7 +12,7 @@ import dagster as dg
 from cdi_dagster.assets import Coalescing, build_assets
 from cdi_dagster.checks import build_checks
 from cdi_dagster.core.automation import Automation
-from cdi_dagster.core.collections import Collection, automated_collections
+from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.jobs import build_jobs
@@ -102,7 +102,7 @@ def build_definitions(
 
 def _collections(settings: Settings) -> list[Collection]:
     try:
-        return all_with_tables(automated_collections(), settings.table_definitions)
+        return all_with_tables(settings.ingested_collections, settings.table_definitions)
     except CdiError as error:
         problems = error.detail.get("problems", [f"{error.cause} {error.next_step}"])
         named = error.detail.get("table_definition", "CDI_TABLE_DEFINITIONS")

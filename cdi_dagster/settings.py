@@ -26,7 +26,7 @@ from cdi_dagster.aws.clients import REGION, use_region, use_roles
 from cdi_dagster.coalescer.shard import MOST_SHARDS
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES as BATCH_QUEUES
 from cdi_dagster.core.alert_target import AlertTargetKind, alert_target
-from cdi_dagster.core.collections import REGISTRY, find_collection, require_append_only
+from cdi_dagster.core.collections import REGISTRY, Collection, find_collection, require_append_only
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.key_service_access import DEFAULT_RETRY_BUDGET_SECONDS, KeyServiceAccess
@@ -155,6 +155,12 @@ class Settings(AwsSettings):
         default=date(2023, 1, 1),
         description="First storage day (YYYY-MM-DD) that is a partition; earlier days can be neither materialised nor "
         "backfilled. Set it to the first day that corporate storage still holds.",
+    )
+    collections: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="The collections that this installation ingests, separated by commas: "
+        "`data:businessAudit,data:equality`. Default: all of the registry. The others have no assets, no alerts, and "
+        "`cdi watch` does not wait for them.",
     )
     max_rejected: str = Field(
         default="0",
@@ -436,6 +442,11 @@ class Settings(AwsSettings):
         return self.home / "status"
 
     @property
+    def ingested_collections(self) -> tuple[Collection, ...]:
+        """The collections of this installation, in the registry's order."""
+        return tuple(each for each in REGISTRY if not self.collections or each.id in self.collections)
+
+    @property
     def calendar(self) -> DayCalendar:
         """Which storage days automation looks at, and when each is due and late."""
         return DayCalendar(
@@ -542,6 +553,18 @@ class Settings(AwsSettings):
         if not value.startswith("env://"):
             secret_reference(value)
         return value
+
+    @field_validator("collections", mode="before")
+    @classmethod
+    def _are_collections(cls, value: Any) -> Any:
+        ids = tuple(each.strip() for each in value.split(",") if each.strip()) if isinstance(value, str) else value
+        registered = [collection.id for collection in REGISTRY]
+        for collection_id in ids:
+            if collection_id not in registered:
+                raise ValueError(
+                    f"{collection_id!r} is not a collection of the registry: write {', '.join(registered)}"
+                )
+        return ids
 
     @field_validator("max_rejected")
     @classmethod

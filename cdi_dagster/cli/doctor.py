@@ -25,7 +25,7 @@ from cdi_dagster.cli.daemon_heartbeat import dagster_home_of, read_daemon
 from cdi_dagster.cli.doctor_aws import EMR_CHECKS, check_aws
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.amounts import size_text
-from cdi_dagster.core.collections import CORPORATE_STORAGE, REGISTRY
+from cdi_dagster.core.collections import CORPORATE_STORAGE
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.findings import CheckResult, Finding, failed, note, ok
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
@@ -99,7 +99,7 @@ def check_published_root(settings: Settings) -> Finding:
 def check_table_definitions(settings: Settings) -> Finding:
     """Whether the definitions of the tables can be used."""
     try:
-        collections = all_with_tables(REGISTRY, settings.table_definitions)
+        collections = all_with_tables(settings.ingested_collections, settings.table_definitions)
     except CdiError as error:
         return failed(error.cause, error.next_step)
     except StorageError as error:

@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 
 from cdi_dagster.core.amounts import duration_text
-from cdi_dagster.core.collections import CollectionDay, automated_collections
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.days import storage_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.findings import Finding
@@ -116,7 +116,9 @@ def _launched(
 
     @dg.op
     def check_cluster(context: dg.OpExecutionContext) -> None:
-        step = cluster_check_step(_day(), roots, correlation_id=context.run_id, key_service=settings.key_service)
+        step = cluster_check_step(
+            _day(settings), roots, correlation_id=context.run_id, key_service=settings.key_service
+        )
         try:
             ended.append(launcher.launch(context, step))
         except CdiError as error:
@@ -138,9 +140,9 @@ def _launched(
     return result
 
 
-def _day() -> CollectionDay:
+def _day(settings: Settings) -> CollectionDay:
     """Return a day whose cluster template is used, and below which the launch is kept: yesterday's, of a collection."""
-    collection, *_ = automated_collections()
+    collection, *_ = settings.ingested_collections
     return collection.on(storage_day_of(datetime.now(UTC).date()))
 
 

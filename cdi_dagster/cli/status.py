@@ -22,7 +22,7 @@ from cdi_dagster.cli.options import (
     storage_day_option,
 )
 from cdi_dagster.core.amounts import duration_text, size_text
-from cdi_dagster.core.collections import Collection, automated_collections
+from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import days_before, storage_day_of, storage_days_between, storage_days_text
 from cdi_dagster.core.diagnosis import Diagnosis
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass, runbook_link
@@ -190,7 +190,7 @@ def _days_view(settings: "Settings", collection: Collection | None, count: int) 
     from cdi_dagster.table_definitions import all_with_tables
 
     roots = open_roots(settings.corporate_root, settings.published_root)
-    wanted = [collection] if collection else automated_collections()
+    wanted = [collection] if collection else settings.ingested_collections
     collections = all_with_tables(wanted, settings.table_definitions)
     last = storage_day_of(datetime.now(UTC).date())
     first = max(settings.first_storage_day, days_before(last, count - 1))

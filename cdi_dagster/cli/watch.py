@@ -17,7 +17,7 @@ from cdi_dagster.cli.daemon_heartbeat import PATIENCE_SECONDS, dagster_home_of, 
 from cdi_dagster.cli.options import CollectionType
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.alert import Alert, AlertLevel
-from cdi_dagster.core.collections import Collection, CollectionDay, automated_collections
+from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.watch_decision import Problem, WatchAction, WatchState, decide_watch
@@ -110,7 +110,7 @@ def _unpublished(settings: Settings, wanted: tuple[Collection, ...], now: dateti
     if root.scheme == "file" and not Path(unquote(root.path)).is_dir():
         raise FileNotFoundError(f"there is no folder {settings.published_root}: is its disk mounted?")
     late_days = settings.calendar.late_days(now)
-    for collection in all_with_tables(wanted or automated_collections(), settings.table_definitions):
+    for collection in all_with_tables(wanted or settings.ingested_collections, settings.table_definitions):
         found = [(day, _what_is_missing(published, collection.on(day))) for day in late_days]
         for what in dict.fromkeys(missing for _, missing in found if missing):
             days = [day for day, missing in found if missing == what]

@@ -229,11 +229,6 @@ def find_collection(collection_id: str) -> Collection:
     )
 
 
-def automated_collections() -> tuple[Collection, ...]:
-    """Return the collections that are ingested automatically: the registered ones."""
-    return REGISTRY
-
-
 def near_miss(collection_id: str) -> str | None:
     """Return the registered id that an unregistered one is probably meant to be, or None."""
     by_letters = {_LETTERS.sub("", registered.lower()): registered for registered in _BY_ID}

@@ -12,7 +12,7 @@ from dagster._core.snap.snap_to_yaml import default_values_yaml_from_type_snap
 
 from cdi_dagster.core.collections import REGISTRY, CollectionKind
 from cdi_dagster.definitions import build_definitions
-from cdi_dagster.settings import load_settings
+from cdi_dagster.settings import SettingsError, load_settings
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,14 @@ def test_every_collection_of_the_registry_has_its_assets_job_schedule_and_sensor
         "failed_runs_sensor",
         *(f"{name}_coalescer_completion_sensor" for name in named),
     }
+
+
+def test_an_installation_has_the_collections_that_it_chose_and_no_others(tmp_path):
+    chosen = build_definitions(settings=load_settings(home=tmp_path, collections="data:equality"))
+    assert {each.name for each in chosen.schedules} == {"equality_daily_schedule"}
+    assert {spec.key.path[0] for spec in chosen.resolve_all_asset_specs()} == {"corporate_storage", "equality"}
+    with pytest.raises(SettingsError, match="'data:equalty' is not a collection of the registry: write data:"):
+        load_settings(home=tmp_path, collections="data:equalty")
 
 
 def test_every_asset_declares_group_owner_kinds_partitions_tags_and_grain(specs):

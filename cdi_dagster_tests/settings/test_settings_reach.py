@@ -61,6 +61,7 @@ ELSEWHERE = {
     "emr_environment": "a name in that file: cdi_dagster_tests/emr/test_template.py",
     "s3_encryption": "every client that writes, Spark and clusters: cdi_dagster_tests/storage/test_encryption.py",
     "s3_kms_key": "as s3_encryption",
+    "collections": "the assets, status and watch: cdi_dagster_tests/definitions/test_definitions.py",
     "table_definitions": "the tables' assets: cdi_dagster_tests/table_definitions",
     "first_storage_day": "partitions, schedules and sensors, as an argument of each",
     "due_time": "the schedules' cron: cdi_dagster_tests/schedules",
