@@ -144,6 +144,11 @@ def touches(run: dg.DagsterRun, collection: Collection) -> bool:
     return run.job_name == names.daily_job_name(collection)
 
 
+def makes_snapshot(run: dg.DagsterRun, collection: Collection) -> bool:
+    """Whether a run of any origin is about the snapshot of one Friday, or tables of it."""
+    return names.PARTITION_TAG in run.tags and bool(_made_of_snapshot(run, collection))
+
+
 def interruption() -> CdiError:
     """Return the failure of a run whose process was stopped together with Dagster."""
     return CdiError(FailureClass.INTERRUPTED, "Dagster was stopped during the run.")
@@ -159,11 +164,10 @@ def interruption_of(context: dg.AssetExecutionContext) -> CdiError | None:
     return None if is_terminated else interruption()
 
 
-def is_sensor_on(instance: dg.DagsterInstance, collection: Collection, *, default: bool) -> bool:
-    """Whether the sensor that launches a collection's days is on: as a person switched it, else as the settings do."""
+def is_sensor_on(instance: dg.DagsterInstance, name: str, *, default: bool) -> bool:
+    """Whether a sensor is on: as a person switched it, else as the settings do."""
     if instance.schedule_storage is None:  # an instance in memory has none
         return default
-    name = names.completion_sensor_name(collection)
     switched = [state.status.value for state in instance.all_instigator_state() if state.name == name]
     return switched[-1] == "RUNNING" if switched and switched[-1] != "DECLARED_IN_CODE" else default
 
@@ -230,6 +234,7 @@ def _past_run(record: dg.RunRecord, collection: Collection, publishes: frozenset
         by_person=is_by_person(run),
         publishes_records=names.daily_records_key(collection) in publishes,
         publishes_tables=not publishes.isdisjoint(names.table_keys(collection)),
+        is_alerted=names.CAUSE_TAG in run.tags,
     )
 
 

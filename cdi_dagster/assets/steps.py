@@ -188,7 +188,7 @@ def _what_happens(
     context: dg.AssetExecutionContext, day: CollectionDay, error: CdiError, automation: Automation
 ) -> str:
     try:
-        is_on = is_sensor_on(context.instance, day.collection, default=automation.is_on)
+        is_on = is_sensor_on(context.instance, names.completion_sensor_name(day.collection), default=automation.is_on)
         runs = past_runs(context.instance, day.collection, [day.storage_day])[day.storage_day]
     except Exception as unread:  # noqa: BLE001 - raising here would hide why the step failed
         return f"Not known: Dagster's records could not be read ({type(unread).__name__})."

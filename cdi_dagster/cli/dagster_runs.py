@@ -39,6 +39,16 @@ class DagsterRuns:
 
         return past_runs(self._instance, collection, storage_days)
 
+    def past_snapshot_runs(
+        self, collection: Collection, export_days: Sequence[date]
+    ) -> Mapping[date, tuple[PastRun, ...]]:
+        """Return the runs that make a collection's snapshots or tables of them, by export day, oldest first."""
+        if self._instance is None:
+            return {export_day: () for export_day in export_days}
+        from cdi_dagster.run_records import past_snapshot_runs
+
+        return past_snapshot_runs(self._instance, collection, export_days)
+
     def failure(self, run_id: str, row_failure: str | None) -> CdiError | None:
         """Return why a failed run failed, or None where this Dagster does not know the run."""
         from cdi_dagster.sensors.run_failure import read_failure
@@ -48,11 +58,17 @@ class DagsterRuns:
 
     def is_automated(self, collection: Collection) -> bool:
         """Whether a sensor launches the collection's days: it is on, as far as this Dagster knows."""
+        from cdi_dagster import names
+
+        return self.is_on(names.completion_sensor_name(collection))
+
+    def is_on(self, sensor: str) -> bool:
+        """Whether a sensor is on, as far as this Dagster knows."""
         if self._instance is None:
             return False
         from cdi_dagster.run_records import is_sensor_on
 
-        return is_sensor_on(self._instance, collection, default=self._automation)
+        return is_sensor_on(self._instance, sensor, default=self._automation)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from enum import StrEnum
 from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.failures import FAILURE_GUIDE, AlertTiming, FailureClass
 from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, LaunchDecision, PastRun, RunState, decide
+from cdi_dagster.core.snapshot_decision import SnapshotFacts, decide_snapshot, due_snapshots
 
 
 class AlertAction(StrEnum):
@@ -50,20 +51,56 @@ def decide_alert(
         now: aware, UTC.
         automation: whether the day is launched by itself at all.
     """
+    automated = automation.launches(facts.storage_day, facts.runs, now)
+    return _decide(
+        run_id,
+        failure_class,
+        facts,
+        decide(facts, now),
+        named="day",
+        why_nothing=None if automated else automation.why_nothing(now),
+        may_be_late=facts.storage_day >= automation.calendar.first_due_day(now),
+    )
+
+
+def decide_snapshot_alert(
+    run_id: str, failure_class: FailureClass, facts: SnapshotFacts, now: datetime, automation: Automation
+) -> AlertDecision:
+    """Decide about one failed run of a snapshot, as `decide_alert` about that of a day."""
+    is_due = facts.export_day in due_snapshots(automation.calendar, now)
+    why = "only snapshots of the look-back are made by themselves" if automation.is_on else "automation is off"
+    return _decide(
+        run_id,
+        failure_class,
+        facts,
+        decide_snapshot(facts, now),
+        named="snapshot",
+        why_nothing=None if automation.is_on and is_due else f"nothing: {why}; materialise it when the cause is fixed",
+        may_be_late=is_due,
+    )
+
+
+def _decide(
+    run_id: str,
+    failure_class: FailureClass,
+    facts: DayFacts | SnapshotFacts,
+    decision: LaunchDecision,
+    *,
+    named: str,
+    why_nothing: str | None,
+    may_be_late: bool,
+) -> AlertDecision:
     position = next((number for number, run in enumerate(facts.runs) if run.run_id == run_id), len(facts.runs))
-    decision = decide(facts, now)
     succeeded = _succeeded_since(facts, position, decision)
     if succeeded:
-        return _quiet(f"run {succeeded.run_id} of the day has succeeded since")
+        return _quiet(f"run {succeeded.run_id} of the {named} has succeeded since")
     timing = FAILURE_GUIDE[failure_class].alert_timing
-    automated = automation.launches(facts.storage_day, facts.runs, now)
-    what_happens = _what_happens(decision, None if automated else automation.why_nothing(now))
+    what_happens = _what_happens(decision, why_nothing, named)
     if timing is AlertTiming.DAY_LATE:
-        may_be_late = facts.storage_day >= automation.calendar.first_due_day(now)
-        return _quiet("its day is reported if it is late" if may_be_late else what_happens)
+        return _quiet(f"its {named} is reported if it is late" if may_be_late else what_happens)
     if facts.unreadable and timing is not AlertTiming.AT_ONCE:
         return AlertDecision(action=AlertAction.RETRY_LATER, what_happens=facts.unreadable)
-    will_retry = automated and decision.action in (LaunchAction.LAUNCH, LaunchAction.WAIT)
+    will_retry = why_nothing is None and decision.action in (LaunchAction.LAUNCH, LaunchAction.WAIT)
     if not will_retry:
         return AlertDecision(action=AlertAction.ALERT, what_happens=what_happens)
     if _can_wait(timing, failure_class, facts.runs[:position]):
@@ -71,19 +108,19 @@ def decide_alert(
     return AlertDecision(action=AlertAction.ALERT, what_happens=what_happens, will_retry=True)
 
 
-def _what_happens(decision: LaunchDecision, why_nothing: str | None) -> str:
+def _what_happens(decision: LaunchDecision, why_nothing: str | None, named: str) -> str:
     match decision.action:
         case LaunchAction.LEAVE | LaunchAction.DONE:
             return f"nothing: {decision.reason}"
         case _ if why_nothing:
             return why_nothing
         case LaunchAction.LAUNCH:
-            return "the tables alone are run again now" if decision.tables_only else "the day is run again now"
+            return "the tables alone are run again now" if decision.tables_only else f"the {named} is run again now"
         case _:
             return decision.reason
 
 
-def _succeeded_since(facts: DayFacts, position: int, decision: LaunchDecision) -> PastRun | None:
+def _succeeded_since(facts: DayFacts | SnapshotFacts, position: int, decision: LaunchDecision) -> PastRun | None:
     """Return a later run that succeeded; one of the tables alone counts where nothing of the day is left to do."""
     if facts.missing_tables:
         return None

@@ -12,6 +12,8 @@ from cdi_dagster.core.alert import REMIND_AFTER
 from cdi_dagster.core.failures import CdiError
 
 _A_PERSON = "a person"
+_SNAPSHOT_OF = "snapshot of "
+"""Begins the causes of snapshots."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +23,12 @@ class FailedDay:
     Attributes:
         run_id: of the run.
         collection_id: `db:name`.
-        storage_day: the partition.
+        storage_day: the partition; of a snapshot the last that it takes in.
         failure: why it failed.
         what_happens: automatically, in words.
         will_retry: whether automation runs the day again.
         requested_by: `backfill <id>`, `automation`, or None for a person's single run, which is a cause of its own.
+        is_snapshot: whether it makes the snapshot of the day's export day, and not the day.
     """
 
     run_id: str
@@ -35,12 +38,14 @@ class FailedDay:
     what_happens: str
     will_retry: bool = False
     requested_by: str | None = None
+    is_snapshot: bool = False
 
     @property
     def cause(self) -> str:
         """What the runs of one message have in common; a day that is left to a person is another than one retried."""
         left = "retried" if self.will_retry else "left"
-        return f"{self.collection_id}|{self.failure.failure_class}|{self.requested_by or _A_PERSON}|{left}"
+        subject = f"{_SNAPSHOT_OF if self.is_snapshot else ''}{self.collection_id}"
+        return f"{subject}|{self.failure.failure_class}|{self.requested_by or _A_PERSON}|{left}"
 
     @property
     def can_be_known(self) -> bool:
@@ -95,6 +100,12 @@ def group_failures(
         )
         for cause, days in causes.items()
     ]
+
+
+def collection_of(cause: str) -> tuple[str, bool]:
+    """Return the collection's id of a cause, and whether it is one of snapshots."""
+    subject = cause.partition("|")[0]
+    return subject.removeprefix(_SNAPSHOT_OF), subject.startswith(_SNAPSHOT_OF)
 
 
 def is_left(cause: str) -> bool:

@@ -64,6 +64,7 @@ class PastRun:
         by_person: whether a person requested it: by a click, a backfill or a re-execution.
         publishes_records: whether it publishes the records; one that does not, publishes tables alone.
         publishes_tables: whether it publishes tables.
+        is_alerted: whether on call was alerted of its failure.
     """
 
     run_id: str
@@ -76,6 +77,7 @@ class PastRun:
     by_person: bool = False
     publishes_records: bool = True
     publishes_tables: bool = True
+    is_alerted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

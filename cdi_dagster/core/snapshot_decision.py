@@ -48,12 +48,42 @@ class SnapshotFacts:
         """Whether it is there, holds what is published, and its tables show it."""
         return self.is_published and not self.is_stale and not self.missing_tables
 
+    @property
+    def is_live(self) -> bool:
+        """Whether a run of it is queued or running."""
+        return any(run.state is RunState.LIVE for run in self.runs)
+
+    @property
+    def what_is_missing(self) -> str | None:
+        """What of it is not published, in words; None where it is, stale or not."""
+        if self.unreadable:
+            return self.unreadable
+        if self.is_published:
+            tables = ", ".join(self.missing_tables)
+            return f"tables ({tables}) are not published" if tables else None
+        waits = f"; waits for the daily rows of {days_in_words(self.missing_days)}" if self.missing_days else ""
+        return f"not published{waits}"
+
+    @property
+    def is_alerted(self) -> bool:
+        """Whether on call was alerted of a run that failed, and none has succeeded since."""
+        succeeded = max((number for number, run in enumerate(self.runs) if run.state is RunState.SUCCEEDED), default=-1)
+        return any(run.is_alerted for run in self.runs[succeeded + 1 :])
+
 
 def due_snapshots(calendar: DayCalendar, now: datetime) -> list[date]:
     """Return the export days of the snapshots whose last storage day is due, in the look-back, oldest first."""
+    return _snapshots_after(calendar.sensor_days(now), calendar)
+
+
+def late_snapshots(calendar: DayCalendar, now: datetime) -> list[date]:
+    """Return the export days of the snapshots of the look-back that are late unless published, oldest first."""
+    return _snapshots_after(calendar.late_days(now), calendar)
+
+
+def _snapshots_after(storage_days: Sequence[date], calendar: DayCalendar) -> list[date]:
     first = first_snapshot_day(calendar.first_storage_day)
-    days = map(export_day_of, calendar.sensor_days(now))
-    return [day for day in days if is_snapshot_day(day) and day >= first]
+    return [day for day in map(export_day_of, storage_days) if is_snapshot_day(day) and day >= first]
 
 
 def decide_snapshot(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
@@ -99,6 +129,6 @@ def to_launch(decisions: Sequence[tuple[SnapshotFacts, LaunchDecision]]) -> tupl
     for facts, decision in decisions:
         if decision.action is LaunchAction.LAUNCH:
             return facts, decision
-        if any(run.state is RunState.LIVE for run in facts.runs):
+        if facts.is_live:
             return None
     return None

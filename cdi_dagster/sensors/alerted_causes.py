@@ -9,10 +9,10 @@ import dagster as dg
 from cdi_dagster import names
 from cdi_dagster.core.alert import REMIND_AFTER
 from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import parse_day
-from cdi_dagster.core.failure_messages import EarlierMessage, is_left
+from cdi_dagster.core.days import parse_day, storage_day_of
+from cdi_dagster.core.failure_messages import EarlierMessage, collection_of, is_left
 from cdi_dagster.core.launch_decision import PastRun, RunState
-from cdi_dagster.run_records import past_runs
+from cdi_dagster.run_records import past_runs, past_snapshot_runs
 
 REMINDS_FOR = timedelta(days=7)
 """A day that nobody wants any more is not reminded of for ever."""
@@ -29,6 +29,7 @@ class AlertedCause:
         runs: that failed for it, oldest first.
         unsolved: the last of them of each day, where no later run of the day has succeeded.
         sent_at: when the last message was sent.
+        is_snapshot: whether the runs are of snapshots.
     """
 
     cause: str
@@ -36,14 +37,23 @@ class AlertedCause:
     runs: tuple[dg.DagsterRun, ...]
     unsolved: tuple[dg.DagsterRun, ...]
     sent_at: datetime
+    is_snapshot: bool = False
+
+    @property
+    def storage_days(self) -> list[date]:
+        """The days that it is about, in order; of a snapshot the last that it takes in."""
+        days = {parse_day(run.tags[names.PARTITION_TAG]) for run in self.runs}
+        return sorted(map(storage_day_of, days) if self.is_snapshot else days)
 
     def to_remind(self, automated_from: date, now: datetime) -> tuple[dg.DagsterRun, ...]:
         """Return the runs of a reminder that is due: of days that automation does not look at, left to a person.
 
-        What automation looks at is late, and is reminded of as that.
+        What automation looks at is late, and is reminded of as that; but for a snapshot, whose lateness is sent once.
         """
         if not is_left(self.cause) or now - self.sent_at < REMIND_AFTER:
             return ()
+        if self.is_snapshot:
+            return self.unsolved
         return tuple(run for run in self.unsolved if parse_day(run.tags[names.PARTITION_TAG]) < automated_from)
 
 
@@ -63,7 +73,8 @@ def alerted_causes(
         found.setdefault(run.tags[names.CAUSE_TAG], []).append(run)
     causes = []
     for cause, of_cause in found.items():
-        collection = by_id.get(cause.partition("|")[0])
+        collection_id, is_snapshot = collection_of(cause)
+        collection = by_id.get(collection_id)
         sent = [run.tags[names.ALERTED_AT_TAG] for run in of_cause if names.ALERTED_AT_TAG in run.tags]
         if collection and sent:
             causes.append(
@@ -71,8 +82,9 @@ def alerted_causes(
                     cause=cause,
                     collection=collection,
                     runs=tuple(of_cause),
-                    unsolved=_unsolved(instance, collection, of_cause),
+                    unsolved=_unsolved(instance, collection, of_cause, is_snapshot=is_snapshot),
                     sent_at=datetime.fromisoformat(max(sent)),
+                    is_snapshot=is_snapshot,
                 )
             )
     return causes
@@ -90,10 +102,10 @@ def earlier_message(instance: dg.DagsterInstance, collection: Collection, cause:
 
 
 def _unsolved(
-    instance: dg.DagsterInstance, collection: Collection, runs: Sequence[dg.DagsterRun]
+    instance: dg.DagsterInstance, collection: Collection, runs: Sequence[dg.DagsterRun], *, is_snapshot: bool
 ) -> tuple[dg.DagsterRun, ...]:
     last: Mapping[date, dg.DagsterRun] = {parse_day(run.tags[names.PARTITION_TAG]): run for run in runs}
-    past = past_runs(instance, collection, list(last))
+    past = (past_snapshot_runs if is_snapshot else past_runs)(instance, collection, list(last))
     return tuple(run for day, run in last.items() if not _succeeded_after(run.run_id, past[day]))
 
 

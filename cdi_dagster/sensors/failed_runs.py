@@ -16,7 +16,7 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusTable
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.run_records import touches
+from cdi_dagster.run_records import makes_snapshot, touches
 from cdi_dagster.sensors.alerted_causes import REMINDS_FOR, alerted_causes
 from cdi_dagster.sensors.failure_report import FailedRun, FailureReporter
 from cdi_dagster.sensors.run_progress import BEGUN, report_progress
@@ -102,7 +102,7 @@ def _unreported(
         for run in runs
         if not {names.ALERT_TAG, names.ROW_CLOSED_TAG} <= run.tags.keys() and _is_of_this_location(context, run)
         # Other runs in this code location are not ours to report.
-        if (found := [collection for collection in collections if touches(run, collection)])
+        if (found := [each for each in collections if touches(run, each) or makes_snapshot(run, each)])
     ]
     # First those without an alert: rows that cannot be closed must not delay them.
     return sorted(left, key=lambda each: names.ALERT_TAG in each[0].tags)[:MOST_PER_TICK]

@@ -6,25 +6,27 @@ where the process ends in between, it is sent once more.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 
 import dagster as dg
 
 from cdi_dagster import names
 from cdi_dagster.core.alert import Alert
-from cdi_dagster.core.alert_decision import AlertAction, decide_alert
+from cdi_dagster.core.alert_decision import AlertAction, AlertDecision, decide_alert, decide_snapshot_alert
 from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import parse_day
+from cdi_dagster.core.days import parse_day, storage_day_of
 from cdi_dagster.core.failure_messages import FailedDay, FailureMessage, group_failures
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.launch_decision import LaunchAction, decide
+from cdi_dagster.core.snapshot_decision import due_snapshots
 from cdi_dagster.core.status_rows import data_product_of
 from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.ingestion.status_rows import TERMINATED
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusRow, StatusTable
+from cdi_dagster.published.snapshot_facts import read_snapshot_facts
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.run_records import is_by_person, is_sensor_on
+from cdi_dagster.run_records import is_by_person, is_sensor_on, makes_snapshot, past_snapshot_runs
 from cdi_dagster.sensors.alerted_causes import AlertedCause, earlier_message
 from cdi_dagster.sensors.failure_alert import failure_alert, recovery_alert
 from cdi_dagster.sensors.run_failure import close_row, read_failure
@@ -87,18 +89,9 @@ class FailureReporter:
         return self._decided(run, failed, failure, now)
 
     def _decided(self, run: dg.DagsterRun, collection: Collection, failure: CdiError, now: datetime) -> FailedRun | str:
-        storage_day = parse_day(run.tags[names.PARTITION_TAG])
-        (facts,) = read_day_facts(
-            self.instance,
-            collection,
-            [storage_day],
-            coalescer_status=self.coalescer_status,
-            roots=self.roots,
-        )
-        # This sensor runs; the one that launches does too, unless a person switched it off.
-        is_on = is_sensor_on(self.instance, collection, default=True)
-        automation = replace(self.automation, is_on=is_on)
-        decision = decide_alert(run.run_id, failure.failure_class, facts, now, automation)
+        is_snapshot = makes_snapshot(run, collection)
+        decide_run = self._decide_snapshot if is_snapshot else self._decide_day
+        decision = decide_run(run, collection, failure.failure_class, now)
         if decision.action is AlertAction.STAY_QUIET:
             return self._done(run, f"{failure.failure_class}; no alert is sent: {decision.what_happens}")
         if decision.action is AlertAction.RETRY_LATER:
@@ -106,13 +99,47 @@ class FailureReporter:
         day = FailedDay(
             run_id=run.run_id,
             collection_id=collection.id,
-            storage_day=storage_day,
+            storage_day=_storage_day(run, is_snapshot=is_snapshot),
             failure=failure,
             what_happens=decision.what_happens,
             will_retry=decision.will_retry,
             requested_by=_requested_by(run),
+            is_snapshot=is_snapshot,
         )
         return FailedRun(run=run, collection=collection, day=day)
+
+    def _decide_day(
+        self, run: dg.DagsterRun, collection: Collection, failure_class: FailureClass, now: datetime
+    ) -> AlertDecision:
+        (facts,) = read_day_facts(
+            self.instance,
+            collection,
+            [parse_day(run.tags[names.PARTITION_TAG])],
+            coalescer_status=self.coalescer_status,
+            roots=self.roots,
+        )
+        automation = self._as_switched(names.completion_sensor_name(collection))
+        return decide_alert(run.run_id, failure_class, facts, now, automation)
+
+    def _decide_snapshot(
+        self, run: dg.DagsterRun, collection: Collection, failure_class: FailureClass, now: datetime
+    ) -> AlertDecision:
+        export_day = parse_day(run.tags[names.PARTITION_TAG])
+        calendar = self.automation.calendar
+        runs = past_snapshot_runs(self.instance, collection, [export_day])[export_day]
+        facts = read_snapshot_facts(
+            self.roots.published,
+            collection,
+            export_day,
+            calendar.first_storage_day,
+            tables=due_snapshots(calendar, now)[-1:] == [export_day],
+        )
+        automation = self._as_switched(names.snapshot_sensor_name(collection))
+        return decide_snapshot_alert(run.run_id, failure_class, replace(facts, runs=runs), now, automation)
+
+    def _as_switched(self, sensor: str) -> Automation:
+        # This sensor runs; the one that launches does too, unless a person switched it off.
+        return replace(self.automation, is_on=is_sensor_on(self.instance, sensor, default=True))
 
     def report(self, failed: Sequence[FailedRun], now: datetime) -> list[str]:
         """Send an alert for each cause that is not known; return a line about each run."""
@@ -142,7 +169,7 @@ class FailureReporter:
         lines = []
         for cause in (self._without_recovered(each, now) for each in causes):
             if not cause.unsolved:
-                days = sorted({parse_day(run.tags[names.PARTITION_TAG]) for run in cause.runs})
+                days = cause.storage_days
                 if self._sent(recovery_alert(cause.collection, days, cause.cause, self.options)):
                     self._tag(cause.runs, {names.OVER_TAG: "true"})
                     lines.append(f"Over: {cause.cause}, {len(days)} days.")
@@ -175,12 +202,14 @@ class FailureReporter:
     def _again(self, run: dg.DagsterRun, collection: Collection) -> FailedDay:
         rows = self._rows(run, [collection])
         failure = read_failure(self.instance, run, next((row.failure for row in rows.values() if row.failure), None))
+        is_snapshot = makes_snapshot(run, collection)
         return FailedDay(
             run_id=run.run_id,
             collection_id=collection.id,
-            storage_day=parse_day(run.tags[names.PARTITION_TAG]),
+            storage_day=_storage_day(run, is_snapshot=is_snapshot),
             failure=failure,
             what_happens="nothing",
+            is_snapshot=is_snapshot,
         )
 
     def _done(self, run: dg.DagsterRun, what: str, tags: Mapping[str, str] | None = None) -> str:
@@ -214,6 +243,11 @@ class FailureReporter:
             self.log(f"{alert.title}: the alert could not be sent, the next tick retries: {error}")
             self.out_of_reach = True
         return not self.out_of_reach
+
+
+def _storage_day(run: dg.DagsterRun, *, is_snapshot: bool) -> date:
+    partition = parse_day(run.tags[names.PARTITION_TAG])
+    return storage_day_of(partition) if is_snapshot else partition
 
 
 def _requested_by(run: dg.DagsterRun) -> str | None:

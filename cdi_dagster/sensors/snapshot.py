@@ -1,7 +1,7 @@
 """The snapshot sensor: makes a snapshot once its days are there, again where it is stale; alerts where it is late.
 
-Fetch (`_facts`), decide (`core.snapshot_decision`), translate. There is no schedule beside it: a snapshot has no
-time of its own, it follows its last day.
+Fetch (`published.snapshot_facts`), decide (`core.snapshot_decision`), translate. There is no schedule beside it: a
+snapshot has no time of its own, it follows its last day.
 """
 
 import json
@@ -17,22 +17,15 @@ from cdi_dagster.core.alert import Alert, AlertLevel
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.days import parse_day, storage_day_of
-from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.launch_decision import LaunchAction, LaunchDecision
-from cdi_dagster.core.snapshot import snapshot_input, stale_snapshots
 from cdi_dagster.core.snapshot_decision import SnapshotFacts, decide_snapshot, due_snapshots, to_launch
 from cdi_dagster.interfaces import AlertSink
-from cdi_dagster.published.snapshots import read_published_now, snapshot_of
-from cdi_dagster.published.tables import missing_tables
+from cdi_dagster.published.snapshot_facts import read_snapshot_facts
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.run_records import past_snapshot_runs, snapshot_run_request
-from cdi_dagster.storage.interface import Storage, StorageError
 from cdi_dagster.storage.roots import Roots
 
 INTERVAL_SECONDS = 120
-_WEEKS = 3
-"""A tick reads the marks of so many snapshots, each of some MB in production; of more only where there is none."""
-
 _Decided = tuple[SnapshotFacts, LaunchDecision]
 
 
@@ -71,7 +64,9 @@ def snapshot_sensor(
         decisions: list[_Decided] = []
         for export_day in due:
             is_newest = export_day == due[-1]
-            facts = _facts(roots.published, collection, export_day, calendar.first_storage_day, tables=is_newest)
+            facts = read_snapshot_facts(
+                roots.published, collection, export_day, calendar.first_storage_day, tables=is_newest
+            )
             facts = replace(facts, runs=runs[export_day])
             decisions.append((facts, decide_snapshot(facts, now)))
         chosen = to_launch(decisions)
@@ -84,34 +79,6 @@ def snapshot_sensor(
         )
 
     return sensor
-
-
-def _facts(
-    published: Storage, collection: Collection, export_day: date, first_storage_day: date, *, tables: bool
-) -> SnapshotFacts:
-    try:
-        now = read_published_now(published, collection, export_day, first_storage_day=first_storage_day, weeks=_WEEKS)
-        if not now.snapshots:
-            now = read_published_now(published, collection, export_day, first_storage_day=first_storage_day)
-        mark = now.snapshots.get(export_day)
-        missing_of = missing_tables(published, snapshot_of(collection, export_day), mark) if mark and tables else ()
-    except (CdiError, StorageError) as error:
-        return SnapshotFacts(export_day=export_day, unreadable=f"could not be read: {error}")
-    fingerprint: str | None = None
-    missing: tuple[date, ...] = ()
-    try:
-        used = snapshot_input(collection, export_day, now.made, now.identities, first_storage_day=first_storage_day)
-        fingerprint = used.fingerprint
-    except CdiError as error:
-        missing = tuple(map(date.fromisoformat, error.detail.get("missing_days", ())))
-    return SnapshotFacts(
-        export_day=export_day,
-        is_published=export_day in now.snapshots,
-        is_stale=export_day in stale_snapshots(now.made, now.identities),
-        fingerprint=fingerprint,
-        missing_tables=missing_of,
-        missing_days=missing,
-    )
 
 
 class _Lateness:
@@ -139,9 +106,9 @@ class _Lateness:
         for facts, decision in decisions:
             is_known = facts.export_day in sent_before
             is_over = facts.unreadable is None and facts.is_published and not facts.missing_tables
-            # Where automation does nothing more, nobody has to wait for the late time.
-            is_left = decision.action is LaunchAction.LEAVE
-            is_late = not is_over and facts.unreadable is None and (is_left or self._is_late(facts.export_day, now))
+            # A failed run that was alerted, by `failed_runs_sensor`, is reminded of and reported over by that.
+            is_expected = facts.unreadable is None and not facts.is_alerted and self._is_late(facts.export_day, now)
+            is_late = is_expected and not is_over
             if is_late and not is_known:
                 is_known = self._sent(facts, decision)
             elif is_over and is_known:

@@ -1,5 +1,7 @@
 """The snapshot asset and its sensor: one launch a Friday once its days are there, its status row, and being late."""
 
+import os
+import signal
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -11,6 +13,7 @@ from freezegun import freeze_time
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.ingestion.ingestion_lease import snapshot_lease
 from cdi_dagster.published.snapshots import snapshot_of
+from cdi_dagster.resources.status_table import FileStatusTable
 from cdi_dagster_tests.dagster_day import DagsterDay, argument, checks_of, failure_of, metadata_of
 from cdi_dagster_tests.instance import instance_on_disk
 from cdi_dagster_tests.scripted_snapshot import PARTS, ScriptedSnapshots, publish_days
@@ -39,13 +42,17 @@ def run(day, export_day=FRIDAY, assets=None, **tags):
     )
 
 
-def tick(day, at, cursor=None):
+def tick(day, at, cursor=None, name="calculation_parts_snapshot_sensor"):
     repository = day.definitions.get_repository_def()
     context = dg.build_sensor_context(
         instance=day.instance, repository_def=repository, resources=day.instigator_resources, cursor=cursor
     )
     with freeze_time(at):
-        return repository.get_sensor_def("calculation_parts_snapshot_sensor").evaluate_tick(context)
+        return repository.get_sensor_def(name).evaluate_tick(context)
+
+
+def failed_runs_tick(day, at):
+    return tick(day, at, name="failed_runs_sensor").skip_message
 
 
 def test_a_snapshot_is_one_launch_with_its_figures_on_the_page(day):
@@ -147,6 +154,77 @@ def test_a_late_snapshot_sends_one_alert_and_one_when_it_is_there(day):
         ("LATE_OVER", "calculator:calculationParts|snapshot of 2023-06-09"),
     ]
     assert "waits for the daily rows of 2023-06-08" in day.alerts.sent[0].text
+
+
+def test_a_failed_snapshot_is_alerted_like_a_day_not_as_late_too_and_reported_over(day):
+    publish_days(day.published, FIRST_DAY, THURSDAY)
+    noon = datetime(2023, 6, 9, 11, tzinfo=UTC)
+    (request,) = tick(day, noon).run_requests
+    day.spark.failure = CdiError(FailureClass.JOB_FAILED, "It broke.", next_step="Report it.")
+    with freeze_time(noon):
+        run_id = run(day, **request.tags).run_id
+    assert f"Run {run_id}: JOB_FAILED; alert sent" in failed_runs_tick(day, noon)
+    (alert,) = day.alerts.sent
+    assert (alert.kind, alert.failure_class, alert.next_step) == ("FAILED", "JOB_FAILED", "Report it.")
+    assert alert.title == "JOB_FAILED: the snapshot of calculator:calculationParts for 2023-06-09 failed"
+    assert alert.text.startswith(f"It broke. Automatically: nothing: run {run_id} failed with JOB_FAILED")
+    assert (alert.storage_days, alert.run_url) == ((THURSDAY,), f"http://127.0.0.1:3000/runs/{run_id}")
+    cursor = None
+    for hours in (0, 6, 12):
+        at = noon + timedelta(hours=hours)
+        cursor = tick(day, at, cursor).cursor
+        assert "There is no failed run" in failed_runs_tick(day, at)
+    assert len(day.alerts.sent) == 1
+    assert failed_runs_tick(day, noon + timedelta(days=1)).startswith("Reminder sent: snapshot of calculator:")
+    day.spark.failure = None
+    assert run(day).success
+    failed_runs_tick(day, noon + timedelta(days=1))
+    tick(day, noon + timedelta(days=1), cursor)
+    assert [(each.kind, each.title) for each in day.alerts.sent[1:]] == [
+        ("FAILED", f"Still: {alert.title}"),
+        ("FAILED_OVER", "No longer failed: JOB_FAILED: the snapshot of calculator:calculationParts for 2023-06-09"),
+    ]
+
+
+def test_a_snapshot_that_automation_makes_again_is_alerted_only_when_its_retries_are_used_up(day):
+    publish_days(day.published, FIRST_DAY, THURSDAY)
+    day.spark.failure = CdiError(FailureClass.CLUSTER_LOST, "Its cluster is gone.")
+    for attempt in range(3):
+        at = datetime(2023, 6, 9, 9, 40, tzinfo=UTC) + attempt * timedelta(minutes=30)
+        (request,) = tick(day, at).run_requests
+        with freeze_time(at):
+            assert not run(day, **request.tags).success
+        line = failed_runs_tick(day, at)
+        assert ("no alert is sent: run" in line) is (attempt < 2)
+    assert [alert.kind for alert in day.alerts.sent] == ["FAILED"]
+
+
+class KilledSpark(ScriptedSnapshots):
+    """Its run worker is killed."""
+
+    def launch(self, context, step):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.kill
+def test_the_row_of_a_killed_snapshot_is_closed_and_keeps_its_prefix(day, tmp_path):
+    publish_days(day.published, FIRST_DAY, THURSDAY)
+    day.rows = FileStatusTable(tmp_path / "rows")
+    day.use(step_launcher=KilledSpark(day.published))
+    child = os.fork()
+    if child == 0:
+        with dg.DagsterInstance.from_ref(day.instance.get_ref()) as day.instance:
+            run(day)
+    os.waitpid(child, 0)
+    (killed,) = day.instance.get_runs()
+    at = datetime(2023, 6, 9, 11, tzinfo=UTC)
+    with freeze_time(at):
+        day.instance.report_run_failed(killed, "Detected run worker status UNHEALTHY")
+    assert "WORKER_LOST; no alert is sent" in failed_runs_tick(day, at)
+    row = day.rows.get(killed.run_id, "CDI-calculator:calculationParts")
+    assert (row.status, row.current_step) == ("FAILED", "build_snapshot")
+    assert row.failure == "WORKER_LOST: Dagster reports: Detected run worker status UNHEALTHY"
+    assert row.snapshot_prefix == "corporate_data_ingestion/exports/calculator/calculationParts/2023-06-09/"
 
 
 def test_tables_of_the_newest_snapshot_that_are_missing_are_made_alone(day):

@@ -1,0 +1,51 @@
+"""Reading the facts for a decision about a snapshot: its mark, those before it, the rows of its days, its tables."""
+
+from datetime import date
+
+from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.snapshot import snapshot_input, stale_snapshots
+from cdi_dagster.core.snapshot_decision import SnapshotFacts
+from cdi_dagster.published.snapshots import read_published_now, snapshot_of
+from cdi_dagster.published.tables import missing_tables
+from cdi_dagster.storage.interface import Storage, StorageError
+
+_WEEKS = 3
+"""The marks of so many snapshots are read, each of some MB in production; of more only where there is none."""
+
+
+def read_snapshot_facts(
+    published: Storage, collection: Collection, export_day: date, first_storage_day: date, *, tables: bool
+) -> SnapshotFacts:
+    """Return what storage holds of a snapshot, without its runs; what cannot be read is a fact too.
+
+    Args:
+        published: where it is read.
+        collection: whose snapshot.
+        export_day: a Friday.
+        first_storage_day: of the collection.
+        tables: whether its tables are looked at: those of the newest snapshot, as a table shows one.
+    """
+    try:
+        now = read_published_now(published, collection, export_day, first_storage_day=first_storage_day, weeks=_WEEKS)
+        if not now.snapshots:
+            now = read_published_now(published, collection, export_day, first_storage_day=first_storage_day)
+        mark = now.snapshots.get(export_day)
+        missing_of = missing_tables(published, snapshot_of(collection, export_day), mark) if mark and tables else ()
+    except (CdiError, StorageError) as error:
+        return SnapshotFacts(export_day=export_day, unreadable=f"could not be read: {error}")
+    fingerprint: str | None = None
+    missing: tuple[date, ...] = ()
+    try:
+        used = snapshot_input(collection, export_day, now.made, now.identities, first_storage_day=first_storage_day)
+        fingerprint = used.fingerprint
+    except CdiError as error:
+        missing = tuple(map(date.fromisoformat, error.detail.get("missing_days", ())))
+    return SnapshotFacts(
+        export_day=export_day,
+        is_published=export_day in now.snapshots,
+        is_stale=export_day in stale_snapshots(now.made, now.identities),
+        fingerprint=fingerprint,
+        missing_tables=missing_of,
+        missing_days=missing,
+    )
