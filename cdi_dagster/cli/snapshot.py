@@ -19,6 +19,7 @@ from cdi_dagster.cli.options import (
     published_root_option,
     verbose_option,
 )
+from cdi_dagster.cli.snapshot_status import status_command
 from cdi_dagster.cli.tables import table_facts
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import Collection, require_keyed
@@ -128,6 +129,9 @@ def tables_command(
         print_json(report.to_json())
     else:
         result_console().print(facts([("snapshot", f"{collection.id}, export day {export_day}"), *table_facts(report)]))
+
+
+snapshot_group.add_command(status_command)
 
 
 def _run(collection: Collection, export_day: date, **options: Any) -> LocalRun:

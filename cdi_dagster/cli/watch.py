@@ -20,9 +20,11 @@ from cdi_dagster.core.alert import Alert, AlertLevel
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.snapshot_decision import due_snapshots, late_snapshots
 from cdi_dagster.core.watch_decision import Problem, WatchAction, WatchState, decide_watch
 from cdi_dagster.interfaces import AlertSink
 from cdi_dagster.published.read import read_mark
+from cdi_dagster.published.snapshot_facts import read_snapshot_facts
 from cdi_dagster.published.tables import missing_tables
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import Storage, open_storage
@@ -31,7 +33,7 @@ from cdi_dagster.table_definitions import all_with_tables
 PUBLISHED, DAEMON = "published", "daemon"
 _KEY = "watch"
 _IS_WELL = {
-    PUBLISHED: "Every watched day is published by its deadline.",
+    PUBLISHED: "Every watched day and snapshot is published by its deadline.",
     DAEMON: "The Dagster daemon is running.",
 }
 
@@ -73,6 +75,7 @@ def watch_command(
 ) -> None:
     """Check that every automated day is published by its deadline, records and tables, and that the daemon is alive.
 
+    So is every snapshot of a keyed collection.
     For cron, and for a machine without Dagster. Exits 0 where all is well, 1 where not, with a line for each reason.
     """
     settings = load_settings()
@@ -119,6 +122,24 @@ def _unpublished(settings: Settings, wanted: tuple[Collection, ...], now: dateti
                 keys=tuple(f"{collection.id} {day}" for day in days),
                 text=f"{collection.id}: {what}: storage day{'s' * (len(days) > 1)} {', '.join(map(str, days))} "
                 f"(deadline: {due})",
+            )
+        if collection.is_keyed:
+            yield from _unpublished_snapshots(published, collection, settings, now)
+
+
+def _unpublished_snapshots(
+    published: Storage, collection: Collection, settings: Settings, now: datetime
+) -> Iterator[Problem]:
+    newest = due_snapshots(settings.calendar, now)[-1:]
+    for export_day in late_snapshots(settings.calendar, now):
+        facts = read_snapshot_facts(
+            published, collection, export_day, settings.first_storage_day, tables=[export_day] == newest
+        )
+        if what := facts.what_is_missing:
+            yield Problem(
+                keys=(f"{collection.id} snapshot of {export_day}",),
+                text=f"{collection.id}: snapshot of {export_day}: {what} "
+                f"(deadline: {settings.late_time:%H:%M} UTC of {export_day})",
             )
 
 
