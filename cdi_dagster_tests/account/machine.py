@@ -1,0 +1,88 @@
+"""A machine for a test: systemd as process 1, on a file system that is this one's until it is written. Needs root.
+
+In namespaces of its own (processes, mounts, network): it sees no port and no process of this machine, and nothing that
+it writes is left.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from cdi_dagster_tests.waiting import wait_until
+
+SYSTEMD = Path("/lib/systemd/systemd")
+_BOOT = """
+mount --make-rprivate /
+mount -t tmpfs tmpfs "$1/machine"
+mkdir "$1"/machine/{changes,work,root}
+mount -t overlay overlay -o "lowerdir=/,upperdir=$1/machine/changes,workdir=$1/machine/work" "$1/machine/root"
+cd "$1/machine/root"
+mount -t proc proc proc
+mount --rbind /sys sys
+mount --rbind /dev dev
+mount -t tmpfs tmpfs run
+rm -rf etc/systemd/system
+cp -a "$1/installed/." .
+ln -s /dev/null etc/systemd/system/systemd-tmpfiles-setup.service  # it would look at every file below /tmp
+mkdir before
+pivot_root . before
+umount --lazy /before
+export container=other
+exec "$2" --system --unit=basic.target --log-target=null
+"""
+
+
+class Machine:
+    """A machine that has booted; `process` is its process 1, as this machine numbers it."""
+
+    def __init__(self, process: int) -> None:
+        self._process = process
+
+    def run(self, *command: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command on it, as root."""
+        enter = ["nsenter", f"--target={self._process}", "--all", "--root", "--wd=/"]
+        return subprocess.run([*enter, *command], capture_output=True, text=True, check=False, env=_ENVIRONMENT)
+
+    def show(self, unit: str, what: str) -> str:
+        """Return a property of a unit."""
+        return self.run("systemctl", "show", "--property", what, "--value", unit).stdout.strip()
+
+
+_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+@contextmanager
+def booted(folder: Path) -> Iterator[Machine]:
+    """Yield a machine on which everything of `folder`/installed is laid over this one's files.
+
+    Skips the test where this machine cannot be another one: without root, systemd or namespaces.
+    """
+    if os.geteuid() != 0 or not SYSTEMD.exists() or shutil.which("unshare") is None:
+        pytest.skip("needs root, systemd and unshare: the units are only verified")
+    (folder / "machine").mkdir()
+    namespaces = ["--pid", "--fork", "--kill-child", "--mount", "--net", "--uts", "--ipc", "--cgroup"]
+    with (
+        (folder / "boot.log").open("wb") as log,
+        subprocess.Popen(
+            ["unshare", *namespaces, "bash", "-euc", _BOOT, "boot", str(folder), str(SYSTEMD)], stdout=log, stderr=log
+        ) as unshare,
+    ):
+        try:
+            machine = wait_until(lambda: _machine(unshare) or unshare.poll() is not None, "systemd has booted")
+            if not isinstance(machine, Machine):
+                pytest.skip(f"systemd does not run in namespaces here: {(folder / 'boot.log').read_text()[-200:]}")
+            yield machine
+        finally:
+            unshare.kill()
+
+
+def _machine(unshare: "subprocess.Popen[bytes]") -> Machine | None:
+    """Return the machine once it has booted."""
+    children = subprocess.run(["pgrep", "--parent", str(unshare.pid)], capture_output=True, text=True, check=False)
+    machine = Machine(int(children.stdout)) if children.stdout else None
+    return machine if machine and machine.show("basic.target", "ActiveState") == "active" else None
