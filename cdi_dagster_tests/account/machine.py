@@ -66,23 +66,30 @@ def booted(folder: Path) -> Iterator[Machine]:
         pytest.skip("needs root, systemd and unshare: the units are only verified")
     (folder / "machine").mkdir()
     namespaces = ["--pid", "--fork", "--kill-child", "--mount", "--net", "--uts", "--ipc", "--cgroup"]
+    boot = ["unshare", *namespaces, "bash", "-euc", _BOOT, "boot", str(folder), str(SYSTEMD)]
     with (
         (folder / "boot.log").open("wb") as log,
-        subprocess.Popen(
-            ["unshare", *namespaces, "bash", "-euc", _BOOT, "boot", str(folder), str(SYSTEMD)], stdout=log, stderr=log
-        ) as unshare,
+        subprocess.Popen(boot, stdout=log, stderr=log, env=_ENVIRONMENT) as unshare,
     ):
         try:
-            machine = wait_until(lambda: _machine(unshare) or unshare.poll() is not None, "systemd has booted")
-            if not isinstance(machine, Machine):
-                pytest.skip(f"systemd does not run in namespaces here: {(folder / 'boot.log').read_text()[-200:]}")
-            yield machine
+            yield _machine(unshare, folder / "boot.log")
         finally:
             unshare.kill()
 
 
-def _machine(unshare: "subprocess.Popen[bytes]") -> Machine | None:
+def _machine(unshare: "subprocess.Popen[bytes]", log: Path) -> Machine:
     """Return the machine once it has booted."""
-    children = subprocess.run(["pgrep", "--parent", str(unshare.pid)], capture_output=True, text=True, check=False)
-    machine = Machine(int(children.stdout)) if children.stdout else None
-    return machine if machine and machine.show("basic.target", "ActiveState") == "active" else None
+
+    def up() -> Machine | None:
+        if unshare.poll() is not None:
+            pytest.skip(f"this machine allows no namespaces: {log.read_text()[-200:]}")
+        children = subprocess.run(["pgrep", "--parent", str(unshare.pid)], capture_output=True, text=True, check=False)
+        machine = Machine(int(children.stdout)) if children.stdout else None
+        return machine if machine and machine.show("basic.target", "ActiveState") == "active" else None
+
+    try:
+        machine = wait_until(up, "systemd has booted")
+    except AssertionError as error:
+        pytest.skip(f"systemd does not boot in namespaces here: {error}")
+    assert machine is not None
+    return machine

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,33 +47,25 @@ def binaries() -> Path:
 @contextmanager
 def postgres() -> Iterator[Postgres]:
     """Run a server; it takes no root, so as root it runs as the user `postgres` of the package."""
-    programs, user = binaries(), ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+    programs, is_root = binaries(), os.getuid() == 0
+    user: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if is_root else {}
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     try:
-        if user:
+        if is_root:
             shutil.chown(folder, "postgres")
         (folder / "password").write_text(PASSWORD)
         (folder / "password").chmod(0o644)
         login = ["-U", "dagster", "--auth=scram-sha-256", f"--pwfile={folder}/password"]
-        made = [
-            *user,
-            str(programs / "initdb"),
-            "-D",
-            f"{folder}/data",
-            *login,
-            "--no-sync",
-            "-E",
-            "UTF8",
-            "--locale=C",
-        ]
-        subprocess.run(made, check=True, capture_output=True, cwd=folder)
+        make = [str(programs / "initdb"), "-D", f"{folder}/data", *login, "--no-sync", "-E", "UTF8", "--locale=C"]
+        subprocess.run(make, check=True, capture_output=True, cwd=folder, **user)
         with reserved_port() as port:
             options = ["-k", str(folder), "-p", str(port), "-h", "127.0.0.1", "-F"]
             server = subprocess.Popen(
-                [*user, str(programs / "postgres"), "-D", f"{folder}/data", *options],
+                [str(programs / "postgres"), "-D", f"{folder}/data", *options],
                 cwd=folder,
                 stdout=(folder / "log").open("w"),
                 stderr=subprocess.STDOUT,
+                **user,
             )
             try:
                 ready = [str(programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
@@ -84,8 +77,8 @@ def postgres() -> Iterator[Postgres]:
                 subprocess.run(create, check=True, env={**os.environ, "PGPASSWORD": PASSWORD}, capture_output=True)
                 yield Postgres(port=port)
             finally:
-                stop = [*user, str(programs / "pg_ctl"), "stop", "-D", f"{folder}/data", "-m", "immediate"]
-                subprocess.run(stop, check=False, capture_output=True, cwd=folder)
+                stop = [str(programs / "pg_ctl"), "stop", "-D", f"{folder}/data", "-m", "immediate"]
+                subprocess.run(stop, check=False, capture_output=True, cwd=folder, **user)
                 server.wait(timeout=60)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,6 @@
 """A backfill by a real Dagster on emulated EMR, however it is started: no more clusters than runs at a time.
 
-Ten days, or as many as `CDI_TEST_BACKFILL_DAYS` has: a month takes a quarter of an hour.
+Six days, more than runs at a time, or as many as `CDI_TEST_BACKFILL_DAYS` has: a month takes a quarter of an hour.
 """
 
 import json
@@ -24,7 +24,7 @@ from cdi_dagster_tests.emr.launches import BUNDLE, DAY, Bench
 from cdi_dagster_tests.emr.operator import Operator, operator_of
 
 pytestmark = [pytest.mark.daemon, pytest.mark.timeout(3600)]
-DAYS = [DAY + timedelta(days=number) for number in range(int(os.environ.get("CDI_TEST_BACKFILL_DAYS", "10")))]
+DAYS = [DAY + timedelta(days=number) for number in range(int(os.environ.get("CDI_TEST_BACKFILL_DAYS", "6")))]
 RUNS_AT_A_TIME = 4
 """Of `max_concurrent_runs` in deploy/dagster.yaml."""
 RECORDS = 5

@@ -1,14 +1,12 @@
 """Steps pass clusters on: what a day and a backfill start, and what happens when a cluster or a run dies."""
 
-import multiprocessing
 import shlex
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -137,51 +135,6 @@ def test_a_day_starts_one_cluster_which_is_ended_when_its_last_step_has_ended(be
     entry = LaunchLedger(open_storage(bench.published_root), launch_prefix(AUDIT.on(DAY), "publish_tables")).read()
     assert entry is not None
     assert entry.attempts[0].billed_seconds > entry.attempts[0].seconds
-
-
-def run_of_a_day(home: str, config: dict[str, Any], queued: str, steps: tuple[SparkStep, SparkStep]) -> bool:
-    """Launch the steps of a day in a Dagster run that was queued: what a run's own process does."""
-
-    @dg.op
-    def only(context: dg.OpExecutionContext) -> None:
-        launcher = QuickLauncher(**config)
-        for step in steps:
-            launcher.launch(context, step)
-
-    @dg.job(executor_def=dg.in_process_executor)
-    def job() -> None:
-        only()
-
-    with dg.DagsterInstance.from_config(home) as instance:
-        # The run that was queued is this one from now on.
-        waiting = instance.get_run_by_id(queued)
-        assert waiting is not None
-        instance.report_run_canceled(waiting)
-        return job.execute_in_process(instance=instance, tags={"dagster/partition": str(steps[0].storage_day)}).success
-
-
-def test_a_backfill_starts_no_more_clusters_than_runs_are_allowed_at_a_time(bench: Bench, tmp_path: Path) -> None:
-    play_tables(bench)
-    days, run_limit = 6, 2
-    home = tmp_path / "dagster_home"
-    home.mkdir()
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        queued = [queue_run(instance, str(number)).run_id for number in range(days)]
-
-    # Processes, as runs are: Dagster configures a process's logging for each run that it begins there.
-    with ProcessPoolExecutor(run_limit, mp_context=multiprocessing.get_context("spawn")) as workers:
-        ended = [
-            workers.submit(run_of_a_day, str(home), bench.config(), run_id, day_of(bench, run_id, number))
-            for number, run_id in enumerate(queued)
-        ]
-        assert all(run.result() for run in ended)
-
-    assert 1 <= bench.emr.calls["RunJobFlow"] <= run_limit
-    ran = [step for cluster in bench.emr.clusters.values() for step in cluster.steps]
-    assert [step.state for step in ran] == ["COMPLETED"] * (2 * days)
-    assert len({step.request["Name"] for step in ran}) == 2 * days
-    bench.emr.wait(lambda: bench.emr.live() == [])
 
 
 def test_a_cluster_that_dies_between_the_two_steps_of_a_day_is_replaced(bench: Bench) -> None:

@@ -149,6 +149,7 @@ def test_every_attempt_is_marked_with_what_it_was_made_from(day: PublishedDay) -
         assert len([stored for stored in day.storage.list(prefix)]) == 3
 
 
+@pytest.mark.any_spark
 @pytest.mark.kill
 def test_a_job_killed_while_a_table_is_committed_and_one_between_tables_leave_each_table_whole(
     day: PublishedDay,

@@ -3,7 +3,7 @@
 import resource
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -22,16 +22,18 @@ ROOM_BYTES = 256 * 1024
 def files_that_cannot_grow(spark: SparkSession) -> Iterator[None]:
     """Let no file that Spark's Python workers write grow beyond the room: what a quota does."""
     spark.sparkContext.parallelize(range(2), 2).map(str).collect()  # the processes are there then
-    limited = [*python_daemons(), *python_workers()]
+    limited = [*python_daemons(), *python_workers()]  # the daemons first: they do not end, and start the others
     assert limited
     before = resource.prlimit(limited[0], resource.RLIMIT_FSIZE)
     for pid in limited:
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (ROOM_BYTES, before[1]))
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (ROOM_BYTES, before[1]))
     try:
         yield
     finally:
         for pid in {*limited, *python_workers()}:
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+            with suppress(ProcessLookupError):  # a worker that has ended since
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ def traced(day: SampleDay, kafka_partition: int, offset: int) -> EventTrace:
 
 
 @pytest.mark.spark
+@pytest.mark.any_spark
 def test_every_event_of_a_published_day_is_found_again(day: SampleDay, spark: "SparkSession") -> None:
     summary = day.write(records=240, objects=12, bad_envelopes=9)
     day.pin()

@@ -414,6 +414,7 @@ else:
 """
 
 
+@pytest.mark.any_spark
 def test_the_local_metastore_is_needed_only_once_the_rows_are_written(tmp_path: Path, narrow: str) -> None:
     published = open_storage((tmp_path / "published").as_uri())
     publish_records(published, [record(1)], fingerprint="f1")
@@ -441,6 +442,7 @@ def test_the_local_metastore_is_needed_only_once_the_rows_are_written(tmp_path: 
     assert len(attempts(published, MANAGED)) == 2
 
 
+@pytest.mark.any_spark
 @pytest.mark.kill
 @pytest.mark.timeout(1800)  # three JVMs and a new metastore: 175 s seen at load 14
 def test_a_kill_between_tables_leaves_each_whole_and_the_metastore_is_for_one_at_a_time(tmp_path: Path) -> None:

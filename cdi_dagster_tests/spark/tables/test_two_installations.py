@@ -16,7 +16,8 @@ from cdi_dagster.table_definitions import read_table_definition
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.spark.tables.daily_records import DAY, EXPORT_DAY, RAW, publish_records, record
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(1800)]  # two JVMs, each with a new metastore
+# Two JVMs, each with a new metastore.
+pytestmark = [pytest.mark.spark, pytest.mark.any_spark, pytest.mark.timeout(1800)]
 
 
 def test_neither_deletes_what_the_other_shows(tmp_path: Path) -> None:
