@@ -21,7 +21,7 @@ from cdi_dagster_tests.spark.snapshot.daily_rows import PARTS, read_snapshot
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.any_spark]
 
 WEDNESDAY, THURSDAY, FRIDAY = date(2023, 6, 7), date(2023, 6, 8), date(2023, 6, 9)
 IDS = [f"{number:02x}" * 16 for number in range(20)]
