@@ -27,7 +27,7 @@ mount --rbind /sys sys
 mount --rbind /dev dev
 mount -t tmpfs tmpfs run
 rm -rf etc/systemd/system
-cp -a "$1/installed/." .
+if [ -d "$1/installed" ]; then cp -a "$1/installed/." .; else mkdir -p etc/systemd/system; fi
 ln -s /dev/null etc/systemd/system/systemd-tmpfiles-setup.service  # it would look at every file below /tmp
 mkdir before
 pivot_root . before
@@ -58,7 +58,7 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 @contextmanager
 def booted(folder: Path) -> Iterator[Machine]:
-    """Yield a machine on which everything of `folder`/installed is laid over this one's files.
+    """Yield a machine on which everything of `folder`/installed, where it is there, is laid over this one's files.
 
     Skips the test where this machine cannot be another one: without root, systemd or namespaces.
     """

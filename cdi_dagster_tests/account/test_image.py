@@ -2,7 +2,7 @@
 
 No container is built here, for a machine of tests has no Docker. The commands of the build stage run as they are
 written, in a folder that holds what COPY puts there; only the packages that we depend on come from this environment:
-fetching all of them takes a minute. The commands of the last stage change users of the machine: they are only read.
+fetching all of them takes a minute. The commands of the last stage make a user: they run on a machine of their own.
 """
 
 import json
@@ -19,6 +19,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from cdi_dagster.bundle.source_digest import source_digest
+from cdi_dagster_tests.account.machine import booted
 from cdi_dagster_tests.account.stacks import shipped, template
 from cdi_dagster_tests.repository.files import REPOSITORY
 
@@ -95,6 +96,22 @@ def test_what_is_installed_works_without_the_checkout(installed: Path, tmp_path:
         if command[0] == "python":
             assert ended.stdout.startswith(str(packages))
     assert not (installed / "venv/bin/pip").exists()
+
+
+@pytest.mark.slow
+def test_the_last_stage_makes_the_user_and_gives_it_dagsters_home(tmp_path: Path) -> None:
+    home = "/var/lib/cdi/dagster_home"  # COPY makes it before the second command
+    with booted(tmp_path) as machine:
+        for command, before in zip(of(LAST, "RUN"), ("true", f"mkdir {home}"), strict=True):
+            ended = machine.run("sh", "-ec", f"{before}; {command}")
+            assert ended.returncode == 0, ended.stderr
+        owner = machine.run("stat", "--format=%u:%g", home).stdout.strip()
+        user = machine.run(
+            "setpriv", "--reuid=cdi", "--regid=cdi", "--clear-groups", "sh", "-c", f"touch {home}/x; id -u"
+        )
+    (declared,) = of(LAST, "USER")
+    assert owner == declared
+    assert (user.returncode, f"{user.stdout.strip()}:10001") == (0, declared)
 
 
 def test_what_it_depends_on_is_pinned_and_brings_no_spark() -> None:
