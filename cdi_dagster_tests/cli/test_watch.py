@@ -133,7 +133,7 @@ def test_an_alert_is_sent_once_and_the_recovery_once_also_where_the_target_is_do
         assert [watch() for _ in range(2)] == [(0, "All is well.\n")] * 2
         assert [alert["kind"] for alert in heard.alerts] == ["WATCH", "WATCH_OVER"]
         assert "well again" in heard.alerts[1]["title"]
-        assert heard.alerts[1]["text"] == "Every watched day is published by its deadline."  # nothing of the daemon
+        assert heard.alerts[1]["text"] == "Every watched day and snapshot is published by its deadline."
 
 
 def test_alert_without_a_target_is_used_wrongly(cdi: Cdi) -> None:
