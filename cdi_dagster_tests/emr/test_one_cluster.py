@@ -219,10 +219,11 @@ def test_a_month_of_days_by_four_runs_at_a_time_starts_four_clusters_at_most(ste
         nonlocal begun, ended
         for step, profile, is_followed in (("records", "large", True), ("tables", "small", False)):
             attempt = steps.complete(steps.submit(f"{number}-{step}", profile, run_id=f"run-{number}"))
+            # One at a time: of two that end at the same moment, one may offer its cluster to the other that has ended.
             with lock:
                 ended += not is_followed
                 others = days - ended - is_followed
-            assert steps.backend.release(attempt, Demand(by_this_run=is_followed, other_runs=others))
+                assert steps.backend.release(attempt, Demand(by_this_run=is_followed, other_runs=others))
 
     with ThreadPoolExecutor(run_limit) as workers:
         list(workers.map(run_day, range(days)))
