@@ -53,7 +53,6 @@ def build_definitions(
     except SettingsError as error:
         raise dg.DagsterInvalidDefinitionError(f"The settings cannot be used:\n{error}") from error
     collections = _collections(settings)
-    keyed = [collection for collection in collections if collection.is_keyed]
     partitions = storage_days(settings.first_storage_day)
     volumes = DayVolumes()
     calendar = settings.calendar
@@ -61,7 +60,6 @@ def build_definitions(
     return dg.Definitions(
         assets=build_assets(
             collections,
-            keyed,
             partitions,
             automation=Automation(calendar=calendar, is_on=settings.automation),
             sleep=sleep,
@@ -77,7 +75,7 @@ def build_definitions(
             automated=settings.automation,
             most_fall_percent=settings.snapshot_most_fall_percent,
         ),
-        jobs=build_jobs(collections, keyed, coalesce=settings.coalescer_in_dagster),
+        jobs=build_jobs(collections, coalesce=settings.coalescer_in_dagster),
         schedules=build_schedules(
             collections,
             calendar=calendar,
@@ -87,7 +85,6 @@ def build_definitions(
         ),
         sensors=build_sensors(
             collections,
-            keyed,
             calendar=calendar,
             running=settings.automation,
             volumes=volumes,

@@ -9,16 +9,18 @@ from cdi_dagster import names
 from cdi_dagster.core.collections import Collection
 
 
-def build_jobs(collections: Iterable[Collection], keyed: Iterable[Collection], *, coalesce: bool = False) -> list[Any]:
+def build_jobs(collections: Iterable[Collection], *, coalesce: bool = False) -> list[Any]:
     """Return the daily job of every collection, with the checks but that of lateness, which the sensor reports.
 
     With `coalesce` it coalesces the day first. And the job that makes the snapshot of every keyed collection. (What
     `define_asset_job` returns has no public name.)
     """
-    return [
-        *(_daily_job(collection, coalesce=coalesce) for collection in collections),
-        *(_snapshot_job(each) for each in keyed),
-    ]
+    jobs = []
+    for collection in collections:
+        jobs.append(_daily_job(collection, coalesce=coalesce))
+        if collection.is_keyed:
+            jobs.append(_snapshot_job(collection))
+    return jobs
 
 
 def _snapshot_job(collection: Collection) -> Any:

@@ -5,7 +5,6 @@ Used by assets, schedules and sensors, so that they agree on which run is about 
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import dagster as dg
@@ -23,6 +22,8 @@ LIVE_RUN_STATUSES = (
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 )
+
+_MadeBy = Callable[[dg.DagsterRun, Collection], frozenset[dg.AssetKey]]
 
 _STATES: Mapping[dg.DagsterRunStatus, RunState] = {
     **dict.fromkeys(LIVE_RUN_STATUSES, RunState.LIVE),
@@ -58,14 +59,7 @@ def require_only_run(context: dg.AssetExecutionContext, collection: Collection) 
         CdiError: DUPLICATE_RUN, naming the other run. The older of two always continues.
     """
     _require_only_run_of_backfill(context, collection)
-    _require_oldest(
-        context,
-        lambda run: (
-            names.daily_records_key(collection) in _published_by(run, collection)
-            or bool(_published_by(run, collection) & assets_of_run(context))
-        ),
-        what=collection.id,
-    )
+    _require_oldest(context, collection, _published_by, names.daily_records_key(collection), what=collection.id)
 
 
 def require_only_snapshot_run(context: dg.AssetExecutionContext, collection: Collection) -> None:
@@ -74,18 +68,14 @@ def require_only_snapshot_run(context: dg.AssetExecutionContext, collection: Col
     Raises:
         CdiError: DUPLICATE_RUN, naming the other run. The older of two always continues.
     """
-    mine = assets_of_run(context)
-
-    def does_the_same(run: dg.DagsterRun) -> bool:
-        theirs = _made_of_snapshot(run, collection)
-        return names.snapshot_key(collection) in theirs or bool(theirs & mine)
-
-    _require_oldest(context, does_the_same, what=f"the snapshot of {collection.id}")
+    what = f"the snapshot of {collection.id}"
+    _require_oldest(context, collection, _made_of_snapshot, names.snapshot_key(collection), what=what)
 
 
 def _require_oldest(
-    context: dg.AssetExecutionContext, does_the_same: Callable[[dg.DagsterRun], bool], *, what: str
+    context: dg.AssetExecutionContext, collection: Collection, made_by: _MadeBy, first: dg.AssetKey, *, what: str
 ) -> None:
+    """Return where no older live run makes the same, or `first`, of which the others are made."""
     records = context.instance.get_run_records(
         dg.RunsFilter(tags={names.PARTITION_TAG: context.partition_key}, statuses=list(LIVE_RUN_STATUSES))
     )
@@ -94,7 +84,8 @@ def _require_oldest(
         return
     for record in records:
         older = (record.create_timestamp, record.storage_id) < (mine.create_timestamp, mine.storage_id)
-        if older and does_the_same(record.dagster_run):
+        theirs = made_by(record.dagster_run, collection)
+        if older and (first in theirs or theirs & assets_of_run(context)):
             raise CdiError(
                 FailureClass.DUPLICATE_RUN,
                 f"Run {record.dagster_run.run_id} of {what} for {context.partition_key} is "
@@ -122,17 +113,19 @@ def _require_only_run_of_backfill(context: dg.AssetExecutionContext, collection:
 def _published_by(run: dg.DagsterRun, collection: Collection) -> frozenset[dg.AssetKey]:
     """Return what a run of any origin publishes of a collection: its daily records, its tables, both or nothing."""
     keys = frozenset({names.daily_records_key(collection), *names.table_keys(collection)})
-    if run.asset_selection:
-        return keys & run.asset_selection
-    return keys if run.job_name == names.daily_job_name(collection) else frozenset()
+    return _selected(run, keys, names.daily_job_name(collection))
 
 
 def _made_of_snapshot(run: dg.DagsterRun, collection: Collection) -> frozenset[dg.AssetKey]:
     """Return what a run of any origin makes of a collection's snapshot: it, its tables, both or nothing."""
-    keys = names.snapshot_keys(collection)
+    return _selected(run, names.snapshot_keys(collection), names.snapshot_job_name(collection))
+
+
+def _selected(run: dg.DagsterRun, keys: frozenset[dg.AssetKey], job_name: str) -> frozenset[dg.AssetKey]:
+    """Return which of a job's assets a run makes: a run of another job, too, may have some selected."""
     if run.asset_selection:
         return keys & run.asset_selection
-    return keys if run.job_name == names.snapshot_job_name(collection) else frozenset()
+    return keys if run.job_name == job_name else frozenset()
 
 
 def touches(run: dg.DagsterRun, collection: Collection) -> bool:
@@ -186,41 +179,39 @@ def past_runs(
     instance: dg.DagsterInstance, collection: Collection, storage_days: Sequence[date]
 ) -> Mapping[date, tuple[PastRun, ...]]:
     """Return the runs that publish a collection's records or tables, of any origin, oldest first, by storage day."""
-    days = {storage_day.isoformat(): storage_day for storage_day in storage_days}
-    found: dict[date, list[PastRun]] = defaultdict(list)
-    records = instance.get_run_records(
-        dg.RunsFilter(tags={names.PARTITION_TAG: list(days)}, statuses=list(_STATES)), ascending=True
-    )
-    for record in records:
-        run = record.dagster_run
-        publishes = _published_by(run, collection)
-        if publishes:
-            found[days[run.tags[names.PARTITION_TAG]]].append(_past_run(record, collection, publishes))
-    return {storage_day: tuple(found[storage_day]) for storage_day in storage_days}
+    return _past_runs(instance, collection, storage_days, _published_by, names.daily_records_key(collection))
 
 
 def past_snapshot_runs(
     instance: dg.DagsterInstance, collection: Collection, export_days: Sequence[date]
 ) -> Mapping[date, tuple[PastRun, ...]]:
     """Return the runs that make a collection's snapshots or tables of them, oldest first, by export day."""
-    days = {day.isoformat(): day for day in export_days}
+    return _past_runs(instance, collection, export_days, _made_of_snapshot, names.snapshot_key(collection))
+
+
+def _past_runs(
+    instance: dg.DagsterInstance,
+    collection: Collection,
+    partitions: Sequence[date],
+    made_by: _MadeBy,
+    records_key: dg.AssetKey,
+) -> Mapping[date, tuple[PastRun, ...]]:
+    """Return the runs that make something, by partition; what is not `records_key` of it are tables."""
+    if not partitions:
+        return {}
+    days = {day.isoformat(): day for day in partitions}
     found: dict[date, list[PastRun]] = defaultdict(list)
     records = instance.get_run_records(
         dg.RunsFilter(tags={names.PARTITION_TAG: list(days)}, statuses=list(_STATES)), ascending=True
     )
     for record in records:
-        makes = _made_of_snapshot(record.dagster_run, collection)
-        if makes:
-            past = replace(
-                _past_run(record, collection, makes),
-                publishes_records=names.snapshot_key(collection) in makes,
-                publishes_tables=not makes.isdisjoint(names.snapshot_table_keys(collection)),
-            )
-            found[days[record.dagster_run.tags[names.PARTITION_TAG]]].append(past)
-    return {day: tuple(found[day]) for day in export_days}
+        made = made_by(record.dagster_run, collection)
+        if made:
+            found[days[record.dagster_run.tags[names.PARTITION_TAG]]].append(_past_run(record, made, records_key))
+    return {day: tuple(found[day]) for day in partitions}
 
 
-def _past_run(record: dg.RunRecord, collection: Collection, publishes: frozenset[dg.AssetKey]) -> PastRun:
+def _past_run(record: dg.RunRecord, made: frozenset[dg.AssetKey], records_key: dg.AssetKey) -> PastRun:
     run = record.dagster_run
     named = run.tags.get(names.FAILURE_CLASS_TAG)
     return PastRun(
@@ -232,8 +223,8 @@ def _past_run(record: dg.RunRecord, collection: Collection, publishes: frozenset
         started_at=datetime.fromtimestamp(record.start_time, tz=UTC) if record.start_time else None,
         ended_at=datetime.fromtimestamp(record.end_time, tz=UTC) if record.end_time else None,
         by_person=is_by_person(run),
-        publishes_records=names.daily_records_key(collection) in publishes,
-        publishes_tables=not publishes.isdisjoint(names.table_keys(collection)),
+        publishes_records=records_key in made,
+        publishes_tables=bool(made - {records_key}),
         is_alerted=names.CAUSE_TAG in run.tags,
     )
 

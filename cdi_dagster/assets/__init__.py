@@ -20,7 +20,6 @@ from cdi_dagster.core.collections import Collection
 
 def build_assets(
     collections: Iterable[Collection],
-    keyed: Iterable[Collection],
     partitions: dg.DailyPartitionsDefinition,
     *,
     automation: Automation,
@@ -30,8 +29,7 @@ def build_assets(
     """Return input, daily records and, where there are any, tables of each collection; snapshots of the keyed ones.
 
     Args:
-        collections: whose assets of a day.
-        keyed: whose snapshots.
+        collections: whose assets.
         partitions: the storage days.
         automation: for what happens by itself after a failure.
         sleep: waits so many seconds for a closed gate, where the config of a run requests that.
@@ -49,8 +47,8 @@ def build_assets(
         ]
         if collection.tables:
             assets.append(tables_asset(collection, collection.tables, partitions, automation=automation))
-    for collection in keyed:
-        assets.append(snapshot_asset(collection, automation=automation))
+        if collection.is_keyed:
+            assets.append(snapshot_asset(collection, automation=automation))
         if collection.snapshot_tables:
             assets.append(snapshot_tables_asset(collection, collection.snapshot_tables, automation=automation))
     return assets

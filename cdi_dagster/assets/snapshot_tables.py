@@ -6,9 +6,8 @@ import dagster as dg
 
 from cdi_dagster import names
 from cdi_dagster.assets.attempts import attempt_values, cost_metadata
-from cdi_dagster.assets.plots import only_plotted_as_numbers
 from cdi_dagster.assets.steps import recorded_snapshot
-from cdi_dagster.assets.tables import table_metadata
+from cdi_dagster.assets.tables import materialized, table_spec
 from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import parse_day
@@ -43,8 +42,9 @@ def snapshot_tables_asset(
         options: IngestOptions,
     ) -> Iterator[dg.MaterializeResult]:
         day = snapshot_of(collection, parse_day(context.partition_key))
-        keys = {names.table_key(collection, table): table for table in definition.tables}
-        selected = [table for key, table in keys.items() if key in context.selected_asset_keys]
+        selected = [
+            table for table in definition.tables if names.table_key(collection, table) in context.selected_asset_keys
+        ]
         with recorded_snapshot(
             context, day, PUBLISH_TABLES.name, status_table=status_table, options=options, automation=automation
         ) as step:
@@ -58,15 +58,9 @@ def snapshot_tables_asset(
             report = tables_of(spark_step, evidence.report)
             step.detail |= {"table_attempts": attempt_values(evidence.attempts)}
             step.detail |= {table.name: table.rows for table in report.tables}
-        published = {table.name: table for table in report.tables}
-        cost = cost_metadata(evidence.attempts)  # of the launch: on its first table alone, so that the sum is true
-        for table in selected:
-            metadata = table_metadata(published[table.name], definition, report, evidence)
-            yield dg.MaterializeResult(
-                asset_key=names.table_key(collection, table),
-                metadata=only_plotted_as_numbers(metadata | (cost if table is selected[0] else {})),
-                data_version=dg.DataVersion(f"{report.fingerprint}-{report.definition_sha256[:12]}"),
-            )
+        yield from materialized(
+            collection, definition, selected, report, evidence, cost=cost_metadata(evidence.attempts)
+        )
 
     return snapshot_tables
 
@@ -74,18 +68,15 @@ def snapshot_tables_asset(
 def _spec(
     collection: Collection, definition: TableDefinition, table: Table, fridays: dg.WeeklyPartitionsDefinition
 ) -> dg.AssetSpec:
-    return dg.AssetSpec(
-        key=names.table_key(collection, table),
-        deps=[names.snapshot_key(collection)],
-        partitions_def=fridays,
-        # The UI marks what was made by another definition.
-        code_version=definition.sha256[:12],
-        group_name=collection.asset_name,
-        owners=list(names.OWNERS),
-        kinds={"pyspark", "hive", "table"},
-        tags={**names.collection_tag(collection), "cdi/layer": "snapshot_tables"},
-        description=(
-            f"The table `{table.name}`. {table.about}\n\n"
+    return table_spec(
+        collection,
+        definition,
+        table,
+        what="table",
+        made_from=names.snapshot_key(collection),
+        partitions=fridays,
+        layer="snapshot_tables",
+        grain=(
             "**Grain**: One row per id, also of ids that were deleted. The partition is the export day, a Friday, of "
             "the snapshot that it is made from.\n\n"
             "The table itself has no partitions: it shows the snapshot that was published to it last, and is replaced "

@@ -64,14 +64,7 @@ def recorded_step(
     Raises:
         dagster.Failure: with class, cause, owner, next step and runbook link as metadata.
     """
-    record = StepRecord(
-        day=collection.on(storage_day_in(context)),
-        correlation_id=context.run.run_id,
-        dagster_run_id=context.run.run_id,
-        table=status_table,
-        step=name,
-        ends_run=not assets_of_run(context).intersection(followed_by),
-    )
+    record = _record(context, collection.on(storage_day_in(context)), name, status_table, followed_by)
     if assets_of_run(context).issubset({names.coalesced_key(collection), *names.keys_of(collection)}):
         _tag(context, tags_to_read(collection, record.day.storage_day))
 
@@ -105,15 +98,8 @@ def recorded_snapshot(
         automation: whether snapshots are made by themselves.
         followed_by: as of `recorded_step`.
     """
-    record = StepRecord(
-        day=snapshot,
-        correlation_id=context.run.run_id,
-        dagster_run_id=context.run.run_id,
-        table=status_table,
-        step=name,
-        ends_run=not assets_of_run(context).intersection(followed_by),
-        snapshot_prefix=snapshot_prefix(snapshot),
-    )
+    record = _record(context, snapshot, name, status_table, followed_by)
+    record.snapshot_prefix = snapshot_prefix(snapshot)
     _tag(context, tags_to_read(snapshot.collection, snapshot.storage_day))
 
     def what_happens(failure: CdiError) -> str:
@@ -123,6 +109,23 @@ def recorded_snapshot(
 
     with _recorded(context, record, require_only_snapshot_run, options=options, what_happens=what_happens) as step:
         yield step
+
+
+def _record(
+    context: dg.AssetExecutionContext,
+    day: CollectionDay,
+    name: str,
+    status_table: StatusTable,
+    followed_by: tuple[dg.AssetKey, ...],
+) -> StepRecord:
+    return StepRecord(
+        day=day,
+        correlation_id=context.run.run_id,
+        dagster_run_id=context.run.run_id,
+        table=status_table,
+        step=name,
+        ends_run=not assets_of_run(context).intersection(followed_by),
+    )
 
 
 @contextmanager

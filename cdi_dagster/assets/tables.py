@@ -1,6 +1,6 @@
 """`<collection>/<table>`: the Hive tables and views of one storage day, all by one launch of `publish_tables`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import dagster as dg
 
@@ -66,18 +66,36 @@ def tables_asset(
             step.detail["table_attempts"] = attempt_values(evidence.attempts)
             report = tables_of(spark_step, evidence.report)
             step.add_tables(report, roots.published)
-        published = {table.name: table for table in report.tables}
-        # Of the launch: on its first table alone, so that the sum is true.
-        cost = cost_metadata(evidence.attempts) | cluster_metadata(evidence.attempts)
-        for table in selected:
-            metadata = table_metadata(published[table.name], definition, report, evidence)
-            yield dg.MaterializeResult(
-                asset_key=names.table_key(collection, table),
-                metadata=only_plotted_as_numbers(metadata | (cost if table is selected[0] else {})),
-                data_version=dg.DataVersion(f"{report.fingerprint}-{report.definition_sha256[:12]}"),
-            )
+        yield from materialized(
+            collection,
+            definition,
+            selected,
+            report,
+            evidence,
+            cost=cost_metadata(evidence.attempts) | cluster_metadata(evidence.attempts),
+        )
 
     return tables
+
+
+def materialized(
+    collection: Collection,
+    definition: TableDefinition,
+    tables: Sequence[Table],
+    report: TablesReport,
+    evidence: LaunchEvidence,
+    *,
+    cost: Mapping[str, float],
+) -> Iterator[dg.MaterializeResult]:
+    """Yield the materialisation of each table; the launch's cost on the first alone, so that the sum is true."""
+    published = {table.name: table for table in report.tables}
+    for table in tables:
+        metadata = _metadata(published[table.name], definition, report, evidence)
+        yield dg.MaterializeResult(
+            asset_key=names.table_key(collection, table),
+            metadata=only_plotted_as_numbers({**metadata, **(cost if table is tables[0] else {})}),
+            data_version=dg.DataVersion(f"{report.fingerprint}-{report.definition_sha256[:12]}"),
+        )
 
 
 def _require_work_left(context: dg.AssetExecutionContext, day: CollectionDay, published: Storage) -> None:
@@ -92,18 +110,15 @@ def _spec(
 ) -> dg.AssetSpec:
     what = "view" if table.kind is TableKind.VIEW else "table"
     shown = definition.managed if table.kind is TableKind.VIEW else None
-    return dg.AssetSpec(
-        key=names.table_key(collection, table),
-        deps=[names.table_key(collection, shown) if shown else names.daily_records_key(collection)],
-        partitions_def=partitions,
-        # The UI marks what was made by another definition.
-        code_version=definition.sha256[:12],
-        group_name=collection.asset_name,
-        owners=list(names.OWNERS),
-        kinds={"pyspark", "hive", what},
-        tags={**names.collection_tag(collection), "cdi/layer": "tables"},
-        description=(
-            f"The {what} `{table.name}`. {table.about}\n\n"
+    return table_spec(
+        collection,
+        definition,
+        table,
+        what=what,
+        made_from=names.table_key(collection, shown) if shown else names.daily_records_key(collection),
+        partitions=partitions,
+        layer="tables",
+        grain=(
             "**Grain**: One row per record. Partition `date_str` is the export day (storage day + 1).\n\n"
             f"A re-run replaces exactly that partition. Its columns are those of {definition.source}, "
             f"{definition.sha256[:12]}."
@@ -111,10 +126,35 @@ def _spec(
     )
 
 
-def table_metadata(
+def table_spec(
+    collection: Collection,
+    definition: TableDefinition,
+    table: Table,
+    *,
+    what: str,
+    made_from: dg.AssetKey,
+    partitions: dg.PartitionsDefinition,
+    layer: str,
+    grain: str,
+) -> dg.AssetSpec:
+    """Return the spec of a table or view; `grain` ends its description."""
+    return dg.AssetSpec(
+        key=names.table_key(collection, table),
+        deps=[made_from],
+        partitions_def=partitions,
+        # The UI marks what was made by another definition.
+        code_version=definition.sha256[:12],
+        group_name=collection.asset_name,
+        owners=list(names.OWNERS),
+        kinds={"pyspark", "hive", what},
+        tags={**names.collection_tag(collection), "cdi/layer": layer},
+        description=f"The {what} `{table.name}`. {table.about}\n\n{grain}",
+    )
+
+
+def _metadata(
     table: PublishedTable, definition: TableDefinition, report: TablesReport, evidence: LaunchEvidence
 ) -> Metadata:
-    """Return what the page of a table's materialisation shows."""
     metadata: Metadata = {
         "dagster/row_count": table.rows,
         "dagster/table_name": table.name,

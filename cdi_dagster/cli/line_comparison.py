@@ -17,6 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.storage_keys import is_data_key
 from cdi_dagster.storage import Storage
 from cdi_dagster.storage.gzip_members import BadGzipError, GzipMembers
 
@@ -47,9 +48,7 @@ class Side:
     def of(cls, storage: Storage) -> "Side":
         """List a storage."""
         listed = (stored.key for stored in storage.list(""))
-        return cls(
-            storage=storage, keys=tuple(key for key in listed if not key.rpartition("/")[2].startswith(("_", ".")))
-        )
+        return cls(storage=storage, keys=tuple(filter(is_data_key, listed)))
 
     def described(self, place: Place) -> dict[str, str | int]:
         """Return a place as JSON values."""

@@ -77,6 +77,11 @@ def id_part_of(key: str) -> str | None:
     return unquote(name.removeprefix("id_part=")) if name.startswith("id_part=") else None
 
 
+def is_data_key(key: str) -> bool:
+    """Whether a key is of a data file: Spark and Hive skip names that begin with `_` or `.`."""
+    return not key.rpartition("/")[2].startswith(("_", "."))
+
+
 def daily_prefix(day: CollectionDay) -> str:
     """Prefix of what is published of a day: records, or the rows of a keyed collection."""
     return daily_rows_prefix(day) if day.collection.is_keyed else daily_records_prefix(day)

@@ -1,7 +1,7 @@
 """Reading a publication: its mark, and the report, the pinned input and the parts that the mark names."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -108,16 +108,27 @@ def require_published_parts(published: Storage, day: CollectionDay) -> Mark:
             f"there is no {SUCCESS_MARK} in {published.uri(prefix)}.",
             next_step="Publish the records of the day first: materialise it, or run cdi ingest.",
         )
+    parts = [(part.key, part.size_bytes) for part in mark.parts]
+    require_stored(published, prefix, parts, next_step="Run the day again, then its tables.")
+    return mark
+
+
+def require_stored(published: Storage, prefix: str, parts: Iterable[tuple[str, int]], *, next_step: str) -> None:
+    """Return where every part that a mark names, by key and size in bytes, is there.
+
+    Raises:
+        CdiError: INPUT_INVALID, naming the first that is not.
+        StorageError: the storage does not respond.
+    """
     present = {stored.key: stored.size_bytes for stored in published.list(prefix)}
-    for part in mark.parts:
-        if present.get(part.key) != part.size_bytes:
-            found = f"it has {present[part.key]}" if part.key in present else "it is gone"
+    for key, size_bytes in parts:
+        if present.get(key) != size_bytes:
+            found = f"it has {present[key]}" if key in present else "it is gone"
             raise CdiError(
                 FailureClass.INPUT_INVALID,
-                f"The mark names {published.uri(part.key)} with {part.size_bytes} bytes, but {found}.",
-                next_step="Run the day again, then its tables.",
+                f"The mark names {published.uri(key)} with {size_bytes} bytes, but {found}.",
+                next_step=next_step,
             )
-    return mark
 
 
 def _read_pinned(published: Storage, day: CollectionDay, mark: Mark, *, next_step: str) -> PinnedInput | None:

@@ -5,7 +5,7 @@ the snapshot's lease.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -29,16 +29,19 @@ from cdi_dagster.core.snapshot import (
 from cdi_dagster.core.storage_keys import (
     SUCCESS_MARK,
     id_part_of,
+    is_data_key,
     snapshot_prefix,
     snapshot_staging_prefix,
 )
 from cdi_dagster.published.mark import Mark
-from cdi_dagster.published.read import read_mark
+from cdi_dagster.published.read import read_mark, require_stored
 from cdi_dagster.published.snapshot_mark import SnapshotMark, SnapshotPart
 from cdi_dagster.storage import ObjectMissingError, PreparedObject, Storage
 
 MOST_WEEKS = 13
 """How many earlier snapshots are looked at for a base, and whether it is stale."""
+
+RESTORE_PART = "Restore it, or make again what it is a part of: the day's rows, or the snapshot."
 
 _THREADS = 16
 _GROUP = "snapshot"
@@ -128,23 +131,6 @@ def input_now(
     return used, now
 
 
-def require_stored(published: Storage, prefix: str, parts: Iterable[tuple[str, int]]) -> None:
-    """Return where every part that a mark names, by key and size in bytes, is there.
-
-    Raises:
-        CdiError: INPUT_INVALID, naming the first that is not.
-    """
-    present = {stored.key: stored.size_bytes for stored in published.list(prefix)}
-    for key, size_bytes in parts:
-        if present.get(key) != size_bytes:
-            found = f"it has {present[key]}" if key in present else "it is gone"
-            raise CdiError(
-                FailureClass.INPUT_INVALID,
-                f"The mark names {published.uri(key)} with {size_bytes} bytes, but {found}.",
-                next_step="Restore it, or make again what it is a part of: the day's rows, or the snapshot.",
-            )
-
-
 def require_snapshot(published: Storage, day: CollectionDay) -> SnapshotMark:
     """Return the mark of the snapshot of the day's export day, where every file that it names is there.
 
@@ -159,7 +145,8 @@ def require_snapshot(published: Storage, day: CollectionDay) -> SnapshotMark:
             f"There is no snapshot of {day.collection.id} for {day.export_day}.",
             next_step=f"Materialise {day.collection.asset_name}/snapshot for that Friday first, or run cdi snapshot.",
         )
-    require_stored(published, snapshot_prefix(day), [(part.key, part.size_bytes) for part in mark.parts])
+    parts = [(part.key, part.size_bytes) for part in mark.parts]
+    require_stored(published, snapshot_prefix(day), parts, next_step=RESTORE_PART)
     return mark
 
 
@@ -180,7 +167,7 @@ def staged_parts(published: Storage, day: CollectionDay) -> tuple[SnapshotPart, 
     return tuple(
         SnapshotPart(key=stored.key, size_bytes=stored.size_bytes)
         for stored in published.list(snapshot_staging_prefix(day))
-        if not stored.key.rpartition("/")[2].startswith(("_", "."))
+        if is_data_key(stored.key)
     )
 
 
@@ -225,7 +212,7 @@ def adopt_snapshot(
     day = snapshot_of(collection, export_day)
     prefix = snapshot_prefix(day)
     stored = [each for each in published.list(prefix) if id_part_of(each.key) is not None]
-    files = [each for each in stored if not each.key.rpartition("/")[2].startswith(("_", "."))]
+    files = [each for each in stored if is_data_key(each.key)]
     if not files:
         raise CdiError(
             FailureClass.INPUT_INVALID,

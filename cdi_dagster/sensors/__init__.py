@@ -15,7 +15,6 @@ from cdi_dagster.sensors.snapshot import snapshot_sensor
 
 def build_sensors(
     collections: Iterable[Collection],
-    keyed: Iterable[Collection],
     *,
     calendar: DayCalendar,
     running: bool,
@@ -35,6 +34,6 @@ def build_sensors(
             )
             for collection in collections
         ),
-        *(snapshot_sensor(collection, calendar=calendar, running=running) for collection in keyed),
+        *(snapshot_sensor(each, calendar=calendar, running=running) for each in collections if each.is_keyed),
         *([metrics_sensor(collections, calendar=calendar, running=running)] if metrics else []),
     ]

@@ -79,7 +79,7 @@ class LatenessReporter:
         for step in steps:
             after = step.after
             if step.late or step.is_over:
-                if self._sent(self._alert(step, by_day)):
+                if is_sent(self._alerts, self._alert(step, by_day), self._log):
                     new = [each.storage_day for each in step.late if each.storage_day not in reported]
                     observations += [self._observation(*by_day[day]) for day in new]
                 else:
@@ -130,14 +130,6 @@ class LatenessReporter:
         published_at = day.published_from.published_at if day.published_from else None
         is_again = published_at is not None and self._calendar.is_late(day.storage_day, published_at)
         return day.lacks_tables and is_again and _is_at_work(day, decision)
-
-    def _sent(self, alert: Alert) -> bool:
-        try:
-            self._alerts.send(alert)
-        except Exception as error:  # noqa: BLE001 - an alert that fails must not stop the launches of this tick
-            self._log(f"{alert.title}: the alert could not be sent, the next tick retries: {error}")
-            return False
-        return True
 
     def _alert(self, step: LateStep, by_day: Mapping[date, tuple[DayFacts, LaunchDecision]]) -> Alert:
         runbook = f"{self._options.runbook_url}#late"
@@ -205,6 +197,16 @@ class LatenessReporter:
                 "runbook": f"{self._options.runbook_url}#late",
             },
         )
+
+
+def is_sent(alerts: AlertSink, alert: Alert, log: Callable[[str], object]) -> bool:
+    """Send an alert and return whether that succeeded: it must not stop the launches of its tick."""
+    try:
+        alerts.send(alert)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the next tick retries
+        log(f"{alert.title}: the alert could not be sent, the next tick retries: {error}")
+        return False
+    return True
 
 
 def _late_day(day: DayFacts, decision: LaunchDecision) -> LateDay:

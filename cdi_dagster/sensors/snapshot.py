@@ -23,6 +23,7 @@ from cdi_dagster.interfaces import AlertSink
 from cdi_dagster.published.snapshot_facts import read_snapshot_facts
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.run_records import past_snapshot_runs, snapshot_run_request
+from cdi_dagster.sensors.lateness import is_sent
 from cdi_dagster.storage.roots import Roots
 
 INTERVAL_SECONDS = 120
@@ -136,9 +137,4 @@ class _Lateness:
             storage_days=(storage_day_of(facts.export_day),),
             failure_class=None if is_over else failure_class,
         )
-        try:
-            self._alerts.send(alert)
-        except Exception as error:  # noqa: BLE001 - an alert that fails must not stop the launch of this tick
-            self._log(f"{alert.title}: the alert could not be sent, the next tick retries: {error}")
-            return False
-        return True
+        return is_sent(self._alerts, alert, self._log)

@@ -3,6 +3,8 @@
 For the job modules only. Expected errors are raised as `CdiError` where they occur.
 """
 
+import json
+import logging
 import re
 from typing import Any
 
@@ -12,7 +14,9 @@ from pyspark.errors import AnalysisException, PySparkException
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.full_disk import is_full, reports_full, storage_full
 from cdi_dagster.core.log_lines import scrub
-from cdi_dagster.storage import StorageError, storage_failure
+from cdi_dagster.storage import Storage, StorageError, storage_failure
+
+_log = logging.getLogger(__name__)
 
 _DERBY_IS_OPEN = "Another instance of Derby"
 _MEMORY = ("java.lang.OutOfMemoryError", "SparkOutOfMemoryError")
@@ -82,3 +86,11 @@ def _is_of_running(error: Exception) -> bool:
     """Whether the error is from running, not planning: Spark 4 gives errors of tasks without a frame."""
     from_java = isinstance(error, PySparkException) and getattr(error, "_origin", None) is not None
     return from_java and not isinstance(error, AnalysisException)
+
+
+def write_failure(published: Storage, key: str, failure: CdiError) -> None:
+    """Write why a job failed where `cdi` finds it; the reporter reports it in any case."""
+    try:
+        published.write(key, json.dumps(failure.to_json(), indent=1).encode())
+    except StorageError as error:
+        _log.warning("The failure could not be written to %s: %s", key, error)

@@ -33,7 +33,7 @@ from cdi_dagster.spark.ingest.planning import plan_tasks
 from cdi_dagster.spark.ingest.rows import plan_partitions
 from cdi_dagster.spark.ingest.task import TaskSettings, read_rows, run_task, write_rows
 from cdi_dagster.spark.ingest.task_runner import Gathering, planned_cores, progress_board, run_on_spark
-from cdi_dagster.spark.job_failures import failure_of
+from cdi_dagster.spark.job_failures import failure_of, write_failure
 from cdi_dagster.spark.job_process import ended_by_signal, spark_context
 from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
 from cdi_dagster.storage import ObjectMissingError, StorageError, open_storage
@@ -104,11 +104,11 @@ class IngestDaily:
             finally:
                 self._discard_uploads_if_possible()
         except CdiError as failed:
-            self._write_failure(failed)
+            write_failure(self._published, self._failure_key, failed)
             raise
         except Exception as error:
             failure = failure_of(error)
-            self._write_failure(failure)
+            write_failure(self._published, self._failure_key, failure)
             raise failure from error
 
     def _settle_earlier_attempts(self) -> None:
@@ -196,13 +196,6 @@ class IngestDaily:
     @property
     def _seconds(self) -> float:
         return time.monotonic() - self._started
-
-    def _write_failure(self, failure: CdiError) -> None:
-        """Write the failure where `cdi ingest` finds it; the reporter reports it in any case."""
-        try:
-            self._published.write(self._failure_key, json.dumps(failure.to_json(), indent=1).encode())
-        except StorageError as error:
-            _log.warning("The failure could not be written to %s: %s", self._failure_key, error)
 
     def _discard_uploads_if_possible(self) -> None:
         """At the end: what made the run fail may make this fail too, and is the failure to report."""

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Final
 from zlib import crc32
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from cdi_dagster.core.collections import CollectionDay, find_collection, require_keyed
 from cdi_dagster.core.days import parse_day
@@ -49,7 +49,7 @@ from cdi_dagster.published.snapshots import (
 )
 from cdi_dagster.spark.ingest.task import task_storage
 from cdi_dagster.spark.ingest.task_runner import planned_cores
-from cdi_dagster.spark.job_failures import failure_of
+from cdi_dagster.spark.job_failures import failure_of, write_failure
 from cdi_dagster.spark.job_process import ended_by_signal, spark_context
 from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
 from cdi_dagster.spark.snapshot.rows import all_rows, base_rows, count_by, count_modified, latest_rows
@@ -134,7 +134,7 @@ class BuildSnapshot:
             self._published.write(report_key, json.dumps(report.to_json(), indent=1).encode())
         except Exception as error:
             failure = failure_of(error)
-            self._write_failure(failure)
+            write_failure(self._published, self._failure_key, failure)
             raise failure from error
         return report
 
@@ -203,8 +203,7 @@ class BuildSnapshot:
 
     def _count_staged(self, spark: SparkSession, staged: Sequence[SnapshotPart]) -> dict[tuple[str, ...], int]:
         """Count the rows of the files as they are stored, by id_part and `db_type`."""
-        by_group = self._by_group(part.key for part in staged)
-        read = [base_rows(spark, self._published, prefix, keys) for prefix, keys in by_group.items()]
+        read = self._staged_rows(spark, (part.key for part in staged))
         return count_by(all_rows(read), "id_part", "db_type") if read else {}
 
     def _mark(
@@ -247,17 +246,16 @@ class BuildSnapshot:
             if rows < SAMPLED_ROWS:
                 sampled.add(id_part)
                 rows += mark.id_parts[id_part]
-        keys = [part.key for part in staged if id_part_of(part.key) in sampled]
-        by_prefix = self._by_group(keys)
-        read = [base_rows(spark, self._published, prefix, found) for prefix, found in by_prefix.items()]
+        read = self._staged_rows(spark, (part.key for part in staged if id_part_of(part.key) in sampled))
         modified = count_modified(all_rows(read), days=SAMPLED_DAYS) if read else {}
         return replace(mark, sampled_rows=rows, modified=modified)
 
-    def _by_group(self, keys: Iterable[str]) -> dict[str, list[str]]:
+    def _staged_rows(self, spark: SparkSession, keys: Iterable[str]) -> list[DataFrame]:
+        """Return the rows of staged files, by the group that they were written in."""
         by_group: dict[str, list[str]] = defaultdict(list)
         for key in keys:
             by_group[key.partition("id_part=")[0]].append(key)
-        return by_group
+        return [base_rows(spark, self._published, prefix, found) for prefix, found in by_group.items()]
 
     def _require_equal(self, what: str, found: int, marked: int) -> None:
         if found != marked:
@@ -294,13 +292,6 @@ class BuildSnapshot:
             weeks=MOST_WEEKS + 1,
         )
         return sorted(day for day in stale_snapshots(later.made, later.identities) if day > self._export_day)
-
-    def _write_failure(self, failure: CdiError) -> None:
-        """Write the failure where `cdi` finds it; the reporter reports it in any case."""
-        try:
-            self._published.write(self._failure_key, json.dumps(failure.to_json(), indent=1).encode())
-        except StorageError as error:
-            _log.warning("The failure could not be written to %s: %s", self._failure_key, error)
 
     def _discard_if_possible(self) -> None:
         """At the end: what made the run fail may make this fail too, and is the failure to report."""

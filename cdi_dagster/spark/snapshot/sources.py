@@ -9,7 +9,8 @@ from pyspark.sql import DataFrame, SparkSession
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.snapshot import SnapshotInput
 from cdi_dagster.core.storage_keys import all_daily_rows_prefix, daily_rows_prefix, id_part_of, snapshot_prefix
-from cdi_dagster.published.snapshots import PublishedNow, require_stored, snapshot_of
+from cdi_dagster.published.read import require_stored
+from cdi_dagster.published.snapshots import RESTORE_PART, PublishedNow, snapshot_of
 from cdi_dagster.spark.snapshot.rows import base_rows, daily_rows
 from cdi_dagster.storage import Storage
 
@@ -60,7 +61,7 @@ def find_sources(published: Storage, collection: Collection, used: SnapshotInput
         parts = now.snapshots[used.base.export_day].parts
         base.append((prefix, [(part.key, part.size_bytes) for part in parts]))
     for prefix, marked in [*days, *base]:
-        require_stored(published, prefix, marked)
+        require_stored(published, prefix, marked, next_step=RESTORE_PART)
     stored_bytes: Counter[str] = Counter()
     for _, marked in [*days, *base]:
         for key, size_bytes in marked:

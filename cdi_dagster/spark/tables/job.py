@@ -19,11 +19,11 @@ from cdi_dagster.published.mark import Mark
 from cdi_dagster.published.read import require_published_parts
 from cdi_dagster.published.snapshot_mark import SnapshotMark
 from cdi_dagster.published.snapshots import require_snapshot
-from cdi_dagster.spark.job_failures import failure_of
+from cdi_dagster.spark.job_failures import failure_of, write_failure
 from cdi_dagster.spark.job_process import spark_session
 from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
 from cdi_dagster.spark.tables.publish import Request, publish
-from cdi_dagster.storage import Storage, StorageError, open_storage
+from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster.table_definitions import read_table_definition
 
 STEP = "publish_tables"
@@ -48,7 +48,7 @@ def _main(arguments: argparse.Namespace, reporter: Reporter) -> int:
     try:
         report = run(request, published, reporter)
     except CdiError as failure:
-        _write_failure(published, request, failure)
+        write_failure(published, _failure_key(request), failure)
         reporter.failure(failure)
         return 1
     reporter.report(STEP, report.to_json())
@@ -118,14 +118,6 @@ def _open(root: str) -> Storage:
 
 def _failure_key(request: Request) -> str:
     return run_failure_key(request.collection.on(request.storage_day), request.correlation_id)
-
-
-def _write_failure(published: Storage, request: Request, failure: CdiError) -> None:
-    """Write the failure where `cdi ingest` finds it; the reporter reports it in any case."""
-    try:
-        published.write(_failure_key(request), json.dumps(failure.to_json(), indent=1).encode())
-    except StorageError as error:
-        _log.warning("The failure could not be written: %s", error)
 
 
 def _invalid(cause: str) -> CdiError:
