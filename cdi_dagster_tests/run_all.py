@@ -21,9 +21,10 @@ from pathlib import Path
 
 TESTS = Path(__file__).parent
 LONGEST_FIRST = (
-    *("gate/test_daemon.py", "s3a/test_publish_tables_on_s3.py", "emr", "spark", "gate/test_stopped_dagster.py"),
-    *("s3a/test_end_to_end_on_emr.py", "definitions", "s3a", "gate", "account", "leaks", "cli", "published", "storage"),
-    *("demo", "bundle", "test_suite", "coalescer"),
+    *("emr/test_backfills.py", "gate/test_daemon.py", "emr/test_real_dagster.py", "gate/test_tables_alone.py"),
+    *("s3a/test_end_to_end_on_emr.py", "s3a/test_publish_tables_on_s3.py", "spark", "emr", "gate", "cli"),
+    *("emr/test_doctor_on_cluster.py", "gate/test_stopped_dagster.py", "published", "definitions", "s3a", "account"),
+    *("leaks", "storage", "demo", "bundle", "test_suite", "coalescer"),
 )
 """What takes half a minute or more: packages, and files with a process of their own. They start first; the order
 changes how long it takes and nothing else."""
