@@ -29,6 +29,7 @@ class ScriptedSnapshots(ScriptedSpark):
     stale_later: tuple[str, ...] = ()
     id_parts: Mapping[str, int] = field(default_factory=lambda: {"0a": 5})
     modified: Mapping[date, int] = field(default_factory=dict)
+    attempt: LaunchAttempt = LaunchAttempt(where="scripted", outcome="COMPLETED", seconds=2.0)
 
     def launch(self, context: Any, step: SparkStep) -> LaunchEvidence:
         self.launched.append(step)
@@ -36,7 +37,7 @@ class ScriptedSnapshots(ScriptedSpark):
             raise self.failure
         return LaunchEvidence(
             report=self._snapshot(step) if step.name == "build_snapshot" else self._tables(step),
-            attempts=(LaunchAttempt(where="scripted", outcome="COMPLETED", seconds=2.0),),
+            attempts=(self.attempt,),
             log_location="/log",
             cluster_id="local",
         )

@@ -21,6 +21,11 @@ def attempts_metadata(attempts: Sequence[Mapping[str, Any]]) -> dg.MarkdownMetad
     return dg.MetadataValue.md("\n".join(f"{n}. {_line(attempt)}" for n, attempt in enumerate(attempts, start=1)))
 
 
+def spent_metadata(attempts: Sequence[LaunchAttempt]) -> dict[str, float]:
+    """Return what a launch cost, and for how long it held a cluster, where that is known."""
+    return cost_metadata(attempts) | cluster_metadata(attempts)
+
+
 def cost_metadata(attempts: Sequence[LaunchAttempt]) -> dict[str, float]:
     """Return what the attempts cost together, estimated; nothing where that is not known, or nothing was paid for."""
     costs = [float(each.detail["estimated_cost_usd"]) for each in attempts if each.detail.get("estimated_cost_usd")]

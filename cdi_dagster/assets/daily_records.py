@@ -10,7 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from cdi_dagster import names
-from cdi_dagster.assets.attempts import attempt_values, attempts_metadata, cluster_metadata, cost_metadata
+from cdi_dagster.assets.attempts import attempt_values, attempts_metadata, spent_metadata
 from cdi_dagster.assets.gate import gate_is_overridden, pass_gate
 from cdi_dagster.assets.plots import Metadata, only_plotted_as_numbers
 from cdi_dagster.assets.reject_report import reject_metadata
@@ -193,8 +193,7 @@ def _metadata(report: IngestReport, evidence: LaunchEvidence, step: StepRecord, 
         "cluster_id": evidence.cluster_id,
         "log": dg.MetadataValue.path(evidence.log_location),
         "attempts": attempts_metadata(attempt_values(evidence.attempts)),
-        **cost_metadata(evidence.attempts),
-        **cluster_metadata(evidence.attempts),
+        **spent_metadata(evidence.attempts),
     }
     for db_type, rows in (report.db_types or {}).items():
         metadata[f"rows_{db_type.lower()}"] = rows

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from cdi_dagster import names
-from cdi_dagster.assets.attempts import attempt_values, attempts_metadata, cost_metadata
+from cdi_dagster.assets.attempts import attempt_values, attempts_metadata, spent_metadata
 from cdi_dagster.assets.plots import Metadata, only_plotted_as_numbers
 from cdi_dagster.assets.steps import recorded_snapshot
 from cdi_dagster.core.automation import Automation
@@ -104,5 +104,5 @@ def _metadata(report: SnapshotReport, evidence: LaunchEvidence, published_to: st
         "cluster_id": evidence.cluster_id,
         "log": dg.MetadataValue.path(evidence.log_location),
         "attempts": attempts_metadata(attempt_values(evidence.attempts)),
-        **cost_metadata(evidence.attempts),
+        **spent_metadata(evidence.attempts),
     }

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from cdi_dagster import names
-from cdi_dagster.assets.attempts import attempt_values, cost_metadata
+from cdi_dagster.assets.attempts import attempt_values, spent_metadata
 from cdi_dagster.assets.steps import recorded_snapshot
 from cdi_dagster.assets.tables import materialized, table_spec
 from cdi_dagster.core.automation import Automation
@@ -59,7 +59,7 @@ def snapshot_tables_asset(
             step.detail |= {"table_attempts": attempt_values(evidence.attempts)}
             step.detail |= {table.name: table.rows for table in report.tables}
         yield from materialized(
-            collection, definition, selected, report, evidence, cost=cost_metadata(evidence.attempts)
+            collection, definition, selected, report, evidence, spent=spent_metadata(evidence.attempts)
         )
 
     return snapshot_tables

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import dagster as dg
 
 from cdi_dagster import names
-from cdi_dagster.assets.attempts import attempt_values, attempts_metadata, cluster_metadata, cost_metadata
+from cdi_dagster.assets.attempts import attempt_values, attempts_metadata, spent_metadata
 from cdi_dagster.assets.plots import Metadata, only_plotted_as_numbers
 from cdi_dagster.assets.steps import recorded_step
 from cdi_dagster.core.automation import Automation
@@ -72,7 +72,7 @@ def tables_asset(
             selected,
             report,
             evidence,
-            cost=cost_metadata(evidence.attempts) | cluster_metadata(evidence.attempts),
+            spent=spent_metadata(evidence.attempts),
         )
 
     return tables
@@ -85,15 +85,15 @@ def materialized(
     report: TablesReport,
     evidence: LaunchEvidence,
     *,
-    cost: Mapping[str, float],
+    spent: Mapping[str, float],
 ) -> Iterator[dg.MaterializeResult]:
-    """Yield the materialisation of each table; the launch's cost on the first alone, so that the sum is true."""
+    """Yield the materialisation of each table; what the launch spent on the first alone, so that the sum is true."""
     published = {table.name: table for table in report.tables}
     for table in tables:
         metadata = _metadata(published[table.name], definition, report, evidence)
         yield dg.MaterializeResult(
             asset_key=names.table_key(collection, table),
-            metadata=only_plotted_as_numbers({**metadata, **(cost if table is tables[0] else {})}),
+            metadata=only_plotted_as_numbers({**metadata, **(spent if table is tables[0] else {})}),
             data_version=dg.DataVersion(f"{report.fingerprint}-{report.definition_sha256[:12]}"),
         )
 

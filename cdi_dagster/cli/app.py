@@ -62,13 +62,13 @@ COMMANDS: tuple[Entry, ...] = (
         section=_DAILY,
         name="status",
         target="cdi_dagster.cli.status:status_command",
-        summary="How far a day is, and why; or the last days in a table.",
+        summary="How far a day or snapshot is, and why; or all last days.",
     ),
     Entry(
         section=_DAILY,
         name="show",
         target="cdi_dagster.cli.show:show_command",
-        summary="Some records of a published day, or where one event went.",
+        summary="Records of a day, where an event went; a snapshot's mark.",
     ),
     Entry(
         section=_DAILY,
@@ -86,7 +86,7 @@ COMMANDS: tuple[Entry, ...] = (
         section=_DAILY,
         name="relaunch",
         target="cdi_dagster.cli.relaunch:relaunch_command",
-        summary="Ingest export days again, as a Dagster backfill.",
+        summary="Run days or snapshots again, as a Dagster backfill.",
     ),
     Entry(
         section=_DAILY,

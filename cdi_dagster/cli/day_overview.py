@@ -13,6 +13,7 @@ from typing import Any
 
 from cdi_dagster.cli.dagster_runs import DagsterRuns
 from cdi_dagster.cli.gate import coalescer_status
+from cdi_dagster.core.amounts import duration_text
 from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.days import due_at
@@ -27,6 +28,7 @@ from cdi_dagster.core.launch_decision import (
     decide,
 )
 from cdi_dagster.core.listing import listing_fingerprint
+from cdi_dagster.core.snapshot import is_snapshot_day
 from cdi_dagster.core.status_rows import StatusRow, StatusTable, data_product_of
 from cdi_dagster.core.storage_keys import ingestion_lease_key, run_failure_key, run_report_key
 from cdi_dagster.core.tables_report import PublishedTable
@@ -75,6 +77,16 @@ class RunSeen:
         """How long it took."""
         return _seconds_between(self.started_at, self.ended_at)
 
+    @property
+    def text(self) -> str:
+        """Which run, its state, and since when or how long."""
+        if self.started_at and not self.ended_at:
+            return f"{self.run_id}, at work since {self.started_at:%Y-%m-%d %H:%M} UTC"
+        if not self.ended_at:
+            return f"{self.run_id}, queued"
+        took = "" if self.seconds is None else f" after {duration_text(self.seconds)}"
+        return f"{self.run_id}, {self.state.lower()} at {self.ended_at:%Y-%m-%d %H:%M} UTC{took}"
+
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
         failure = self.failure
@@ -87,6 +99,28 @@ class RunSeen:
             "url": self.url,
             "failure": {**failure.to_json(), "owner": FAILURE_GUIDE[failure.failure_class].owner} if failure else None,
         }
+
+
+def run_of_dagster(
+    run: PastRun, dagster_runs: DagsterRuns, settings: Settings, *, row_failure: str | None = None
+) -> RunSeen:
+    """Return a run as a person sees it: why it failed, and its page.
+
+    Args:
+        run: which Dagster knows.
+        dagster_runs: for its failure.
+        settings: for the address of the UI.
+        row_failure: the failure in its status row, if there is one.
+    """
+    failed = run.state is RunState.FAILED
+    return RunSeen(
+        run_id=run.run_id,
+        state=run.state,
+        failure=dagster_runs.failure(run.run_id, row_failure) if failed else None,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+        url=f"{settings.dagster_url}/runs/{run.run_id}",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,28 +291,25 @@ class DayOverviews:
         if newest is None or (stored and (stored.ended_at is None or stored.ended_at > (newest.ended_at or self._now))):
             return stored
         row = self._row(day, newest.run_id)
-        failed = newest.state is RunState.FAILED
-        return RunSeen(
-            run_id=newest.run_id,
-            state=newest.state,
-            failure=self._dagster.failure(newest.run_id, row.failure if row else None) if failed else None,
-            started_at=newest.started_at,
-            ended_at=newest.ended_at,
-            url=f"{self._settings.dagster_url}/runs/{newest.run_id}",
-        )
+        return run_of_dagster(newest, self._dagster, self._settings, row_failure=row.failure if row else None)
 
     def _last_stored_run(self, day: CollectionDay, *, known: set[str]) -> RunSeen | None:
         """Return the last run that left something in storage, or holds the lease, and is none of Dagster's."""
         holder = self._lease_holder(day)
         if holder and holder[0] not in known:
             return RunSeen(run_id=holder[0], state=RunState.LIVE, started_at=holder[1])
-        last = last_run(self._roots.published, day)
+        last = last_run(self._roots.published, day, leave_out=lambda run_id: self._made_snapshot(day, run_id))
         if last is None or last[0] in known:
             return None
         run_id, written_at = last
         failure = self._stored_failure(day, run_id)
         state = RunState.FAILED if failure else RunState.SUCCEEDED
         return RunSeen(run_id=run_id, state=state, failure=failure, ended_at=written_at)
+
+    def _made_snapshot(self, day: CollectionDay, run_id: str) -> bool:
+        """Whether a run was one of the snapshot that has the export day in common with the day, and so its folder."""
+        row = self._row(day, run_id) if day.collection.is_keyed and is_snapshot_day(day.export_day) else None
+        return row is not None and row.snapshot_prefix is not None
 
     def _stored_failure(self, day: CollectionDay, run_id: str) -> CdiError | None:
         if value := self._json(run_failure_key(day, run_id)):

@@ -11,9 +11,17 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from cdi_dagster.core.collections import REGISTRY, Collection, find_collection, ids_beginning_with, near_miss
-from cdi_dagster.core.days import parse_day
+from cdi_dagster.core.collections import (
+    REGISTRY,
+    Collection,
+    CollectionDay,
+    find_collection,
+    ids_beginning_with,
+    near_miss,
+)
+from cdi_dagster.core.days import parse_day, storage_day_of
 from cdi_dagster.core.failures import CdiError
+from cdi_dagster.core.snapshot import is_snapshot_day
 
 
 class DayType(click.ParamType):
@@ -94,6 +102,31 @@ def storage_day_option(*, required: bool = True) -> Decorator:
         metavar="YYYY-MM-DD",
         help="UTC day under whose prefix K2HB wrote: the day before the export day.",
     )
+
+
+def snapshot_day_option(*, required: bool = False) -> Decorator:
+    """`--export-day`, of a snapshot."""
+    return click.option(
+        "--export-day",
+        type=DayType(),
+        required=required,
+        metavar="YYYY-MM-DD",
+        help="A Friday: the snapshot of a keyed collection, which takes in the storage days until the day before.",
+    )
+
+
+def wanted_snapshot(collection: Collection, export_day: date) -> CollectionDay:
+    """Return the snapshot that `--export-day` names, by its last storage day.
+
+    Raises:
+        click.UsageError: the collection has no snapshots, or the day is no Friday.
+    """
+    by_day = f"a day is named by --storage-day {storage_day_of(export_day)}"
+    if not collection.is_keyed:
+        raise click.UsageError(f"{collection.id} is append-only and has no snapshots: {by_day}")
+    if not is_snapshot_day(export_day):
+        raise click.UsageError(f"{export_day} is a {export_day:%A}, and snapshots are of Fridays: {by_day}")
+    return collection.on(storage_day_of(export_day))
 
 
 def corporate_root_option() -> Decorator:

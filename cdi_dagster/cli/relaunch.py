@@ -1,6 +1,7 @@
-"""`cdi relaunch`: run days again, as a Dagster backfill: seen in the UI, gated, retried like any run."""
+"""`cdi relaunch`: run days or snapshots again, as a Dagster backfill: seen in the UI, gated, retried like any run."""
 
 import os
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from cdi_dagster.cli.options import (
     allow_fewer_offsets_option,
     collection_option,
     override_gate_option,
+    wanted_snapshot,
 )
 from cdi_dagster.cli.webserver import REQUESTED_BY_TAG, AssetOfCollection, Webserver
 from cdi_dagster.core.collections import Collection
@@ -21,6 +23,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.loopback import is_loopback
 from cdi_dagster.core.reject_limit import parse_reject_limit
 from cdi_dagster.core.secret_reference import secret_reference
+from cdi_dagster.core.snapshot import is_snapshot_day
 
 if TYPE_CHECKING:
     from cdi_dagster.settings import Settings
@@ -42,7 +45,10 @@ class LimitType(click.ParamType):
 @click.command("relaunch")
 @collection_option()
 @click.option(
-    "--export-day", type=DayType(), metavar="YYYY-MM-DD", help="First export day: the day after its storage day."
+    "--export-day",
+    type=DayType(),
+    metavar="YYYY-MM-DD",
+    help="First export day: the day after its storage day. Of a keyed collection the first snapshot, a Friday.",
 )
 @click.option(
     "--storage-day", type=DayType(), metavar="YYYY-MM-DD", help="First storage day, in the place of --export-day."
@@ -90,10 +96,13 @@ def relaunch_command(
     An export day is the day after its storage day, which is the partition. The gate applies to these runs as to any:
     days whose coalescer is not done do not start. The other options are those of the launchpad, for every one of the
     runs; each changes what a day promises, so read its section of the runbook first.
+
+    Of a keyed collection, days are those of --storage-day, and --export-day names snapshots: Fridays.
     """
     from cdi_dagster.settings import load_settings
 
-    storage_days = _storage_days(export_day, storage_day, last_day)
+    first, last = _span_of(export_day, storage_day, last_day)
+    wanted = _wanted(collection, first, last, by_export_day=bool(export_day))
     chosen_for_input = {
         "override_gate": override_gate,
         "wait_for_coalescer_minutes": wait_minutes,
@@ -102,18 +111,21 @@ def relaunch_command(
     }
     chosen_for_records = {"max_rejected": max_rejected, "allow_sparse_offsets": allow_sparse_offsets}
     run_config = _run_config(collection, chosen_for_input, chosen_for_records)
-    if tables_only and run_config:
-        raise click.UsageError("--tables-only reads what is published: it takes no option of input and records")
+    if run_config and (tables_only or wanted.are_snapshots):
+        what = "A snapshot" if wanted.are_snapshots else "--tables-only"
+        raise click.UsageError(f"{what} reads what is published: it takes no option of input and records")
+    if tables_only and collection.is_keyed and not wanted.are_snapshots:
+        raise click.UsageError(f"The tables of {collection.id} are made from snapshots: name a Friday by --export-day")
     webserver = _webserver(url, load_settings())
-    assets = webserver.assets_of(collection)
-    webserver.require_partitions(assets[0], storage_days)
+    assets = webserver.assets_of(collection, snapshot=wanted.are_snapshots)
+    webserver.require_partitions(assets[0], wanted.partitions, are=wanted.kind)
     selected = [asset for asset in assets if _is_table(asset, collection)] if tables_only else assets
     if not selected:
         raise click.UsageError(f"No tables are defined of {collection.id}")
     backfill_id = webserver.launch_backfill(
         selected,
-        storage_days,
-        title=f"cdi relaunch {collection.id} storage days {storage_days[0]} to {storage_days[-1]}",
+        wanted.partitions,
+        title=f"cdi relaunch {collection.id} {wanted.kind} {wanted.partitions[0]} to {wanted.partitions[-1]}",
         tags={REQUESTED_BY_TAG: "cdi relaunch"},
         run_config=run_config,
     )
@@ -121,12 +133,11 @@ def relaunch_command(
         "backfill_id": backfill_id,
         "url": f"{webserver.url}/runs/b/{backfill_id}",
         "collection": collection.id,
-        "export_days": [str(export_day_of(date.fromisoformat(day))) for day in storage_days],
-        "storage_days": storage_days,
+        **wanted.to_json(),
         "assets": ["/".join(asset.path) for asset in selected],
         "run_config": run_config,
     }
-    print_json(result) if as_json else _show(result, {**chosen_for_input, **chosen_for_records})
+    print_json(result) if as_json else _show(result, wanted, {**chosen_for_input, **chosen_for_records})
 
 
 def _webserver(url: str | None, settings: "Settings") -> Webserver:
@@ -159,7 +170,52 @@ def _token(reference: str) -> str:
         ) from error
 
 
-def _storage_days(export_day: date | None, storage_day: date | None, last_day: date | None) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """What is run again.
+
+    Attributes:
+        days: the partitions: storage days, or the export days of snapshots.
+        are_snapshots: which of both.
+    """
+
+    days: list[date]
+    are_snapshots: bool
+
+    @property
+    def kind(self) -> str:
+        return "snapshots" if self.are_snapshots else "storage days"
+
+    @property
+    def partitions(self) -> list[str]:
+        return [str(day) for day in self.days]
+
+    def to_json(self) -> dict[str, Any]:
+        if self.are_snapshots:
+            return {"snapshots": self.partitions}
+        return {"export_days": [str(export_day_of(day)) for day in self.days], "storage_days": self.partitions}
+
+    def facts(self) -> list[tuple[str, str]]:
+        if self.are_snapshots:
+            return [("snapshots", f"{_span(self.days)} (the partitions: export days, Fridays)")]
+        return [
+            ("export days", _span([export_day_of(day) for day in self.days])),
+            ("storage days", f"{_span(self.days)} (the partitions: each the day before its export day)"),
+        ]
+
+
+def _wanted(collection: Collection, first: date, last: date, *, by_export_day: bool) -> _Wanted:
+    if by_export_day and collection.is_keyed:
+        for friday in (first, last):
+            wanted_snapshot(collection, friday)
+        fridays = [day for day in storage_days_between(first, last) if is_snapshot_day(day)]
+        return _Wanted(days=fridays, are_snapshots=True)
+    if by_export_day:
+        first, last = storage_day_of(first), storage_day_of(last)
+    return _Wanted(days=storage_days_between(first, last), are_snapshots=False)
+
+
+def _span_of(export_day: date | None, storage_day: date | None, last_day: date | None) -> tuple[date, date]:
     first = export_day or storage_day
     if first is None or (export_day and storage_day):
         raise click.UsageError("Name the first day by one of --export-day and --storage-day")
@@ -167,9 +223,7 @@ def _storage_days(export_day: date | None, storage_day: date | None, last_day: d
     if last < first:
         kind = "--export-day" if export_day else "--storage-day"
         raise click.UsageError(f"--to {last} is before {kind} {first}: swap them")
-    if export_day:
-        first, last = storage_day_of(first), storage_day_of(last)
-    return [str(day) for day in storage_days_between(first, last)]
+    return first, last
 
 
 def _run_config(
@@ -188,18 +242,17 @@ def _run_config(
 
 
 def _is_table(asset: AssetOfCollection, collection: Collection) -> bool:
-    return asset.path[0] == collection.asset_name and asset.path[-1] != collection.output_name
+    is_made_from = (collection.output_name, "snapshot")
+    return asset.path[0] == collection.asset_name and asset.path[-1] not in is_made_from
 
 
-def _show(result: dict[str, Any], chosen: dict[str, Any]) -> None:
-    export_days, storage_days = result["export_days"], result["storage_days"]
+def _show(result: dict[str, Any], wanted: _Wanted, chosen: dict[str, Any]) -> None:
     options = ", ".join(f"{name} {value}" for name, value in chosen.items() if value)
     result_console().print(
         facts(
             [
-                ("launched", f"backfill {result['backfill_id']}: {result['collection']}, {len(storage_days)} day(s)"),
-                ("export days", _span(export_days)),
-                ("storage days", f"{_span(storage_days)} (the partitions: each the day before its export day)"),
+                ("launched", f"backfill {result['backfill_id']}: {result['collection']}, {len(wanted.days)} run(s)"),
+                *wanted.facts(),
                 ("assets", ", ".join(result["assets"])),
                 *([("with", options)] if options else []),
                 ("watch it at", result["url"]),
@@ -208,5 +261,5 @@ def _show(result: dict[str, Any], chosen: dict[str, Any]) -> None:
     )
 
 
-def _span(days: list[str]) -> str:
-    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+def _span(days: list[date]) -> str:
+    return str(days[0]) if len(days) == 1 else f"{days[0]} to {days[-1]}"

@@ -1,4 +1,4 @@
-"""`cdi show`: some records of a published day, or where one event of it went."""
+"""`cdi show`: some records of a published day, or where one event of it went; the mark and runs of a snapshot."""
 
 import json
 import re
@@ -17,7 +17,9 @@ from cdi_dagster.cli.options import (
     correlation_id_option,
     given,
     published_root_option,
+    snapshot_day_option,
     storage_day_option,
+    wanted_snapshot,
 )
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
@@ -26,6 +28,7 @@ from cdi_dagster.storage import ObjectMissingError, Roots, Storage
 
 if TYPE_CHECKING:
     from cdi_dagster.core.ingest_report import IngestReport
+    from cdi_dagster.settings import Settings
     from cdi_dagster.spark.ingest.trace import EventTrace, TracedRun
 
 _EVENT = re.compile(r"(?P<kafka_partition>[0-9]{1,9}):(?P<offset>[0-9]{1,18})")
@@ -48,8 +51,9 @@ class EventType(click.ParamType):
 @corporate_root_option()
 @published_root_option()
 @collection_option()
-@storage_day_option()
-@click.option("--limit", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Records to show.")
+@storage_day_option(required=False)
+@snapshot_day_option()
+@click.option("--limit", type=click.IntRange(1, 10_000), help="Records to show. Default: 10.")
 @click.option("--trace", type=EventType(), metavar="PARTITION:OFFSET", help="Show where this event of Kafka went.")
 @correlation_id_option("With --trace: the run to look at. Default: the one that published, else the last that read.")
 @json_option
@@ -57,8 +61,9 @@ def show_command(
     corporate_root: str | None,
     published_root: str | None,
     collection: Collection,
-    storage_day: date,
-    limit: int,
+    storage_day: date | None,
+    export_day: date | None,
+    limit: int | None,
     trace: tuple[int, int] | None,
     correlation_id: str | None,
     as_json: bool,
@@ -67,12 +72,52 @@ def show_command(
 
     With --trace where one event went: object, line, and the part that holds its record, or why it was rejected.
     Nothing of its content is read or shown then.
+
+    With --export-day the snapshot of a Friday: base, days, rows in and out, tables, and its runs; no rows.
     """
     from cdi_dagster.settings import load_settings
+
+    if (storage_day is None) == (export_day is None):
+        raise click.UsageError("Name a day by --storage-day, or the snapshot of a Friday by --export-day")
+    settings = load_settings(**given(corporate_root=corporate_root, published_root=published_root))
+    if export_day:
+        snapshot = wanted_snapshot(collection, export_day)
+        if limit or trace or correlation_id:
+            raise click.UsageError("--limit, --trace and --correlation-id are of a day: name it by --storage-day")
+        _show_snapshot(settings, snapshot, as_json=as_json)
+    elif storage_day:
+        _show_day(settings, collection.on(storage_day), limit or 10, trace, correlation_id, as_json=as_json)
+
+
+def _show_snapshot(settings: "Settings", day: CollectionDay, *, as_json: bool) -> None:
+    from cdi_dagster.cli.snapshot_overview import snapshot_overview
+
+    overview = snapshot_overview(settings, day)
+    if overview.mark is None:
+        raise CdiError(
+            FailureClass.INPUT_INVALID,
+            f"The snapshot of {day.collection.id} for {day.export_day} is not published.",
+            next_step=f"cdi status --collection {day.collection.id} --export-day {day.export_day} shows what it waits "
+            "for, and its last run.",
+        )
+    if as_json:
+        print_json({**overview.to_json(), "mark": overview.mark.to_json()})
+    else:
+        result_console().print(overview.shown_mark(overview.mark))
+
+
+def _show_day(
+    settings: "Settings",
+    day: CollectionDay,
+    limit: int,
+    trace: tuple[int, int] | None,
+    correlation_id: str | None,
+    *,
+    as_json: bool,
+) -> None:
     from cdi_dagster.storage import open_roots
 
-    settings = load_settings(**given(corporate_root=corporate_root, published_root=published_root))
-    roots, day = open_roots(settings.corporate_root, settings.published_root), collection.on(storage_day)
+    roots = open_roots(settings.corporate_root, settings.published_root)
     if trace is None:
         _show_records(roots.published, day, limit, as_json=as_json)
         return
@@ -81,7 +126,7 @@ def show_command(
     run = _traced_run(roots, day, correlation_id)
     traced = trace_event(roots, day, run, *trace)
     if as_json:
-        print_json({"collection": collection.id, "storage_day": storage_day, **asdict(traced)})
+        print_json({"collection": day.collection.id, "storage_day": day.storage_day, **asdict(traced)})
     else:
         result_console().print(facts(_rows(roots, day, traced)))
 

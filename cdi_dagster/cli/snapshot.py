@@ -12,14 +12,14 @@ from rich.markup import escape
 from cdi_dagster.cli.console import facts, json_option, print_json, progress_console, result_console
 from cdi_dagster.cli.local_run import LocalRun, record, run_step
 from cdi_dagster.cli.options import (
-    DayType,
     collection_option,
     correlation_id_option,
     given,
     published_root_option,
+    snapshot_day_option,
     verbose_option,
 )
-from cdi_dagster.cli.snapshot_status import status_command
+from cdi_dagster.cli.snapshot_overview import made_facts, rows_text
 from cdi_dagster.cli.tables import table_facts
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import Collection, require_keyed
@@ -29,13 +29,11 @@ from cdi_dagster.core.snapshot_report import SnapshotReport
 from cdi_dagster.core.spark_jobs import BUILD_SNAPSHOT, PUBLISH_TABLES
 from cdi_dagster.core.storage_keys import snapshot_prefix, snapshot_report_key, tables_report_key
 
-_EXPORT_DAY_HELP = "A Friday: it names the snapshot, which takes in the storage days until the Thursday before."
-
 
 @click.group("snapshot", invoke_without_command=True)
 @published_root_option()
 @collection_option(required=False)
-@click.option("--export-day", type=DayType(), metavar="YYYY-MM-DD", help=_EXPORT_DAY_HELP)
+@snapshot_day_option()
 @correlation_id_option("Id of this run. Default: a new one.")
 @verbose_option()
 @json_option
@@ -69,7 +67,7 @@ def snapshot_group(
 @snapshot_group.command("adopt")
 @published_root_option()
 @collection_option()
-@click.option("--export-day", type=DayType(), metavar="YYYY-MM-DD", required=True, help=_EXPORT_DAY_HELP)
+@snapshot_day_option(required=True)
 @json_option
 def adopt_command(published_root: str | None, collection: Collection, export_day: date, as_json: bool) -> None:
     """Declare a snapshot that was copied from the old system to be whole: the next ones begin from it.
@@ -93,7 +91,7 @@ def adopt_command(published_root: str | None, collection: Collection, export_day
 @snapshot_group.command("tables")
 @published_root_option()
 @collection_option()
-@click.option("--export-day", type=DayType(), metavar="YYYY-MM-DD", required=True, help=_EXPORT_DAY_HELP)
+@snapshot_day_option(required=True)
 @click.option("--table", "wanted", multiple=True, metavar="NAME", help="One of them, without database; repeatable.")
 @verbose_option()
 @json_option
@@ -129,9 +127,6 @@ def tables_command(
         print_json(report.to_json())
     else:
         result_console().print(facts([("snapshot", f"{collection.id}, export day {export_day}"), *table_facts(report)]))
-
-
-snapshot_group.add_command(status_command)
 
 
 def _run(collection: Collection, export_day: date, **options: Any) -> LocalRun:
@@ -173,14 +168,10 @@ def _held(run: LocalRun) -> AbstractContextManager[Any]:
 def _facts(report: SnapshotReport, uri: str) -> list[tuple[str, str]]:
     return [
         ("snapshot", f"{report.collection_id}, export day {report.export_day}"),
-        ("base", report.base or "none: all days since the first"),
-        ("days", f"{len(report.days)}: {report.days[0]} to {report.days[-1]}"),
-        ("rows", f"{report.row_count:,} ({_by_type(report.rows)}), of {sum(report.rows_in.values()):,} read"),
+        *made_facts(report.base, report.days),
+        ("rows in", rows_text(report.rows_in)),
+        ("rows", rows_text(report.rows)),
         ("files", f"{report.files:,} in {report.id_parts} id_parts, {report.stored_bytes:,} bytes"),
         ("stale", f"{', '.join(report.stale_later)}: make them again" if report.stale_later else "no later snapshot"),
         ("published", uri),
     ]
-
-
-def _by_type(rows: Any) -> str:
-    return ", ".join(f"{db_type} {count:,}" for db_type, count in rows.items()) or "none"

@@ -1,12 +1,13 @@
-"""`cdi status`: how far a day is and what it waits for, or all of the last days in one table."""
+"""`cdi status`: how far a day or a snapshot is and what it waits for, or all of the last days in one table."""
 
 import io
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 from rich.console import Console, Group, RenderableType
@@ -19,21 +20,26 @@ from cdi_dagster.cli.options import (
     corporate_root_option,
     given,
     published_root_option,
+    snapshot_day_option,
     storage_day_option,
+    wanted_snapshot,
 )
 from cdi_dagster.core.amounts import duration_text, size_text
-from cdi_dagster.core.collections import Collection
-from cdi_dagster.core.days import days_before, storage_day_of, storage_days_between, storage_days_text
+from cdi_dagster.core.collections import Collection, CollectionDay
+from cdi_dagster.core.days import days_before, export_day_of, storage_day_of, storage_days_between, storage_days_text
 from cdi_dagster.core.diagnosis import Diagnosis
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass, runbook_link
 from cdi_dagster.core.gate import CoalescerStatus, class_of
+from cdi_dagster.core.snapshot import first_snapshot_day, is_snapshot_day
 from cdi_dagster.ingestion.day_progress import DayProgress, day_progress
 from cdi_dagster.ingestion.day_volumes import HISTORY_DAYS, DayVolumes
 from cdi_dagster.storage import Roots
 from cdi_dagster.storage.interface import Storage
 
 if TYPE_CHECKING:
-    from cdi_dagster.cli.day_overview import DayOverview, RunSeen
+    from cdi_dagster.cli.dagster_runs import DagsterRuns
+    from cdi_dagster.cli.day_overview import DayOverview, DayOverviews
+    from cdi_dagster.cli.snapshot_overview import SnapshotOverview
     from cdi_dagster.settings import Settings
 
 _FAILED, _NOT_YET = 1, 3
@@ -44,14 +50,15 @@ _STYLES = {"published": "green", "running": "cyan", "waiting": "yellow", "failed
 
 @click.command(
     "status",
-    epilog="Exits 0 when the day is published, records and tables; 3 when it is not yet; 1 when it failed and nothing "
-    "runs it again by itself (or its state cannot be read: class on stderr); 2 when used wrongly. Of all days: 1 where "
-    "one failed, else 3 where one that is due is not published.",
+    epilog="Exits 0 when the day or snapshot is published, tables too; 3 when it is not yet, or is stale; 1 when it "
+    "failed and nothing runs it again by itself (or its state cannot be read: class on stderr); 2 when used wrongly. "
+    "Of all days: 1 where one failed, else 3 where one that is due is not published.",
 )
 @corporate_root_option()
 @published_root_option()
 @collection_option(required=False)
 @storage_day_option(required=False)
+@snapshot_day_option()
 @click.option("--days", type=click.IntRange(1, 366), default=14, show_default=True, help="Days in the table.")
 @click.option(
     "--usual-days",
@@ -73,6 +80,7 @@ def status_command(
     published_root: str | None,
     collection: Collection | None,
     storage_day: date | None,
+    export_day: date | None,
     days: int,
     usual_days: int,
     watch: bool,
@@ -80,18 +88,26 @@ def status_command(
 ) -> None:
     """Show a storage day: state, last run, next step, what is published, the coalescer, its size against the usual.
 
-    Without --storage-day: a table of the last days, of one collection or of all. Runs come from the Dagster of
-    DAGSTER_HOME (else the one below CDI_HOME); without one, from what they left in storage.
+    With --export-day: the snapshot of a Friday. Without a day: a table of the last days, of one collection or of all,
+    and of their snapshots. Runs come from the Dagster of DAGSTER_HOME (else the one below CDI_HOME); without one, from
+    what they left in storage.
     """
     from cdi_dagster.settings import load_settings
 
-    if storage_day and collection is None:
-        raise click.UsageError("Missing option '--collection': a storage day is one of a collection")
-    if watch and as_json and not storage_day:
-        raise click.UsageError("--watch --json waits for one day: add --storage-day")
+    if storage_day and export_day:
+        raise click.UsageError("Name a day by --storage-day, or a snapshot by --export-day, not both")
+    if (storage_day or export_day) and collection is None:
+        raise click.UsageError("Missing option '--collection': a day or snapshot is one of a collection")
+    if watch and as_json and not (storage_day or export_day):
+        raise click.UsageError("--watch --json waits for one day or snapshot: add --storage-day or --export-day")
+    snapshot = wanted_snapshot(collection, export_day) if collection and export_day else None
     settings = load_settings(**given(corporate_root=corporate_root, published_root=published_root))
 
-    def look() -> "_DayView | _DaysView":
+    def look() -> _View:
+        if snapshot:
+            from cdi_dagster.cli.snapshot_overview import snapshot_overview
+
+            return snapshot_overview(settings, snapshot)
         if storage_day and collection:
             return _day_view(settings, collection, storage_day, usual_days)
         return _days_view(settings, collection, days)
@@ -104,7 +120,21 @@ def status_command(
     ctx.exit(view.exit_code)
 
 
-def _watched(look: "Callable[[], _DayView | _DaysView]", *, quietly: bool) -> "_DayView | _DaysView":
+class _View(Protocol):
+    """A day, a snapshot, or many."""
+
+    @property
+    def exit_code(self) -> int: ...
+
+    @property
+    def is_settled(self) -> bool: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+    def shown(self) -> RenderableType: ...
+
+
+def _watched(look: Callable[[], _View], *, quietly: bool) -> _View:
     """Return the last look at what is published or failed; show every look before it unless `quietly`."""
     from rich.live import Live
 
@@ -118,42 +148,50 @@ def _watched(look: "Callable[[], _DayView | _DaysView]", *, quietly: bool) -> "_
     return view
 
 
-def _overviews(
-    settings: "Settings", roots: Roots, wanted: list[tuple[Collection, list[date]]]
-) -> tuple[list["DayOverview"], tuple[str, ...]]:
-    """Return the overviews, and what could not be read."""
+@contextmanager
+def _readers(settings: "Settings", roots: Roots) -> "Iterator[tuple[DagsterRuns, DayOverviews]]":
+    """Yield the runs of Dagster, and what makes overviews of days by them."""
     from cdi_dagster.cli.dagster_runs import open_dagster_runs
     from cdi_dagster.cli.day_overview import DayOverviews
     from cdi_dagster.resources.status_table import open_status_table
 
     with open_dagster_runs(settings) as runs:
-        reader = DayOverviews(settings, roots, open_status_table(settings), runs, datetime.now(UTC))
-        found = [overview for collection, days in wanted for overview in reader.of(collection, days)]
-    return found, tuple(note for note in (runs.note, reader.rows_unreadable) if note)
+        yield runs, DayOverviews(settings, roots, open_status_table(settings), runs, datetime.now(UTC))
+
+
+def _notes(runs: "DagsterRuns", reader: "DayOverviews") -> tuple[str, ...]:
+    """Return what could not be read."""
+    return tuple(note for note in (runs.note, reader.rows_unreadable) if note)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _DaysView:
-    """The table of the last days, latest first."""
+    """The table of the last days, latest first, and that of the snapshots of these days."""
 
     settings: "Settings"
     overviews: list["DayOverview"]
+    snapshots: list["SnapshotOverview"]
     notes: tuple[str, ...]
 
     is_settled = False
 
     @property
     def exit_code(self) -> int:
-        """1 where a day failed, else 3 where a due one is not published."""
+        """1 where a day or snapshot failed, else 3 where a due one is not published, or stale."""
         from cdi_dagster.cli.day_overview import is_due
 
         now = datetime.now(UTC)
-        states = {overview.state for overview in self.overviews if is_due(overview, self.settings, now)}
-        return _FAILED if "failed" in states else _NOT_YET if states & {"waiting", "running"} else 0
+        states = {str(overview.state) for overview in self.overviews if is_due(overview, self.settings, now)}
+        states |= {snapshot.state for snapshot in self.snapshots if snapshot.is_due(now)}
+        return _FAILED if "failed" in states else _NOT_YET if states - {"published"} else 0
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        return {"days": [overview.to_json() for overview in self.overviews], "notes": self.notes}
+        return {
+            "days": [overview.to_json() for overview in self.overviews],
+            "snapshots": [snapshot.to_json() for snapshot in self.snapshots],
+            "notes": self.notes,
+        }
 
     def shown(self) -> RenderableType:
         """Return it for a person."""
@@ -170,8 +208,10 @@ class _DaysView:
                 "" if overview.seconds is None else duration_text(overview.seconds),
                 "" if overview.cost_usd is None else f"{overview.cost_usd:.2f} USD",
             )
-        notes = [*self._why(), *(f"Note: {note}." for note in self.notes)]
-        return Group(table, *(Text(note, style="dim") for note in notes))
+        from cdi_dagster.cli.snapshot_overview import snapshots_table
+
+        why, notes = self._why(), [f"Note: {note}." for note in self.notes]
+        return Group(table, *map(_dim, why), *snapshots_table(self.snapshots), *map(_dim, notes))
 
     def _why(self) -> list[str]:
         """Return one line for days that wait, or failed, for the same reason; of the first few reasons."""
@@ -186,6 +226,7 @@ class _DaysView:
 
 
 def _days_view(settings: "Settings", collection: Collection | None, count: int) -> _DaysView:
+    from cdi_dagster.cli.snapshot_overview import snapshot_overviews
     from cdi_dagster.storage import open_roots
     from cdi_dagster.table_definitions import all_with_tables
 
@@ -195,8 +236,21 @@ def _days_view(settings: "Settings", collection: Collection | None, count: int) 
     last = storage_day_of(datetime.now(UTC).date())
     first = max(settings.first_storage_day, days_before(last, count - 1))
     days = storage_days_between(first, last)[::-1]
-    overviews, notes = _overviews(settings, roots, [(each, days) for each in collections])
-    return _DaysView(settings=settings, overviews=overviews, notes=notes)
+    with _readers(settings, roots) as (runs, reader):
+        overviews = [overview for each in collections for overview in reader.of(each, days)]
+        snapshots = [
+            overview
+            for each in collections
+            for overview in snapshot_overviews(settings, roots.published, runs, _snapshots_of(each, days, settings))
+        ]
+    return _DaysView(settings=settings, overviews=overviews, snapshots=snapshots, notes=_notes(runs, reader))
+
+
+def _snapshots_of(collection: Collection, days: list[date], settings: "Settings") -> list[CollectionDay]:
+    """Return the snapshots whose last storage day is one of these."""
+    first = first_snapshot_day(settings.first_storage_day)
+    fridays = {day: export_day_of(day) for day in days if is_snapshot_day(export_day_of(day))}
+    return [collection.on(day) for day, friday in fridays.items() if collection.is_keyed and friday >= first]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +288,7 @@ class _DayView:
             "gate_open": self.coalescer.is_open,
             "day": asdict(self.diagnosis.day),
             "usual": asdict(self.diagnosis.usual) if self.diagnosis.usual else None,
-            "verdict": self.diagnosis.summary,
+            "size": self.diagnosis.summary,
             "objects_compare": self.diagnosis.objects_compare,
             **asdict(self.progress),
             "notes": self.notes,
@@ -265,7 +319,7 @@ class _DayView:
         run = self.overview.last_run
         if run is None:
             return [("last run", "none"), *self._next_step()]
-        rows = [("last run", _run_text(run))]
+        rows = [("last run", run.text)]
         if run.failure:
             rows.append(("failed with", f"{run.failure.failure_class}: {run.failure.cause}"))
         if run.failure and not (self._waits_for_gate or self.overview.state == "published"):
@@ -320,7 +374,8 @@ def _day_view(settings: "Settings", collection: Collection, storage_day: date, u
     status = coalescer_status(settings, roots, day)
     diagnosis = DayVolumes(history_days=usual_days).diagnosis(roots, day)
     progress = day_progress(roots, day, fingerprint=status.fingerprint)
-    (overview,), notes = _overviews(settings, roots, [(day.collection, [storage_day])])
+    with _readers(settings, roots) as (runs, reader):
+        (overview,) = reader.of(day.collection, [storage_day])
     return _DayView(
         settings=settings,
         corporate=roots.corporate,
@@ -328,7 +383,7 @@ def _day_view(settings: "Settings", collection: Collection, storage_day: date, u
         coalescer=status,
         diagnosis=diagnosis,
         progress=progress,
-        notes=notes,
+        notes=_notes(runs, reader),
     )
 
 
@@ -341,13 +396,8 @@ def _in_a_cell(overview: "DayOverview") -> str:
     return str(overview.state)
 
 
-def _run_text(run: "RunSeen") -> str:
-    if run.started_at and not run.ended_at:
-        return f"{run.run_id}, at work since {run.started_at:%Y-%m-%d %H:%M} UTC"
-    if not run.ended_at:
-        return f"{run.run_id}, queued"
-    took = "" if run.seconds is None else f" after {duration_text(run.seconds)}"
-    return f"{run.run_id}, {run.state.lower()} at {run.ended_at:%Y-%m-%d %H:%M} UTC{took}"
+def _dim(text: str) -> Text:
+    return Text(text, style="dim")
 
 
 def _number(count: int | None) -> str:

@@ -79,12 +79,18 @@ class Webserver:
         entries = [entry for entry in workspace["locationEntries"] if entry["loadStatus"] == "LOADED"]
         return [(entry["name"], _root_cause(entry["locationOrLoadError"])) for entry in entries]
 
-    def assets_of(self, collection: Collection) -> list[AssetOfCollection]:
-        """Return the partitioned assets of a collection: its input, its daily records, its tables.
+    def assets_of(self, collection: Collection, *, snapshot: bool = False) -> list[AssetOfCollection]:
+        """Return the partitioned assets of a collection's days: its input, its daily records, its tables.
+
+        Args:
+            collection: whose assets.
+            snapshot: return those of its snapshots instead: the snapshot and its tables.
 
         Raises:
             CdiError: INPUT_INVALID where the code location has none.
         """
+        # As `names.daily_job_name` and `names.snapshot_job_name`; no dagster here.
+        job = f"{collection.asset_name}_{'snapshot' if snapshot else 'daily'}"
         found = [
             AssetOfCollection(
                 path=tuple(node["assetKey"]["path"]),
@@ -92,7 +98,10 @@ class Webserver:
                 location=node["repository"]["location"]["name"],
             )
             for node in self._query(_ASSETS)["assetNodes"]
-            if node["isPartitioned"] and node["isMaterializable"] and collection.asset_name in node["assetKey"]["path"]
+            if node["isPartitioned"]
+            and node["isMaterializable"]
+            and collection.asset_name in node["assetKey"]["path"]
+            and job in node["jobNames"]
         ]
         if not found:
             raise CdiError(
@@ -102,8 +111,8 @@ class Webserver:
             )
         return found
 
-    def require_partitions(self, asset: AssetOfCollection, storage_days: Sequence[str]) -> None:
-        """Return where every storage day is a partition of the asset.
+    def require_partitions(self, asset: AssetOfCollection, wanted: Sequence[str], *, are: str) -> None:
+        """Return where every day is a partition of the asset; `are` is what its partitions are.
 
         Raises:
             CdiError: INPUT_INVALID, naming those that are not and the first and last that are.
@@ -111,12 +120,12 @@ class Webserver:
         response = self._query(_PARTITIONS, key={"path": list(asset.path)})["assetNodeOrError"]
         dimensions = response.get("partitionKeysByDimension") or [{"partitionKeys": []}]
         partitions = dimensions[0]["partitionKeys"]
-        missing = [day for day in storage_days if day not in set(partitions)]
+        missing = [day for day in wanted if day not in set(partitions)]
         if missing:
             there = f"from {partitions[0]} to {partitions[-1]}" if partitions else "none yet"
             raise CdiError(
                 FailureClass.INPUT_INVALID,
-                f"{', '.join(missing)} cannot be ingested: the storage days that are partitions are {there}.",
+                f"{', '.join(missing)} cannot be run: the {are} that are partitions are {there}.",
                 next_step="Name other days (a storage day is the day before its export day), or set "
                 "CDI_FIRST_STORAGE_DAY where the code location is loaded.",
             )

@@ -57,14 +57,21 @@ def missing_tables(published: Storage, day: CollectionDay, mark: Mark | Snapshot
     return tuple(name for name in defined if not shows.get(name))
 
 
-def shown_tables(published: Storage, day: CollectionDay) -> tuple[PublishedTable, ...]:
+def shown_tables(
+    published: Storage, day: CollectionDay, *, snapshot: SnapshotMark | None = None
+) -> tuple[PublishedTable, ...]:
     """Return the tables that show the published records, each as it was last made; none where nothing is published.
+
+    Args:
+        published: where reports and records are.
+        day: whose tables.
+        snapshot: mark of the snapshot of the day's export day, for the tables that were made from that.
 
     Raises:
         CdiError: INPUT_INVALID where the mark of the records cannot be read.
         StorageError: the storage does not respond.
     """
-    mark = read_mark(published, day)
+    mark = snapshot or read_mark(published, day)
     last_made: dict[str, PublishedTable | None] = {}
     for report in _newest_first(published, day) if mark else ():
         for table in report.tables:

@@ -12,8 +12,10 @@ from freezegun import freeze_time
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.ingestion.ingestion_lease import snapshot_lease
+from cdi_dagster.interfaces import LaunchAttempt
 from cdi_dagster.published.snapshots import snapshot_of
 from cdi_dagster.resources.status_table import FileStatusTable
+from cdi_dagster.table_definitions import with_tables
 from cdi_dagster_tests.dagster_day import DagsterDay, argument, checks_of, failure_of, metadata_of
 from cdi_dagster_tests.instance import instance_on_disk
 from cdi_dagster_tests.scripted_snapshot import PARTS, ScriptedSnapshots, publish_days
@@ -21,6 +23,7 @@ from cdi_dagster_tests.scripted_snapshot import PARTS, ScriptedSnapshots, publis
 FIRST_DAY, FRIDAY, NEXT = date(2023, 6, 2), date(2023, 6, 9), date(2023, 6, 16)
 THURSDAY = date(2023, 6, 8)
 ASSET = "calculation_parts/snapshot"
+TABLES = with_tables(PARTS, {}).snapshot_table_names
 
 
 @pytest.fixture
@@ -66,6 +69,17 @@ def test_a_snapshot_is_one_launch_with_its_figures_on_the_page(day):
     assert (metadata["dagster/row_count"], metadata["rows_deleted"], metadata["rows_read"]) == (5, "2", "7")
     assert metadata["stale_later_snapshots"] == "2023-06-16"
     assert metadata["storage_days"].startswith("2023-06-02, ")
+
+
+def test_what_a_launch_on_a_cluster_spent_is_on_the_snapshot_and_on_the_first_of_its_tables(day):
+    publish_days(day.published, FIRST_DAY, THURSDAY)
+    spent = {"estimated_instance_hours": 0.1, "estimated_cost_usd": 0.5}
+    day.spark.attempt = LaunchAttempt(where="j-1", outcome="COMPLETED", seconds=90, detail=spent)
+    result = run(day)
+    of_assets = [metadata_of(result, ASSET)]
+    of_assets += [metadata_of(result, f"calculation_parts/{table.partition('.')[2]}") for table in TABLES]
+    assert [metadata.get("cluster_minutes") for metadata in of_assets] == [1.5, 1.5, None, None]
+    assert [metadata.get("cost_usd") for metadata in of_assets] == [0.5, 0.5, None, None]
 
 
 def test_the_status_row_has_the_snapshots_prefix_while_it_is_made_and_afterwards(day):

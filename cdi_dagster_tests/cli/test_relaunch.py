@@ -11,6 +11,8 @@ import pytest
 
 from cdi_dagster.cli.servers import Guarded
 from cdi_dagster.cli.webserver import Webserver
+from cdi_dagster.core.collections import find_collection
+from cdi_dagster.table_definitions import with_tables
 from cdi_dagster_tests.cli.conftest import Cdi
 from cdi_dagster_tests.clock import clock_at
 from cdi_dagster_tests.collections import AUDIT as WITH_TABLES
@@ -18,7 +20,11 @@ from cdi_dagster_tests.waiting import reserved_port, wait_until
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 DAY_BEFORE = YESTERDAY - timedelta(days=1)
+FIRST_DAY = YESTERDAY - timedelta(days=20)
+FRIDAYS = [day for day in (FIRST_DAY + timedelta(days=number) for number in range(7, 22)) if day.weekday() == 4]
 AUDIT = ("--collection", "data:businessAudit")
+PARTS = ("--collection", "calculator:calculationParts")
+PARTS_WITH_TABLES = with_tables(find_collection("calculator:calculationParts"), {})
 
 pytestmark = pytest.mark.daemon
 
@@ -30,7 +36,7 @@ def dagster_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def webserver_url(dagster_home: Path) -> Iterator[str]:
-    settings = {"CDI_HOME": str(dagster_home / "cdi"), "CDI_FIRST_STORAGE_DAY": str(DAY_BEFORE)}
+    settings = {"CDI_HOME": str(dagster_home / "cdi"), "CDI_FIRST_STORAGE_DAY": str(FIRST_DAY)}
     command = [sys.executable, "-m", "dagster_webserver", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p"]
     # The tests' yesterday stays the webserver's, also where midnight has come since these modules were imported.
     clock = clock_at(datetime.combine(YESTERDAY + timedelta(days=1), time(10), tzinfo=UTC))
@@ -94,8 +100,37 @@ def test_tables_alone_are_relaunched_too(cdi: Cdi, webserver_url: str) -> None:
 def test_a_day_that_is_no_partition_is_refused_with_those_that_are(cdi: Cdi, webserver_url: str) -> None:
     answer = cdi("relaunch", *AUDIT, "--export-day", "2023-03-27", "--url", webserver_url)
     assert answer.exit_code == 1
-    assert answer.stderr.startswith("INPUT_INVALID: 2023-03-26 cannot be ingested")
-    assert f"from {DAY_BEFORE} to {YESTERDAY}" in answer.stderr
+    assert answer.stderr.startswith("INPUT_INVALID: 2023-03-26 cannot be run")
+    assert f"from {FIRST_DAY} to {YESTERDAY}" in answer.stderr
+
+
+def test_fridays_of_a_keyed_collection_become_a_backfill_of_its_snapshots_and_their_tables(
+    cdi: Cdi, webserver_url: str, dagster_home: Path
+) -> None:
+    fridays = ("--export-day", str(FRIDAYS[0]), "--to", str(FRIDAYS[1]), "--url", webserver_url, "--json")
+    answer = cdi("relaunch", *PARTS, *fridays)
+    assert answer.exit_code == 0, answer.stderr
+    assert (answer.json["snapshots"], answer.json["run_config"]) == ([str(day) for day in FRIDAYS[:2]], {})
+    tables = {f"calculation_parts/{name.partition('.')[2]}" for name in PARTS_WITH_TABLES.snapshot_table_names}
+    assert set(answer.json["assets"]) == {"calculation_parts/snapshot", *tables}
+    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+        backfill = instance.get_backfill(answer.json["backfill_id"])
+    assert backfill is not None
+    assert {key.to_user_string() for key in backfill.asset_selection or ()} == set(answer.json["assets"])
+    assert set(cdi("relaunch", *PARTS, *fridays, "--tables-only").json["assets"]) == tables
+
+
+def test_days_of_a_keyed_collection_are_relaunched_without_its_snapshots(cdi: Cdi, webserver_url: str) -> None:
+    day = ("--storage-day", str(YESTERDAY), "--url", webserver_url, "--json")
+    answer = cdi("relaunch", *PARTS, *day)
+    assert answer.exit_code == 0, answer.stderr
+    assert set(answer.json["assets"]) == {"corporate_storage/calculation_parts", "calculation_parts/daily_rows"}
+
+
+def test_a_friday_without_a_snapshot_is_refused_with_those_that_have_one(cdi: Cdi, webserver_url: str) -> None:
+    answer = cdi("relaunch", *PARTS, "--export-day", "2023-03-24", "--url", webserver_url)
+    assert answer.exit_code == 1
+    assert f"the snapshots that are partitions are from {FRIDAYS[0]} to {FRIDAYS[-1]}" in answer.stderr
 
 
 def test_a_collection_without_assets_is_refused(cdi: Cdi, webserver_url: str) -> None:

@@ -3,9 +3,7 @@
 import json
 from datetime import date
 from pathlib import Path
-from typing import Any
 
-import dagster as dg
 import pytest
 from click.testing import CliRunner
 from freezegun import freeze_time
@@ -81,49 +79,6 @@ def make_tables(published: Storage, export_day: date) -> None:
     day = snapshot_of(with_tables(PARTS, {}), export_day)
     step = snapshot_tables_step(day, published, correlation_id="made", tables=None)
     ScriptedSnapshots(published).launch(None, step)
-
-
-def status() -> tuple[int, dict[str, Any]]:
-    with freeze_time("2023-06-16T11:00:00+00:00"):
-        result = CliRunner().invoke(cdi, ["snapshot", "status", "--collection", PARTS.id, "--json"])
-    return result.exit_code, {each["export_day"]: each for each in json.loads(result.stdout)["snapshots"]}
-
-
-def test_status_shows_the_last_fridays_with_what_they_wait_for_rows_and_stale_ones(published: Storage) -> None:
-    publish_days(published, FRIDAY, date(2023, 6, 14))
-    make(published, date(2023, 6, 9))
-    code, seen = status()
-    assert (code, list(seen)) == (3, ["2023-06-16", "2023-06-09"])
-    assert (seen["2023-06-16"]["state"], seen["2023-06-16"]["missing_days"]) == ("waiting", ["2023-06-15"])
-    assert (seen["2023-06-09"]["state"], seen["2023-06-09"]["rows"]) == ("published", {"DELETE": 2, "INSERT": 3})
-    publish_days(published, date(2023, 6, 15), date(2023, 6, 15))
-    make(published, date(2023, 6, 16))
-    assert (status()[0], len(status()[1]["2023-06-16"]["missing_tables"])) == (3, 3)
-    make_tables(published, date(2023, 6, 16))
-    assert status()[0] == 0
-    publish_days(published, FRIDAY, FRIDAY, fingerprint="late")
-    code, seen = status()
-    assert (code, [each["state"] for each in seen.values()]) == (3, ["stale", "stale"])
-    with freeze_time("2023-06-16T11:00:00+00:00"):
-        shown = " ".join(run("status")[1].split())
-    assert "2023-06-16: stale: rows of its days, or its base, were published again" in shown
-    assert "which runs failed is not known" in shown
-
-
-def test_status_exits_1_where_a_snapshot_is_left_to_a_person(
-    published: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish_days(published, FRIDAY, date(2023, 6, 15))
-    home = tmp_path / "dagster_home"
-    home.mkdir()
-    (home / "dagster.yaml").write_text("telemetry: {enabled: false}")
-    monkeypatch.setenv("DAGSTER_HOME", str(home))
-    tags = {"dagster/partition": "2023-06-09", "cdi/failure_class": "JOB_FAILED"}
-    failed = dg.DagsterRun(job_name="calculation_parts_snapshot", tags=tags, status=dg.DagsterRunStatus.FAILURE)
-    with dg.DagsterInstance.from_config(str(home)) as instance:
-        instance.add_run(failed)
-    code, seen = status()
-    assert (code, seen["2023-06-09"]["state"], seen["2023-06-16"]["state"]) == (1, "failed", "waiting")
 
 
 def test_watch_reports_a_snapshot_that_is_not_published_by_its_late_time(published: Storage) -> None:
