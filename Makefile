@@ -86,6 +86,10 @@ bench: $(INSTALLED) java ## Measure the Spark job against a plain chain of steps
 bench-coalescer: $(INSTALLED) ## Measure the coalescer against a plain one: make bench-coalescer ARGS="--help"; docs/performance.md
 	@$(PY) -m benchmarks.coalescer $(ARGS)
 
+.PHONY: bench-snapshot
+bench-snapshot: $(INSTALLED) java ## Measure the snapshot against a plain Spark program: make bench-snapshot ARGS="--help"; docs/performance.md
+	@$(PY) -m benchmarks.snapshot $(ARGS)
+
 .PHONY: check
 check: $(INSTALLED) ## Format, lint, types and import contracts, without changing anything
 	@$(BIN)/ruff format --check .

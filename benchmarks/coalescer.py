@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from urllib.parse import quote
 
 import urllib3
 
@@ -27,9 +28,10 @@ _DESCRIPTION = """\
 Compare the coalescer with a plain one (list, read by 16 threads, concatenate, put, delete; no claim, no check) on an S3
 in memory whose every response takes a while, and which one process serves. Both must leave the same lines."""
 _DAY = find_collection("data:businessAudit").on(date(2023, 3, 26))
-_BUCKET = "corporate"
+BUCKET = "corporate"
 _KAFKA_PARTITIONS = 4
 _AT_ONCE = 32
+SERVERS = {"stand-in": "benchmarks.stand_in_s3", "moto": "benchmarks.moto_s3"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +49,8 @@ class CoalescerRun:
     lines: str
 
 
-class StandInS3:
-    """The S3 of the benchmark, seen from outside."""
+class S3Server:
+    """An S3 of a benchmark, seen from outside."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -57,6 +59,19 @@ class StandInS3:
     def request(self, method: str, path: str, body: bytes = b"") -> bytes:
         """Send one unsigned request."""
         return self._pool.request(method, f"{self.url}{path}", body=body).data
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write one object."""
+        self.request("PUT", f"/{quote(path)}", data)
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a process that uses it."""
+        return os.environ | {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "benchmark",
+            "AWS_SECRET_ACCESS_KEY": "benchmark",
+            "AWS_DEFAULT_REGION": "eu-west-2",
+        }
 
     def requests_since(self) -> int:
         """Return how many requests it received since the last time."""
@@ -76,29 +91,29 @@ class StandInS3:
             partition, first, last = name
             lines = b"".join(b'{"p":%d,"o":%d}\n' % (partition, offset) for offset in range(first, last + 1))
             key = f"{_DAY.corporate_prefix}data.businessAudit_{partition}_{first}-{last}.jsonl.gz"
-            self.request("PUT", f"/{_BUCKET}/{key}", gzip.compress(lines, 1, mtime=0))
+            self.put(f"{BUCKET}/{key}", gzip.compress(lines, 1, mtime=0))
 
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             list(pool.map(put, names))
 
     def limit(self, requests: int = 4000) -> float:
         """Return the requests a second that it can answer: of plain GETs of one small object, by 32 threads."""
-        self.request("PUT", f"/{_BUCKET}/limit", b"x" * 200)
+        self.request("PUT", f"/{BUCKET}/limit", b"x" * 200)
         started = time.monotonic()
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            list(pool.map(lambda _: self.request("GET", f"/{_BUCKET}/limit"), range(requests)))
-        self.request("DELETE", f"/{_BUCKET}/limit")
+            list(pool.map(lambda _: self.request("GET", f"/{BUCKET}/limit"), range(requests)))
+        self.request("DELETE", f"/{BUCKET}/limit")
         return requests / (time.monotonic() - started)
 
 
 @contextmanager
-def stand_in_s3(latency_seconds: float) -> Iterator[StandInS3]:
-    """Run it during the block."""
-    command = [sys.executable, "-m", "benchmarks.stand_in_s3", "0", str(latency_seconds)]
+def served_s3(kind: str, latency_seconds: float) -> Iterator[S3Server]:
+    """Run one of `SERVERS` during the block."""
+    command = [sys.executable, "-m", SERVERS[kind], "0", str(latency_seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own module
         try:
             assert process.stdout is not None  # noqa: S101 - it is a pipe
-            yield StandInS3(int(process.stdout.readline()))
+            yield S3Server(int(process.stdout.readline()))
         finally:
             process.terminate()
 
@@ -106,9 +121,13 @@ def stand_in_s3(latency_seconds: float) -> Iterator[StandInS3]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark: 0 done, 1 where the two disagree."""
     arguments = _parsed(argv)
-    with tempfile.TemporaryDirectory() as folder, stand_in_s3(0.0) as quick:
+    if arguments.ingest:
+        from benchmarks import small_objects
+
+        return small_objects.measure(arguments)
+    with tempfile.TemporaryDirectory() as folder, served_s3("stand-in", 0.0) as quick:
         print(f"Without latency the S3 in memory answers {quick.limit():,.0f} requests a second.")
-        with stand_in_s3(arguments.latency_milliseconds / 1000) as server:
+        with served_s3("stand-in", arguments.latency_milliseconds / 1000) as server:
             runs: dict[str, list[CoalescerRun]] = {name: [] for name in _COMMANDS}
             for number in range(arguments.rounds):
                 for name in list(_COMMANDS) if number % 2 == 0 else list(_COMMANDS)[::-1]:
@@ -122,16 +141,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(name: str, server: StandInS3, arguments: argparse.Namespace, folder: Path) -> CoalescerRun:
-    environment = os.environ | {
-        "AWS_ENDPOINT_URL": server.url,
-        "AWS_ACCESS_KEY_ID": "benchmark",
-        "AWS_SECRET_ACCESS_KEY": "benchmark",
-        "AWS_DEFAULT_REGION": "eu-west-2",
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-    }
+def _run(name: str, server: S3Server, arguments: argparse.Namespace, folder: Path) -> CoalescerRun:
+    environment = server.environment() | {"PYTHONPATH": str(Path(__file__).parents[1])}
     os.environ |= {variable: environment[variable] for variable in environment if variable.startswith("AWS_")}
-    storage = open_storage(f"s3://{_BUCKET}")
+    storage = open_storage(f"s3://{BUCKET}")
     storage.delete([stored.key for stored in storage.list("")])
     server.put_day(arguments.objects, arguments.records)
     server.requests_since()
@@ -140,12 +153,12 @@ def _run(name: str, server: StandInS3, arguments: argparse.Namespace, folder: Pa
 
 
 def _ours() -> list[str]:
-    command = [sys.executable, "-m", "cdi_dagster.coalescer", "--corporate-root", f"s3://{_BUCKET}"]
+    command = [sys.executable, "-m", "cdi_dagster.coalescer", "--corporate-root", f"s3://{BUCKET}"]
     return [*command, "--collection", _DAY.collection.id, "--storage-day", str(_DAY.storage_day)]
 
 
 def _plain() -> list[str]:
-    return [sys.executable, "-m", "benchmarks.plain_coalescer", f"s3://{_BUCKET}/{_DAY.corporate_prefix}"]
+    return [sys.executable, "-m", "benchmarks.plain_coalescer", f"s3://{BUCKET}/{_DAY.corporate_prefix}"]
 
 
 _COMMANDS: dict[str, Callable[[], list[str]]] = {"ours": _ours, "plain": _plain}
@@ -186,7 +199,17 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--records", type=int, default=10, help="records of each (10)")
     parser.add_argument("--latency-milliseconds", type=float, default=20.0, help="of every response (20)")
     parser.add_argument("--rounds", type=int, default=3, help="every figure is the median of this many rounds (3)")
+    parser.add_argument(
+        "--ingest", action="store_true", help="measure `cdi ingest` of the raw objects instead; see below"
+    )
+    ingest = parser.add_argument_group("with --ingest", "over sample records, by Spark on this machine")
+    ingest.add_argument("--s3", choices=SERVERS, default="stand-in", help="which S3 has the objects (stand-in)")
+    ingest.add_argument("--earlier", type=_checkout, metavar="FOLDER", help="another checkout, to compare with")
     return parser.parse_args(argv)
+
+
+def _checkout(text: str) -> Path:
+    return Path(text).absolute()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """`python -m benchmarks.coalescer_simulation`: how long a day takes in shards, from the costs of one process.
 
-Events: each process has one core and 32 readers, and works on four batches at once, as `coalescer.run` does; what the
+Events: each process has one core and its readers, and works on four batches at once, as `coalescer.run` does; what the
 storage allows in a second is shared by all. No Python of the coalescer runs.
 """
 
@@ -12,9 +12,9 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 from cdi_dagster.coalescer.plan import DEFAULT_MAX_BYTES, DEFAULT_MAX_OBJECTS
+from cdi_dagster.storage.read_ahead import requests_at_once
 
 _BATCHES_AT_ONCE = 4
-_READERS = 32
 _KEYS_A_REQUEST = 1000
 _PART_BYTES = 8 * 1024 * 1024
 
@@ -76,16 +76,17 @@ def seconds_of_a_day(partitions: Sequence[int], processes: int, costs: Costs, *,
     """
     gets, deletes = _Resource(costs.gets_a_second), _Resource(costs.deletes_a_second)
     limit = max(1, min(DEFAULT_MAX_OBJECTS, DEFAULT_MAX_BYTES // object_bytes))
+    at_once = requests_at_once(processes)
     pages = -(-sum(partitions) // _KEYS_A_REQUEST)
     planned_at = costs.start_seconds + pages * (costs.latency_seconds + costs.list_seconds_a_page)
     tasks: list[tuple[float, int, _Task]] = []
     for index in range(processes):
-        process = _Process(readers=_Resource(rate=_READERS / costs.latency_seconds))
+        process = _Process(readers=_Resource(rate=at_once / costs.latency_seconds))
         sizes = [
             min(limit, objects - done) for objects in partitions[index::processes] for done in range(0, objects, limit)
         ]
         for slot in range(_BATCHES_AT_ONCE):
-            task = _batches(sizes[slot::_BATCHES_AT_ONCE], process, gets, deletes, costs, object_bytes)
+            task = _batches(sizes[slot::_BATCHES_AT_ONCE], process, gets, deletes, costs, object_bytes, at_once)
             next(task)
             tasks.append((planned_at, len(tasks), task))
     return _run(tasks)
@@ -104,13 +105,19 @@ def _run(tasks: list[tuple[float, int, _Task]]) -> float:
 
 
 def _batches(
-    sizes: Sequence[int], process: _Process, gets: _Resource, deletes: _Resource, costs: Costs, object_bytes: int
+    sizes: Sequence[int],
+    process: _Process,
+    gets: _Resource,
+    deletes: _Resource,
+    costs: Costs,
+    object_bytes: int,
+    at_once: int,
 ) -> _Task:
     """Merge one batch after the other: yields when it goes on, and is sent that time."""
     now = yield 0.0
     for size in sizes:
-        for done in range(0, size, _READERS):
-            objects = min(_READERS, size - done)
+        for done in range(0, size, at_once):
+            objects = min(at_once, size - done)
             now = yield process.readers.use(gets.use(now, objects), objects, costs.latency_seconds)
             now = yield process.core.use(now, objects * costs.cpu_seconds_an_object)
         requests = 4 + 2 * (size * object_bytes // _PART_BYTES)  # head, begin, complete, read back; parts

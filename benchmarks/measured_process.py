@@ -1,4 +1,4 @@
-"""Runs one command and measures wall-clock time, and the CPU time of all its processes.
+"""Runs one command and measures wall-clock time, the CPU time of all its processes and the memory of the largest.
 
 Run as a script it is the meter: it adopts the processes that its command leaves behind, waits for them, and writes the
 times of all. Standard library and Linux only. `run_measured` is for the other modules of the benchmark.
@@ -37,12 +37,14 @@ class Measured:
         wall_seconds: from its start to its end.
         cpu_seconds: user and system time of all its processes.
         own_cpu_seconds: of the first process: for spark-submit, the JVM.
+        largest_process_bytes: the most memory that one of its processes had: for spark-submit, usually the JVM.
         log: its output, standard error included, as `(seconds since the start, line)`.
     """
 
     wall_seconds: float
     cpu_seconds: float
     own_cpu_seconds: float
+    largest_process_bytes: int
     log: tuple[tuple[float, str], ...]
 
     def seconds_since(self, word: str) -> float:
@@ -123,6 +125,7 @@ def _meter(result: Path, command: Sequence[str]) -> int:
         "wall_seconds": ended - started,
         "cpu_seconds": used.ru_utime + used.ru_stime + uncollected.cpu_seconds(besides=stragglers),
         "own_cpu_seconds": own_cpu_seconds,
+        "largest_process_bytes": used.ru_maxrss * 1024,
     }
     result.write_text(json.dumps(measured))
     return exit_code if exit_code >= 0 else 128 - exit_code

@@ -92,7 +92,8 @@ class Objects:
         if "uploads" in query:
             return "create_upload"
         if "uploadId" in query:
-            return {"PUT": "upload_part", "POST": "complete_upload", "DELETE": "abort_upload"}[request.method]
+            of_upload = {"GET": "list_parts", "PUT": "upload_part", "POST": "complete_upload", "DELETE": "abort_upload"}
+            return of_upload[request.method]
         return {"GET": "get_object", "HEAD": "head_object", "PUT": "put_object", "DELETE": "delete_object"}[
             request.method
         ]
@@ -177,6 +178,10 @@ class Objects:
         upload.parts[int(request.query["partNumber"])] = request.body
         etag = hashlib.md5(request.body, usedforsecurity=False).hexdigest()
         return Response(200, b"", {"ETag": f'"{etag}"'})
+
+    def _list_parts(self, request: Request, path: str) -> Response:
+        is_there = request.query["uploadId"] in self._uploads
+        return _xml("ListPartsResult", "") if is_there else _error(404, "NoSuchUpload")
 
     def _complete_upload(self, request: Request, path: str) -> Response:
         if "if-none-match" in request.headers and path in self._objects:

@@ -6,23 +6,19 @@ members is left out: some readers (java.util.zip) take it for the end of everyth
 """
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, wait
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import BinaryIO
 
 from cdi_dagster.coalescer.gzip_part import NEWLINE_MEMBER, GzipPart, UnreadablePartError
 from cdi_dagster.coalescer.raw_objects import Source
 from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.storage.interface import Storage
+from cdi_dagster.storage.read_ahead import ReadAhead
 
 CHUNK_BYTES = 256 * 1024
-_SMALL_BYTES = 1024 * 1024
-"""Objects up to this size are read ahead as a whole; larger ones are streamed."""
-_AHEAD_OBJECTS = 64
-_AHEAD_BYTES = 8 * 1024 * 1024
-"""What one batch holds at most, and one object. S3 takes about 15 ms a request, which would dominate with tiny ones."""
 
 
 class BatchError(Exception):
@@ -49,7 +45,7 @@ def merge(
     sources: Sequence[Source],
     write: Callable[[bytes], object],
     *,
-    readers: Executor,
+    readers: ReadAhead,
     on_source: Callable[[Source], None],
 ) -> Merged:
     """Write the bytes of a batch.
@@ -58,7 +54,7 @@ def merge(
         storage: where the raw objects are.
         sources: the raw objects, in offset order.
         write: takes the bytes.
-        readers: read small objects ahead; all batches may share them.
+        readers: read objects ahead; all batches may share them.
         on_source: called with each raw object once it is written.
 
     Raises:
@@ -75,29 +71,34 @@ def merge(
         digest.update(data)
         size_bytes += len(data)
 
-    for source, chunks in _contents(storage, sources, readers):
-        part = GzipPart(on_compressed=put, on_unended=lambda: put(NEWLINE_MEMBER))
-        try:
-            for chunk in chunks:
-                part.feed(chunk)
-            part.finish()
-        except UnreadablePartError as error:
-            raise BatchError(
-                f"{source.stored.key} cannot be merged: {error}. Fix it or move it away, then run the coalescer again."
-            ) from error
-        if part.unended_lines == 1:
-            warnings.append(f"{source.stored.key} does not end with a newline; one was put after it")
-        elif part.unended_lines:
-            warnings.append(
-                f"{source.stored.key} has {part.unended_lines} gzip members that do not end with a newline; "
-                "one was put after each"
-            )
-        if part.lines != source.name.offset_count:
-            warnings.append(
-                f"{source.stored.key} holds {part.lines} lines, but its name states {source.name.offset_count} offsets"
-            )
-        on_source(source)
+    with closing(readers.opened(storage, sources, attrgetter("stored"))) as streams:
+        for source, stream in streams:
+            part = GzipPart(on_compressed=put, on_unended=lambda: put(NEWLINE_MEMBER))
+            try:
+                for chunk in chunks_of(stream):
+                    part.feed(chunk)
+                part.finish()
+            except UnreadablePartError as error:
+                raise BatchError(
+                    f"{source.stored.key} cannot be merged: {error}. Fix it or move it away, then run the coalescer "
+                    "again."
+                ) from error
+            warnings += _oddities(source, part)
+            on_source(source)
     return Merged(size_bytes=size_bytes, sha256=digest.hexdigest(), warnings=tuple(warnings))
+
+
+def _oddities(source: Source, part: GzipPart) -> Iterator[str]:
+    """Yield what is odd about a raw object that was merged, in sentences."""
+    if part.unended_lines == 1:
+        yield f"{source.stored.key} does not end with a newline; one was put after it"
+    elif part.unended_lines:
+        yield (
+            f"{source.stored.key} has {part.unended_lines} gzip members that do not end with a newline; "
+            "one was put after each"
+        )
+    if part.lines != source.name.offset_count:
+        yield f"{source.stored.key} holds {part.lines} lines, but its name states {source.name.offset_count} offsets"
 
 
 def stored_checksum(storage: Storage, stored: StoredObject) -> tuple[int, str]:
@@ -115,38 +116,3 @@ def chunks_of(stream: BinaryIO) -> Iterator[bytes]:
     """Yield a stream's bytes in pieces."""
     while chunk := stream.read(CHUNK_BYTES):
         yield chunk
-
-
-def _contents(
-    storage: Storage, sources: Sequence[Source], readers: Executor
-) -> Iterator[tuple[Source, Iterable[bytes]]]:
-    """Yield every raw object with its bytes, in order; small ones are read ahead."""
-    ahead: deque[tuple[Source, Future[bytes] | None]] = deque()
-    ahead_bytes = 0
-    upcoming = iter(sources)
-    is_more = True
-    try:
-        while is_more or ahead:
-            while is_more and (not ahead or (len(ahead) < _AHEAD_OBJECTS and ahead_bytes < _AHEAD_BYTES)):
-                source = next(upcoming, None)
-                if source is None:
-                    is_more = False
-                    break
-                is_small = source.stored.size_bytes <= _SMALL_BYTES
-                ahead.append((source, readers.submit(_read_whole, storage, source) if is_small else None))
-                ahead_bytes += source.stored.size_bytes if is_small else 0
-            if not ahead:
-                return
-            source, content = ahead.popleft()
-            if content is not None:
-                yield source, [content.result()]
-                ahead_bytes -= source.stored.size_bytes
-                continue
-            with storage.open(source.stored.key, etag=source.stored.etag) as stream:
-                yield source, chunks_of(stream)
-    finally:
-        wait([content for _, content in ahead if content is not None and not content.cancel()])
-
-
-def _read_whole(storage: Storage, source: Source) -> bytes:
-    return storage.read_small(source.stored.key, etag=source.stored.etag)

@@ -58,7 +58,7 @@ def coalesce_by_processes(
         return coalesce(storage, day, shard=shard, progress=progress, **options)
     started = time.monotonic()
     running = _Processes(shard.split(processes), progress or (lambda _: None))
-    results = running.results(_coalesce_shard, storage, day, options)
+    results = running.results(_coalesce_shard, storage, day, {"processes": processes, **options})
     summaries = {shard: result for shard, result in results.items() if isinstance(result, CoalesceSummary)}
     if not summaries:
         raise next(result for result in results.values() if isinstance(result, CdiError))

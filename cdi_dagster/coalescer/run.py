@@ -31,11 +31,10 @@ from cdi_dagster.core.bulk import collector_paused
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.storage.interface import ObjectExistsError, Storage, StorageError
+from cdi_dagster.storage.read_ahead import ReadAhead
 
 _BATCHES_AT_ONCE = 4
 """So one is uploaded, read back or deleted while others are read; each holds up to a part (8 MB) and 8 MB ahead."""
-_READERS = 32
-"""Requests for small objects at once, of all batches together."""
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +43,7 @@ def coalesce(
     day: CollectionDay,
     *,
     shard: Shard = WHOLE_DAY,
+    processes: int = 1,
     max_bytes: int = DEFAULT_MAX_BYTES,
     max_objects: int = DEFAULT_MAX_OBJECTS,
     progress: Callable[[CoalesceProgress], None] | None = None,
@@ -58,6 +58,7 @@ def coalesce(
         storage: the corporate root.
         day: what to coalesce.
         shard: which shard of it.
+        processes: how many coalesce on this machine at the same time, each a shard: they share its requests.
         max_bytes: most compressed bytes of one batch.
         max_objects: most raw objects of one batch.
         progress: called after every raw object and batch, by one thread at a time.
@@ -80,7 +81,9 @@ def coalesce(
         with collector_paused():
             found = _listed(storage, prefix, shard)
             plan = plan_batches(day.collection, prefix, found, max_bytes=max_bytes, max_objects=max_objects)
-        results = _Run(storage, claim, plan, shard.upload_group, progress or (lambda _: None)).carry_out()
+        with ReadAhead(processes=processes) as readers:
+            run = _Run(storage, claim, plan, shard.upload_group, readers, progress or (lambda _: None))
+            results = run.carry_out()
         failures = (*plan.conflicts, *(result.failure for result in results if result.failure))
         after = day_figures(_listed(storage, prefix, shard))
         if failures:
@@ -145,6 +148,7 @@ class _Run:
         claim: Claim,
         plan: Plan,
         upload_group: str,
+        readers: ReadAhead,
         progress: Callable[[CoalesceProgress], None],
     ) -> None:
         self._storage = storage
@@ -155,7 +159,7 @@ class _Run:
         self._state = CoalesceProgress(batches=len(plan.batches), objects=plan.source_count, bytes=plan.source_bytes)
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="coalescer read-ahead")
+        self._readers = readers
 
     def carry_out(self) -> list[_BatchResult]:
         """Merge every batch and return what became of each, in the plan's order.
@@ -163,7 +167,7 @@ class _Run:
         Raises:
             CdiError: the claim is lost. Each batch stops before it deletes or completes anything more.
         """
-        with self._readers, ThreadPoolExecutor(_BATCHES_AT_ONCE, thread_name_prefix="coalescer batch") as workers:
+        with ThreadPoolExecutor(_BATCHES_AT_ONCE, thread_name_prefix="coalescer batch") as workers:
             results = [workers.submit(self._merge, batch) for batch in self._plan.batches]
             try:
                 ended, _ = wait(results, return_when=FIRST_EXCEPTION)

@@ -13,10 +13,13 @@ class SparkJob:
     Attributes:
         name: of the module in `cdi_dagster/spark/entry_points`, of the EMR step, and of `CurrentStep` in status rows.
         needs_s3a: whether Spark itself writes what it publishes, so that an `s3://` root needs S3A.
+        computes_in_jvm: whether the JVM does its work, not Python workers: a local JVM then has to be quick, not only
+            to start quickly.
     """
 
     name: str
     needs_s3a: bool = False
+    computes_in_jvm: bool = False
 
 
 LOCAL_METASTORE = "spark.cdi.local_metastore"
@@ -25,7 +28,7 @@ LOCAL_METASTORE = "spark.cdi.local_metastore"
 INGEST_DAILY = SparkJob(name="ingest_daily")
 """Reads and writes objects with boto3: it needs no S3A."""
 PUBLISH_TABLES = SparkJob(name="publish_tables", needs_s3a=True)
-BUILD_SNAPSHOT = SparkJob(name="build_snapshot", needs_s3a=True)
+BUILD_SNAPSHOT = SparkJob(name="build_snapshot", needs_s3a=True, computes_in_jvm=True)
 CHECK_CLUSTER = SparkJob(name="check_cluster")
 """Publishes nothing: it checks what the two above need where they run (`cdi doctor --on-cluster`)."""
 

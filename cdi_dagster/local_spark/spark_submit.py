@@ -15,6 +15,7 @@ from cdi_dagster.aws.clients import region_environment
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.spark_jobs import SparkJob
 from cdi_dagster.local_spark.java import environment_with
+from cdi_dagster.local_spark.jvm_options import quick_start_options
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.s3a_conf import find_s3a_jars, s3a_class_path, s3a_conf_here
 from cdi_dagster.storage import encryption
@@ -68,7 +69,8 @@ def spark_submit_command(job: SparkJob, arguments: Sequence[str], *, config: Spa
         raise launch_failed(f"There is no Spark job {job.name} in this installation.", "Install cdi_dagster again.")
     command = [str(pyspark_folder() / "bin" / "spark-submit")]
     command += ["--master", config.master, "--driver-memory", config.driver_memory, "--name", job.name]
-    conf = spark_conf(config, needs_s3a=bool(s3a_jars(job, arguments, config=config)))
+    needs_s3a = bool(s3a_jars(job, arguments, config=config))
+    conf = spark_conf(config, needs_s3a=needs_s3a, computes_in_jvm=job.computes_in_jvm)
     for key, value in conf.items():
         command += ["--conf", f"{key}={value}"]
     return [*command, str(entry_point), *arguments]
@@ -85,9 +87,11 @@ def s3a_jars(job: SparkJob, arguments: Sequence[str], *, config: SparkProcessCon
     return ()
 
 
-def spark_conf(config: SparkProcessConfig, *, needs_s3a: bool) -> dict[str, str]:
+def spark_conf(config: SparkProcessConfig, *, needs_s3a: bool, computes_in_jvm: bool = False) -> dict[str, str]:
     """Return the Spark settings of this machine, with its metastore, and with S3 where that is needed."""
-    metastore = local_metastore_conf(config.metastore_folder) if config.metastore_folder else {}
+    jvm_options = quick_start_options(computes=computes_in_jvm)
+    folder = config.metastore_folder
+    metastore = local_metastore_conf(folder, jvm_options=jvm_options) if folder else {}
     s3a = s3a_conf_here(os.environ) if needs_s3a else {}
     return {**s3a, **_LOCAL_CONF, **metastore, **config.conf}
 

@@ -5,18 +5,25 @@ return, the caller requests by boto3, so that errors, retries and resuming are i
 """
 
 import logging
+import math
 import os
+import random
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cdi_dagster.aws.clients import credentials
+from cdi_dagster.storage.pace import Pace
 from cdi_dagster.storage.s3_bucket import S3Bucket
 
 _CREDENTIALS_KEPT = timedelta(minutes=5)
 _FAILURES_FORGIVEN = 3
+_PAUSES_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""After each time that S3 throttled a request; then it is boto3's, with its own retries and error."""
 _PAGE_KEYS = 1000
+_THROTTLING = ("status code: 503", "status code: 429")
 
 _log = logging.getLogger(__name__)
 _began_in_process: int | None = None
@@ -38,7 +45,8 @@ class SmallReads:
         self._bucket = bucket
         self._lock = threading.Lock()
         self._store: Any = None
-        self._failures = 0
+        self._failures: float = 0
+        self._pace = Pace()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SmallReads, (self._bucket,)
@@ -53,15 +61,23 @@ class SmallReads:
         from obstore.exceptions import NotFoundError, PreconditionError
 
         options = {"if_match": f'"{etag}"'} | ({"version": version_id} if version_id else {})
-        try:
-            content: bytes = self._opened().get(self._bucket.full(key), options=options).bytes().to_bytes()
-        except (NotFoundError, PreconditionError):
-            return None
-        except Exception as error:  # noqa: BLE001 - whatever it is, boto3 is asked then
-            self._failed(error)
-            return None
-        self._failures = 0
-        return content
+        for pause_seconds in _PAUSES_SECONDS:
+            with self._pace.turn() as began:
+                try:
+                    content: bytes = self._opened().get(self._bucket.full(key), options=options).bytes().to_bytes()
+                except (NotFoundError, PreconditionError):
+                    return None
+                except Exception as error:  # noqa: BLE001 - whatever it is, boto3 is asked then
+                    if not _is_throttling(error):
+                        self._failed(error)
+                        return None
+                    self._pace.slow_down(began)
+                else:
+                    self._succeeded()
+                    self._pace.speed_up()
+                    return content
+            time.sleep(pause_seconds * random.uniform(0.5, 1.5))  # noqa: S311 - not secret
+        return None
 
     def rows(self, prefix: str, *, after: str) -> Iterator[dict[str, Any]]:
         """Yield every object below a prefix of the bucket whose key comes after another, as boto3's list has them.
@@ -80,10 +96,14 @@ class SmallReads:
         except Exception as error:
             self._failed(error)
             raise GaveUpError from error
-        self._failures = 0
+        self._succeeded()
 
     def _is_usable(self) -> bool:
         return self._failures <= _FAILURES_FORGIVEN and _began_in_process in (None, os.getpid())
+
+    def _succeeded(self) -> None:
+        """It is configured for this storage: what fails from now on does so for another reason, and passes."""
+        self._failures = -math.inf
 
     def _failed(self, error: Exception) -> None:
         self._failures += 1
@@ -119,6 +139,10 @@ class SmallReads:
             retry_config={"max_retries": 0},
             credential_provider=provide,  # type: ignore[arg-type]
         )
+
+
+def _is_throttling(error: Exception) -> bool:
+    return any(sign in str(error) for sign in _THROTTLING)
 
 
 def _row(found: Mapping[str, Any]) -> dict[str, Any]:

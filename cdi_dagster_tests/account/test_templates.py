@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 
 from cdi_dagster.cli.stack_settings import setting_of
 from cdi_dagster.core.metrics import HEARTBEAT, NAMESPACE
+from cdi_dagster.table_definitions import read_table_definition
 from cdi_dagster_tests.account.stacks import NAMES, TEMPLATES, template
-from cdi_dagster_tests.aws_actions import POLICIES
+from cdi_dagster_tests.aws_actions import NODES_POLICY, POLICIES
 
 PLACEHOLDERS = {
     "CorporateBucket": "CHANGE-ME-CORPORATE",
@@ -89,6 +91,17 @@ def _filled_in(value: Any) -> Any:
         case ["Fn::If"]:
             return _filled_in(value["Fn::If"][1])
     return {str(key): _filled_in(each) for key, each in value.items()}
+
+
+def test_nodes_may_use_the_databases_of_every_shipped_table_definition_in_glue() -> None:
+    statements = json.loads((POLICIES / f"{NODES_POLICY}.json").read_text())["Statement"]
+    (glue,) = (statement["Resource"] for statement in statements if statement["Sid"] == "TablesInGlue")
+    definitions = [path for path in files("cdi_dagster.table_definitions").iterdir() if path.name.endswith(".json")]
+    assert len(definitions) == 3
+    databases = {table.database for path in definitions for table in read_table_definition(str(path)).tables}
+    for kind in ("database/{}", "table/{}/*", "userDefinedFunction/{}/*"):
+        wanted = {f"arn:aws:glue:*:CHANGE-ME-ACCOUNT:{kind.format(database)}" for database in databases}
+        assert wanted <= set(glue)
 
 
 def test_no_role_of_a_template_has_more_than_it_needs() -> None:

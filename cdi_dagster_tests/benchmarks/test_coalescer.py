@@ -32,7 +32,7 @@ def test_figures_are_void_where_the_lines_differ(
 
 
 def test_the_s3_in_memory_keeps_the_conditions_that_the_coalescer_relies_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    with coalescer.stand_in_s3(0.0) as server:
+    with coalescer.served_s3("stand-in", 0.0) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         storage = open_storage("s3://bucket")
         first = storage.write("a/1", b"x", if_absent=True)
@@ -51,3 +51,14 @@ def test_the_s3_in_memory_keeps_the_conditions_that_the_coalescer_relies_on(monk
             assert stream.read() == b"z"
         storage.delete(["a/1", "a/2"])
         assert list(storage.list("")) == []
+
+
+@pytest.mark.spark
+@pytest.mark.timeout(600)
+def test_ingestion_of_the_raw_objects_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--ingest", "--objects", "6", "--records", "2", "--rounds", "1", "--latency-milliseconds", "1"]
+    assert coalescer.main(options) == 0
+    printed = capsys.readouterr().out
+    assert "6 objects of about 2 records on stand-in, 1 ms a request, median (least to most) of 1" in printed
+    assert "| `cdi ingest`, s |" in printed
+    assert "| reading alone, s |" in printed

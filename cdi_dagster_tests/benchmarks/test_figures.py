@@ -21,7 +21,7 @@ def day_of(records: int, objects: int = 16) -> SampleDay:
 
 
 def run_of(wall: float, cpu: float = 1.0) -> Run:
-    took = Measured(wall_seconds=wall, cpu_seconds=cpu, own_cpu_seconds=0.5, log=())
+    took = Measured(wall_seconds=wall, cpu_seconds=cpu, own_cpu_seconds=0.5, largest_process_bytes=1, log=())
     return Run(measured=took, reading_seconds=wall, records=NOTHING, rejected={})
 
 

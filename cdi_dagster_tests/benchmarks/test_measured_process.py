@@ -48,6 +48,7 @@ def test_cpu_of_every_process_counts(tmp_path: Path) -> None:
     assert 1.3 < found.cpu_seconds < 2.5
     assert 0.15 < found.own_cpu_seconds < 0.6
     assert found.wall_seconds > 2.5
+    assert 4_000_000 < found.largest_process_bytes < 200_000_000
     assert 0 <= found.seconds_since("Reading") < found.wall_seconds - 2  # it reads after 2.5 seconds
 
 

@@ -28,7 +28,7 @@ from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
 from cdi_dagster.published.publish import IngestOutcome, WrittenPart, publish_day
 from cdi_dagster.published.read import read_mark
-from cdi_dagster.spark.ingest.read_ahead import opened
+from cdi_dagster.spark.ingest.pinned_streams import opened
 from cdi_dagster.spark.ingest.reading import EnvelopeBlock, EnvelopeReader
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.spark.records.keys import KeyRef

@@ -1,6 +1,6 @@
-"""One day as production runs it: Dagster with CDI_DEPLOYMENT=emr, clusters that install the bundle, Spark over S3A.
+"""A day and a snapshot as production runs them: CDI_DEPLOYMENT=emr, clusters that install the bundle, Spark over S3A.
 
-Real: sample, coalescer, gate, pin, launcher, bundle and its bootstrap, both Spark jobs, S3A, publication, checks and
+Real: sample, coalescer, gate, pin, launcher, bundle and its bootstrap, the Spark jobs, S3A, publication, checks and
 status row. Emulated: EMR (its clusters are processes here), S3 and DynamoDB (moto). What a node has of itself, on EMR
 by the release and the template, is here a `spark-defaults.conf` and a stand-in for the AWS CLI.
 """
@@ -13,7 +13,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -34,11 +34,14 @@ from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.local_spark.metastore import local_metastore_conf
 from cdi_dagster.local_spark.s3a_conf import s3a_class_path, s3a_conf
 from cdi_dagster.published.read import read_mark
+from cdi_dagster.published.snapshots import RESTORE_PART, require_snapshot, snapshot_of
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.collections import AUDIT, CALCULATION_PARTS
+from cdi_dagster_tests.dagster_day import failure_of
 from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator, create_status_table
 from cdi_dagster_tests.s3a import aws_shim
+from cdi_dagster_tests.spark.snapshot.daily_rows import history, publish_history, read_snapshot, reference
 
 pytestmark = [
     pytest.mark.spark,
@@ -47,6 +50,7 @@ pytestmark = [
 ]
 
 DAY = date(2023, 3, 26)
+FIRST_DAY, FRIDAY, ONE_DAY = date(2023, 6, 2), date(2023, 6, 9), timedelta(days=1)
 REPOSITORY = Path(cdi_dagster.__file__).parents[1]
 RECORDS = 400
 
@@ -59,12 +63,14 @@ class Account:
     corporate: Storage
     published: Storage
     bundle_uri: str
+    template: Path
 
 
-@pytest.fixture
-def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3a_jars: tuple[Path, ...]) -> Iterator[Account]:
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory, s3a_jars: tuple[Path, ...]) -> Iterator[Account]:
     """Buckets, the status table, the bundle as `cdi deploy` stores it, and EMR."""
-    with EmrEmulator(tmp_path / "emr") as emr:
+    tmp_path = tmp_path_factory.mktemp("account")
+    with EmrEmulator(tmp_path / "emr") as emr, pytest.MonkeyPatch.context() as monkeypatch:
         environment = {
             "AWS_ENDPOINT_URL": emr.endpoint,
             "AWS_ACCESS_KEY_ID": "testing",
@@ -88,6 +94,7 @@ def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3a_jars: tuple[Pat
             corporate=open_storage(f"s3://{name}-corporate"),
             published=open_storage(f"s3://{name}-published"),
             bundle_uri=f"{bundles}/{bundle.id}",
+            template=tmp_path / "cluster.yaml",
         )
 
 
@@ -123,11 +130,12 @@ def test_a_day_goes_from_raw_objects_to_checked_tables_through_dagster_on_emr(
     coalesce(account.corporate, AUDIT.on(DAY))
 
     with DevelopmentKeyService() as key_service, dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
-        result = run_the_day(account, tmp_path, key_service.url, instance, monkeypatch)
+        definitions = as_in_production(account, tmp_path, monkeypatch, dks_url=key_service.url)
+        result = run_job(definitions, "business_audit_daily", DAY, instance)
         # A keyed collection's day: two stages, with Spark's encrypted shuffle between them.
         write_sample(account.corporate, CALCULATION_PARTS.on(DAY), records=20, objects=4, seed=1)
         coalesce(account.corporate, CALCULATION_PARTS.on(DAY))
-        of_rows = run_the_day(account, tmp_path, key_service.url, instance, monkeypatch, CALCULATION_PARTS)
+        of_rows = run_job(definitions, "calculation_parts_daily", DAY, instance)
 
     assert of_rows.success
     rows_mark = read_mark(account.published, CALCULATION_PARTS.on(DAY))
@@ -148,7 +156,7 @@ def test_a_day_goes_from_raw_objects_to_checked_tables_through_dagster_on_emr(
         (kind, RECORDS) for kind in ("raw", "managed", "view", "view")
     ]
     assert report.tables[0].location is not None
-    assert sorted(raw_values(account.published, report.tables[0].location)) == records
+    assert sorted(values_of(account.published, report.tables[0].location, "val")) == records
 
     # One cluster installed the bundle, ran our entry points one after the other, and is gone.
     cluster, for_rows = account.emr.clusters.values()
@@ -163,23 +171,63 @@ def test_a_day_goes_from_raw_objects_to_checked_tables_through_dagster_on_emr(
     assert (row["Status"], row["Cluster_Id"]) == ("COMPLETED", cluster.cluster_id)
 
 
-def run_the_day(
+def test_a_snapshot_and_its_tables_are_made_on_one_cluster_and_a_failed_one_changes_nothing(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = history(3, FIRST_DAY, FRIDAY - ONE_DAY, ids=60)
+    publish_history(account.published, rows, FIRST_DAY, FRIDAY - ONE_DAY)
+    definitions = as_in_production(account, tmp_path, monkeypatch, first_storage_day=FIRST_DAY)
+    before = set(account.emr.clusters)
+    with dg.DagsterInstance.ephemeral(tempdir=str(tmp_path)) as instance:
+        result = run_job(definitions, "calculation_parts_snapshot", FRIDAY, instance)
+        assert result.success
+        published = everything_below(account.published, "exports/", "tables/uc_lab_staging/")
+        # What a job meets that a check before its launch cannot see: a file of a day is gone.
+        mark = read_mark(account.published, CALCULATION_PARTS.on(FIRST_DAY))
+        assert mark is not None
+        account.published.delete([mark.parts[0].key])
+        failed = run_job(definitions, "calculation_parts_snapshot", FRIDAY, instance)
+
+    assert read_snapshot(account.published, FRIDAY) == reference(rows)
+    day = snapshot_of(CALCULATION_PARTS, FRIDAY)
+    assert require_snapshot(account.published, day).correlation_id == result.run_id
+    report = TablesReport.from_json(json.loads(account.published.read(tables_report_key(day, result.run_id))))
+    assert [table.rows for table in report.tables] == [len(reference(rows))] * 3
+    for table in report.tables:
+        assert table.location is not None
+        assert len(values_of(account.published, table.location, "id")) == len(reference(rows))
+    assert status_row(account, result.run_id, CALCULATION_PARTS)["Status"] == "COMPLETED"
+
+    failure = failure_of(failed)
+    assert (failure["failure_class"], mark.parts[0].key in failure["cause"]) == ("INPUT_INVALID", True)
+    assert failure["next_step"] == RESTORE_PART
+    assert everything_below(account.published, "exports/", "tables/uc_lab_staging/") == published
+    assert everything_below(account.published, "_staging/") == {}
+    assert status_row(account, failed.run_id, CALCULATION_PARTS)["Status"] == "FAILED"
+
+    first, second = (cluster for cluster_id, cluster in account.emr.clusters.items() if cluster_id not in before)
+    assert [step.state for step in first.steps] == ["COMPLETED"] * 2
+    assert [step.state for step in second.steps] == ["FAILED"]
+    account.emr.wait(lambda: (first.state, second.state) == ("TERMINATED", "TERMINATED"))
+
+
+def as_in_production(
     account: Account,
     folder: Path,
-    dks_url: str,
-    instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
-    collection: Collection = AUDIT,
-) -> dg.ExecuteInProcessResult:
-    """Run the daily job as the environment of production sets it up."""
+    *,
+    dks_url: str = "https://not.used",
+    first_storage_day: date = date(2023, 3, 1),
+) -> dg.Definitions:
+    """Return the definitions as the environment of production sets them up."""
     environment = {
         "CDI_DEPLOYMENT": "emr",
         "CDI_HOME": str(folder / "home"),
         "CDI_CORPORATE_ROOT": account.corporate.root,
         "CDI_PUBLISHED_ROOT": account.published.root,
-        "CDI_FIRST_STORAGE_DAY": "2023-03-01",
+        "CDI_FIRST_STORAGE_DAY": str(first_storage_day),
         "CDI_DKS_URL": dks_url,
-        "CDI_EMR_TEMPLATE": str(folder / "cluster.yaml"),
+        "CDI_EMR_TEMPLATE": str(account.template),
         "CDI_EMR_BUNDLE_URI": account.bundle_uri,
     }
     for name, value in environment.items():
@@ -187,25 +235,36 @@ def run_the_day(
     # The one thing that is not as in production: looks every second, not every twenty.
     launcher = installation_resources(load_settings())["step_launcher"]
     launcher = type(launcher)(**{**launcher.model_dump(), "poll_interval_seconds": 1.0})
-    definitions = build_definitions(settings=load_settings(), resource_overrides={"step_launcher": launcher})
-    return definitions.resolve_job_def(f"{collection.asset_name}_daily").execute_in_process(
-        partition_key=DAY.isoformat(), instance=instance, raise_on_error=False
+    return build_definitions(settings=load_settings(), resource_overrides={"step_launcher": launcher})
+
+
+def run_job(
+    definitions: dg.Definitions, job: str, partition: date, instance: dg.DagsterInstance
+) -> dg.ExecuteInProcessResult:
+    return definitions.resolve_job_def(job).execute_in_process(
+        partition_key=partition.isoformat(), instance=instance, raise_on_error=False
     )
+
+
+def everything_below(storage: Storage, *prefixes: str) -> dict[str, str]:
+    """The ETags of all objects below these prefixes."""
+    base = "corporate_data_ingestion/"
+    return {stored.key: stored.etag for prefix in prefixes for stored in storage.list(f"{base}{prefix}")}
 
 
 def lines_of(storage: Storage, key: str) -> list[str]:
     return gzip.decompress(storage.read(key)).decode().split("\n")[:-1]
 
 
-def raw_values(storage: Storage, location: str) -> list[str]:
-    """The records in a raw table, read from its files without Spark."""
+def values_of(storage: Storage, location: str, column: str) -> list[str]:
+    """A column of a table, read from its files without Spark."""
     prefix = location.removeprefix(f"{storage.root}/").replace("%3D", "=")
     files = [stored.key for stored in storage.list(prefix) if stored.key.endswith(".orc")]
     assert files
-    return [value for key in files for value in orc.ORCFile(io.BytesIO(storage.read(key))).read()["val"].to_pylist()]
+    return [value for key in files for value in orc.ORCFile(io.BytesIO(storage.read(key))).read()[column].to_pylist()]
 
 
-def status_row(account: Account, run_id: str) -> dict[str, str]:
-    key = {"Correlation_Id": {"S": run_id}, "DataProduct": {"S": f"CDI-{AUDIT.id}"}}
+def status_row(account: Account, run_id: str, collection: Collection = AUDIT) -> dict[str, str]:
+    key = {"Correlation_Id": {"S": run_id}, "DataProduct": {"S": f"CDI-{collection.id}"}}
     item = account.emr.client("dynamodb").get_item(TableName="data_pipeline_metadata", Key=key)["Item"]
     return {name: next(iter(value.values())) for name, value in item.items()}

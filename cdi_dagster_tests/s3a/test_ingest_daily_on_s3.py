@@ -1,12 +1,15 @@
 """ingest_daily on S3 as S3 is: many objects, versions, connections that are cut, and a job killed in the middle."""
 
 import gzip
+import threading
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
+from cdi_dagster.core.object_names import parse_object_name
 from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.ingestion.pinning import read_pinned_input
 from cdi_dagster.local_spark.spark_process import run_spark_step
@@ -59,24 +62,40 @@ def test_a_day_of_over_a_thousand_objects_is_read_as_pinned_whatever_is_deleted_
 
 
 def test_connections_cut_in_the_middle_cost_nothing(s3_day: SampleDay, tmp_path: Path) -> None:
-    s3_day.write(records=1500, objects=3)  # of 760 kB: smaller ones are read whole, and again where they are cut
+    large = s3_day.write(records=1500, objects=3)  # of 760 kB: these are streamed, smaller ones read whole
+    first = large.next_offsets[0]
+    small = s3_day.write(records=120, objects=40, kafka_partitions=1, first_offsets={0: first}, bad_envelopes=8, seed=2)
     s3_day.pin()
-    read = Once(lambda method, path: method == "GET" and path.endswith(".jsonl.gz"), body_bytes=2000)
+    read = Once(lambda method, path: method == "GET" and path.endswith(tuple(large.keys)), body_bytes=2000)
     written = Once(lambda method, path: method == "PUT" and "partNumber=1" in path)
+    stalled = threading.Event()
+    cut_at = {key: number % 2 * 100 for number, key in enumerate(small.keys[::3])}
 
     def cut(method: str, path: str, count: int) -> int | None:
+        if path.endswith(small.keys[1]) and not stalled.is_set():
+            stalled.set()
+            time.sleep(2)
+        for key in list(cut_at):
+            if method == "GET" and path.endswith(key):
+                return cut_at.pop(key)
         at_byte = read(method, path, count)
         return written(method, path, count) if at_byte is None else at_byte
 
+    arguments = s3_day.arguments("--max-rejected", "8")
     with Proxy(s3_endpoint(), cut) as proxy, s3_at(proxy.url):
-        ended = run_spark_step(INGEST_DAILY, s3_day.arguments(), config=spark_config(tmp_path), correlation_id="run-1")
+        ended = run_spark_step(INGEST_DAILY, arguments, config=spark_config(tmp_path), correlation_id="run-1")
 
     assert ended.exit_code == 0, ended.log_tail
-    assert (read.happened, written.happened) == (True, True)
+    assert (read.happened, written.happened, stalled.is_set(), cut_at) == (True, True, True, {})
     resumed = [asked for method, path, asked in proxy.requests if method == "GET" and asked and "jsonl.gz" in path]
     assert resumed == ["bytes=2000-"]
     records = s3_day.records()
-    assert (records.total(), max(records.values())) == (1500, 1)
+    assert (records.total(), max(records.values())) == (1612, 1)
+    rejects = s3_day.rejects()
+    assert sorted(each["offset"] for each in rejects) == [first + (2 * number + 1) * 120 // 16 for number in range(8)]
+    assert all(
+        each["offset"] == parse_object_name(each["key"]).first_offset + each["line_number"] - 1 for each in rejects
+    )
     assert unfinished_uploads(s3_day.published) == []
 
 

@@ -24,9 +24,9 @@ from cdi_dagster.core.full_disk import is_full, storage_full
 from cdi_dagster.core.ingest_report import KeyServiceCounts, ObjectCounts, RejectSample
 from cdi_dagster.published.publish import WrittenPart
 from cdi_dagster.spark.ingest.objects import IngestedBlock, ObjectsIngestion
+from cdi_dagster.spark.ingest.pinned_streams import opened
 from cdi_dagster.spark.ingest.planning import ReadTask
 from cdi_dagster.spark.ingest.progress import ProgressAddress, ProgressSender
-from cdi_dagster.spark.ingest.read_ahead import opened
 from cdi_dagster.spark.ingest.rows import Row, RowFiles, partition_of, rows_of
 from cdi_dagster.spark.ingest.writing import PartsWriter
 from cdi_dagster.spark.key_service.client import KeyServiceConfig, shared_client

@@ -17,8 +17,8 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport
 from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject
 from cdi_dagster.published.mark import Mark, PublishedPart
+from cdi_dagster.spark.ingest.pinned_streams import opened
 from cdi_dagster.spark.ingest.planning import ReadTask, plan_tasks
-from cdi_dagster.spark.ingest.read_ahead import opened
 from cdi_dagster.spark.ingest.reading import EnvelopeReader, OverlongEnvelope
 from cdi_dagster.spark.ingest.rejects import StoredReject, stored_rejects
 from cdi_dagster.storage import Roots

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Final
 from zlib import crc32
 
+from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 
 from cdi_dagster.core.collections import CollectionDay, find_collection, require_keyed
@@ -53,6 +54,7 @@ from cdi_dagster.spark.job_failures import failure_of, write_failure
 from cdi_dagster.spark.job_process import ended_by_signal, spark_context
 from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
 from cdi_dagster.spark.snapshot.rows import all_rows, base_rows, count_by, count_modified, latest_rows
+from cdi_dagster.spark.snapshot.slices import slices_of, task_memory
 from cdi_dagster.spark.snapshot.sources import Sources, find_sources
 from cdi_dagster.spark.tables.locations import spark_path
 from cdi_dagster.storage import PreparedObject, Storage, StorageError, open_storage
@@ -63,17 +65,11 @@ _log = logging.getLogger(__name__)
 GROUP_BYTES: Final = 512 * 1024**3
 """Compressed input of the id_parts that are made at a time: the nodes' disks hold some twice it of a shuffle."""
 
-SLICE_BYTES: Final = 256 * 1024**2
-"""Compressed input of one file. One task sorts it, in some 1.5 GB of memory."""
-
 FILES_OF_ONE_MACHINE: Final = 1_000
 _FILES_OF_A_TASK: Final = 8
 
 SAMPLED_ROWS: Final = 2_000_000
 SAMPLED_DAYS: Final = 40
-
-LEAST_SLICE_BYTES: Final = 8 * 1024**2
-"""Of a snapshot that is too small to keep every core at work with larger ones."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -195,7 +191,8 @@ class BuildSnapshot:
 
     def _write_group(self, spark: SparkSession, sources: Sources, id_parts: Sequence[str], number: int) -> None:
         size = sum(sources.stored_bytes[id_part] for id_part in id_parts)
-        slices = slices_of(size, cores=planned_cores(spark.sparkContext))
+        context = spark.sparkContext
+        slices = slices_of(size, cores=planned_cores(context), task_memory_bytes=_task_memory(context))
         latest = latest_rows(all_rows(sources.read(spark, id_parts)), slices=slices)
         folder = f"{snapshot_staging_prefix(self._day)}{self._correlation_id}/group={number:05d}"
         written = latest.write.partitionBy("id_part").option("compression", "zlib")
@@ -305,9 +302,12 @@ def _prepare_on_worker(published_root: str, day: CollectionDay, part: SnapshotPa
     return prepare_part(task_storage(published_root), day, part)
 
 
-def slices_of(stored_bytes: int, *, cores: int) -> int:
-    """Return into how many ranges of ids so many bytes are divided."""
-    return max(1, stored_bytes // SLICE_BYTES, min(cores, math.ceil(stored_bytes / LEAST_SLICE_BYTES)))
+def _task_memory(spark: SparkContext) -> int:
+    settings = spark.getConf()
+    if (settings.get("spark.master") or "").startswith("local"):
+        return task_memory(settings.get("spark.driver.memory") or "1g", cores=spark.defaultParallelism)
+    cores = int(settings.get("spark.executor.cores") or 1)
+    return task_memory(settings.get("spark.executor.memory") or "1g", cores=cores)
 
 
 def _folder_of(key: str) -> str:

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.pinned_input import PinnedObject
-from cdi_dagster.spark.ingest.read_ahead import opened
+from cdi_dagster.spark.ingest.pinned_streams import opened
 from cdi_dagster.spark.ingest.task import run_tasks, task_failure
 from cdi_dagster.spark.ingest.task_runner import failure_of_spark, planned_cores
 from cdi_dagster.storage import StorageUnavailableError

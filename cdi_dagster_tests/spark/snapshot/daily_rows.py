@@ -71,7 +71,8 @@ def history(seed: int, first: date, last: date, *, ids: int) -> list[Row]:
         id_part = chance.choice(["00", "9f", "a/", " é", "}*"])
         for event in range(chance.choice([1, 1, 2, 2, 3, 6])):
             same_place, day = chance.random() < 0.1, chance.choice(days)
-            modified = f'{{"d_date":"{day}T10:00:00.000Z"}}'
+            blank = " " if number % 9 == 0 else ""  # as a record of the old system may have
+            modified = f'{blank}{{"d_date":"{day}T10:00:00.000Z"}}'
             rows.append(
                 Row(
                     id=f'{{"id":"{id_part}{digits[2:]}"{kind}}}',

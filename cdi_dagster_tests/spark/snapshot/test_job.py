@@ -19,7 +19,7 @@ from cdi_dagster.core.storage_keys import (
 )
 from cdi_dagster.published.snapshots import adopt_snapshot, read_snapshot_mark, snapshot_of
 from cdi_dagster.spark.snapshot import job
-from cdi_dagster.spark.snapshot.job import LEAST_SLICE_BYTES, SLICE_BYTES, main, slices_of
+from cdi_dagster.spark.snapshot.job import main
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.spark.snapshot.daily_rows import (
     PARTS,
@@ -212,17 +212,3 @@ def test_what_is_missing_or_half_there_stops_it_by_name_and_changes_nothing(
     assert run(published, date(2023, 6, 8)) == 1
     assert read_snapshot(published, SECOND) == whole
     assert list(published.list(snapshot_staging_prefix(snapshot_of(PARTS, SECOND)))) == []
-
-
-@pytest.mark.parametrize(
-    ("stored_bytes", "cores", "slices"),
-    [
-        (0, 8, 1),
-        (LEAST_SLICE_BYTES + 1, 8, 2),
-        (100 * LEAST_SLICE_BYTES, 8, 8),
-        (512 * 1024**3, 1440, 2048),
-        (SLICE_BYTES - 1, 1, 1),
-    ],
-)
-def test_slices_are_of_one_size_and_keep_every_core_at_work(stored_bytes: int, cores: int, slices: int) -> None:
-    assert slices_of(stored_bytes, cores=cores) == slices
