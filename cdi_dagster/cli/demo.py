@@ -6,8 +6,11 @@ run workers, Spark. The home is `demo_home`, the runs are followed in `demo_runs
 
 import shlex
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -22,29 +25,51 @@ from cdi_dagster.cli.console import (
     progress_console,
     result_console,
 )
-from cdi_dagster.cli.demo_home import COLLECTION, DemoHome, home_option
-from cdi_dagster.cli.demo_runs import DayResult, materialise_day, wait_until_loaded
+from cdi_dagster.cli.demo_home import COLLECTION, DEMO_HOME, KEYED_HOME, DemoHome, home_option
+from cdi_dagster.cli.demo_runs import DayResult, materialise, wait_until_loaded
 from cdi_dagster.core.amounts import size_text
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import daily_records_prefix
 
+if TYPE_CHECKING:
+    from cdi_dagster.cli.servers import Guarded
+    from cdi_dagster.cli.webserver import Webserver
+
+_DAYS = 4
+_RECORDS, _KEYED_RECORDS = 10_000, 2_000
+
 
 @click.command("demo")
-@home_option()
-@click.option("--days", type=click.IntRange(2, 28), default=4, show_default=True, help="Storage days.")
-@click.option("--records", type=click.IntRange(100), default=10_000, show_default=True, help="Events of each new day.")
+@home_option(None, f"Folder of the demo. Default: {DEMO_HOME}; with --keyed {KEYED_HOME}.")
+@click.option("--keyed", is_flag=True, help="Two weeks of a keyed collection, and its snapshots of two Fridays.")
+@click.option("--days", type=click.IntRange(2, 28), help=f"Storage days. Default: {_DAYS}.")
+@click.option(
+    "--records",
+    type=click.IntRange(100),
+    help=f"Events of each new day. Default: {_RECORDS:,}; with --keyed {_KEYED_RECORDS:,}.",
+)
 @json_option
-def demo_command(home: Path, days: int, records: int, as_json: bool) -> None:
+def demo_command(home: Path | None, keyed: bool, days: int | None, records: int | None, as_json: bool) -> None:
     """Run sample days through the real thing: encrypt, coalesce, ingest through Dagster, publish records and tables.
 
     One of the days holds events that cannot become records, to show what happens then. Running it again is safe:
     days that are there are kept, and each is materialised again, which replaces what was published. Needs no network
     and no AWS.
+
+    With --keyed: two weeks of inserts, updates and deletes of ids, in a folder of their own, until the snapshots of two
+    Fridays and their tables are there.
     """
+    if keyed and days:
+        raise click.UsageError("--keyed is of two weeks: leave --days out")
+    if keyed:
+        from cdi_dagster.cli.demo_keyed import run_keyed_demo
+
+        run_keyed_demo(DemoHome.open_keyed(home or KEYED_HOME), records or _KEYED_RECORDS, as_json=as_json)
+        return
     started = time.monotonic()
-    demo = DemoHome.open(home, days=days)
+    demo = DemoHome.open(home or DEMO_HOME, days=days or _DAYS)
     _print_opening(demo)
-    results = _run(demo, records)
+    results = _run(demo, records or _RECORDS)
     seconds = time.monotonic() - started
     if as_json:
         print_json({"home": str(demo.folder), "seconds": seconds, "days": [asdict(result) for result in results]})
@@ -68,6 +93,20 @@ def _print_opening(demo: DemoHome) -> None:
 
 
 def _run(demo: DemoHome, records: int) -> list[DayResult]:
+    with dagster_with_days(demo, records) as (webserver, dagster):
+        results = []
+        for number, day in enumerate(demo.days, start=1):
+            what = f"Materialising storage day {day.storage_day} ({number} of {len(demo.days)})"
+            with progress(what) as report:
+                result = materialise(demo, webserver, dagster, demo.collection.on(day.storage_day), report)
+            print_result(result)
+            results.append(result)
+        return results
+
+
+@contextmanager
+def dagster_with_days(demo: DemoHome, records: int) -> "Iterator[tuple[Webserver, Guarded]]":
+    """Write and coalesce the days, and run Dagster with them as long as the block lasts."""
     from cdi_dagster.cli.servers import dagster_dev, free_port, key_service
     from cdi_dagster.cli.webserver import Webserver
 
@@ -85,14 +124,7 @@ def _run(demo: DemoHome, records: int) -> list[DayResult]:
         webserver = Webserver(f"http://127.0.0.1:{port}")
         with progress("Starting Dagster: webserver, daemon, code location"):
             wait_until_loaded(webserver, dagster)
-        results = []
-        for number, day in enumerate(demo.days, start=1):
-            what = f"Materialising storage day {day.storage_day} ({number} of {len(demo.days)})"
-            with progress(what) as report:
-                result = materialise_day(demo, webserver, dagster, day.storage_day, report)
-            print_result(result)
-            results.append(result)
-        return results
+        yield webserver, dagster
 
 
 def coalesce_days(demo: DemoHome) -> None:
@@ -105,7 +137,7 @@ def coalesce_days(demo: DemoHome) -> None:
 
     with progress("Coalescing: small objects become large ones, then go") as report:
         for day in demo.days:
-            summary = coalesce(demo.corporate, COLLECTION.on(day.storage_day))
+            summary = coalesce(demo.corporate, demo.collection.on(day.storage_day))
             if not summary.succeeded:
                 raise CdiError(
                     FailureClass.COALESCER_FAILED,
@@ -115,10 +147,11 @@ def coalesce_days(demo: DemoHome) -> None:
             report(f"{day.storage_day}: {summary.before.objects} objects became {summary.after.objects}")
 
 
-def print_result(result: DayResult) -> None:
-    """Print one line on stderr: how a day ended."""
+def print_result(result: DayResult, named: str = "") -> None:
+    """Print one line on stderr: how a day, or what is `named`, ended."""
     style = "green" if result.status == "SUCCESS" else "yellow"
-    progress_console().print(f"  {result.storage_day}: [{style}]{result.status}[/] in {result.seconds:.0f} s")
+    named = named or str(result.storage_day)
+    progress_console().print(f"  {named}: [{style}]{result.status}[/] in {result.seconds:.0f} s")
 
 
 _HEADINGS = (
@@ -204,11 +237,20 @@ def _print_locations(console: Console, demo: DemoHome, results: list[DayResult])
 def _require_expected(demo: DemoHome, results: list[DayResult]) -> None:
     """Raise where a day did not end as its sample data must."""
     for day, result in zip(demo.days, results, strict=True):
-        expected = FailureClass.RECORDS_REJECTED if day.bad_envelopes else "SUCCESS"
-        if result.status != expected:
-            failure = CdiError.from_json(result.failure) if result.failure else None
-            raise failure or CdiError(
-                FailureClass.JOB_FAILED,
-                f"Storage day {day.storage_day} ended in {escape(result.status)}, not in {expected}.",
-                next_step=f"Open the UI (make dev) on run {result.run_id}; the log is in {demo.folder / 'logs'}.",
-            )
+        require_status(demo, result, FailureClass.RECORDS_REJECTED if day.bad_envelopes else "SUCCESS")
+
+
+def require_status(demo: DemoHome, result: DayResult, expected: str = "SUCCESS") -> None:
+    """Return where a run ended as its sample data must.
+
+    Raises:
+        CdiError: with which it failed, or JOB_FAILED.
+    """
+    if result.status != expected:
+        failure = CdiError.from_json(result.failure) if result.failure else None
+        raise failure or CdiError(
+            FailureClass.JOB_FAILED,
+            f"Storage day {result.storage_day} ended in {escape(result.status)}, not in {expected}.",
+            next_step=f"Open the UI (cdi dev --home {demo.folder}) on run {result.run_id}; the log is in "
+            f"{demo.folder / 'logs'}.",
+        )

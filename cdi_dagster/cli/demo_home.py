@@ -14,16 +14,20 @@ from pathlib import Path
 import click
 
 from cdi_dagster.cli.servers import REPOSITORY
-from cdi_dagster.core.collections import Collection, find_collection
+from cdi_dagster.core.collections import Collection, CollectionDay, find_collection
 from cdi_dagster.core.days import days_before, storage_day_of, storage_days_between
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.object_names import parse_object_name
+from cdi_dagster.core.snapshot import ONE_WEEK, first_snapshot_day, is_snapshot_day, snapshot_days
 from cdi_dagster.core.storage_keys import coalescer_marker_key
 from cdi_dagster.settings import ENV_FILE_NAME, Settings, SettingsError, load_settings, why_no_dagster_home
 from cdi_dagster.storage import Storage, open_storage
 
 DEMO_HOME = Path(".cdi/demo")
+KEYED_HOME = Path(".cdi/demo-keyed")
 COLLECTION: Collection = find_collection("data:businessAudit")
+KEYED_COLLECTION: Collection = find_collection("calculator:calculationParts")
+_WEEKS = 2
 _BAD_DAY = 1
 _RECORDS_AN_OBJECT = 150
 _BAD_ENVELOPES = 24
@@ -51,11 +55,13 @@ class DemoHome:
     Attributes:
         folder: absolute.
         settings: of everything below it.
+        collection: which the demo shows.
         days: the demo's storage days, oldest first.
     """
 
     folder: Path
     settings: Settings
+    collection: Collection
     days: tuple[SampleDay, ...]
 
     @classmethod
@@ -64,25 +70,39 @@ class DemoHome:
 
         Settings of the environment are left aside, but for those of `keep` (`CDI_…`) and those of Spark.
         """
-        folder = folder.absolute()
-        leave_installation_aside(keep)
-        env_file = folder / ENV_FILE_NAME
-        if not env_file.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            first = days_before(datetime.now(UTC).date(), days)
-            env_file.write_text(
-                f"# Settings of the demo's home. Written once, so that the demo's days stay the same.\n"
-                f"CDI_FIRST_STORAGE_DAY={first}\n"
-            )
-        os.environ["CDI_HOME"] = str(folder)
-        settings = load_settings(home=folder)
-        yesterday = storage_day_of(datetime.now(UTC).date())
-        storage_days = storage_days_between(settings.first_storage_day, yesterday)[:days]
+        settings, storage_days = _open(folder, days_before(datetime.now(UTC).date(), days), days, keep)
         sample_days = tuple(
             SampleDay(storage_day=day, bad_envelopes=_BAD_ENVELOPES if number == _BAD_DAY else 0)
             for number, day in enumerate(storage_days)
         )
-        return cls(folder=folder, settings=settings, days=sample_days)
+        return cls(folder=folder.absolute(), settings=settings, collection=COLLECTION, days=sample_days)
+
+    @classmethod
+    def open_keyed(cls, folder: Path) -> "DemoHome":
+        """Open the folder of a keyed collection; the first time, choose the two weeks before the last Friday.
+
+        Raises:
+            CdiError: INPUT_INVALID where the folder has other days: no two Fridays with a week before each.
+        """
+        (friday,) = snapshot_days(datetime.now(UTC).date(), weeks=1)
+        settings, storage_days = _open(folder, friday - _WEEKS * ONE_WEEK, _WEEKS * ONE_WEEK.days, ())
+        days = tuple(SampleDay(storage_day=day, bad_envelopes=0) for day in storage_days)
+        home = cls(folder=folder.absolute(), settings=settings, collection=KEYED_COLLECTION, days=days)
+        if len(home.snapshots) < _WEEKS:
+            raise CdiError(
+                FailureClass.INPUT_INVALID,
+                f"The days of {home.folder} begin on {settings.first_storage_day}: they are not two weeks from a "
+                "Friday on.",
+                next_step="Name another folder by --home, or remove this one.",
+            )
+        return home
+
+    @property
+    def snapshots(self) -> list[CollectionDay]:
+        """The snapshots that the days make, each named by its last storage day; none of an append-only collection."""
+        first = first_snapshot_day(self.settings.first_storage_day)
+        all_days = [self.collection.on(day.storage_day) for day in self.days if self.collection.is_keyed]
+        return [day for day in all_days if is_snapshot_day(day.export_day) and day.export_day >= first]
 
     @property
     def corporate(self) -> Storage:
@@ -128,14 +148,14 @@ class DemoHome:
         corporate = self.corporate
         next_offsets: dict[int, int] = {}
         for day in self.days:
-            if corporate.head(coalescer_marker_key(COLLECTION.on(day.storage_day))):
-                there = list(_offsets(corporate, day.storage_day))
+            if corporate.head(coalescer_marker_key(self.collection.on(day.storage_day))):
+                there = list(_offsets(corporate, self.collection.on(day.storage_day)))
                 report(f"{day.storage_day}: {len(there)} objects are there already and are kept")
                 next_offsets = _after(there)
                 continue
             summary = write_sample(
                 corporate,
-                COLLECTION.on(day.storage_day),
+                self.collection.on(day.storage_day),
                 records=records,
                 objects=-(-records // _RECORDS_AN_OBJECT),
                 seed=1,
@@ -147,6 +167,23 @@ class DemoHome:
             report(f"{day.storage_day}: {summary.objects} raw objects, {summary.records:,} encrypted events{bad}")
 
 
+def _open(folder: Path, first: date, days: int, keep: Container[str]) -> tuple[Settings, list[date]]:
+    """Return the folder's settings, in which `first` is kept the first time, and its first days that are over."""
+    folder = folder.absolute()
+    leave_installation_aside(keep)
+    env_file = folder / ENV_FILE_NAME
+    if not env_file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        env_file.write_text(
+            f"# Settings of the demo's home. Written once, so that the demo's days stay the same.\n"
+            f"CDI_FIRST_STORAGE_DAY={first}\n"
+        )
+    os.environ["CDI_HOME"] = str(folder)
+    settings = load_settings(home=folder)
+    yesterday = storage_day_of(datetime.now(UTC).date())
+    return settings, storage_days_between(settings.first_storage_day, yesterday)[:days]
+
+
 def leave_installation_aside(keep: Container[str]) -> None:
     """Remove the settings of a real installation from the environment; how Spark runs on this machine may stay."""
     for name in [name for name in os.environ if name.startswith("CDI_") and not name.startswith(_SPARK_SETTINGS)]:
@@ -154,20 +191,22 @@ def leave_installation_aside(keep: Container[str]) -> None:
             del os.environ[name]
 
 
-def home_option() -> Callable[[Callable[..., None]], Callable[..., None]]:
+def home_option(
+    default: Path | None = DEMO_HOME, help_text: str = "Folder of the demo."
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """`--home`."""
     return click.option(
         "--home",
         type=click.Path(file_okay=False, path_type=Path),
-        default=DEMO_HOME,
+        default=default,
         show_default=True,
-        help="Folder of the demo.",
+        help=help_text,
     )
 
 
-def _offsets(corporate: Storage, storage_day: date) -> Iterator[tuple[int, int]]:
+def _offsets(corporate: Storage, day: CollectionDay) -> Iterator[tuple[int, int]]:
     """Yield Kafka partition and last offset of each object of a day."""
-    for stored in corporate.list(COLLECTION.on(storage_day).corporate_prefix):
+    for stored in corporate.list(day.corporate_prefix):
         name = parse_object_name(stored.key)
         yield name.kafka_partition, name.last_offset
 

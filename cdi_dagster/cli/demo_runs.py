@@ -1,4 +1,4 @@
-"""Follows runs of the demo through Dagster's webserver, and reads their results.
+"""Launches runs of the demo through Dagster's webserver, follows them, and reads their results.
 
 Counts are read where any reader finds them: in the report that the run left below the published root.
 """
@@ -6,14 +6,15 @@ Counts are read where any reader finds them: in the report that the run left bel
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from cdi_dagster.cli.demo_home import COLLECTION, DemoHome
+from cdi_dagster.cli.demo_home import DemoHome
 from cdi_dagster.cli.servers import Guarded
 from cdi_dagster.cli.webserver import REQUESTED_BY_TAG, Webserver
+from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.days import export_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import run_prefix
@@ -23,18 +24,19 @@ _START_PATIENCE_SECONDS = 120.0
 _RUN_PATIENCE_SECONDS = 600.0
 _POLL_SECONDS = 0.5
 _ENDED = ("SUCCESS", "FAILURE", "CANCELED")
+_REQUESTED = {REQUESTED_BY_TAG: "cdi demo"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DayResult:
-    """The result of the run of one storage day.
+    """The result of the run of one storage day, or of a snapshot.
 
     Attributes:
-        storage_day: the partition.
+        storage_day: the partition; of a snapshot its last.
         run_id: Dagster's.
         status: SUCCESS or the class of its failure.
         seconds: from launch to end, everything included.
-        report: the ingestion's closing report, empty where it left none.
+        report: the closing report of the ingestion, or the snapshot; empty where it left none.
         tables: the tables' closing report, empty where none was published.
         failure: as the run wrote it, where it failed.
         checks: asset checks by name, and whether they passed.
@@ -90,23 +92,71 @@ def wait_until_loaded(webserver: Webserver, dagster: Guarded) -> None:
     )
 
 
-def materialise_day(
-    home: DemoHome, webserver: Webserver, dagster: Guarded, storage_day: date, report: Callable[[str], None]
+def materialise(
+    home: DemoHome,
+    webserver: Webserver,
+    dagster: Guarded,
+    day: CollectionDay,
+    report: Callable[[str], None],
+    *,
+    snapshot: bool = False,
 ) -> DayResult:
-    """Launch a run that materialises every asset of one day, follow it to its end, and return its result."""
+    """Launch a run that materialises every asset of a day, follow it to its end, and return its result.
+
+    Args:
+        home: of the demo.
+        webserver: that launches it.
+        dagster: which must go on running.
+        day: which day; of a snapshot its last.
+        report: gets the progress.
+        snapshot: whether the snapshot is made, and its tables.
+    """
     started = time.monotonic()
-    assets = webserver.assets_of(COLLECTION)
-    run_id = webserver.launch_run(assets, str(storage_day), tags={REQUESTED_BY_TAG: "cdi demo"})
+    assets = webserver.assets_of(day.collection, snapshot=snapshot)
+    partition = day.export_day if snapshot else day.storage_day
+    run_id = webserver.launch_run(assets, str(partition), tags=_REQUESTED)
     status, checks = _follow(webserver, dagster, run_id, report)
-    left = _left_by_run(home, storage_day, run_id)
+    return _result(home, day, run_id, status, time.monotonic() - started, checks)
+
+
+def materialise_days(home: DemoHome, webserver: Webserver, dagster: Guarded) -> Iterator[DayResult]:
+    """Launch one backfill of all days, and yield the result of each as its run ends.
+
+    Their seconds are the time since the one before: the runs wait for each other in the collection's pool.
+    """
+    days = {str(day.storage_day): home.collection.on(day.storage_day) for day in home.days}
+    backfill_id = webserver.launch_backfill(
+        webserver.assets_of(home.collection), list(days), title="cdi demo", tags=_REQUESTED
+    )
+    last = time.monotonic()
+    while days and time.monotonic() < last + _RUN_PATIENCE_SECONDS:
+        dagster.require_running("Dagster")
+        for run in webserver.runs_of_backfill(backfill_id):
+            partition = next(tag["value"] for tag in run["tags"] if tag["key"] == "dagster/partition")
+            if run["status"] in _ENDED and partition in days:
+                seconds, last = time.monotonic() - last, time.monotonic()
+                yield _result(home, days.pop(partition), run["runId"], run["status"], seconds, {})
+        time.sleep(_POLL_SECONDS)
+    if days:
+        raise CdiError(
+            FailureClass.LAUNCH_FAILED,
+            f"Backfill {backfill_id} ended no run for {_RUN_PATIENCE_SECONDS:.0f} s; missing: {', '.join(days)}.",
+            next_step=f"Open the UI (cdi dev --home {home.folder}) on that backfill, and read {dagster.log_path}.",
+        )
+
+
+def _result(
+    home: DemoHome, day: CollectionDay, run_id: str, status: str, seconds: float, checks: dict[str, bool]
+) -> DayResult:
+    left = _left_by_run(home, day, run_id)
     if status != "SUCCESS":
         status = str(left.get("failure", {}).get("failure_class", status))
     return DayResult(
-        storage_day=storage_day,
+        storage_day=day.storage_day,
         run_id=run_id,
         status=status,
-        seconds=time.monotonic() - started,
-        report=left.get("ingest_report", {}),
+        seconds=seconds,
+        report=left.get("ingest_report") or left.get("snapshot_report", {}),
         tables=left.get("tables_report", {}),
         failure=left.get("failure", {}),
         checks=checks,
@@ -154,11 +204,11 @@ def _progress_text(event: dict[str, Any]) -> str | None:
     return None
 
 
-def _left_by_run(home: DemoHome, storage_day: date, run_id: str) -> dict[str, Any]:
+def _left_by_run(home: DemoHome, day: CollectionDay, run_id: str) -> dict[str, Any]:
     """Return the reports and the failure that the run left, by name without `.json`; its id is the correlation id."""
-    prefix = run_prefix(COLLECTION.on(storage_day), run_id)
+    prefix = run_prefix(day, run_id)
     left = {}
-    for name in ("ingest_report", "tables_report", "failure"):
+    for name in ("ingest_report", "snapshot_report", "tables_report", "failure"):
         with contextlib.suppress(ObjectMissingError):
             left[name] = json.loads(home.published.read(f"{prefix}{name}.json"))
     return left

@@ -49,6 +49,11 @@ _RUN = """query CdiRun($id: ID!, $after: String) { runOrError(runId: $id) { __ty
     ... on AssetCheckEvaluationEvent { evaluation { checkName success assetKey { path } } } } } } } }"""
 
 
+_RUNS_OF_BACKFILL = """query CdiRunsOfBackfill($id: String!) {
+  runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) { __typename ... on Error { message }
+  ... on Runs { results { runId status tags { key value } } } } }"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AssetOfCollection:
     """One partitioned asset of the code location.
@@ -180,6 +185,13 @@ class Webserver:
         if response["__typename"] != "Run":
             raise self._failed(f"Run {run_id} cannot be read: {response.get('message', response['__typename'])}")
         return dict(response)
+
+    def runs_of_backfill(self, backfill_id: str) -> list[dict[str, Any]]:
+        """Return the runs that a backfill has launched until now, without their events."""
+        response = self._query(_RUNS_OF_BACKFILL, id=backfill_id)["runsOrError"]
+        if response["__typename"] != "Runs":
+            raise self._failed(f"The runs of backfill {backfill_id} cannot be read: {response.get('message')}")
+        return list(response["results"])
 
     def answers(self) -> bool:
         """Whether the webserver is up."""

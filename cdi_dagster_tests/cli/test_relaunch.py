@@ -120,6 +120,16 @@ def test_fridays_of_a_keyed_collection_become_a_backfill_of_its_snapshots_and_th
     assert set(cdi("relaunch", *PARTS, *fridays, "--tables-only").json["assets"]) == tables
 
 
+def test_the_runs_of_a_backfill_can_be_followed(webserver_url: str, dagster_home: Path) -> None:
+    tags = {"dagster/backfill": "followed", "dagster/partition": str(YESTERDAY)}
+    with dg.DagsterInstance.from_config(str(dagster_home)) as instance:
+        run = instance.add_run(dg.DagsterRun(job_name="any", tags=tags, status=dg.DagsterRunStatus.SUCCESS))
+        instance.add_run(dg.DagsterRun(job_name="any", tags={**tags, "dagster/backfill": "other"}))
+    (found,) = Webserver(webserver_url).runs_of_backfill("followed")
+    assert (found["runId"], found["status"]) == (run.run_id, "SUCCESS")
+    assert {"key": "dagster/partition", "value": str(YESTERDAY)} in found["tags"]
+
+
 def test_days_of_a_keyed_collection_are_relaunched_without_its_snapshots(cdi: Cdi, webserver_url: str) -> None:
     day = ("--storage-day", str(YESTERDAY), "--url", webserver_url, "--json")
     answer = cdi("relaunch", *PARTS, *day)

@@ -6,13 +6,21 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
+from freezegun import freeze_time
 
+from cdi_dagster.cli.app import cdi
 from cdi_dagster.cli.demo import coalesce_days
 from cdi_dagster.cli.demo_home import DemoHome
+from cdi_dagster.cli.demo_runs import materialise_days
+from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.storage_keys import run_prefix
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 
@@ -114,6 +122,72 @@ def test_the_days_of_a_home_stay_the_same(tmp_path: Path, monkeypatch: pytest.Mo
     assert [day.bad_envelopes > 0 for day in home.days] == [False, True, False, False]
     again = DemoHome.open(tmp_path / "demo", days=2)
     assert again.days == home.days[:2]
+
+
+def test_two_weeks_of_a_keyed_collection_end_with_the_last_friday_and_stay_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CDI_HOME", "restored after the test")
+    with freeze_time("2023-06-21T08:00:00+00:00"):  # a Wednesday
+        home = DemoHome.open_keyed(tmp_path / "demo")
+    assert (str(home.days[0].storage_day), str(home.days[-1].storage_day)) == ("2023-06-02", "2023-06-15")
+    assert [str(snapshot.export_day) for snapshot in home.snapshots] == ["2023-06-09", "2023-06-16"]
+    assert not any(day.bad_envelopes for day in home.days)
+    with freeze_time("2023-07-07T08:00:00+00:00"):
+        assert DemoHome.open_keyed(tmp_path / "demo").days == home.days
+    home.write_days(100, lambda text: None)
+    coalesce_days(home)
+    assert len(list((tmp_path / "demo/corporate").rglob("*.jsonl.gz"))) == 14
+
+
+class ScriptedBackfill:
+    """A webserver whose backfill ends one run more at each look, the last of them failed."""
+
+    def __init__(self, days: list[str]) -> None:
+        self.days, self.ended = days, 0
+
+    def assets_of(self, collection: Collection) -> list[str]:
+        return [collection.id]
+
+    def launch_backfill(self, assets: list[str], partitions: list[str], **_: Any) -> str:
+        assert (assets, partitions) == (["calculator:calculationParts"], self.days)
+        return "b1"
+
+    def runs_of_backfill(self, backfill_id: str) -> list[dict[str, Any]]:
+        self.ended += 1
+        states = {day: "SUCCESS" if n < self.ended else "STARTED" for n, day in enumerate(self.days)}
+        states[self.days[-1]] = "FAILURE" if self.ended >= len(self.days) else "QUEUED"
+        return [
+            {"runId": f"run-{day}", "status": state, "tags": [{"key": "dagster/partition", "value": day}]}
+            for day, state in states.items()
+        ]
+
+
+def test_each_day_of_a_backfill_is_reported_once_as_its_run_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CDI_HOME", "restored after the test")
+    monkeypatch.setattr("cdi_dagster.cli.demo_runs._POLL_SECONDS", 0)
+    home = DemoHome.open_keyed(tmp_path / "demo")
+    days = [str(day.storage_day) for day in home.days]
+    failure = {"failure_class": "DKS_FORBIDDEN", "cause": "refused"}
+    key = run_prefix(home.collection.on(home.days[-1].storage_day), f"run-{days[-1]}")
+    home.published.write(f"{key}failure.json", json.dumps(failure).encode())
+    running: Any = SimpleNamespace(require_running=lambda what: None)
+    webserver: Any = ScriptedBackfill(days)
+    results = list(materialise_days(home, webserver, running))
+    assert [str(result.storage_day) for result in results] == days
+    assert [result.status for result in results] == [*["SUCCESS"] * 13, "DKS_FORBIDDEN"]
+
+
+def test_a_folder_with_other_days_has_no_two_weeks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CDI_HOME", "restored after the test")
+    DemoHome.open(tmp_path / "demo", days=4)
+    with pytest.raises(CdiError, match="not two weeks from a Friday on") as raised:
+        DemoHome.open_keyed(tmp_path / "demo")
+    assert "--home" in raised.value.next_step
+    refused = CliRunner().invoke(cdi, ["demo", "--keyed", "--days", "3"])
+    assert (refused.exit_code, "leave --days out" in refused.stderr) == (2, True)
 
 
 def test_a_day_that_the_coalescer_did_not_finish_ends_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
