@@ -15,6 +15,7 @@ from typing import BinaryIO
 from cdi_dagster.coalescer.gzip_part import NEWLINE_MEMBER, GzipPart, UnreadablePartError
 from cdi_dagster.coalescer.raw_objects import Source
 from cdi_dagster.core.listing import StoredObject
+from cdi_dagster.core.member_index import Extent, add_extent
 from cdi_dagster.storage.interface import Storage
 
 CHUNK_BYTES = 256 * 1024
@@ -36,11 +37,13 @@ class Merged:
     Attributes:
         size_bytes: size of the coalesced object.
         sha256: checksum of its bytes.
+        groups: its gzip members, for its index.
         warnings: sentences about raw objects that were merged but look odd.
     """
 
     size_bytes: int
     sha256: str
+    groups: tuple[Extent, ...]
     warnings: tuple[str, ...]
 
 
@@ -67,6 +70,7 @@ def merge(
     """
     digest = hashlib.sha256()
     size_bytes = 0
+    groups: list[Extent] = []
     warnings: list[str] = []
 
     def put(data: bytes) -> None:
@@ -76,6 +80,7 @@ def merge(
         size_bytes += len(data)
 
     for source, chunks in _contents(storage, sources, readers):
+        start = size_bytes
         part = GzipPart(on_compressed=put, on_unended=lambda: put(NEWLINE_MEMBER))
         try:
             for chunk in chunks:
@@ -96,8 +101,11 @@ def merge(
             warnings.append(
                 f"{source.stored.key} holds {part.lines} lines, but its name states {source.name.offset_count} offsets"
             )
+        # A reader of the coalesced object finds one more line, a blank one, after each that has no newline of its own.
+        lines, envelopes = part.lines + part.unended_lines, part.lines - part.blank_lines
+        add_extent(groups, Extent(bytes=size_bytes - start, lines=lines, envelopes=envelopes))
         on_source(source)
-    return Merged(size_bytes=size_bytes, sha256=digest.hexdigest(), warnings=tuple(warnings))
+    return Merged(size_bytes=size_bytes, sha256=digest.hexdigest(), groups=tuple(groups), warnings=tuple(warnings))
 
 
 def stored_checksum(storage: Storage, stored: StoredObject) -> tuple[int, str]:

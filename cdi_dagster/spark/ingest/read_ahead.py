@@ -16,6 +16,7 @@ from typing import BinaryIO, Final, TypeAlias, cast
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.pinned_input import PinnedObject
 from cdi_dagster.spark.ingest.gunzip import READ_BYTES
+from cdi_dagster.spark.ingest.planning import Piece
 from cdi_dagster.storage import ObjectChangedError, ObjectMissingError, Storage, StorageError
 
 _AHEAD: Final = 8
@@ -25,39 +26,39 @@ _SMALL_BYTES: Final = 512 * 1024
 """Objects up to this size are read whole, by the cheaper client; of larger ones the first block."""
 
 
-def opened(storage: Storage, objects: Sequence[PinnedObject]) -> Generator[tuple[PinnedObject, BinaryIO]]:
-    """Yield every object, in order, open at its first byte as it was pinned; each is closed when the next is requested.
+def opened(storage: Storage, pieces: Sequence[Piece]) -> Generator[tuple[Piece, BinaryIO]]:
+    """Yield every piece, in order, open at its first byte as it was pinned; each is closed when the next is requested.
 
     Raises:
         CdiError: INPUT_CHANGED, when its turn comes or from the stream, where an object is not as it was pinned.
         StorageError: it cannot be read for another reason.
     """
-    begun = _begun_in_turn(storage, objects) if storage.is_near else _begun_ahead(storage, objects)
+    begun = _begun_in_turn(storage, pieces) if storage.is_near else _begun_ahead(storage, pieces)
     with closing(begun):
-        for pinned, stream in begun:
+        for piece, stream in begun:
             with closing(stream):
-                yield pinned, cast(BinaryIO, stream)
+                yield piece, cast(BinaryIO, stream)
 
 
-_Begun: TypeAlias = Generator[tuple[PinnedObject, "_PinnedStream"]]
+_Begun: TypeAlias = Generator[tuple[Piece, "_PinnedStream"]]
 
 
-def _begun_in_turn(storage: Storage, objects: Sequence[PinnedObject]) -> _Begun:
-    for pinned in objects:
-        yield pinned, _begin(storage, pinned)
+def _begun_in_turn(storage: Storage, pieces: Sequence[Piece]) -> _Begun:
+    for piece in pieces:
+        yield piece, _begin(storage, piece)
 
 
-def _begun_ahead(storage: Storage, objects: Sequence[PinnedObject]) -> _Begun:
-    waiting = deque(objects)
-    ahead: deque[tuple[PinnedObject, Future[_PinnedStream]]] = deque()
+def _begun_ahead(storage: Storage, pieces: Sequence[Piece]) -> _Begun:
+    waiting = deque(pieces)
+    ahead: deque[tuple[Piece, Future[_PinnedStream]]] = deque()
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="read-ahead") as pool:
         try:
             while waiting or ahead:
                 while waiting and len(ahead) <= _AHEAD:
-                    pinned = waiting.popleft()
-                    ahead.append((pinned, pool.submit(_begin, storage, pinned)))
-                pinned, begun = ahead.popleft()
-                yield pinned, begun.result()
+                    piece = waiting.popleft()
+                    ahead.append((piece, pool.submit(_begin, storage, piece)))
+                piece, begun = ahead.popleft()
+                yield piece, begun.result()
         finally:
             _close_all([begun for _, begun in ahead])
 
@@ -81,12 +82,19 @@ class _PinnedStream:
         self._stream.close()
 
 
-def _begin(storage: Storage, pinned: PinnedObject) -> _PinnedStream:
+def _begin(storage: Storage, piece: Piece) -> _PinnedStream:
+    pinned = piece.pinned
     with _as_pinned(pinned):
-        if not storage.is_near and pinned.size_bytes <= _SMALL_BYTES:
+        if not storage.is_near and pinned.size_bytes <= _SMALL_BYTES and piece.extent is None:
             content = storage.read_small(pinned.key, etag=pinned.etag, version_id=pinned.version_id)
             return _PinnedStream(pinned, io.BytesIO(content), b"")
-        stream = storage.open(pinned.key, etag=pinned.etag, version_id=pinned.version_id)
+        stream = storage.open(
+            pinned.key,
+            etag=pinned.etag,
+            version_id=pinned.version_id,
+            first_byte=piece.before.bytes,
+            byte_count=piece.extent.bytes if piece.extent else None,
+        )
         try:
             return _PinnedStream(pinned, stream, stream.read(READ_BYTES))
         except BaseException:
