@@ -60,6 +60,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.catalogImplementation": "hive",
         "spark.sql.warehouse.dir": (home / "warehouse").as_uri(),
+        "spark.hadoop.hive.downloaded.resources.dir": str(home / "resources"),
         "spark.hadoop.javax.jdo.option.ConnectionURL": "jdbc:derby:memory:metastore;create=true",
         "spark.driver.extraJavaOptions": f"{' '.join(quick_start_options())} -Duser.timezone=UTC "
         f"-Dderby.system.home={home} -Dderby.stream.error.file={home}/derby.log",

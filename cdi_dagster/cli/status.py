@@ -234,7 +234,7 @@ class _DayView:
             "gate_open": self.coalescer.is_open,
             "day": asdict(self.diagnosis.day),
             "usual": asdict(self.diagnosis.usual) if self.diagnosis.usual else None,
-            "verdict": self.diagnosis.summary,
+            "size": self.diagnosis.summary,
             "objects_compare": self.diagnosis.objects_compare,
             **asdict(self.progress),
             "notes": self.notes,

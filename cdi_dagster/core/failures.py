@@ -73,7 +73,7 @@ class Guidance:
 
 _ON_CALL = "CDI on-call engineer"
 _COALESCER_TEAM = "corporate storage (coalescer) team"
-_PLATFORM = "AWS platform team"
+_PLATFORM = "platform team"
 _DKS_TEAM = "Data Key Service team"
 
 FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {

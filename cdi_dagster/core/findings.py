@@ -25,12 +25,12 @@ class Finding:
 
     def to_json(self) -> dict[str, str | None]:
         """Return what `--json` prints, under the keys that scripts read; `from_json` reads it back."""
-        return {"verdict": self.result, "text": self.text, "mend": self.fix}
+        return {"result": self.result, "text": self.text, "fix": self.fix}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Finding":
         """Read what `to_json` wrote."""
-        return cls(result=CheckResult(value["verdict"]), text=value["text"], fix=value["mend"])
+        return cls(result=CheckResult(value["result"]), text=value["text"], fix=value["fix"])
 
 
 def ok(text: str) -> Finding:

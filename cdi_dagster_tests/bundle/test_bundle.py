@@ -120,12 +120,12 @@ def test_the_doctor_finds_every_wheel_at_its_version_and_names_one_that_was_repl
     pins = installed / "bundle" / "requirements.txt"
     before = pins.read_text()
     found = finding()
-    assert found["verdict"] == "ok", found
+    assert found["result"] == "ok", found
     assert f"{len(before.splitlines())} wheels of the bundle import at their pinned versions" in found["text"]
     try:
         pins.write_text(before.replace("orjson==", "orjson==0."))
         found = finding()
-        assert found["verdict"] == "failed"
+        assert found["result"] == "failed"
         assert "orjson is" in found["text"]
     finally:
         pins.write_text(before)

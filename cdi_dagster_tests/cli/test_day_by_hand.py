@@ -76,7 +76,7 @@ def test_a_bad_file_name_in_an_earlier_day_leaves_the_status_of_a_day_as_it_is(c
     Path(os.fsdecode(os.fsencode(before) + b"/caf\xe9.gz")).write_bytes(b"x")
     answer = cdi("status", *DAY, "--json")
     assert answer.exit_code == 3, answer.stderr
-    assert (answer.json["day"]["objects"], answer.json["verdict"].endswith("no earlier day to compare with")) == (
+    assert (answer.json["day"]["objects"], answer.json["size"].endswith("no earlier day to compare with")) == (
         6,
         True,
     )

@@ -25,7 +25,7 @@ def test_the_java_that_is_used_is_named_and_why_another_is_not(cdi: Cdi, tmp_pat
     old.chmod(0o755)
     answer = cdi("doctor", "--only", "java", "--json", JAVA_HOME=str(tmp_path / "old"))
     finding = answer.json["checks"]["java"]
-    assert (answer.exit_code, finding["verdict"]) == (0, "ok")
+    assert (answer.exit_code, finding["result"]) == (0, "ok")
     assert ", from " in finding["text"]
     assert f"{old} (JAVA_HOME) is Java 8" in finding["text"]
 
@@ -35,7 +35,7 @@ def test_spark_without_the_jars_for_tables_on_s3_is_reported_with_how_to_get_the
     assert answer.exit_code == 1
     finding = answer.json["checks"]["spark"]
     assert "hadoop-aws" in finding["text"]
-    assert "make s3a-jars" in finding["mend"]
+    assert "make s3a-jars" in finding["fix"]
 
 
 def test_a_published_root_that_cannot_be_written_fails(cdi: Cdi, tmp_path: Path) -> None:
@@ -43,8 +43,8 @@ def test_a_published_root_that_cannot_be_written_fails(cdi: Cdi, tmp_path: Path)
     root = (tmp_path / "a_file" / "published").as_uri()
     answer = cdi("doctor", "--only", "published-root", "--json", CDI_PUBLISHED_ROOT=root)
     assert answer.exit_code == 1
-    assert answer.json["checks"]["published-root"]["verdict"] == "failed"
-    assert "CDI_PUBLISHED_ROOT" in answer.json["checks"]["published-root"]["mend"]
+    assert answer.json["checks"]["published-root"]["result"] == "failed"
+    assert "CDI_PUBLISHED_ROOT" in answer.json["checks"]["published-root"]["fix"]
 
 
 def test_a_table_definition_that_cannot_be_used_fails_with_its_place(cdi: Cdi, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_key_service_that_is_configured_and_down_fails(cdi: Cdi, home: Path) -
 def test_a_key_service_that_nobody_configured_is_a_note(cdi: Cdi) -> None:
     answer = cdi("doctor", "--only", "key-service", "--json")
     finding = answer.json["checks"]["key-service"]
-    assert (answer.exit_code, finding["verdict"]) == (0, "note")
+    assert (answer.exit_code, finding["result"]) == (0, "note")
     assert finding["text"].startswith("none is configured (CDI_DKS_URL)")
 
 
@@ -101,7 +101,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_parts_that_are_not_there_yet_on_a_laptop_are_notes(cdi: Cdi) -> None:
     answer = cdi("doctor", "--only", "aws", "--only", "daemon", "--only", "disk", "--json")
     assert answer.exit_code == 0
-    assert answer.json["checks"]["aws"]["verdict"] == "note"
+    assert answer.json["checks"]["aws"]["result"] == "note"
     assert answer.json["checks"]["daemon"]["text"].startswith("no Dagster home")
 
 
@@ -110,7 +110,7 @@ def test_the_daemon_of_the_demo_is_found_by_its_home(cdi: Cdi, tmp_path: Path) -
     demo.mkdir(parents=True)
     (demo / "dagster.yaml").touch()
     answer = cdi("doctor", "--only", "daemon", "--json")
-    assert answer.json["checks"]["daemon"]["mend"] == "The demo has one: export CDI_HOME=$PWD/.cdi/demo"
+    assert answer.json["checks"]["daemon"]["fix"] == "The demo has one: export CDI_HOME=$PWD/.cdi/demo"
     answer = cdi("doctor", "--only", "daemon", "--json", CDI_HOME=".cdi/demo")
     assert answer.json["checks"]["daemon"]["text"].startswith("not running (it never ran)")
 

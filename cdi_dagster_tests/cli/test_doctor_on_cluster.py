@@ -27,5 +27,5 @@ def test_a_laptop_tries_the_step_on_its_own_spark(cdi: Cdi, home: Path) -> None:
 
     answer = cdi("doctor", "--on-cluster", "--json", CDI_DKS_URL=service.url, CDI_SPARK_MASTER="local[1]")
     assert (answer.exit_code, answer.json["ok"], answer.json["cluster_id"]) == (1, False, "local")
-    assert answer.json["checks"]["key-service"]["verdict"] == "failed"
+    assert answer.json["checks"]["key-service"]["result"] == "failed"
     assert answer.json["estimated_cost_usd"] is None

@@ -36,7 +36,7 @@ def test_the_summary_names_what_is_unusual(day: DayVolume, summary: str) -> None
     assert diagnose(day, HISTORY).summary.endswith(summary)
 
 
-def test_the_verdict_opens_with_the_figures() -> None:
+def test_the_summary_opens_with_the_figures() -> None:
     assert diagnose(USUAL, HISTORY).summary == (
         "100 objects, 1.0 GB, 700,000 records by offsets, mean object 10.0 MB: usual volume"
     )

@@ -94,7 +94,9 @@ class Operator:
 
 
 @contextmanager
-def operator_of(bench: Bench, storage_days: Sequence[date], *, records: int = 50) -> Iterator[Operator]:
+def operator_of(
+    bench: Bench, storage_days: Sequence[date], *, records: int = 50, runs_at_a_time: int = 4
+) -> Iterator[Operator]:
     """Run Dagster on an account whose days are coalesced."""
     create_status_table(bench.emr.client("dynamodb"), bench.status_table)
     corporate = open_storage(f"s3://{bench.bucket}/corporate")
@@ -106,7 +108,10 @@ def operator_of(bench: Bench, storage_days: Sequence[date], *, records: int = 50
     shipped = (REPOSITORY / "deploy" / "dagster.yaml").read_text()
     # A lost worker is noticed, and its slot free, in seconds for the test's sake; the rest is as production has it.
     quick = shipped.replace("poll_interval_seconds: 20", "poll_interval_seconds: 2")
-    (home / "dagster.yaml").write_text(quick.replace("run_end_seconds: 60", "run_end_seconds: 1"))
+    quick = quick.replace("run_end_seconds: 60", "run_end_seconds: 1")
+    (home / "dagster.yaml").write_text(
+        quick.replace("max_concurrent_runs: 4", f"max_concurrent_runs: {runs_at_a_time}")
+    )
     with reserved_port() as port, DevelopmentKeyService() as keys:
         first = min(storage_days)
         environment = (

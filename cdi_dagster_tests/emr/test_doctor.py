@@ -35,8 +35,8 @@ class Installation:
     def finding(self, name: str) -> dict[str, str]:
         """Return what one check found that must fail."""
         exit_code, checks = self.doctor(name)
-        assert (exit_code, checks[name]["verdict"]) == (1, "failed"), checks
-        assert checks[name]["mend"]
+        assert (exit_code, checks[name]["result"]) == (1, "failed"), checks
+        assert checks[name]["fix"]
         return checks[name]
 
     def change_template(self, **cluster: Any) -> None:
@@ -87,7 +87,7 @@ def installation(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Installation:
 
 def test_an_account_that_is_ready_is_said_to_be_line_by_line(installation: Installation) -> None:
     exit_code, checks = installation.doctor()
-    assert {name: finding["verdict"] for name, finding in checks.items()} == dict.fromkeys(EMR, "ok")
+    assert {name: finding["result"] for name, finding in checks.items()} == dict.fromkeys(EMR, "ok")
     assert exit_code == 0
     assert "profiles small, medium, large" in checks["emr-template"]["text"]
     own = installation.own
@@ -111,7 +111,7 @@ def test_a_subnet_that_is_missing_or_too_small_for_the_ladder_is_named(installat
     installation.change_template(Instances={"Ec2SubnetIds": [small]})
     finding = installation.finding("emr-subnets")
     assert f"{small} has 3 free addresses" in finding["text"]
-    assert "The largest profile starts 9 instances" in finding["mend"]
+    assert "The largest profile starts 9 instances" in finding["fix"]
     installation.change_template(Instances={"Ec2SubnetIds": ["subnet-00000000"]})
     assert "subnet-00000000" in installation.finding("emr-subnets")["text"]
 
@@ -131,7 +131,7 @@ def test_a_bundle_that_is_missing_or_not_what_was_deployed_is_named(
     monkeypatch.setenv("CDI_EMR_BUNDLE_URI", f"s3://{bucket}/{other}")
     assert "is a bundle of other code" in installation.finding("emr-bundle")["text"]
     monkeypatch.setenv("CDI_EMR_BUNDLE_URI", f"s3://{bucket}/bundles/none")
-    assert "cdi deploy" in installation.finding("emr-bundle")["mend"]
+    assert "cdi deploy" in installation.finding("emr-bundle")["fix"]
 
 
 def test_a_template_or_log_bucket_that_cannot_be_used_is_named(installation: Installation) -> None:
@@ -139,13 +139,13 @@ def test_a_template_or_log_bucket_that_cannot_be_used_is_named(installation: Ins
     assert "no-such-bucket-of-ours" in installation.finding("emr-logs")["text"]
     installation.change_template(ServiceRole="CHANGE-ME")
     assert "cluster.ServiceRole still has CHANGE-ME" in installation.finding("emr-template")["text"]
-    assert installation.doctor("emr-roles")[1]["emr-roles"]["verdict"] == "note"
+    assert installation.doctor("emr-roles")[1]["emr-roles"]["result"] == "note"
 
 
 def test_clusters_without_a_security_configuration_are_noted(installation: Installation) -> None:
     installation.change_template(SecurityConfiguration="")
     exit_code, checks = installation.doctor("emr-encryption")
-    assert (exit_code, checks["emr-encryption"]["verdict"]) == (0, "note")
+    assert (exit_code, checks["emr-encryption"]["result"]) == (0, "note")
     assert "names no security configuration" in checks["emr-encryption"]["text"]
 
 
@@ -154,7 +154,7 @@ def test_an_emr_that_refuses_us_fails_and_what_we_may_not_look_at_is_a_note(inst
     assert "not authorized" in installation.finding("emr-api")["text"]
     installation.bench.emr.faults.forbidden.add("iam")
     checks = installation.doctor("emr-roles")[1]
-    assert (checks["emr-roles"]["verdict"], checks["emr-roles"]["text"]) == (
+    assert (checks["emr-roles"]["result"], checks["emr-roles"]["text"]) == (
         "note",
         "not checked: no permission (GetRole)",
     )
@@ -173,5 +173,5 @@ def test_a_secret_that_only_the_cluster_may_read_is_a_note(
     monkeypatch.setenv("CDI_DKS_PRIVATE_KEY", "secretsmanager://cdi/client#key")
     installation.bench.emr.faults.forbidden.add("secretsmanager")
     exit_code, checks = installation.doctor("key-service")
-    assert (exit_code, checks["key-service"]["verdict"]) == (0, "note")
+    assert (exit_code, checks["key-service"]["result"]) == (0, "note")
     assert "the secret cdi/client cannot be read" in checks["key-service"]["text"]

@@ -42,7 +42,7 @@ def doctor(*options: str) -> Result:
 
 def findings(result: Result) -> dict[str, tuple[str, str]]:
     checks: dict[str, Any] = json.loads(result.stdout)["checks"]
-    return {name: (check["verdict"], check["text"]) for name, check in checks.items()}
+    return {name: (check["result"], check["text"]) for name, check in checks.items()}
 
 
 @pytest.mark.spark
@@ -57,7 +57,7 @@ def test_a_cluster_is_checked_from_the_inside_and_ended(installation: Bench, mon
         result = doctor("--json")
 
     found = findings(result)
-    assert {name: verdict for name, (verdict, _) in found.items()} == {
+    assert {name: result for name, (result, _) in found.items()} == {
         **dict.fromkeys(("region", "corporate-read", "published-write", "encryption", "key-service"), "ok"),
         "python": "note",  # the emulated node has the environment of the tests, and no bundle
         "metastore": "ok",

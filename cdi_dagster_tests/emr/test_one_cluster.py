@@ -68,7 +68,7 @@ class Steps:
 
 @pytest.fixture
 def steps(bench: Bench) -> Steps:
-    bench.emr.idle_scale = 0.1
+    bench.emr.idle_scale = 1.0
     return Steps(bench)
 
 
@@ -95,7 +95,7 @@ def queue_run(instance: dg.DagsterInstance, partition: str) -> dg.DagsterRun:
 
 def play_tables(bench: Bench) -> None:
     """Have clusters install a played `publish_tables`, too, and idle for long enough to get it on a slow machine."""
-    bench.emr.idle_scale = 0.5
+    bench.emr.idle_scale = 1.0
     names = ("ingest_daily", "publish_tables")
     copies = [f'cp {shlex.quote(str(played_step.__file__))} "$CDI_PREFIX/entry_points/{name}.py"' for name in names]
     script = "\n".join(['set -e; mkdir -p "$CDI_PREFIX/entry_points"', *copies])
@@ -168,7 +168,7 @@ def test_a_cluster_that_ends_as_a_step_is_added_costs_another_attempt_and_no_per
 
 
 def test_out_of_memory_goes_to_a_larger_cluster_although_smaller_ones_idle(bench: Bench) -> None:
-    bench.emr.idle_scale = 0.5
+    bench.emr.idle_scale = 1.0
     Steps(bench).left_idle("before")
     bench.emr.faults.clusters.clear()
     [first] = bench.emr.live()
@@ -183,14 +183,14 @@ def test_out_of_memory_goes_to_a_larger_cluster_although_smaller_ones_idle(bench
 
 
 def test_a_key_service_that_comes_back_finds_the_cluster_still_there(bench: Bench) -> None:
-    bench.emr.idle_scale = 0.5
+    bench.emr.idle_scale = 1.0
     launched = bench.launch(("failure:DKS_UNAVAILABLE",), OK)
     assert launched.attempts == [("small", "KEY_SERVICE"), ("small", "SUCCEEDED")]
     assert bench.emr.calls["RunJobFlow"] == 1
 
 
 def test_a_job_that_failed_by_itself_leaves_its_cluster_to_the_runs_that_wait(bench: Bench) -> None:
-    bench.emr.idle_scale = 0.5
+    bench.emr.idle_scale = 1.0
 
     def failing_then_next(context: dg.OpExecutionContext) -> None:
         launcher = QuickLauncher(**bench.config())
@@ -333,7 +333,7 @@ def test_a_claimed_cluster_that_refuses_the_step_is_forgotten_and_another_starte
 
 
 def test_a_lost_response_of_a_reused_cluster_is_found_by_the_steps_name(bench: Bench) -> None:
-    bench.emr.idle_scale = 0.5
+    bench.emr.idle_scale = 1.0
     Steps(bench).left_idle("before")
     [cluster] = bench.emr.live()
     cluster.faults = ClusterFaults()
@@ -348,7 +348,7 @@ def test_a_lost_response_of_a_reused_cluster_is_found_by_the_steps_name(bench: B
 def test_a_process_that_follows_a_stopped_one_finds_its_step_on_the_cluster_that_it_took(
     bench: Bench, lost: list[str]
 ) -> None:
-    bench.emr.idle_scale = 0.5
+    bench.emr.idle_scale = 1.0
     idle, go = Steps(bench).left_idle("before"), bench.folder / "go"
     idle.faults = ClusterFaults()
     bench.emr.faults.lose_answer += lost

@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
             except Exception as error:  # noqa: BLE001 - the end of every failure: it gets a class and is reported
                 reporter.failure(failure_of(error))
                 return 1
-            results = [check["verdict"] for check in checks]
+            results = [check["result"] for check in checks]
             totals = {str(result): results.count(result) for result in CheckResult}
             reporter.report(STEP, {"checks": checks, "totals": totals})
             return 0

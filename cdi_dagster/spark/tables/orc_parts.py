@@ -19,7 +19,7 @@ STRIPE_BYTES: Final = 16 * 1024 * 1024
 STRIPE_ROWS: Final = 500_000
 MOST_FILE_BYTES: Final = 256 * 1024 * 1024
 
-_TYPES: Final[dict[str, type[encodings.Column]]] = {
+_TYPES: Final[dict[str, type[encodings.OrcColumn]]] = {
     "string": encodings.StringColumn,
     "boolean": encodings.BooleanColumn,
     "int": encodings.IntColumn,
@@ -94,7 +94,7 @@ class OrcParts(NumberedParts["_OpenOrcFile", WrittenFile]):
 class _OpenOrcFile(OpenFile[WrittenFile]):
     """One file being written."""
 
-    def __init__(self, upload: Upload, names: Sequence[str], types: Sequence[type[encodings.Column]]) -> None:
+    def __init__(self, upload: Upload, names: Sequence[str], types: Sequence[type[encodings.OrcColumn]]) -> None:
         super().__init__(upload)
         self.writer = OrcWriter(self._upload.write, names, types)
 
@@ -103,7 +103,7 @@ class _OpenOrcFile(OpenFile[WrittenFile]):
         return WrittenFile(prepared=self._upload.prepare(), rows=self.writer.rows)
 
 
-def column_type(kind: str) -> type[encodings.Column]:
+def column_type(kind: str) -> type[encodings.OrcColumn]:
     """Return the ORC column of a Hive type."""
     if match := _DECIMAL.fullmatch(kind):
         return encodings.decimal_column(int(match[1]), int(match[2]))

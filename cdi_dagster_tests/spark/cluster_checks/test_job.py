@@ -49,7 +49,7 @@ def test_each_check_has_a_finding_of_driver_and_worker(tmp_path: Path, monkeypat
     with DevelopmentKeyService() as service:
         checks, pipes = checked(tmp_path, service.url, monkeypatch)
     assert list(checks) == NAMES
-    assert [name for name, check in checks.items() if check["verdict"] == "failed"] == []
+    assert [name for name, check in checks.items() if check["result"] == "failed"] == []
     assert checks["corporate-read"]["text"].endswith("can be read, by its key: no versions are kept there")
     assert "default" in checks["metastore"]["text"]
     progress = [message["text"] for message in pipes.messages if message["kind"] == "progress"]
@@ -62,13 +62,13 @@ def test_a_failed_check_is_a_finding_with_its_next_step_and_the_others_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checks, pipes = checked(tmp_path, "http://127.0.0.1:9", monkeypatch)
-    assert [name for name, check in checks.items() if check["verdict"] == "failed"] == ["key-service"]
-    assert "CDI_DKS_URL" in checks["key-service"]["mend"]
+    assert [name for name, check in checks.items() if check["result"] == "failed"] == ["key-service"]
+    assert "CDI_DKS_URL" in checks["key-service"]["fix"]
     assert pipes.messages[-1]["report"]["totals"]["failed"] == 1
     # Also in the log: a role that cannot write to the published root sends no report.
     [line] = [m["text"] for m in pipes.messages if m["kind"] == "progress" and m["text"].startswith("Key service")]
     assert checks["key-service"]["text"] in line
-    assert checks["key-service"]["mend"] in line
+    assert checks["key-service"]["fix"] in line
 
 
 def test_where_spark_does_not_start_the_rest_is_reported_all_the_same(
@@ -83,7 +83,7 @@ def test_where_spark_does_not_start_the_rest_is_reported_all_the_same(
     checks, _ = checked(tmp_path, "http://127.0.0.1:9", monkeypatch)
     assert list(checks) == [*NAMES[:-1], "workers", "metastore"]
     assert checks["workers"]["text"] == "Spark did not start: no memory"
-    assert (checks["published-write"]["verdict"], checks["metastore"]["verdict"]) == ("ok", "note")
+    assert (checks["published-write"]["result"], checks["metastore"]["result"]) == ("ok", "note")
 
 
 @pytest.mark.spark

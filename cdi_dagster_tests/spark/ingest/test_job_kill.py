@@ -79,6 +79,7 @@ def test_a_job_killed_while_it_publishes_again_leaves_the_day_whole_or_as_before
     assert staged_files(file_day) == []
 
 
+@pytest.mark.any_spark
 def test_what_a_killed_driver_wrote_does_not_stay(file_day: SampleDay, spark: SparkSession, tmp_path: Path) -> None:
     """Not after the step in the hands of whoever holds the day's lease, and else not after the next run."""
     file_day.write(records=600, objects=24)

@@ -34,7 +34,7 @@ def traced(day: SampleDay, kafka_partition: int, offset: int) -> EventTrace:
 @pytest.mark.spark
 @pytest.mark.any_spark
 def test_every_event_of_a_published_day_is_found_again(day: SampleDay, spark: "SparkSession") -> None:
-    summary = day.write(records=240, objects=12, bad_envelopes=9)
+    summary = day.write(records=80, objects=8, bad_envelopes=9)
     day.pin()
     report = day.ingest(spark.sparkContext, "--max-rejected", "9")
     assert report.parts > 1
@@ -58,7 +58,7 @@ def test_every_event_of_a_published_day_is_found_again(day: SampleDay, spark: "S
             result = engine.process([stored[event.lines[0] - 1]])
             part = gzip.decompress(day.published.read(event.part_key)).splitlines(keepends=True)
             assert part[event.part_line - 1] == result.records
-    assert (fates.count(EventFate.RECORD), fates.count(EventFate.REJECT)) == (231, 9)
+    assert (fates.count(EventFate.RECORD), fates.count(EventFate.REJECT)) == (71, 9)
 
 
 def test_an_event_of_a_pinned_day_has_its_line_and_one_of_another_day_is_sent_there(day: SampleDay) -> None:

@@ -87,7 +87,7 @@ class _Bits:
         return stream.finish()
 
 
-class Column:
+class OrcColumn:
     """A column of one stripe. Subclasses know a type; `None` is null in all of them.
 
     Attributes:
@@ -146,7 +146,7 @@ class Column:
         return b""
 
 
-class StringColumn(Column):
+class StringColumn(OrcColumn):
     """Texts; `write_text` takes UTF-8 that is already joined."""
 
     type_message = number_field(1, 7)
@@ -190,7 +190,7 @@ class StringColumn(Column):
         return bytes_field(4, number_field(3, zigzag(self._text_bytes)))
 
 
-class _RangedColumn(Column):
+class _RangedColumn(OrcColumn):
     """A column whose statistics have the least and the largest value."""
 
     def __init__(self) -> None:
@@ -279,7 +279,7 @@ class TimestampColumn(_RangedColumn):
         )
 
 
-class DoubleColumn(Column):
+class DoubleColumn(OrcColumn):
     """Floating-point numbers of 64 bits."""
 
     type_message = number_field(1, 6)
@@ -288,7 +288,7 @@ class DoubleColumn(Column):
         self._data.write(struct.pack(f"<{len(values)}d", *values))
 
 
-class BooleanColumn(Column):
+class BooleanColumn(OrcColumn):
     """True and false."""
 
     type_message = number_field(1, 0)
@@ -314,7 +314,7 @@ class BooleanColumn(Column):
         return bytes_field(5, packed_field(1, [self._true]))
 
 
-class DecimalColumn(Column):
+class DecimalColumn(OrcColumn):
     """Unscaled integers of decimals of one precision and scale."""
 
     precision: ClassVar[int]
@@ -332,11 +332,11 @@ class DecimalColumn(Column):
         return [(DATA, self._data.finish()), (SECONDARY, self._scales.finish())]
 
 
-def decimal_column(digits: int, scale: int) -> type[Column]:
+def decimal_column(digits: int, scale: int) -> type[OrcColumn]:
     """Return the column type of decimals with so many digits, `scale` of them after the point."""
     message = number_field(1, 14) + number_field(5, digits) + number_field(6, scale)
     return type(
-        f"Decimal{digits}Point{scale}Column",
+        f"Decimal{digits}Point{scale}OrcColumn",
         (DecimalColumn,),
         {"precision": digits, "scale": scale, "type_message": message},
     )

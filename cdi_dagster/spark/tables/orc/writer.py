@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from zlib import decompress
 
-from cdi_dagster.spark.tables.orc.encodings import CHUNK_BYTES, Column, compressed
+from cdi_dagster.spark.tables.orc.encodings import CHUNK_BYTES, OrcColumn, compressed
 from cdi_dagster.spark.tables.orc.messages import bytes_field, number_field, packed_field, read_fields
 
 MAGIC: Final = b"ORC"
@@ -40,7 +40,7 @@ class OrcWriter:
         stored_bytes: of the file so far, the open stripe not counted.
     """
 
-    def __init__(self, sink: Callable[[bytes], Any], names: Sequence[str], types: Sequence[type[Column]]) -> None:
+    def __init__(self, sink: Callable[[bytes], Any], names: Sequence[str], types: Sequence[type[OrcColumn]]) -> None:
         self.rows = 0
         self.stored_bytes = 0
         self._sink = sink
@@ -51,7 +51,7 @@ class OrcWriter:
         self._store(MAGIC)
         self.columns = self._new_columns()
 
-    def _new_columns(self) -> list[Column]:
+    def _new_columns(self) -> list[OrcColumn]:
         return [kind() for kind in self._types]
 
     @property
@@ -151,7 +151,7 @@ class OrcWriter:
         self.stored_bytes += len(data)
 
 
-def _statistics(rows: int, columns: Sequence[Column]) -> tuple[bytes, ...]:
+def _statistics(rows: int, columns: Sequence[OrcColumn]) -> tuple[bytes, ...]:
     """Return the statistics of the rows themselves and of each column."""
     return (number_field(1, rows) + number_field(10, 0), *(column.statistics() for column in columns))
 

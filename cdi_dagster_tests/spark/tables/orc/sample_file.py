@@ -10,7 +10,7 @@ from cdi_dagster.spark.tables.orc import encodings
 from cdi_dagster.spark.tables.orc.writer import OrcWriter
 from cdi_dagster.spark.tables.values import conversion
 
-TYPES: dict[str, type[encodings.Column]] = {
+TYPES: dict[str, type[encodings.OrcColumn]] = {
     "id": encodings.LongColumn,
     "text": encodings.StringColumn,
     "long": encodings.LongColumn,
