@@ -17,7 +17,7 @@ from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.storage_keys import daily_records_prefix, rejects_prefix
 from cdi_dagster.spark.ingest.arguments import IngestArguments, parse_arguments, storage_and_key
-from cdi_dagster.spark.ingest.planning import ReadTask
+from cdi_dagster.spark.ingest.planning import Piece, ReadTask
 from cdi_dagster.spark.ingest.task import TaskSettings, run_task, run_tasks
 from cdi_dagster.storage import open_storage
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     pinned = PinnedInput.from_json(json.loads(storage.read(key)))
     print(f"{READING} {len(pinned.objects)} objects", flush=True)
     settings = _settings(arguments, pinned)
-    task = ReadTask(index=0, objects=pinned.objects)
+    task = ReadTask(index=0, pieces=tuple(Piece(pinned=each) for each in pinned.objects))
     (result,) = run_tasks(partial(run_task, settings), _Failures(), iter([task]))  # type: ignore[arg-type]
     published = open_storage(arguments.published_root)
     for prefix, parts in ((settings.records_prefix, result.parts), (settings.rejects_prefix, result.rejects)):

@@ -13,6 +13,7 @@ from contextlib import closing
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.pinned_input import PinnedObject
+from cdi_dagster.spark.ingest import planning
 from cdi_dagster.spark.ingest.task import opened  # type: ignore[attr-defined]
 from cdi_dagster.storage import open_storage
 
@@ -36,8 +37,10 @@ def main(argv: Sequence[str]) -> None:
 
 def _read(root: str, objects: Sequence[PinnedObject]) -> float:
     storage = open_storage(root)
+    # A checkout of before reads objects, not pieces of them.
+    pieces = [planning.Piece(pinned=each) for each in objects] if hasattr(planning, "Piece") else objects
     started = time.monotonic()
-    with closing(opened(storage, objects)) as streams:
+    with closing(opened(storage, pieces)) as streams:
         for _, stream in streams:
             while stream.read(_READ_BYTES):
                 pass

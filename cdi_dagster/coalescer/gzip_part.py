@@ -46,6 +46,7 @@ class GzipPart:
     Attributes:
         lines: lines so far.
         unended_lines: how many of them end with their member, without a newline.
+        blank_lines: how many of them are white space only.
     """
 
     def __init__(
@@ -57,11 +58,13 @@ class GzipPart:
     ) -> None:
         self.lines = 0
         self.unended_lines = 0
+        self.blank_lines = 0
         self._on_member = on_member
         self._on_unended = on_unended
         self._members = GzipMembers(self._digested if on_member else on_compressed)
         self._digest = hashlib.sha256()
         self._first_byte = self._last_byte = b""
+        self._is_blank = True
 
     def feed(self, data: bytes) -> None:
         """Inflate and check some more bytes.
@@ -74,11 +77,21 @@ class GzipPart:
                 if inflated is None:
                     self._end_member()
                     continue
-                self.lines += inflated.count(b"\n")
+                self._count(inflated)
                 self._first_byte = self._first_byte or inflated[:1]
                 self._last_byte = inflated[-1:]
         except BadGzipError as error:
             raise UnreadablePartError(f"it {error}") from None
+
+    def _count(self, inflated: bytes) -> None:
+        first, *rest = inflated.split(b"\n")
+        self._is_blank = self._is_blank and not first.strip()
+        if not rest:
+            return
+        begun = rest.pop()
+        self.lines += 1 + len(rest)
+        self.blank_lines += self._is_blank + sum(not line.strip() for line in rest)
+        self._is_blank = not begun.strip()
 
     def _digested(self, compressed: bytes) -> None:
         self._digest.update(compressed)
@@ -87,6 +100,7 @@ class GzipPart:
         if self._last_byte not in (b"", b"\n"):
             self.lines += 1
             self.unended_lines += 1
+            self.blank_lines += self._is_blank
             self._on_unended()
         if self._on_member:
             member = Member(
@@ -98,6 +112,7 @@ class GzipPart:
             self._on_member(member)
         self._digest = hashlib.sha256()
         self._first_byte = self._last_byte = b""
+        self._is_blank = True
 
     def finish(self) -> None:
         """Check that there were bytes and that the last member is complete.

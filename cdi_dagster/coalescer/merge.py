@@ -15,6 +15,7 @@ from typing import BinaryIO
 from cdi_dagster.coalescer.gzip_part import NEWLINE_MEMBER, GzipPart, UnreadablePartError
 from cdi_dagster.coalescer.raw_objects import Source
 from cdi_dagster.core.listing import StoredObject
+from cdi_dagster.core.member_index import Extent, add_extent
 from cdi_dagster.storage.interface import Storage
 from cdi_dagster.storage.read_ahead import ReadAhead
 
@@ -32,11 +33,13 @@ class Merged:
     Attributes:
         size_bytes: size of the coalesced object.
         sha256: checksum of its bytes.
+        groups: its gzip members, for its index.
         warnings: sentences about raw objects that were merged but look odd.
     """
 
     size_bytes: int
     sha256: str
+    groups: tuple[Extent, ...]
     warnings: tuple[str, ...]
 
 
@@ -63,6 +66,7 @@ def merge(
     """
     digest = hashlib.sha256()
     size_bytes = 0
+    groups: list[Extent] = []
     warnings: list[str] = []
 
     def put(data: bytes) -> None:
@@ -73,6 +77,7 @@ def merge(
 
     with closing(readers.opened(storage, sources, attrgetter("stored"))) as streams:
         for source, stream in streams:
+            start = size_bytes
             part = GzipPart(on_compressed=put, on_unended=lambda: put(NEWLINE_MEMBER))
             try:
                 for chunk in chunks_of(stream):
@@ -84,8 +89,11 @@ def merge(
                     "again."
                 ) from error
             warnings += _oddities(source, part)
+            # After each that has no newline of its own, a reader of the coalesced object finds one more line, a blank one.
+            lines, envelopes = part.lines + part.unended_lines, part.lines - part.blank_lines
+            add_extent(groups, Extent(bytes=size_bytes - start, lines=lines, envelopes=envelopes))
             on_source(source)
-    return Merged(size_bytes=size_bytes, sha256=digest.hexdigest(), warnings=tuple(warnings))
+    return Merged(size_bytes=size_bytes, sha256=digest.hexdigest(), groups=tuple(groups), warnings=tuple(warnings))
 
 
 def _oddities(source: Source, part: GzipPart) -> Iterator[str]:

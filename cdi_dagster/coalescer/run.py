@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 from cdi_dagster.coalescer.claim import DEFAULT_LEASE_SECONDS, Claim
+from cdi_dagster.coalescer.member_indexes import delete_orphans, write_index
 from cdi_dagster.coalescer.merge import BatchError, Merged, merge, stored_checksum
 from cdi_dagster.coalescer.plan import (
     DEFAULT_MAX_BYTES,
@@ -30,6 +31,7 @@ from cdi_dagster.coalescer.summary import EMPTY_DAY, CoalesceProgress, CoalesceS
 from cdi_dagster.core.bulk import collector_paused
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.listing import StoredObject
+from cdi_dagster.core.storage_keys import member_indexes_prefix
 from cdi_dagster.storage.interface import ObjectExistsError, Storage, StorageError
 from cdi_dagster.storage.read_ahead import ReadAhead
 
@@ -78,9 +80,11 @@ def coalesce(
     with Claim(storage, day, shard=shard, lease_seconds=lease_seconds, clock=clock) as claim:
         for owner in (shard, *claim.replaced):
             storage.discard(prefix, group=owner.upload_group)
+            storage.discard(member_indexes_prefix(day), group=owner.upload_group)
         with collector_paused():
             found = _listed(storage, prefix, shard)
             plan = plan_batches(day.collection, prefix, found, max_bytes=max_bytes, max_objects=max_objects)
+        delete_orphans(storage, day, shard, (left.key for left in plan.left_alone))
         with ReadAhead(processes=processes) as readers:
             run = _Run(storage, claim, plan, shard.upload_group, readers, progress or (lambda _: None))
             results = run.carry_out()
@@ -205,7 +209,8 @@ class _Run:
             uploaded, merged = self._upload(batch, counted)
             if merged is not None:
                 self._verify(uploaded, merged)
-                return _BatchResult(merged=batch.key, warnings=merged.warnings)
+                warnings = write_index(self._storage, uploaded, merged, upload_group=self._upload_group)
+                return _BatchResult(merged=batch.key, warnings=(*merged.warnings, *warnings))
             present = uploaded
         require_holds(self._storage, present, batch.sources)
         return _BatchResult(finished=batch.key)

@@ -57,6 +57,17 @@ class ObjectCounts:
         """Rejects of every reason."""
         return sum(self.rejected.values())
 
+    def __add__(self, other: "ObjectCounts") -> "ObjectCounts":
+        """Return the counts of two parts of one object together."""
+        return ObjectCounts(
+            key=self.key,
+            read=self.read + other.read,
+            published=self.published + other.published,
+            rejected=dict(Counter(self.rejected) + Counter(other.rejected)),
+            blank_lines=self.blank_lines + other.blank_lines,
+            compressed_bytes=self.compressed_bytes + other.compressed_bytes,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class RejectSample:

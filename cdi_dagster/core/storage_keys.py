@@ -7,7 +7,7 @@ downstream readers (`json/daily/<export day>/...`); what is under `_control` is 
 import re
 from urllib.parse import unquote
 
-from cdi_dagster.core.collections import Collection, CollectionDay
+from cdi_dagster.core.collections import CORPORATE_STORAGE, Collection, CollectionDay
 
 _BASE = "corporate_data_ingestion"
 SUCCESS_MARK = "_SUCCESS"
@@ -20,6 +20,8 @@ REJECTS_FOLDER = "rejects/"
 INGEST_REPORT = "ingest_report.json"
 """Below a run's prefix."""
 _TABLES_REPORT = "tables_report.json"
+_COALESCER = "_coalescer/"
+_MEMBER_INDEX = ".members.json"
 _ESCAPED_IN_FOLDERS = re.compile("[\\x00-\\x1f\\x7f\"#%'*/:=?\\\\{\\[\\]^]")
 """What Hive and Spark escape in the name of a partition's folder; and NUL, which no name may hold."""
 
@@ -188,8 +190,27 @@ def shared_tables_prefix() -> str:
 def coalescer_marker_key(day: CollectionDay) -> str:
     """Key, under the corporate root, of our own coalescer's RUNNING or COMPLETE marker for one collection and day."""
     return (
-        f"_coalescer/{day.collection.group}/{day.storage_day:%Y/%m/%d}/{day.collection.db}/{day.collection.name}.json"
+        f"{_COALESCER}{day.collection.group}/{day.storage_day:%Y/%m/%d}/{day.collection.db}/{day.collection.name}.json"
     )
+
+
+def member_indexes_prefix(day: CollectionDay) -> str:
+    """Prefix, under the corporate root, of the indexes of the day's coalesced objects: beside the marker."""
+    return _beside_marker(day.corporate_prefix)
+
+
+def member_index_key(object_key: str) -> str:
+    """Key, under the corporate root, of the index of a coalesced object's gzip members; it ends as no object does."""
+    return f"{_beside_marker(object_key)}{_MEMBER_INDEX}"
+
+
+def indexed_object_key(index_key: str) -> str:
+    """Key of the object of which this is the index."""
+    return f"{CORPORATE_STORAGE}{index_key.removeprefix(_COALESCER).removesuffix(_MEMBER_INDEX)}"
+
+
+def _beside_marker(key: str) -> str:
+    return f"{_COALESCER}{key.removeprefix(CORPORATE_STORAGE)}"
 
 
 def clusters_prefix() -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.storage.file_system import storage_error
 from cdi_dagster.storage.interface import ObjectChangedError, ObjectMissingError
+from cdi_dagster.storage.keys import require_range
 
 
 def etag_of(status: os.stat_result) -> str:
@@ -30,7 +31,9 @@ def described(key: str, status: os.stat_result) -> StoredObject:
     )
 
 
-def open_file(path: Path, uri: str, *, etag: str | None, first_byte: int) -> "FileStream":
+def open_file(
+    path: Path, uri: str, *, etag: str | None, first_byte: int, byte_count: int | None = None
+) -> "FileStream":
     """Open a file as an object.
 
     Args:
@@ -38,15 +41,15 @@ def open_file(path: Path, uri: str, *, etag: str | None, first_byte: int) -> "Fi
         uri: its name for messages.
         etag: the expected ETag, or None for the current object.
         first_byte: where to start; beyond the end there is nothing to read.
+        byte_count: most bytes to read; None to read to the end.
 
     Raises:
-        ValueError: `first_byte` is negative.
+        ValueError: `first_byte` is negative, or `byte_count` below 1.
         OSError: it cannot be opened.
         ObjectMissingError: it is not a regular file.
         ObjectChangedError: its ETag is not `etag`.
     """
-    if first_byte < 0:
-        raise ValueError(f"first_byte is {first_byte}: count from 0.")
+    require_range(first_byte, byte_count)
     # O_NONBLOCK: a named pipe must not hang us; it makes no difference to a regular file.
     file = io.FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), closefd=True)
     try:
@@ -54,7 +57,8 @@ def open_file(path: Path, uri: str, *, etag: str | None, first_byte: int) -> "Fi
         _require_regular(status, uri)
         _require(etag or etag_of(status), status, uri)
         file.seek(first_byte)
-        return FileStream(file, path, uri, opened_as=status, position=first_byte)
+        until = None if byte_count is None else first_byte + byte_count
+        return FileStream(file, path, uri, opened_as=status, position=first_byte, until=until)
     except BaseException:
         file.close()
         raise
@@ -74,7 +78,9 @@ def _require(etag: str, status: os.stat_result, uri: str) -> None:
 class FileStream(io.RawIOBase):
     """An open file that must not change; checked at its end and when it is closed."""
 
-    def __init__(self, file: io.FileIO, path: Path, uri: str, *, opened_as: os.stat_result, position: int) -> None:
+    def __init__(
+        self, file: io.FileIO, path: Path, uri: str, *, opened_as: os.stat_result, position: int, until: int | None
+    ) -> None:
         super().__init__()
         self._file = file
         self._path = path
@@ -82,6 +88,7 @@ class FileStream(io.RawIOBase):
         self._etag = etag_of(opened_as)
         self._size_bytes = opened_as.st_size
         self._position = position
+        self._until = until
         self._change_raised = False
 
     def readable(self) -> bool:
@@ -90,6 +97,8 @@ class FileStream(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Read up to the buffer's length; 0 at the end."""
+        if self._until is not None:
+            buffer = memoryview(buffer)[: self._until - self._position]  # `readall` gives a bytearray
         try:
             count = self._file.readinto(buffer) or 0
         except OSError as error:

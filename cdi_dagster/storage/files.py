@@ -117,7 +117,13 @@ class FileStorage:
         return described(key, status) if stat.S_ISREG(status.st_mode) else None
 
     def open(
-        self, key: str, *, etag: str | None = None, version_id: str | None = None, first_byte: int = 0
+        self,
+        key: str,
+        *,
+        etag: str | None = None,
+        version_id: str | None = None,
+        first_byte: int = 0,
+        byte_count: int | None = None,
     ) -> BinaryIO:
         """Open for streaming; an in-place change of the file under the reader is an ObjectChangedError.
 
@@ -128,7 +134,7 @@ class FileStorage:
             raise ObjectMissingError(f"{uri} has no version {version_id}: folders keep no versions.")
         with storage_errors("read", uri, path):
             try:
-                stream = open_file(path, uri, etag=etag, first_byte=first_byte)
+                stream = open_file(path, uri, etag=etag, first_byte=first_byte, byte_count=byte_count)
             except (NotADirectoryError, IsADirectoryError) as error:
                 raise ObjectMissingError(f"Could not read {uri}: it is not there.") from error
         return cast(BinaryIO, io.BufferedReader(stream, _BUFFER_BYTES))

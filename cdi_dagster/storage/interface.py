@@ -110,9 +110,17 @@ class Storage(Protocol):
         """Return the object's description, or None where there is none. If unclear: StorageError, never None."""
 
     def open(
-        self, key: str, *, etag: str | None = None, version_id: str | None = None, first_byte: int = 0
+        self,
+        key: str,
+        *,
+        etag: str | None = None,
+        version_id: str | None = None,
+        first_byte: int = 0,
+        byte_count: int | None = None,
     ) -> BinaryIO:
         """Open for streaming from `first_byte`, in bounded memory; a lost connection is resumed.
+
+        With `byte_count` so many bytes are read at most, and S3 sends no more.
 
         With `version_id` that version is read; with `etag` the read fails with ObjectChangedError, at open or at any
         later read, as soon as the object is another one. Raises ObjectMissingError where it is gone. Even without

@@ -1,4 +1,4 @@
-"""Checks keys, prefixes and groups, the same for every storage.
+"""Checks keys, prefixes, groups and ranges, the same for every storage.
 
 A key that escapes its root, or that has two spellings, is refused before any adapter sees it. For the adapters of this
 package only.
@@ -53,6 +53,16 @@ def checked_group(group: str) -> str:
     if not group or len(group) > 200 or "/" in group or not group.isprintable():
         raise StorageError(f"{group!r} is not a valid group: use a run's correlation id (letters, digits, - and _).")
     return group
+
+
+def require_range(first_byte: int, byte_count: int | None) -> None:
+    """Check what a reader wants of an object.
+
+    Raises:
+        ValueError: `first_byte` is negative, or `byte_count` below 1.
+    """
+    if first_byte < 0 or (byte_count is not None and byte_count < 1):
+        raise ValueError(f"first_byte is {first_byte}, byte_count {byte_count}: count from 0, read 1 or more.")
 
 
 def is_reserved(key: str) -> bool:

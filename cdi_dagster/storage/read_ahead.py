@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from types import TracebackType
-from typing import BinaryIO, Final, Protocol, Self, TypeVar
+from typing import BinaryIO, Final, Protocol, Self, TypeAlias, TypeVar
 
 from cdi_dagster.storage.interface import Storage, StorageError
 
@@ -25,6 +25,8 @@ _MOST_REQUESTS: Final = 32
 _LEAST_REQUESTS: Final = 8
 
 _Item = TypeVar("_Item")
+ByteRange: TypeAlias = tuple[int, int]
+"""The first byte of a part of an object, and how many."""
 
 
 class Listed(Protocol):
@@ -63,7 +65,11 @@ class ReadAhead:
         self._threads = ThreadPoolExecutor(requests_at_once(processes), thread_name_prefix="read-ahead")
 
     def opened(
-        self, storage: Storage, items: Iterable[_Item], listed: Callable[[_Item], Listed]
+        self,
+        storage: Storage,
+        items: Iterable[_Item],
+        listed: Callable[[_Item], Listed],
+        part: Callable[[_Item], ByteRange | None] = lambda _: None,
     ) -> Generator[tuple[_Item, BinaryIO]]:
         """Yield every item, in order, with its object open as it was listed; closed when the next is requested.
 
@@ -73,20 +79,25 @@ class ReadAhead:
             storage: has the objects.
             items: each with an object.
             listed: returns the object of an item.
+            part: returns which part of its object an item is; None for all of it.
 
         Raises:
             StorageError: when its turn comes, or from the stream: an object cannot be read, or is not as it was listed.
         """
-        begun = self._ahead(storage, items, listed)
+        begun = self._ahead(storage, items, listed, part)
         if storage.is_near:
-            begun = ((item, _begin(storage, listed(item))) for item in items)
+            begun = ((item, _begin(storage, listed(item), part(item))) for item in items)
         with closing(begun):
             for item, stream in begun:
                 with closing(stream):
                     yield item, stream
 
     def _ahead(
-        self, storage: Storage, items: Iterable[_Item], listed: Callable[[_Item], Listed]
+        self,
+        storage: Storage,
+        items: Iterable[_Item],
+        listed: Callable[[_Item], Listed],
+        part: Callable[[_Item], ByteRange | None],
     ) -> Generator[tuple[_Item, BinaryIO]]:
         ahead: deque[tuple[_Item, int, Future[BinaryIO]]] = deque()
         ahead_bytes = 0
@@ -97,7 +108,8 @@ class ReadAhead:
                 while is_more and (not ahead or (len(ahead) < _AHEAD_OBJECTS and ahead_bytes < _AHEAD_BYTES)):
                     for item in upcoming:
                         stored = listed(item)
-                        ahead.append((item, stored.size_bytes, self._threads.submit(_begin, storage, stored)))
+                        begun = self._threads.submit(_begin, storage, stored, part(item))
+                        ahead.append((item, stored.size_bytes, begun))
                         ahead_bytes += stored.size_bytes
                         break
                     else:
@@ -121,7 +133,11 @@ class ReadAhead:
         self._threads.shutdown()
 
 
-def _begin(storage: Storage, stored: Listed) -> BinaryIO:
+def _begin(storage: Storage, stored: Listed, part: ByteRange | None) -> BinaryIO:
+    if part:
+        first_byte, count = part
+        version = {"etag": stored.etag, "version_id": stored.version_id}
+        return storage.open(stored.key, **version, first_byte=first_byte, byte_count=count)
     if stored.size_bytes <= _SMALL_BYTES:
         return io.BytesIO(storage.read_small(stored.key, etag=stored.etag, version_id=stored.version_id))
     return storage.open(stored.key, etag=stored.etag, version_id=stored.version_id)

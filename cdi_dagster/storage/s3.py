@@ -173,11 +173,19 @@ class S3Storage:
         self._bucket_is_there = True
 
     def open(
-        self, key: str, *, etag: str | None = None, version_id: str | None = None, first_byte: int = 0
+        self,
+        key: str,
+        *,
+        etag: str | None = None,
+        version_id: str | None = None,
+        first_byte: int = 0,
+        byte_count: int | None = None,
     ) -> BinaryIO:
         """Open for streaming; a lost connection is resumed."""
         checked_key(self.root, key)
-        stream = S3Stream(self._bucket, key, etag=etag, version_id=version_id, first_byte=first_byte)
+        stream = S3Stream(
+            self._bucket, key, etag=etag, version_id=version_id, first_byte=first_byte, byte_count=byte_count
+        )
         return cast(BinaryIO, io.BufferedReader(stream, _BUFFER_BYTES))
 
     def read(self, key: str) -> bytes:

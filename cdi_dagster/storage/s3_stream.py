@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, FlexibleChecksumError
 from urllib3.exceptions import HTTPError
 
 from cdi_dagster.storage.interface import ObjectChangedError, StorageUnavailableError, TransientStorageError
+from cdi_dagster.storage.keys import require_range
 from cdi_dagster.storage.s3_bucket import S3Bucket, code_of, etag_in, version_in
 
 # Tries to resume without receiving a byte: 0.2 + 0.4 + ... + 6.4 s.
@@ -23,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class S3Stream(io.RawIOBase):
-    """The bytes of one version of one object, from `first_byte` to the end; opened by the constructor.
+    """The bytes of one version of one object, from `first_byte` on; opened by the constructor.
 
     Args:
         bucket: its bucket.
@@ -31,6 +32,7 @@ class S3Stream(io.RawIOBase):
         etag: the expected ETag, or None for the current object.
         version_id: the version to read, or None for the current one.
         first_byte: where to start; beyond the end there is nothing to read.
+        byte_count: most bytes to read; None to read to the end.
 
     Raises:
         ObjectMissingError: it, or the version, is not there.
@@ -39,16 +41,23 @@ class S3Stream(io.RawIOBase):
     """
 
     def __init__(
-        self, bucket: S3Bucket, key: str, *, etag: str | None, version_id: str | None, first_byte: int
+        self,
+        bucket: S3Bucket,
+        key: str,
+        *,
+        etag: str | None,
+        version_id: str | None,
+        first_byte: int,
+        byte_count: int | None = None,
     ) -> None:
         super().__init__()
-        if first_byte < 0:
-            raise ValueError(f"first_byte is {first_byte}: count from 0.")
+        require_range(first_byte, byte_count)
         self._bucket = bucket
         self._key = key
         self._etag = etag
         self._version_id = version_id
         self._position = first_byte
+        self._until = None if byte_count is None else first_byte + byte_count
         self._size_bytes: int | None = None
         self._body: Any = None
         self._fruitless_tries = 0
@@ -64,8 +73,8 @@ class S3Stream(io.RawIOBase):
 
     def _request(self) -> None:
         parameters = self._conditions()
-        if self._position:
-            parameters["Range"] = f"bytes={self._position}-"
+        if self._position or self._until:
+            parameters["Range"] = f"bytes={self._position}-{'' if self._until is None else self._until - 1}"
         try:
             answer = self._bucket.call("get_object", "read", self._key, **parameters)
         except StorageUnavailableError as error:
@@ -81,6 +90,11 @@ class S3Stream(io.RawIOBase):
         self._version_id = self._version_id or version_in(answer)
         self._body = answer["Body"]
 
+    @property
+    def _end(self) -> int:
+        size_bytes = self._size_bytes or 0
+        return size_bytes if self._until is None else min(size_bytes, self._until)
+
     def _open_beyond_the_end(self) -> None:
         answer = self._bucket.call("head_object", "read", self._key, **self._conditions())
         self._size_bytes = answer["ContentLength"]
@@ -91,8 +105,7 @@ class S3Stream(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Read up to the buffer's length; 0 at the end. Resumes a lost connection."""
-        size_bytes = self._size_bytes or 0
-        while self._position < size_bytes and len(buffer):
+        while self._position < self._end and len(buffer):
             try:
                 if self._body is None:
                     self._request()
@@ -111,7 +124,7 @@ class S3Stream(io.RawIOBase):
 
     def _checked(self, count: int) -> int:
         """At the last byte read the body's end: only then botocore compares checksums."""
-        if self._position == self._size_bytes and self._body is not None:
+        if self._position == self._end and self._body is not None:
             try:
                 self._body.read(1)
             except FlexibleChecksumError as error:

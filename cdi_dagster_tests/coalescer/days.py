@@ -1,11 +1,16 @@
 """Storage days for the coalescer's tests: raw objects with known records, and what ingestion would read of them."""
 
 import gzip
+import io
+import json
 from collections.abc import Callable, Iterable
 from datetime import date
 from typing import Any
 
+from cdi_dagster.core.member_index import NOTHING, MemberIndex
 from cdi_dagster.core.pinned_input import pin
+from cdi_dagster.core.storage_keys import member_index_key, member_indexes_prefix
+from cdi_dagster.spark.ingest.reading import EnvelopeBlock, EnvelopeReader
 from cdi_dagster.storage.interface import Storage
 from cdi_dagster_tests.collections import AUDIT
 
@@ -55,6 +60,35 @@ def ingested(storage: Storage) -> list[bytes]:
     return sorted(
         line for each in pinned.objects for line in gzip.decompress(storage.read(each.key)).split(b"\n") if line
     )
+
+
+def indexed(storage: Storage) -> list[str]:
+    """The coalesced objects that have an index, each of which is true or of another object."""
+    keys = []
+    for stored in storage.list(member_indexes_prefix(AUDIT.on(DAY))):
+        index = MemberIndex.from_json(json.loads(storage.read(stored.key)))
+        assert member_index_key(index.key) == stored.key
+        found = storage.head(index.key)
+        if found is None or not index.fits(key=found.key, etag=found.etag, size_bytes=found.size_bytes):
+            continue
+        data = storage.read(index.key)
+        before, lines = NOTHING, []
+        for group in index.groups:  # reading fails where a part is not what the index states
+            part = io.BytesIO(data[before.bytes : before.bytes + group.bytes])
+            lines += _numbered_lines(EnvelopeReader(part, index.key, before=before, extent=group))
+            before += group
+        assert lines == _numbered_lines(EnvelopeReader(io.BytesIO(data), index.key))
+        keys.append(index.key.removeprefix(f"{PREFIX}data.businessAudit_"))
+    return keys
+
+
+def _numbered_lines(reader: EnvelopeReader) -> list[tuple[int, int, bytes]]:
+    return [
+        (block.line_numbers[position], block.first_index + position, line)
+        for block in reader.blocks()
+        if isinstance(block, EnvelopeBlock)
+        for position, line in enumerate(block.lines)
+    ]
 
 
 class Meddled:

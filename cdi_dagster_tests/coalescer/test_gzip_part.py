@@ -6,6 +6,8 @@ import random
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cdi_dagster.coalescer.gzip_part import NEWLINE_MEMBER, GzipPart, Member, UnreadablePartError
 from cdi_dagster.spark.ingest.gunzip import Gunzip
@@ -31,6 +33,15 @@ def test_the_newline_member_is_gzip_of_one_newline() -> None:
 def test_lines_are_counted_whatever_the_pieces(content: bytes, lines: int, unended: int, step: int) -> None:
     part = fed(gzip.compress(content), step)
     assert (part.lines, part.unended_lines) == (lines, unended)
+
+
+@given(members=st.lists(st.text(alphabet="a \n\r").map(str.encode), min_size=1, max_size=4), step=st.integers(1, 40))
+def test_lines_and_blank_lines_are_counted_as_the_reader_counts_them(members: list[bytes], step: int) -> None:
+    data = b"".join(map(gzip.compress, members))
+    reader = EnvelopeReader(io.BytesIO(data), "key")
+    list(reader.blocks())
+    part = fed(data, step)
+    assert (part.lines - part.blank_lines, part.blank_lines) == (reader.envelopes, reader.blank_lines)
 
 
 def test_a_line_ends_with_its_member_as_the_reader_has_it() -> None:

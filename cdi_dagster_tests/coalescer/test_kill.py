@@ -18,9 +18,19 @@ import pytest
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.coalescer.marker import MarkerState, read_marker
 from cdi_dagster.coalescer.shard import WHOLE_DAY, Shard
-from cdi_dagster.core.storage_keys import coalescer_marker_key
+from cdi_dagster.core import member_index
+from cdi_dagster.core.storage_keys import coalescer_marker_key, member_indexes_prefix
 from cdi_dagster.storage import Storage, open_storage
-from cdi_dagster_tests.coalescer.days import DAY, PREFIX, ingested, names, put_raw, put_small_day, small_day_records
+from cdi_dagster_tests.coalescer.days import (
+    DAY,
+    PREFIX,
+    indexed,
+    ingested,
+    names,
+    put_raw,
+    put_small_day,
+    small_day_records,
+)
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.s3_server import REGION, new_s3_storage, s3_endpoint
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
@@ -29,6 +39,12 @@ pytestmark = pytest.mark.kill
 
 COALESCED = ["0_0_14.jsonl.gz", "0_20_29.jsonl.gz", "1_100_114.jsonl.gz"]
 MARKER = coalescer_marker_key(AUDIT.on(DAY))
+INDEXES = member_indexes_prefix(AUDIT.on(DAY))
+
+
+@pytest.fixture(autouse=True)
+def _every_object_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(member_index, "GROUP_BYTES", 1)  # so each gets an index
 
 
 class Killer:
@@ -112,6 +128,7 @@ def require_finished(storage: Storage, *, minutes_later: int) -> None:
     summary = coalesce(storage, AUDIT.on(DAY), clock=later(minutes_later))
     assert summary.failures == ()
     assert names(storage) == COALESCED
+    assert set(summary.merged) <= {f"{PREFIX}data.businessAudit_{name}" for name in indexed(storage)}
     assert ingested(storage) == small_day_records()
 
 
@@ -122,6 +139,7 @@ def test_killed_at_any_operation_nothing_is_lost_or_doubled_and_the_next_run_fin
         put_small_day(storage)
         killed = run_and_kill(storage, operations, minutes_later=0)
         assert ingested(storage) == small_day_records(), operations
+        assert set(indexed(storage)) >= (set() if killed else set(COALESCED)), operations
         require_finished(storage, minutes_later=10)
         assert not list((folder / str(operations) / ".cdi-staging").rglob("uploads/*/*")), operations
         if not killed:
@@ -227,11 +245,13 @@ def test_sigterm_writes_failed_at_once(folder: Path) -> None:
 _S3_CHILD = """
 import sys
 from cdi_dagster.coalescer import coalesce
+from cdi_dagster.core import member_index
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.coalescer.days import DAY
 from cdi_dagster_tests.coalescer.test_kill import Killer
 from cdi_dagster_tests.collections import AUDIT
 root, endpoint, region, operations = sys.argv[1:]
+member_index.GROUP_BYTES = 1
 coalesce(Killer(open_storage(root, endpoint_url=endpoint, region_name=region), int(operations)), AUDIT.on(DAY))
 """
 
@@ -244,4 +264,4 @@ def test_killed_on_s3_nothing_is_lost_or_doubled_and_the_next_run_finishes(opera
     assert subprocess.run(child, check=False).returncode == -signal.SIGKILL
     assert ingested(storage) == small_day_records()
     require_finished(storage, minutes_later=10)
-    assert all(stored.key.startswith((PREFIX, MARKER)) for stored in storage.list(""))
+    assert all(stored.key.startswith((PREFIX, MARKER, INDEXES)) for stored in storage.list(""))

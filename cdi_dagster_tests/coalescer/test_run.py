@@ -12,8 +12,10 @@ import pytest
 
 from cdi_dagster.coalescer import CoalesceProgress, CoalesceSummary, coalesce
 from cdi_dagster.coalescer.marker import MarkerState, read_marker
+from cdi_dagster.coalescer.shard import Shard
+from cdi_dagster.core import member_index
 from cdi_dagster.core.listing import listing_fingerprint
-from cdi_dagster.core.storage_keys import coalescer_marker_key
+from cdi_dagster.core.storage_keys import coalescer_marker_key, member_indexes_prefix
 from cdi_dagster.storage.interface import Storage, StorageError, StorageUnavailableError
 from cdi_dagster_tests.coalescer.days import (
     DAY,
@@ -21,6 +23,7 @@ from cdi_dagster_tests.coalescer.days import (
     Meddled,
     content,
     in_prefix,
+    indexed,
     ingested,
     key,
     names,
@@ -33,6 +36,7 @@ from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 MARKER = coalescer_marker_key(AUDIT.on(DAY))
+INDEXES = member_indexes_prefix(AUDIT.on(DAY))
 COALESCED = ["0_0_14.jsonl.gz", "0_20_29.jsonl.gz", "1_100_114.jsonl.gz"]
 
 
@@ -450,6 +454,51 @@ def test_deletes_touch_only_raw_objects_of_the_day(file_storage: Storage) -> Non
     run(Meddled(file_storage, delete=note))
     assert len(deleted) == 8
     assert all(in_prefix([each]) and "-" in each.rsplit("_", 1)[-1] for each in deleted)
+
+
+def test_large_objects_get_an_index_of_their_members_and_small_ones_none(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_small_day(storage)
+    put_raw(storage, 110, 114, 1, data=content(110, 114, 1, final_newline=False))
+    lines = b"\n\n" + gzip.decompress(content(10, 14)).replace(b"\n", b"\n \r\n", 2)
+    put_raw(storage, 10, 14, data=gzip.compress(lines[:90]) + gzip.compress(lines[90:].rstrip(b"\n")))
+    monkeypatch.setattr(member_index, "GROUP_BYTES", len(content(20, 24)) + 1)
+    run(storage)
+    assert indexed(storage) == [COALESCED[0], COALESCED[2]]
+    assert names(storage) == COALESCED  # nothing that a listing of the day shows
+
+
+def test_an_index_goes_with_its_object_and_one_of_another_object_fits_nothing(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(member_index, "GROUP_BYTES", 1)
+    put_small_day(storage)
+    run(storage)
+    assert indexed(storage) == COALESCED
+    storage.delete([key("0_14"), key("20_29")])
+    put_raw(storage, 0, 2)
+    put_raw(storage, 3, 14)
+    other = Shard(index=1, count=2)
+    coalesce(storage, AUDIT.on(DAY), shard=other)  # not its objects
+    assert len(list(storage.list(INDEXES))) == 3
+    run(storage)
+    assert indexed(storage) == [COALESCED[0], COALESCED[2]]  # and of the first, the new one
+    assert len(list(storage.list(INDEXES))) == 2
+    storage.write(key("100_114", 1), content(100, 114, 1) + content(1, 1))  # rewritten by somebody else
+    assert indexed(storage) == [COALESCED[0]]
+
+
+def test_an_index_that_cannot_be_written_is_a_warning(file_storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(member_index, "GROUP_BYTES", 1)
+    put_small_day(file_storage)
+    error = StorageUnavailableError("Could not write it: refused")
+    refused = fails_once(lambda name: name.startswith(INDEXES), error)
+    summary = run(Meddled(file_storage, upload=refused))
+    assert summary.succeeded
+    assert names(file_storage) == COALESCED
+    assert [str(error) in warning for warning in summary.warnings] == [True]
+    assert len(indexed(file_storage)) == 2
 
 
 def test_the_summary_is_plain_json(file_storage: Storage) -> None:

@@ -29,6 +29,7 @@ from cdi_dagster.interfaces import LaunchAttempt, LaunchEvidence, SparkStep
 from cdi_dagster.published.publish import IngestOutcome, WrittenPart, publish_day
 from cdi_dagster.published.read import read_mark
 from cdi_dagster.spark.ingest.pinned_streams import opened
+from cdi_dagster.spark.ingest.planning import Piece
 from cdi_dagster.spark.ingest.reading import EnvelopeBlock, EnvelopeReader
 from cdi_dagster.spark.records.engine import RecordEngine
 from cdi_dagster.spark.records.keys import KeyRef
@@ -48,13 +49,13 @@ def ingest_pinned(corporate: Storage, published: Storage, pinned: PinnedInput, c
     collection = find_collection(pinned.collection_id)
     engine = RecordEngine(collection, UnwrappedKeys())
     records, counted = [], []
-    with closing(opened(corporate, pinned.objects)) as streams:
-        for entry, stream in streams:
-            reader = EnvelopeReader(stream, entry.key)
+    with closing(opened(corporate, [Piece(pinned=entry) for entry in pinned.objects])) as streams:
+        for piece, stream in streams:
+            reader = EnvelopeReader(stream, piece.pinned.key)
             blocks = [block for block in reader.blocks() if isinstance(block, EnvelopeBlock)]
             results = [engine.process(block.lines) for block in blocks]
             records += [result.records for result in results]
-            counted.append(_counts(entry.key, reader, sum(result.published for result in results)))
+            counted.append(_counts(piece.pinned.key, reader, sum(result.published for result in results)))
     reconcile(pinned, counted)
     return _publish(published, collection, pinned, b"".join(records), tuple(counted), correlation_id)
 

@@ -173,6 +173,18 @@ def test_reading_starts_at_the_requested_byte(storage: Storage) -> None:
         storage.open("a", first_byte=-1)
 
 
+def test_reading_ends_after_the_requested_bytes(storage: Storage) -> None:
+    content = bytes(range(256)) * 4_000  # more than one buffer
+    written = storage.write("a", content)
+    for first_byte, count in [(0, 1), (3, 700_000), (1_000_000, 24_000), (1_023_990, 99), (2_000_000, 1)]:
+        with storage.open("a", etag=written.etag, first_byte=first_byte, byte_count=count) as stream:
+            assert stream.read() == content[first_byte : first_byte + count]
+    with pytest.raises(ObjectChangedError):
+        storage.open("a", etag="0" * 32, byte_count=4)
+    with pytest.raises(ValueError, match="byte_count"):
+        storage.open("a", byte_count=0)
+
+
 def test_an_empty_object_is_an_object(storage: Storage) -> None:
     storage.write("a", b"")
     with storage.upload("b") as upload:

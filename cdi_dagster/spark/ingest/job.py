@@ -28,8 +28,10 @@ from cdi_dagster.published.publish import (
     withhold_day,
 )
 from cdi_dagster.spark.ingest.arguments import IngestArguments, parse_arguments, storage_and_key
+from cdi_dagster.spark.ingest.member_groups import read_groups
 from cdi_dagster.spark.ingest.outcome import combine, require_all_written, require_few_rejects
-from cdi_dagster.spark.ingest.planning import plan_tasks
+from cdi_dagster.spark.ingest.planning import ReadTask, large_objects, plan_tasks
+from cdi_dagster.spark.ingest.reading import MISFIT
 from cdi_dagster.spark.ingest.rows import plan_partitions
 from cdi_dagster.spark.ingest.task import TaskSettings, read_rows, run_task, write_rows
 from cdi_dagster.spark.ingest.task_runner import Gathering, planned_cores, progress_board, run_on_spark
@@ -125,10 +127,26 @@ class IngestDaily:
             )
 
     def _read_everything(self, spark: SparkContext) -> IngestOutcome:
-        pinned, cores = self._pinned, planned_cores(spark)
-        tasks = plan_tasks(pinned.objects, cores=cores, tasks_per_core=self._arguments.tasks_per_core)
+        """Read the day, large objects in parts; every object whole where a part is not as its index states."""
+        objects, tasks_per_core = self._pinned.objects, self._arguments.tasks_per_core
+        cores = planned_cores(spark)
+        large = large_objects(objects, cores=cores, tasks_per_core=tasks_per_core)
+        groups = read_groups(open_storage(self._pinned.corporate_root), large) if large else {}
+        tasks = plan_tasks(objects, cores=cores, tasks_per_core=tasks_per_core, groups=groups)
+        try:
+            return self._read_tasks(spark, tasks, cores=cores)
+        except CdiError as failed:
+            if MISFIT not in failed.detail:
+                raise
+            _log.warning("Every object is read whole, from the beginning: %s", failed.cause)
+        return self._read_tasks(spark, plan_tasks(objects, cores=cores, tasks_per_core=tasks_per_core), cores=cores)
+
+    def _read_tasks(self, spark: SparkContext, tasks: Sequence[ReadTask], *, cores: int) -> IngestOutcome:
+        pinned = self._pinned
+        divided = sum(1 for task in tasks for piece in task.pieces if piece.extent and piece.is_last)
         self._reporter.progress(
-            f"Reading {len(pinned.objects)} objects, {pinned.input_bytes} bytes: {len(tasks)} tasks on {cores} cores",
+            f"Reading {len(pinned.objects)} objects{f' ({divided} in parts)' if divided else ''}, "
+            f"{pinned.input_bytes} bytes: {len(tasks)} tasks on {cores} cores",
             objects_total=len(pinned.objects),
             bytes_total=pinned.input_bytes,
             tasks=len(tasks),

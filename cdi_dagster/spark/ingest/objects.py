@@ -11,6 +11,7 @@ from typing import BinaryIO, Final
 
 from cdi_dagster.core.ingest_report import ObjectCounts, RejectReason, RejectSample
 from cdi_dagster.core.pinned_input import PinnedObject
+from cdi_dagster.spark.ingest.planning import Piece
 from cdi_dagster.spark.ingest.progress import ProgressSender
 from cdi_dagster.spark.ingest.reading import MAX_ENVELOPE_BYTES, EnvelopeBlock, EnvelopeReader, OverlongEnvelope
 from cdi_dagster.spark.ingest.writing import PartsWriter, overlong_reject_line, reject_line
@@ -28,7 +29,7 @@ _BYTES_AHEAD: Final = 4 * 1024 * 1024
 
 @dataclass
 class _Tally:
-    """What has become of one object so far."""
+    """What has become of one object, or of a part of it, so far."""
 
     pinned: PinnedObject
     read: int = 0
@@ -98,25 +99,26 @@ class ObjectsIngestion:
 
     @property
     def counts(self) -> tuple[ObjectCounts, ...]:
-        """Counts of each object, once all are ingested."""
+        """Counts of each object, or part of one, once all are ingested."""
         return tuple(tally.counts() for tally in self._tallies)
 
-    def ingest(self, objects: Iterable[tuple[PinnedObject, BinaryIO]]) -> Iterator[IngestedBlock]:
-        """Ingest every object, each open at its first byte; yield block by block what the caller is to write."""
-        bytes_done = 0
+    def ingest(self, pieces: Iterable[tuple[Piece, BinaryIO]]) -> Iterator[IngestedBlock]:
+        """Ingest every piece, each open at its first byte; yield block by block what the caller is to write."""
+        objects_done = bytes_done = 0
         self._progress.done(objects=0, compressed_bytes=0)
-        for pinned, stream in objects:
-            tally = _Tally(pinned)
-            reader = EnvelopeReader(stream, pinned.key)
+        for piece, stream in pieces:
+            tally = _Tally(piece.pinned)
+            reader = EnvelopeReader(stream, piece.pinned.key, before=piece.before, extent=piece.extent)
             for block in reader.blocks():
                 yield from self._take(tally, block)
-                self._progress.done(objects=len(self._tallies), compressed_bytes=bytes_done + reader.compressed_bytes)
+                self._progress.done(objects=objects_done, compressed_bytes=bytes_done + reader.compressed_bytes)
             tally.read, tally.blank_lines = reader.envelopes, reader.blank_lines
             tally.compressed_bytes = reader.compressed_bytes
+            objects_done += piece.is_last
             bytes_done += reader.compressed_bytes
             self._tallies.append(tally)
         yield from self._finish_begun()
-        self._progress.done(objects=len(self._tallies), compressed_bytes=bytes_done, last=True)
+        self._progress.done(objects=objects_done, compressed_bytes=bytes_done, last=True)
 
     def _take(self, tally: _Tally, block: EnvelopeBlock | OverlongEnvelope) -> Iterator[IngestedBlock]:
         if isinstance(block, OverlongEnvelope):

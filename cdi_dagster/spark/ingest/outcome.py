@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from cdi_dagster.core.collections import DbType, find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, RejectReason, RejectSample
+from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts, RejectReason, RejectSample
 from cdi_dagster.core.pinned_input import PinnedInput
 from cdi_dagster.core.reject_limit import RejectLimit
 from cdi_dagster.published.publish import IngestOutcome, WrittenPart
@@ -28,7 +28,7 @@ def combine(pinned: PinnedInput, made: Sequence[TaskResult | WrittenPart]) -> In
     of_rows = [each for each in made if isinstance(each, WrittenPart)]
     position = {pinned_object.key: number for number, pinned_object in enumerate(pinned.objects)}
     objects = sorted(
-        (counts for result in results for counts in result.objects),
+        _whole_objects(counts for result in results for counts in result.objects),
         key=lambda counts: position.get(counts.key, len(position)),
     )
     parts = _in_key_order([*of_rows, *(part for result in results for part in result.parts)])
@@ -54,6 +54,15 @@ def combine(pinned: PinnedInput, made: Sequence[TaskResult | WrittenPart]) -> In
     )
     rejects = _in_key_order(part for result in results for part in result.rejects)
     return IngestOutcome(report=report, parts=parts, rejects=rejects)
+
+
+def _whole_objects(made: Iterable[ObjectCounts]) -> list[ObjectCounts]:
+    """Add up the parts of each object. What was read twice has more bytes than were pinned: `reconcile` finds it."""
+    whole: dict[str, ObjectCounts] = {}
+    for counts in made:
+        before = whole.get(counts.key)
+        whole[counts.key] = before + counts if before else counts
+    return list(whole.values())
 
 
 def count_db_types(parts: Iterable[WrittenPart]) -> dict[str, int]:

@@ -8,26 +8,32 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import attrgetter
 from typing import BinaryIO, cast
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.pinned_input import PinnedObject
+from cdi_dagster.spark.ingest.planning import Piece
 from cdi_dagster.storage import ObjectChangedError, ObjectMissingError, Storage
-from cdi_dagster.storage.read_ahead import ReadAhead
+from cdi_dagster.storage.read_ahead import ByteRange, ReadAhead
 
 
-def opened(storage: Storage, objects: Sequence[PinnedObject]) -> Generator[tuple[PinnedObject, BinaryIO]]:
-    """Yield every object, in order, open at its first byte as it was pinned; each is closed when the next is requested.
+def opened(storage: Storage, pieces: Sequence[Piece]) -> Generator[tuple[Piece, BinaryIO]]:
+    """Yield every piece, in order, open at its first byte as it was pinned; each is closed when the next is requested.
 
     Raises:
         CdiError: INPUT_CHANGED, when its turn comes or from the stream, where an object is not as it was pinned.
         StorageError: it cannot be read for another reason.
     """
-    with closing(_readers(os.getpid()).opened(storage, objects, lambda pinned: pinned)) as streams:
-        for pinned in objects:
-            with _as_pinned(pinned):
+    with closing(_readers(os.getpid()).opened(storage, pieces, attrgetter("pinned"), _part)) as streams:
+        for piece in pieces:
+            with _as_pinned(piece.pinned):
                 _, stream = next(streams)
-            yield pinned, cast(BinaryIO, _PinnedStream(pinned, stream))
+            yield piece, cast(BinaryIO, _PinnedStream(piece.pinned, stream))
+
+
+def _part(piece: Piece) -> ByteRange | None:
+    return (piece.before.bytes, piece.extent.bytes) if piece.extent else None
 
 
 @lru_cache(maxsize=1)

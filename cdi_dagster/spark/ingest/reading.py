@@ -1,4 +1,4 @@
-r"""Reads one pinned object as blocks of envelope lines, in memory that depends on neither object nor line length.
+r"""Reads a pinned object, or a part of one, as blocks of envelope lines, in memory that depends on no length of theirs.
 
 Decides what a line is: `\n` ends it, and so does the end of a gzip member (K2HB's members hold whole lines, and a
 coalesced object glues members, never lines). Does not check envelopes: the record engine does. Runs in Spark's Python
@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.member_index import NOTHING, Extent
 from cdi_dagster.spark.ingest.gunzip import Gunzip
 
 BLOCK_BYTES: Final = 256 * 1024
@@ -58,22 +60,32 @@ class OverlongEnvelope:
     sha256: str
 
 
-class EnvelopeReader:
-    """Reads one object once: iterate `blocks` to the end, then the counts are those of the whole object.
+MISFIT: Final = "unfit_member_index"
+"""In the detail of a failure: a part of this object is not what the index of its members states. Read whole, the object
+may be sound."""
 
-    Attributes:
-        envelopes: lines that are not blank, so far.
-        blank_lines: lines of white space only, so far.
+
+class EnvelopeReader:
+    """Reads one object, or a part, once: iterate `blocks` to the end, then the counts are those of all of it.
+
+    Args:
+        stream: of the object, or of a part of it.
+        key: of the object.
+        before: of a part, how much of the object comes before.
+        extent: of a part, how much it must hold.
     """
 
-    def __init__(self, stream: BinaryIO, key: str) -> None:
+    def __init__(self, stream: BinaryIO, key: str, *, before: Extent = NOTHING, extent: Extent | None = None) -> None:
+        self._key = key
         self._gunzip = Gunzip(stream, key)
-        self._lines = _Lines()
+        self._lines = _Lines(envelopes=before.envelopes, _line_count=before.lines)
+        self._before = before
+        self._extent = extent
 
     @property
     def envelopes(self) -> int:
         """Envelopes read so far."""
-        return self._lines.envelopes
+        return self._lines.envelopes - self._before.envelopes
 
     @property
     def blank_lines(self) -> int:
@@ -86,11 +98,34 @@ class EnvelopeReader:
         return self._gunzip.compressed_bytes
 
     def blocks(self) -> Iterator[EnvelopeBlock | OverlongEnvelope]:
-        """Yield every envelope of the object, in order, in blocks of about `BLOCK_BYTES`.
+        """Yield every envelope, in order, in blocks of about `BLOCK_BYTES`.
 
         Raises:
-            CdiError: INPUT_INVALID where the object is not whole, sound gzip.
+            CdiError: INPUT_INVALID where the object is not whole, sound gzip; with `MISFIT` in its detail where a part
+                is not, or does not hold what it must.
         """
+        if self._extent is None:
+            yield from self._blocks()
+            return
+        try:
+            yield from self._blocks()
+        except CdiError as error:
+            if error.failure_class is not FailureClass.INPUT_INVALID:
+                raise
+            raise self._misfit(error.cause) from error
+        found = Extent(bytes=self.compressed_bytes, lines=self.envelopes + self.blank_lines, envelopes=self.envelopes)
+        if found != self._extent:
+            raise self._misfit(f"It holds {found}.")
+
+    def _misfit(self, found: str) -> CdiError:
+        return CdiError(
+            FailureClass.INPUT_INVALID,
+            f"{self._key} from byte {self._before.bytes} on is not {self._extent}, as the index of its gzip members "
+            f"states: {found}",
+            detail={"key": self._key, MISFIT: True},
+        )
+
+    def _blocks(self) -> Iterator[EnvelopeBlock | OverlongEnvelope]:
         lines = self._lines
         for chunk in self._gunzip.chunks():
             if chunk is None:

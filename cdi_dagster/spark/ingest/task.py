@@ -75,7 +75,7 @@ class TaskResult:
     """What one task made and counted.
 
     Attributes:
-        objects: counts of each object it read.
+        objects: counts of each object it read, or of its part of one.
         parts: of records; not of rows, which another task writes.
         rejects: parts of rejects.
         reject_samples: a few rejects by reason.
@@ -181,7 +181,7 @@ class _TaskIngestion:
 
     def blocks(self) -> Iterator[IngestedBlock]:
         """Yield what became of the envelopes, block by block."""
-        with closing(opened(self._storage, self._task.objects)) as streams:
+        with closing(opened(self._storage, self._task.pieces)) as streams:
             yield from self._ingestion.ingest(streams)
 
     def result(self, parts: tuple[WrittenPart, ...]) -> TaskResult:

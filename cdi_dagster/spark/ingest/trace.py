@@ -1,27 +1,31 @@
 """Where one event of a day went: which object and line it was in, and whether it became a record or a reject.
 
-From the pinned input, the run's report and rejects, and the object itself; no index is kept and nothing is decrypted.
-The part of a record follows from the plan of tasks, which is the same whenever it is made (`planning`).
+From the pinned input, the run's report and rejects, and the object itself; no index of events is kept, and nothing is
+decrypted. The part of a record follows from the plan of tasks, which is the same whenever it is made (`planning`).
 """
 
 import re
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Final
 
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport
+from cdi_dagster.core.member_index import Extent
 from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject
 from cdi_dagster.published.mark import Mark, PublishedPart
+from cdi_dagster.spark.ingest.member_groups import read_groups
 from cdi_dagster.spark.ingest.pinned_streams import opened
-from cdi_dagster.spark.ingest.planning import ReadTask, plan_tasks
+from cdi_dagster.spark.ingest.planning import Piece, ReadTask, large_objects, plan_tasks
 from cdi_dagster.spark.ingest.reading import EnvelopeReader, OverlongEnvelope
 from cdi_dagster.spark.ingest.rejects import StoredReject, stored_rejects
-from cdi_dagster.storage import Roots
+from cdi_dagster.storage import Roots, Storage
 
 _PART_NUMBER: Final = re.compile(r"/part-(?P<number>[0-9]+)-[^/]*$")
 _MOST_PLANS: Final = 256
@@ -119,7 +123,7 @@ def trace_event(roots: Roots, day: CollectionDay, run: TracedRun, kafka_partitio
         text = "it would be a record, but the run published nothing"
         return EventTrace(**here, fate=EventFate.NOT_PUBLISHED, text=text)
     before = sum(each.line_number < lines[0] for each in rejects)
-    part = None if day.collection.is_keyed else _part_of(run, run.report, run.mark, found.key, index - before)
+    part = None if day.collection.is_keyed else _part_of(roots, run, run.report, run.mark, found.key, index - before)
     if part is None:
         if day.collection.is_keyed:
             why = "rows lie by id_part, sorted by id"
@@ -154,7 +158,7 @@ def _why_not_there(day: CollectionDay, pinned: PinnedInput, kafka_partition: int
 def _line_of(roots: Roots, pinned: PinnedObject, index: int) -> tuple[tuple[int, int], int | None]:
     """Return the lines that an offset can be in, and the envelope's index where it is certain."""
     line_numbers: list[int] = []
-    with closing(opened(roots.corporate, [pinned])) as streams:
+    with closing(opened(roots.corporate, [Piece(pinned=pinned)])) as streams:
         for _, stream in streams:
             for block in EnvelopeReader(stream, pinned.key).blocks():
                 if isinstance(block, OverlongEnvelope):
@@ -175,20 +179,57 @@ def _rejects_of(roots: Roots, report: IngestReport, key: str) -> list[StoredReje
     return [each for each in stored_rejects(roots.published, report.rejects_prefix) if each.key == key]
 
 
-def _part_of(run: TracedRun, report: IngestReport, mark: Mark, key: str, rank: int) -> tuple[str, int] | None:
+class _Records:
+    """How many records the pieces of a run's objects gave."""
+
+    def __init__(self, roots: Roots, report: IngestReport) -> None:
+        self._roots = roots
+        self._report = report
+        self._published = {counts.key: counts.published for counts in report.objects}
+
+    @cached_property
+    def _rejected_lines(self) -> dict[str, list[int]]:
+        lines: dict[str, list[int]] = defaultdict(list)
+        for reject in stored_rejects(self._roots.published, self._report.rejects_prefix):
+            lines[reject.key].append(reject.line_number)
+        return {key: sorted(numbers) for key, numbers in lines.items()}
+
+    def of(self, piece: Piece) -> int:
+        if piece.extent is None:
+            return self._published[piece.pinned.key]
+        return self._up_to(piece, piece.before + piece.extent) - self.before(piece)
+
+    def before(self, piece: Piece) -> int:
+        """Return how many records the object gave before the piece."""
+        return self._up_to(piece, piece.before)
+
+    def _up_to(self, piece: Piece, end: Extent) -> int:
+        if not end.lines:
+            return 0
+        return end.envelopes - bisect_right(self._rejected_lines.get(piece.pinned.key, ()), end.lines)
+
+
+def _part_of(
+    roots: Roots, run: TracedRun, report: IngestReport, mark: Mark, key: str, rank: int
+) -> tuple[str, int] | None:
     """Return the part and line of the record that has so many of its object before it; None where it is not certain."""
-    published = {counts.key: counts.published for counts in report.objects}
-    planned = None if mark.replayed_from else _plan_of(run.pinned.objects, mark.parts, published)
+    records = _Records(roots, report)
+    planned = None if mark.replayed_from else _plan_of(run.pinned.objects, mark.parts, records, roots.corporate)
     if planned is None:
         return None
     tasks, parts_of_task = planned
-    task = next(each for each in tasks if any(pinned.key == key for pinned in each.objects))
-    position = rank
-    for pinned in task.objects:
-        if pinned.key == key:
-            break
-        position += published[pinned.key]
-    for part in parts_of_task[task.index]:
+    for task in tasks:
+        position = 0
+        for piece in task.pieces:
+            in_piece = rank - records.before(piece)
+            if piece.pinned.key == key and 0 <= in_piece < records.of(piece):
+                return _line_in(parts_of_task[task.index], position + in_piece)
+            position += records.of(piece)
+    return None
+
+
+def _line_in(parts: Sequence[PublishedPart], position: int) -> tuple[str, int] | None:
+    for part in parts:
         if position < part.records:
             return part.key, position + 1
         position -= part.records
@@ -196,21 +237,26 @@ def _part_of(run: TracedRun, report: IngestReport, mark: Mark, key: str, rank: i
 
 
 def _plan_of(
-    objects: Sequence[PinnedObject], parts: Sequence[PublishedPart], published: dict[str, int]
+    objects: Sequence[PinnedObject], parts: Sequence[PublishedPart], records: _Records, corporate: Storage
 ) -> tuple[list[ReadTask], dict[int, list[PublishedPart]]] | None:
     """Return the tasks that wrote the parts, and the parts of each: the plan whose counts are those of the parts."""
     numbered = sorted((int(found["number"]), part) for part in parts if (found := _PART_NUMBER.search(part.key)))
     if len(numbered) != len(parts) or not parts:
         return None
     most = numbered[-1][0] + 1
-    for count in [*range(most, min(len(objects), most + _MOST_PLANS) + 1), *range(most - 1, 0, -1)][: 2 * _MOST_PLANS]:
-        tasks = plan_tasks(objects, cores=count, tasks_per_core=1)
-        by_task: dict[int, list[PublishedPart]] = defaultdict(list)
-        for number, part in numbered:
-            by_task[number % len(tasks)].append(part)
-        if all(
-            sum(part.records for part in by_task[task.index]) == sum(published[each.key] for each in task.objects)
-            for task in tasks
-        ):
-            return tasks, by_task
+    groups: dict[str, Sequence[Extent]] = {}
+    for count in [*range(most, most + _MOST_PLANS + 1), *range(most - 1, 0, -1)][: 2 * _MOST_PLANS]:
+        large = large_objects(objects, cores=count, tasks_per_core=1)
+        unknown = [each for each in large if each.key not in groups]
+        groups |= {**{each.key: () for each in unknown}, **read_groups(corporate, unknown)}
+        known = {each.key: groups[each.key] for each in large if groups[each.key]}
+        for divided in [known, {}] if known else [{}]:
+            tasks = plan_tasks(objects, cores=count, tasks_per_core=1, groups=divided)
+            by_task: dict[int, list[PublishedPart]] = defaultdict(list)
+            for number, part in numbered:
+                by_task[number % len(tasks)].append(part)
+            if all(
+                sum(part.records for part in by_task[task.index]) == sum(map(records.of, task.pieces)) for task in tasks
+            ):
+                return tasks, by_task
     return None

@@ -18,6 +18,7 @@ from cdi_dagster.published.publish import WrittenPart
 from cdi_dagster.spark.ingest import objects as ingest_objects
 from cdi_dagster.spark.ingest import reading
 from cdi_dagster.spark.ingest.objects import ObjectsIngestion
+from cdi_dagster.spark.ingest.planning import Piece
 from cdi_dagster.spark.ingest.progress import ProgressSender
 from cdi_dagster.spark.ingest.writing import PartsWriter
 from cdi_dagster.spark.records.engine import RecordEngine
@@ -85,11 +86,12 @@ class Ingested:
         ]
 
 
-def _streams(objects: Iterable[Iterable[bytes]]) -> Iterator[tuple[PinnedObject, BinaryIO]]:
+def _streams(objects: Iterable[Iterable[bytes]]) -> Iterator[tuple[Piece, BinaryIO]]:
     for number, lines in enumerate(objects):
         stored = gzip.compress(b"".join(line + b"\n" for line in lines))
         key = f"day/db.core.claimant_0_{100 * number}-{100 * number + 99}.jsonl.gz"
-        yield PinnedObject(key=key, size_bytes=len(stored), etag="e", version_id=None), io.BytesIO(stored)
+        pinned = PinnedObject(key=key, size_bytes=len(stored), etag="e", version_id=None)
+        yield Piece(pinned=pinned), io.BytesIO(stored)
 
 
 def _lines_of(number: int, count: int) -> list[bytes]:

@@ -9,18 +9,53 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.member_index import Extent
 from cdi_dagster.spark.ingest import reading
-from cdi_dagster.spark.ingest.reading import EnvelopeBlock, EnvelopeReader, OverlongEnvelope
+from cdi_dagster.spark.ingest.reading import MISFIT, EnvelopeBlock, EnvelopeReader, OverlongEnvelope
 from cdi_dagster.storage import gzip_members
 
 
 def reader_of(*members: bytes) -> EnvelopeReader:
     return EnvelopeReader(io.BytesIO(b"".join(gzip.compress(member, 1) for member in members)), "key")
+
+
+def test_a_part_that_is_not_what_its_index_states_is_a_misfit_of_its_object() -> None:
+    first, second = gzip.compress(b"a\n\n"), gzip.compress(b"b\nc")
+    before, extent = Extent(bytes=len(first), lines=2, envelopes=1), Extent(bytes=len(second), lines=2, envelopes=2)
+    part = EnvelopeReader(io.BytesIO(second), "key", before=before, extent=extent)
+    (block,) = part.blocks()
+    assert isinstance(block, EnvelopeBlock)
+    assert (block.lines, list(block.line_numbers), block.first_index) == ([b"b", b"c"], [3, 4], 1)
+    assert (part.envelopes, part.blank_lines, part.compressed_bytes) == (2, 0, len(second))
+    for stored, stated in (
+        (second[1:], extent),
+        (second[:-1], extent),
+        (b"", extent),
+        (second + first, extent),
+        (second, replace(extent, lines=3)),
+        (second, replace(extent, envelopes=1)),
+        (second, replace(extent, bytes=len(second) + 1)),
+    ):
+        with pytest.raises(CdiError, match=f"from byte {len(first)} on") as raised:
+            list(EnvelopeReader(io.BytesIO(stored), "key", before=before, extent=stated).blocks())
+        assert raised.value.detail == {"key": "key", MISFIT: True}
+
+
+def test_an_object_that_changes_under_a_reader_of_a_part_is_no_misfit() -> None:
+    class Changed(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise CdiError(FailureClass.INPUT_CHANGED, "It is another one.")
+
+    with pytest.raises(CdiError) as raised:
+        list(EnvelopeReader(Changed(), "key", extent=Extent(bytes=9, lines=1, envelopes=1)).blocks())
+    assert raised.value.failure_class is FailureClass.INPUT_CHANGED
 
 
 def lines_of(reader: EnvelopeReader) -> list[tuple[int, bytes]]:

@@ -10,8 +10,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.core.pinned_input import PinnedObject
 from cdi_dagster.spark.ingest.pinned_streams import opened
+from cdi_dagster.spark.ingest.planning import Piece
 from cdi_dagster.spark.ingest.task import run_tasks, task_failure
 from cdi_dagster.spark.ingest.task_runner import failure_of_spark, planned_cores
 from cdi_dagster.storage import StorageUnavailableError
@@ -79,28 +81,34 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> FileStorage:
     return request.param(tmp_path.as_uri())
 
 
+def pieces_of(stored: list[StoredObject]) -> list[Piece]:
+    return [
+        Piece(pinned=PinnedObject(key=s.key, size_bytes=s.size_bytes, etag=s.etag, version_id=None)) for s in stored
+    ]
+
+
 def test_objects_come_in_order_open_and_are_closed_in_time(storage: FileStorage) -> None:
     stored = [storage.write(f"o/{n}", b"x" * (n * 100_000)) for n in range(12)]
-    pinned = [PinnedObject(key=s.key, size_bytes=s.size_bytes, etag=s.etag, version_id=None) for s in stored]
+    pieces = pieces_of(stored)
     sizes = []
-    for expected, (found, stream) in zip(pinned, opened(storage, pinned), strict=True):
+    for expected, (found, stream) in zip(pieces, opened(storage, pieces), strict=True):
         assert found is expected
         size = 0
         while block := stream.read(64_000):
             size += len(block)
         sizes.append(size)
     assert sizes == [s.size_bytes for s in stored]
-    abandoned = opened(storage, pinned)
+    abandoned = opened(storage, pieces)
     next(abandoned)
     abandoned.close()
 
 
 def test_an_object_that_vanishes_is_said_when_its_turn_comes(storage: FileStorage) -> None:
     stored = [storage.write(f"o/{n}", b"x") for n in range(3)]
-    pinned = [PinnedObject(key=s.key, size_bytes=s.size_bytes, etag=s.etag, version_id=None) for s in stored]
+    pieces = pieces_of(stored)
     storage.delete(["o/1"])
-    streams = opened(storage, pinned)
-    assert next(streams)[0] is pinned[0]
+    streams = opened(storage, pieces)
+    assert next(streams)[0] is pieces[0]
     with pytest.raises(CdiError, match="o/1 was pinned") as raised:
         next(streams)
     assert raised.value.failure_class is FailureClass.INPUT_CHANGED
