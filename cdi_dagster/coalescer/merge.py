@@ -89,7 +89,7 @@ def merge(
                     "again."
                 ) from error
             warnings += _oddities(source, part)
-            # After each that has no newline of its own, a reader of the coalesced object finds one more line, a blank one.
+            # A reader of the coalesced object finds a blank line more after each that has no newline of its own.
             lines, envelopes = part.lines + part.unended_lines, part.lines - part.blank_lines
             add_extent(groups, Extent(bytes=size_bytes - start, lines=lines, envelopes=envelopes))
             on_source(source)
