@@ -94,9 +94,10 @@ def _show_snapshot(settings: "Settings", day: CollectionDay, *, as_json: bool) -
 
     overview = snapshot_overview(settings, day)
     if overview.mark is None:
+        why = overview.facts.unreadable or "is not published."
         raise CdiError(
             FailureClass.INPUT_INVALID,
-            f"The snapshot of {day.collection.id} for {day.export_day} is not published.",
+            f"The snapshot of {day.collection.id} for {day.export_day} {why}",
             next_step=f"cdi status --collection {day.collection.id} --export-day {day.export_day} shows what it waits "
             "for, and its last run.",
         )

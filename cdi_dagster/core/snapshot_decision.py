@@ -98,6 +98,9 @@ def decide_snapshot(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
     if facts.is_published and not facts.is_stale:
         return _decide_tables(facts, now)
     stale = "stale: rows of its days, or its base, were published again; " if facts.is_published else ""
+    if facts.fingerprint is None and not facts.missing_days:
+        reason = "it would take in no day: correct CDI_FIRST_STORAGE_DAY, or choose a later Friday"
+        return LaunchDecision(action=LaunchAction.WAIT, reason=f"{stale}{reason}")
     if facts.fingerprint is None:
         days = f"the daily rows of {days_in_words(facts.missing_days)}"
         return LaunchDecision(action=LaunchAction.WAIT, reason=f"{stale}waits for {days}")
