@@ -240,7 +240,8 @@ def _refuse(ctx: click.Context, problems: Sequence[str]) -> NoReturn:
     cls=Tour,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Roots are file:///absolute/folder or s3://bucket. Every command takes --json, and exits 0 (done), 1 (the "
-    "work failed: class, cause and next step on stderr) or 2 (used wrongly). Defaults come from CDI_… settings.",
+    "work failed: class, cause and next step on stderr) or 2 (used wrongly); status also 3 (not published yet). "
+    "Defaults come from CDI_… settings.",
 )
 @click.version_option(package_name="cdi_dagster", prog_name="cdi")
 @click.pass_context

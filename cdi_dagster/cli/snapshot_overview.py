@@ -73,7 +73,7 @@ class SnapshotOverview:
         if self.facts.is_done:
             return "published"
         has_failed = bool(self.runs) and self.runs[-1].state is not RunState.SUCCEEDED and not self.is_automated
-        if has_failed or self.decision.action is LaunchAction.LEAVE:
+        if has_failed or self.facts.unreadable or self.decision.action is LaunchAction.LEAVE:
             return "failed"
         return "stale" if self.facts.is_stale else "waiting"
 

@@ -75,7 +75,7 @@ def watch_command(
 ) -> None:
     """Check that every automated day is published by its deadline, records and tables, and that the daemon is alive.
 
-    So is every snapshot of a keyed collection.
+    Every snapshot of a keyed collection is checked too.
     For cron, and for a machine without Dagster. Exits 0 where all is well, 1 where not, with a line for each reason.
     """
     settings = load_settings()

@@ -271,8 +271,8 @@ def _no_mark(published: Storage, key: str, day: CollectionDay) -> CdiError:
     return CdiError(
         FailureClass.INPUT_INVALID,
         f"{published.uri(key)} is no mark of a snapshot, so it is not known whether the snapshot is whole.",
-        next_step="Where it was copied from the old system, completely: cdi snapshot adopt --export-day "
-        f"{day.export_day}. Otherwise delete the folder, and make the snapshot again.",
+        next_step="Where it was copied from the old system, completely: cdi snapshot adopt --collection "
+        f"{day.collection.id} --export-day {day.export_day}. Otherwise delete the folder, and make the snapshot again.",
         detail={"key": key},
     )
 

@@ -13,6 +13,7 @@ from freezegun import freeze_time
 
 from cdi_dagster.cli.app import cdi
 from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.storage_keys import SUCCESS_MARK, snapshot_prefix
 from cdi_dagster.resources.status_table import FileStatusTable
 from cdi_dagster.table_definitions import with_tables
 from cdi_dagster_tests.dagster_day import DagsterDay
@@ -57,6 +58,19 @@ def status(*arguments: str) -> tuple[int, dict[str, Any]]:
 def one(export_day: date) -> tuple[int, dict[str, Any]]:
     result = command("status", *OF_PARTS, "--export-day", str(export_day), "--json")
     return result.exit_code, json.loads(result.stdout)
+
+
+def test_a_damaged_mark_is_a_failure_with_the_command_that_declares_a_copy_whole(day: DagsterDay) -> None:
+    publish_days(day.published, FIRST_DAY, THURSDAY)
+    assert run(day, FRIDAY).success
+    day.published.write(f"{snapshot_prefix(PARTS.on(THURSDAY))}{SUCCESS_MARK}", b'{"a": 1}')
+    code, seen = one(FRIDAY)
+    assert (code, seen["state"]) == (1, "failed")
+    shown = command("show", *OF_PARTS, "--export-day", str(FRIDAY))
+    assert shown.exit_code == 1
+    for text in (seen["reason"], " ".join(shown.stderr.split())):
+        assert "is no mark of a snapshot" in text
+        assert f"cdi snapshot adopt --collection {PARTS.id} --export-day {FRIDAY}" in text
 
 
 def test_status_shows_the_snapshots_of_its_days_with_what_they_wait_for_rows_and_stale_ones(day: DagsterDay) -> None:
