@@ -131,6 +131,7 @@ def run_packages(packages: Sequence[str], options: Sequence[str], *, workers: in
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, stop)
     with tempfile.TemporaryDirectory(prefix="cdi-tests-", dir=memory_disk()) as files:
+        Path(files).chmod(0o711)  # a PostgreSQL that a test starts as another user has its folder there
         while waiting or running:
             while waiting and len(running) < workers:
                 package = waiting.pop(0)

@@ -25,7 +25,7 @@ RESPONSES: dict[str, Any] = {
                 "assetKey": {"path": ["business_audit", "daily_records"]},
                 "isPartitioned": True,
                 "isMaterializable": True,
-                "jobNames": [],
+                "jobNames": ["business_audit_daily"],
                 "repository": {"name": "r", "location": {"name": "l"}},
             }
         ]
