@@ -20,7 +20,7 @@ from cdi_dagster_tests.collections import CALCULATION_PARTS
 from cdi_dagster_tests.spark.ingest.test_trace import traced
 from cdi_dagster_tests.spark.ingest_support import SampleDay
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.any_spark]
 
 
 @pytest.fixture(autouse=True)
