@@ -64,7 +64,7 @@ def _print_opening(demo: DemoHome) -> None:
     ]
     console.print(facts(rows))
     console.print(
-        f"About 5 minutes on two cores that do nothing else: each of the {len(demo.days)} days starts a Spark of its "
+        f"It takes minutes, on a busy machine half an hour: each of the {len(demo.days)} days starts a Spark of its "
         "own, and each snapshot two, for itself and for its tables.\n"
     )
 
