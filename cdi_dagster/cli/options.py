@@ -95,24 +95,19 @@ def collection_option(*, required: bool = True) -> Decorator:
 
 def storage_day_option(*, required: bool = True) -> Decorator:
     """`--storage-day`."""
-    return click.option(
-        "--storage-day",
-        type=DayType(),
-        required=required,
-        metavar="YYYY-MM-DD",
-        help="UTC day under whose prefix K2HB wrote: the day before the export day.",
+    return _day_option(
+        "--storage-day", "UTC day under whose prefix K2HB wrote: the day before the export day.", required
     )
 
 
 def snapshot_day_option(*, required: bool = False) -> Decorator:
     """`--export-day`, of a snapshot."""
-    return click.option(
-        "--export-day",
-        type=DayType(),
-        required=required,
-        metavar="YYYY-MM-DD",
-        help="A Friday: the snapshot of a keyed collection, which takes in the storage days until the day before.",
-    )
+    text = "A Friday: the snapshot of a keyed collection, which takes in the storage days until the day before."
+    return _day_option("--export-day", text, required)
+
+
+def _day_option(name: str, text: str, required: bool) -> Decorator:
+    return click.option(name, type=DayType(), required=required, metavar="YYYY-MM-DD", help=text)
 
 
 def wanted_snapshot(collection: Collection, export_day: date) -> CollectionDay:

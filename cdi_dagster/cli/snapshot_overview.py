@@ -18,15 +18,14 @@ from cdi_dagster.cli.day_overview import RunSeen, run_of_dagster
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.days import due_at
-from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, runbook_link
+from cdi_dagster.core.failures import FAILURE_GUIDE, runbook_link
 from cdi_dagster.core.launch_decision import LaunchAction, LaunchDecision, RunState
 from cdi_dagster.core.snapshot import snapshot_days
 from cdi_dagster.core.snapshot_decision import SnapshotFacts, decide_snapshot
 from cdi_dagster.core.storage_keys import snapshot_prefix
 from cdi_dagster.core.tables_report import PublishedTable
-from cdi_dagster.published.snapshot_facts import read_snapshot_facts
+from cdi_dagster.published.snapshot_facts import read_snapshot
 from cdi_dagster.published.snapshot_mark import SnapshotMark
-from cdi_dagster.published.snapshots import read_snapshot_mark
 from cdi_dagster.published.tables import shown_tables
 from cdi_dagster.settings import Settings
 from cdi_dagster.storage import Storage, open_storage
@@ -198,11 +197,10 @@ def snapshot_overviews(
     newest = snapshot_days(now.date(), weeks=1)[0]  # a table shows one snapshot
     overviews = []
     for day in days:
-        facts_of = read_snapshot_facts(
+        facts_of, mark = read_snapshot(
             published, collection, day.export_day, settings.first_storage_day, tables=day.export_day == newest
         )
         known = replace(facts_of, runs=past[day.export_day])
-        mark = _mark(published, day) if known.is_published else None
         overviews.append(
             SnapshotOverview(
                 day=day,
@@ -255,10 +253,3 @@ def made_facts(base: date | str | None, days: Sequence[date | str]) -> list[tupl
 def _run_line(run: RunSeen) -> str:
     failed_with = f", {run.failure.failure_class}" if run.failure else ""
     return f"{run.text}{failed_with}, {run.url}"
-
-
-def _mark(published: Storage, day: CollectionDay) -> SnapshotMark | None:
-    try:
-        return read_snapshot_mark(published, day)
-    except CdiError:
-        return None  # its facts are unreadable, and state why

@@ -80,9 +80,7 @@ def merge(
             start = size_bytes
             part = GzipPart(on_compressed=put, on_unended=lambda: put(NEWLINE_MEMBER))
             try:
-                for chunk in chunks_of(stream):
-                    part.feed(chunk)
-                part.finish()
+                inflate(part, stream)
             except UnreadablePartError as error:
                 raise BatchError(
                     f"{source.stored.key} cannot be merged: {error}. Fix it or move it away, then run the coalescer "
@@ -118,6 +116,18 @@ def stored_checksum(storage: Storage, stored: StoredObject) -> tuple[int, str]:
             digest.update(chunk)
             size_bytes += len(chunk)
     return size_bytes, digest.hexdigest()
+
+
+def inflate(part: GzipPart, stream: BinaryIO) -> None:
+    """Feed a part all of a stream.
+
+    Raises:
+        UnreadablePartError: it is no complete gzip.
+        StorageError: it cannot be read to its end.
+    """
+    for chunk in chunks_of(stream):
+        part.feed(chunk)
+    part.finish()
 
 
 def chunks_of(stream: BinaryIO) -> Iterator[bytes]:

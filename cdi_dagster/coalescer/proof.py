@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from cdi_dagster.coalescer.gzip_part import GzipPart, Member, UnreadablePartError
-from cdi_dagster.coalescer.merge import BatchError, chunks_of
+from cdi_dagster.coalescer.merge import BatchError, inflate
 from cdi_dagster.coalescer.raw_objects import Source
 from cdi_dagster.core.listing import StoredObject
 from cdi_dagster.storage.interface import Storage
@@ -52,9 +52,7 @@ def _members(storage: Storage, stored: StoredObject) -> list[Member]:
     part = GzipPart(members.append)
     try:
         with storage.open(stored.key, etag=stored.etag) as stream:
-            for chunk in chunks_of(stream):
-                part.feed(chunk)
-        part.finish()
+            inflate(part, stream)
     except UnreadablePartError as error:
         raise BatchError(
             f"{stored.key} cannot be read: {error}. Fix it or move it away, then run the coalescer again."

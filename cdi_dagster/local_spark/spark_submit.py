@@ -89,9 +89,10 @@ def s3a_jars(job: SparkJob, arguments: Sequence[str], *, config: SparkProcessCon
 
 def spark_conf(config: SparkProcessConfig, *, needs_s3a: bool, computes_in_jvm: bool = False) -> dict[str, str]:
     """Return the Spark settings of this machine, with its metastore, and with S3 where that is needed."""
-    jvm_options = quick_start_options(computes=computes_in_jvm)
-    folder = config.metastore_folder
-    metastore = local_metastore_conf(folder, jvm_options=jvm_options) if folder else {}
+    metastore = {}
+    if config.metastore_folder:
+        jvm_options = quick_start_options(computes=computes_in_jvm)
+        metastore = local_metastore_conf(config.metastore_folder, jvm_options=jvm_options)
     s3a = s3a_conf_here(os.environ) if needs_s3a else {}
     return {**s3a, **_LOCAL_CONF, **metastore, **config.conf}
 

@@ -6,6 +6,7 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.snapshot import snapshot_input, stale_snapshots
 from cdi_dagster.core.snapshot_decision import SnapshotFacts
+from cdi_dagster.published.snapshot_mark import SnapshotMark
 from cdi_dagster.published.snapshots import read_published_now, snapshot_of
 from cdi_dagster.published.tables import missing_tables
 from cdi_dagster.storage.interface import Storage, StorageError
@@ -17,7 +18,14 @@ _WEEKS = 3
 def read_snapshot_facts(
     published: Storage, collection: Collection, export_day: date, first_storage_day: date, *, tables: bool
 ) -> SnapshotFacts:
-    """Return what storage holds of a snapshot, without its runs; what cannot be read is a fact too.
+    """Return what storage holds of a snapshot, without its runs, as `read_snapshot` does."""
+    return read_snapshot(published, collection, export_day, first_storage_day, tables=tables)[0]
+
+
+def read_snapshot(
+    published: Storage, collection: Collection, export_day: date, first_storage_day: date, *, tables: bool
+) -> tuple[SnapshotFacts, SnapshotMark | None]:
+    """Return what storage holds of a snapshot, without its runs, and its mark; what cannot be read is a fact too.
 
     Args:
         published: where it is read.
@@ -33,7 +41,7 @@ def read_snapshot_facts(
         mark = now.snapshots.get(export_day)
         missing_of = missing_tables(published, snapshot_of(collection, export_day), mark) if mark and tables else ()
     except (CdiError, StorageError) as error:
-        return SnapshotFacts(export_day=export_day, unreadable=f"could not be read: {error}")
+        return SnapshotFacts(export_day=export_day, unreadable=f"could not be read: {error}"), None
     fingerprint: str | None = None
     missing: tuple[date, ...] = ()
     try:
@@ -41,11 +49,12 @@ def read_snapshot_facts(
         fingerprint = used.fingerprint
     except CdiError as error:
         missing = tuple(map(date.fromisoformat, error.detail.get("missing_days", ())))
-    return SnapshotFacts(
+    facts = SnapshotFacts(
         export_day=export_day,
-        is_published=export_day in now.snapshots,
+        is_published=mark is not None,
         is_stale=export_day in stale_snapshots(now.made, now.identities),
         fingerprint=fingerprint,
         missing_tables=missing_of,
         missing_days=missing,
     )
+    return facts, mark

@@ -8,17 +8,12 @@ through alive, and prints the step after it. This process itself never uses obst
 """
 
 import itertools
-import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from botocore.client import BaseClient
 
-from cdi_dagster.aws.clients import _shared_loader
 from cdi_dagster.coalescer import coalesce
 from cdi_dagster.coalescer.shard import Shard
 from cdi_dagster.storage import Storage, open_storage, s3_upload
@@ -26,6 +21,7 @@ from cdi_dagster.storage.s3 import S3Storage
 from cdi_dagster.storage.s3_small import SmallReads
 from cdi_dagster_tests.coalescer.days import DAY, content, key, record
 from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.kill_points import killing_before, print_kill_points
 
 PART_BYTES = 300
 RAW = {0: [(0, 59), (60, 119)], 1: [(7, 7), (8, 8)]}
@@ -43,26 +39,15 @@ def records() -> list[bytes]:
     )
 
 
-def put_day(storage: Storage, below: str) -> None:
+def put_day(storage: Storage) -> None:
     for partition, objects in RAW.items():
         for first, last in objects:
-            storage.write(f"{below}{key(f'{first}-{last}', partition)}", content(first, last, partition))
+            storage.write(key(f"{first}-{last}", partition), content(first, last, partition))
 
 
 def kill_before(step: int) -> None:
     """Make this process kill itself before its request of that number, counted from 0; deletes go key by key."""
-    numbers = itertools.count()
-    lock = threading.Lock()
-
-    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with lock:
-                if next(numbers) == step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
-
-        return wrapper
-
+    counted = killing_before(step)
     delete = S3Storage.delete
 
     def delete_each(storage: S3Storage, keys: Iterable[str]) -> None:
@@ -80,27 +65,16 @@ def coalesce_by_two_shards(storage: Storage) -> None:
             assert summary.succeeded, summary.failures
 
 
+def coalesce_and_die(root: str, step: int) -> None:
+    storage = open_storage(root)
+    put_day(storage)
+    kill_before(step)
+    coalesce_by_two_shards(storage)
+
+
 def main(template: str) -> None:
-    _shared_loader().load_service_model("s3", "service-2")  # once, not in each child
     s3_upload._PART_BYTES = PART_BYTES
-    bucket, _, below = template.rpartition("/")
-    of_bucket = open_storage(bucket)
-    for step in itertools.count():
-        put_day(of_bucket, f"{below.format(step=step)}/")
-        child = os.fork()
-        if child == 0:
-            try:
-                kill_before(step)
-                coalesce_by_two_shards(open_storage(template.format(step=step)))
-                os._exit(0)
-            finally:
-                os._exit(3)
-        exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if exit_code not in (0, -signal.SIGKILL):
-            raise SystemExit(f"step {step}: exit {exit_code}")
-        if exit_code == 0:
-            print(step + 1)
-            return
+    print_kill_points(lambda step: coalesce_and_die(template.format(step=step), step), itertools.count())
 
 
 if __name__ == "__main__":

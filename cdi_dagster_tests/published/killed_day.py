@@ -8,20 +8,18 @@ their mark. Prints the step after the last one.
 
 import gzip
 import json
-import os
-import signal
 import sys
 from collections.abc import Callable
 from datetime import date
 from functools import partial
 
-from cdi_dagster.aws.clients import _shared_loader
 from cdi_dagster.core.collections import CollectionDay, find_collection
 from cdi_dagster.core.ingest_report import IngestReport, KeyServiceCounts, ObjectCounts
 from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject
 from cdi_dagster.core.storage_keys import daily_prefix, id_part_folder, pinned_input_history_key, rejects_prefix
 from cdi_dagster.published.publish import IngestOutcome, WrittenPart, begin_ingestion, publish_day
 from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster_tests.kill_points import print_kill_points
 from cdi_dagster_tests.storage.killed_publisher import kill_before
 
 DAY = find_collection("data:businessAudit").on(date(2023, 3, 26))
@@ -91,21 +89,14 @@ def _part(storage: Storage, prefix: str, run: str, lines: int) -> WrittenPart:
 
 def main(template: str, first_step: int, end: int, publish: Callable[[Storage, int], None]) -> None:
     """Publish run 1, then run 2 up to its death, on a root of its own for each step."""
-    _shared_loader().load_service_model("s3", "service-2")  # once, not in each child
-    for step in range(first_step, end):
-        child = os.fork()
-        if child == 0:
-            storage = open_storage(template.format(step=step))
-            publish(storage, 1)
-            kill_before(step)
-            publish(storage, 2)
-            os._exit(0)
-        exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if exit_code not in (0, -signal.SIGKILL):
-            raise SystemExit(f"step {step}: exit {exit_code}")
-        if exit_code == 0:
-            break
-    print(step + 1)
+
+    def publish_and_die(step: int) -> None:
+        storage = open_storage(template.format(step=step))
+        publish(storage, 1)
+        kill_before(step)
+        publish(storage, 2)
+
+    print_kill_points(publish_and_die, range(first_step, end))
 
 
 if __name__ == "__main__":

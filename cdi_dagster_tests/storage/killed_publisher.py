@@ -7,18 +7,13 @@ step; ends with the first that gets through alive, or before step <end>. Prints 
 A step is a call of the operating system that changes a name (on folders) or a request (on S3).
 """
 
-import itertools
 import os
-import signal
 import sys
-import threading
-from collections.abc import Callable
-from typing import Any
 
 from botocore.client import BaseClient
 
-from cdi_dagster.aws.clients import _shared_loader
 from cdi_dagster.storage import PreparedObject, Storage, file_publication, file_system, open_storage
+from cdi_dagster_tests.kill_points import killing_before, print_kill_points
 
 PREFIX = "out/day/"
 OS_STEPS = ("mkdir", "rename", "replace", "unlink", "rmdir")
@@ -41,18 +36,7 @@ def publish_version(storage: Storage, number: int) -> None:
 
 def kill_before(step: int) -> None:
     """Make this process kill itself before its step of that number, counted from 0."""
-    numbers = itertools.count()
-    lock = threading.Lock()
-
-    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            with lock:
-                if next(numbers) == step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **kwargs)
-
-        return wrapper
-
+    counted = killing_before(step)
     for name in OS_STEPS:
         setattr(os, name, counted(getattr(os, name)))
     file_publication.exchange = counted(file_system.exchange)  # type: ignore[attr-defined]
@@ -75,18 +59,9 @@ def publish_and_die(root: str, before: int, number: int, step: int) -> None:
 def main(template: str, first_step: int, end: int, before: int, number: int, swap: str) -> None:
     if swap == "no-swap":
         file_system.exchange = lambda one, other: False
-    _shared_loader().load_service_model("s3", "service-2")  # once, not in each child
-    for step in range(first_step, end):
-        child = os.fork()
-        if child == 0:
-            publish_and_die(template.format(step=step), before, number, step)
-            os._exit(0)
-        exit_code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if exit_code not in (0, -signal.SIGKILL):
-            raise SystemExit(f"step {step}: exit {exit_code}")
-        if exit_code == 0:
-            break
-    print(step + 1)
+    print_kill_points(
+        lambda step: publish_and_die(template.format(step=step), before, number, step), range(first_step, end)
+    )
 
 
 if __name__ == "__main__":
