@@ -10,7 +10,7 @@ from datetime import datetime
 import orjson
 
 from cdi_dagster.core.bulk import collector_paused
-from cdi_dagster.core.collections import Collection, CollectionDay, find_collection
+from cdi_dagster.core.collections import CollectionDay, find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
 from cdi_dagster.core.lost_offsets import LISTING_DETAIL, lost_objects
@@ -42,7 +42,8 @@ def pin_storage_day(
 
     Raises:
         CdiError: INPUT_INVALID where there are no objects, something in the day is none, or `pin` cannot resolve what
-            there is; OFFSETS_LOST, naming the first object that is gone, where the day lacks offsets that it had.
+            there is; OFFSETS_LOST, naming the first object that is gone, where the day lacks offsets that it had;
+            INPUT_CHANGED where it lacked them only while it was being listed.
         StorageError: the day cannot be listed, or the manifest cannot be written.
     """
     prefix = day.corporate_prefix
@@ -57,7 +58,7 @@ def pin_storage_day(
             detail={"prefix": prefix},
         )
     if not allow_fewer_offsets:
-        _require_all_offsets(roots.published, day.collection, pinned)
+        _require_all_offsets(roots, day, pinned)
     # The kept copy first, so that every manifest that was ever the current one is kept.
     roots.published.write(pinned_input_history_key(day, pinned.fingerprint), manifest)
     roots.published.write(pinned_input_key(day), manifest)
@@ -69,14 +70,16 @@ def manifest_of(pinned: PinnedInput) -> bytes:
     return orjson.dumps(pinned.to_manifest())
 
 
-def _require_all_offsets(published: Storage, collection: Collection, pinned: PinnedInput) -> None:
+def _require_all_offsets(roots: Roots, day: CollectionDay, pinned: PinnedInput) -> None:
     """Fail where the day has fewer offsets than its last pin, or than what is published was made from."""
     for what, before in (
-        ("published", read_published_input(published, collection.on(pinned.storage_day))),
-        ("pinned", read_pinned_input(published, collection.on(pinned.storage_day))),
+        ("published", read_published_input(roots.published, day)),
+        ("pinned", read_pinned_input(roots.published, day)),
     ):
         lost = lost_objects(before, pinned) if before and before.fingerprint != pinned.fingerprint else ()
         if before and lost:
+            # A listing beside a coalescer at work may show neither its object nor what it has merged.
+            require_unchanged(roots.corporate, pinned)
             name = lost[0].name
             more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
             raise CdiError(

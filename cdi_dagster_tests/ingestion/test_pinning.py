@@ -149,6 +149,22 @@ def test_a_day_that_lacks_offsets_which_it_had_is_refused_unless_that_is_allowed
     assert pinned(corporate, published) == fewer
 
 
+def test_a_day_that_changes_while_it_is_listed_has_lost_nothing(
+    corporate: Storage, published: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = pinned(corporate, published)
+    listings = [[stored for stored in corporate.list(PREFIX) if stored.key != key("30-39")]]
+    present = corporate.list
+    # What a folder may give while a coalescer merges: the raw object no more, and the coalesced one not yet.
+    monkeypatch.setattr(corporate, "list", lambda *of, **more: listings.pop() if listings else present(*of, **more))
+
+    with pytest.raises(CdiError) as caught:
+        pinned(corporate, published)
+
+    assert (caught.value.failure_class, key("30-39") in caught.value.cause) == (FailureClass.INPUT_CHANGED, True)
+    assert read_pinned_input(published, AUDIT.on(DAY)) == before
+
+
 def test_a_day_is_not_published_from_less_than_what_is_published(corporate: Storage, published: Storage) -> None:
     before = pinned(corporate, published)
     mark = Mark(
