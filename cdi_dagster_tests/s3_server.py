@@ -3,6 +3,7 @@
 import os
 import uuid
 from functools import cache
+from threading import Thread
 
 from cdi_dagster.storage import Storage, open_storage
 
@@ -12,14 +13,15 @@ REGION = "eu-west-2"
 @cache
 def s3_endpoint() -> str:
     """Return the server's URL; credentials that it accepts are put into the environment, unless some are there."""
-    from moto.server import ThreadedMotoServer  # half a second of CPU, which most test processes need not spend
+    from werkzeug.serving import make_server
 
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
+    from cdi_dagster_tests.moto_application import MotoApplication  # half a second of CPU, which most need not spend
+
+    server = make_server("127.0.0.1", 0, MotoApplication(), threaded=True)
+    Thread(target=server.serve_forever, daemon=True).start()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         os.environ.setdefault(name, "testing")
-    host, port = server.get_host_and_port()
-    return f"http://{host}:{port}"
+    return f"http://127.0.0.1:{server.server_port}"
 
 
 def new_s3_storage(*, versioned: bool = False) -> Storage:

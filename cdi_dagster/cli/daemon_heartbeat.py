@@ -1,15 +1,14 @@
 """Whether the Dagster daemon runs, by the heartbeats that it leaves in its instance; asks no process of Dagster's.
 
-For `cdi doctor` and `cdi watch`. Imports dagster when called.
+For `cdi doctor` and `cdi watch`.
 """
 
-import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from cdi_dagster.cli.dagster_home import open_instance
 from cdi_dagster.core.amounts import duration_text
-from cdi_dagster.settings import Settings
 
 PATIENCE_SECONDS = 300.0
 """A daemon that runs leaves a heartbeat every 30 s."""
@@ -25,11 +24,6 @@ class DaemonState:
     reason: str
 
 
-def dagster_home_of(settings: Settings) -> Path:
-    """Return the folder of the instance: DAGSTER_HOME, else that of the settings."""
-    return Path(os.environ.get("DAGSTER_HOME") or settings.dagster_home)
-
-
 def read_daemon(home: Path, now: datetime, *, patience_seconds: float = PATIENCE_SECONDS) -> DaemonState:
     """Return the state of the daemon of a Dagster home.
 
@@ -41,10 +35,9 @@ def read_daemon(home: Path, now: datetime, *, patience_seconds: float = PATIENCE
     Raises:
         Exception: of many kinds, where the instance cannot be read.
     """
-    from dagster import DagsterInstance
-
-    with DagsterInstance.from_config(str(home)) as instance:
-        parts = [status for status in instance.get_daemon_statuses().values() if status.required]
+    with open_instance(home) as instance:
+        statuses = instance.get_daemon_statuses().values() if instance else ()
+    parts = [status for status in statuses if status.required]
     ages = {part.daemon_type: now.timestamp() - part.last_heartbeat.timestamp for part in parts if part.last_heartbeat}
     if not ages:
         return DaemonState(is_running=False, reason="it never ran")

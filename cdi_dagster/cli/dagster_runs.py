@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cdi_dagster.cli.daemon_heartbeat import dagster_home_of
+from cdi_dagster.cli.dagster_home import dagster_home_of, open_instance
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.launch_decision import PastRun
@@ -78,13 +78,17 @@ def open_dagster_runs(settings: Settings) -> Iterator[DagsterRuns]:
     if not home.is_dir() or not any(home.iterdir()):
         yield DagsterRuns(note=f"there is no Dagster home at {home}: runs are those that left something in storage")
         return
-    import dagster as dg
-
     with ExitStack() as opened:
         try:
-            instance = opened.enter_context(dg.DagsterInstance.from_config(str(home)))
-            instance.get_run_records(limit=1)  # its database is opened by the first query
+            instance = opened.enter_context(open_instance(home))
+            if instance:
+                instance.get_run_records(limit=1)  # its database is opened by the first query
         except Exception as error:  # noqa: BLE001 - a database that is down must not hide what storage shows
             yield DagsterRuns(note=f"Dagster's records in {home} cannot be read ({type(error).__name__})")
+            return
+        if instance is None:
+            yield DagsterRuns(
+                note=f"Dagster has not started at {home} yet: runs are those that left something in storage"
+            )
             return
         yield DagsterRuns(home=home, _instance=instance, _automation=settings.automation)

@@ -21,7 +21,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from cdi_dagster.cli.console import json_option, print_json, progress, progress_console, result_console
-from cdi_dagster.cli.daemon_heartbeat import dagster_home_of, read_daemon
+from cdi_dagster.cli.daemon_heartbeat import read_daemon
+from cdi_dagster.cli.dagster_home import dagster_home_of
 from cdi_dagster.cli.doctor_aws import EMR_CHECKS, check_aws
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.amounts import size_text

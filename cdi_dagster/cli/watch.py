@@ -13,7 +13,8 @@ from urllib.parse import unquote, urlsplit
 import click
 
 from cdi_dagster.cli.console import json_option, print_json
-from cdi_dagster.cli.daemon_heartbeat import PATIENCE_SECONDS, dagster_home_of, read_daemon
+from cdi_dagster.cli.daemon_heartbeat import PATIENCE_SECONDS, read_daemon
+from cdi_dagster.cli.dagster_home import dagster_home_of
 from cdi_dagster.cli.options import CollectionType
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.alert import Alert, AlertLevel

@@ -156,6 +156,10 @@ def test_without_a_dagster_home_the_last_run_is_the_one_that_left_something(
         assert (code, value["state"], value["last_run"]["run_id"]) == (0, "published", run.run_id)
         assert value["last_run"]["url"] is None
         assert value["notes"][0].startswith(f"there is no Dagster home at {tmp_path / 'nowhere'}")
+        (tmp_path / "nowhere").mkdir()
+        (tmp_path / "nowhere" / "dagster.yaml").touch()
+        _, value = status(*OF_DAY)
+        assert value["notes"][0].startswith(f"Dagster has not started at {tmp_path / 'nowhere'} yet")
 
 
 def test_records_of_dagster_that_cannot_be_read_are_noted_and_storage_is_shown(

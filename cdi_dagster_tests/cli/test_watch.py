@@ -9,6 +9,7 @@ import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -81,13 +82,19 @@ def test_records_without_their_tables_are_no_published_day_and_a_damaged_mark_is
 
 
 def test_a_daemon_that_never_ran_and_a_home_that_is_gone_are_reasons(cdi: Cdi, home: Path) -> None:
+    """The databases of a home are its daemon's to make: two processes that make them at once break them for good."""
     answer = cdi("watch", "--only", "daemon")
     assert answer.exit_code == 1
     assert f"There is no Dagster home at {home / 'dagster_home'}: set DAGSTER_HOME" in answer.stdout
-    _dagster_home(home)
-    answer = cdi("watch", "--only", "daemon")
-    assert answer.stdout == f"The Dagster daemon of {home / 'dagster_home'} is not running: it never ran\n"
-    assert answer.exit_code == 1
+    dagster_home = _dagster_home(home)
+    while_it_is_made = dagster_home / "history" / "runs.db"
+    for _ in range(2):
+        answer = cdi("watch", "--only", "daemon")
+        assert answer.stdout == f"The Dagster daemon of {dagster_home} is not running: it never ran\n"
+        assert answer.exit_code == 1
+        assert not (dagster_home / "schedules").exists()
+        while_it_is_made.parent.mkdir(exist_ok=True)
+        while_it_is_made.touch()
 
 
 @pytest.mark.parametrize("in_the_way", ["file", "closed port"])
@@ -154,15 +161,20 @@ def test_a_daemon_whose_disk_is_full_or_that_is_killed_is_noticed_and_its_recove
     environment = os.environ | {"DAGSTER_HOME": str(dagster_home)}
     log = tmp_path / "daemon.log"
     with hearing() as heard, Guarded(command, environment=environment, log_path=log):
+        answers: list[Any] = []
 
         def sees(exit_code: int) -> bool:
             options = ("--only", "daemon", "--alert", "--heartbeat-seconds", "45")
             answer = cdi("watch", *options, CDI_ALERT_TARGET=heard.url)
             assert answer.exit_code in (0, 1), answer.stderr
+            answers.append(answer)
             return answer.exit_code == exit_code
 
+        def seen() -> str:
+            return f"{answers[-1].stdout}Daemons {_daemons()}\n{last_lines_of(log)}"
+
         def wait_for(exit_code: int, what: str) -> None:
-            wait_until(lambda: sees(exit_code), what, seen=lambda: last_lines_of(log), pause_seconds=8)
+            wait_until(lambda: sees(exit_code), what, seen=seen, pause_seconds=8)
 
         wait_for(0, "the daemon has left its first heartbeat")
         heard.alerts.clear()

@@ -16,11 +16,11 @@ from threading import Event, RLock, Thread
 from typing import Any
 
 import boto3
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
 from cdi_dagster_tests.emr.cluster import Cluster, ClusterFaults
+from cdi_dagster_tests.moto_application import MotoApplication
 from cdi_dagster_tests.waiting import wait_until
 
 REGION = "eu-west-2"
@@ -93,7 +93,7 @@ class EmrEmulator:
         self.endpoint = ""
         self._lock = RLock()
         self._stopping = Event()
-        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._moto = MotoApplication()
 
     def __enter__(self) -> "EmrEmulator":
         self._server = make_server("127.0.0.1", 0, self._application, threaded=True)
