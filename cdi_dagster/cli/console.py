@@ -18,6 +18,14 @@ from rich.text import Text
 
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError
 
+STATE_STYLES = {
+    "published": "green",
+    "running": "cyan",
+    "waiting": "yellow",
+    "stale": "yellow",
+    "failed": "bold red",
+}
+"""Colours of the states of days and snapshots."""
 _JSON_WANTED = "cdi.json"
 _PLAIN_WIDTH = 140
 
@@ -96,6 +104,11 @@ def facts(rows: Sequence[tuple[str, str]]) -> Text:
         text.append("\n" if number else "")
         text.append(f"{name:<{width}}", style="dim").append(f"  {value}")
     return text
+
+
+def state_text(state: str, reason: str) -> str:
+    """Return a state and its reason, where there is more to it than the word."""
+    return state if state == reason else f"{state}: {reason}"
 
 
 def figures_table(title: str | None, headings: Sequence[str], *, words: int = 1) -> Table:

@@ -5,19 +5,20 @@ From marks and run folders in storage, status rows, and Dagster's run records wh
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any
 
-from cdi_dagster.cli.dagster_runs import DagsterRuns
+from cdi_dagster.cli.dagster_runs import DagsterRuns, open_dagster_runs
 from cdi_dagster.cli.gate import coalescer_status
-from cdi_dagster.core.amounts import duration_text
+from cdi_dagster.cli.run_seen import RunSeen, run_of_dagster, seconds_between
+from cdi_dagster.clock import utc_now
 from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.days import due_at
-from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
+from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import class_of
 from cdi_dagster.core.launch_decision import (
     DayFacts,
@@ -36,6 +37,7 @@ from cdi_dagster.published.mark import Mark
 from cdi_dagster.published.read import origin_of, read_mark
 from cdi_dagster.published.runs import last_run
 from cdi_dagster.published.tables import missing_tables, shown_tables
+from cdi_dagster.resources.status_table import open_status_table
 from cdi_dagster.settings import Settings
 from cdi_dagster.storage import ObjectMissingError, Roots
 from cdi_dagster.storage.lease import live_holder
@@ -50,77 +52,6 @@ class DayState(StrEnum):
     WAITING = "waiting"
     FAILED = "failed"
     """A person has to act: nothing runs the day again by itself."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSeen:
-    """One run of a day.
-
-    Attributes:
-        run_id: Dagster's, or the correlation id of a run of `cdi`.
-        state: of the run.
-        failure: why it failed.
-        started_at: aware, UTC; None where it is queued, or not known.
-        ended_at: aware, UTC; None while it is live.
-        url: its page in the Dagster UI, where Dagster runs it.
-    """
-
-    run_id: str
-    state: RunState
-    failure: CdiError | None = None
-    started_at: datetime | None = None
-    ended_at: datetime | None = None
-    url: str | None = None
-
-    @property
-    def seconds(self) -> float | None:
-        """How long it took."""
-        return _seconds_between(self.started_at, self.ended_at)
-
-    @property
-    def text(self) -> str:
-        """Which run, its state, and since when or how long."""
-        if self.started_at and not self.ended_at:
-            return f"{self.run_id}, at work since {self.started_at:%Y-%m-%d %H:%M} UTC"
-        if not self.ended_at:
-            return f"{self.run_id}, queued"
-        took = "" if self.seconds is None else f" after {duration_text(self.seconds)}"
-        return f"{self.run_id}, {self.state.lower()} at {self.ended_at:%Y-%m-%d %H:%M} UTC{took}"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
-        failure = self.failure
-        return {
-            "run_id": self.run_id,
-            "state": self.state,
-            "started_at": self.started_at and self.started_at.isoformat(),
-            "ended_at": self.ended_at and self.ended_at.isoformat(),
-            "seconds": self.seconds,
-            "url": self.url,
-            "failure": {**failure.to_json(), "owner": FAILURE_GUIDE[failure.failure_class].owner} if failure else None,
-        }
-
-
-def run_of_dagster(
-    run: PastRun, dagster_runs: DagsterRuns, settings: Settings, *, row_failure: str | None = None
-) -> RunSeen:
-    """Return a run as a person sees it: why it failed, and its page.
-
-    Args:
-        run: which Dagster knows.
-        dagster_runs: for its failure.
-        settings: for the address of the UI.
-        row_failure: the failure in its status row, if there is one.
-    """
-    failed = run.state is RunState.FAILED
-    return RunSeen(
-        run_id=run.run_id,
-        state=run.state,
-        failure=dagster_runs.failure(run.run_id, row_failure) if failed else None,
-        started_at=run.started_at,
-        ended_at=run.ended_at,
-        url=f"{settings.dagster_url}/runs/{run.run_id}",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +120,7 @@ class DayOverviews:
         now: aware.
 
     Attributes:
-        rows_unreadable: why status rows, and so costs, could not be read, where they could not.
+        dagster_runs: as given.
     """
 
     def __init__(
@@ -198,9 +129,14 @@ class DayOverviews:
         self._settings = settings
         self._roots = roots
         self._status_table = status_table
-        self._dagster = dagster_runs
+        self.dagster_runs = dagster_runs
         self._now = now
-        self.rows_unreadable: str | None = None
+        self._rows_unreadable: str | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be read: runs, or status rows and so costs."""
+        return tuple(note for note in (self.dagster_runs.note, self._rows_unreadable) if note)
 
     def of(self, collection: Collection, storage_days: Sequence[date]) -> list[DayOverview]:
         """Return the overview of each day.
@@ -208,8 +144,8 @@ class DayOverviews:
         Raises:
             StorageError: the storage does not respond.
         """
-        runs = self._dagster.past_runs(collection, storage_days)  # before the marks, as `day_facts` does
-        automation = Automation(calendar=self._settings.calendar, is_on=self._dagster.is_automated(collection))
+        runs = self.dagster_runs.past_runs(collection, storage_days)  # before the marks, as `day_facts` does
+        automation = Automation(calendar=self._settings.calendar, is_on=self.dagster_runs.is_automated(collection))
         return [self._of_day(collection.on(day), runs[day], automation) for day in storage_days]
 
     def _of_day(self, day: CollectionDay, past: tuple[PastRun, ...], automation: Automation) -> DayOverview:
@@ -229,7 +165,7 @@ class DayOverviews:
         publisher = next((run for run in past if mark and run.run_id == mark.correlation_id), None)
         seconds = last.seconds if last and not mark else None
         if publisher:
-            seconds = _seconds_between(publisher.started_at, publisher.ended_at)
+            seconds = seconds_between(publisher.started_at, publisher.ended_at)
         return DayOverview(
             day=day,
             state=state,
@@ -291,7 +227,7 @@ class DayOverviews:
         if newest is None or (stored and (stored.ended_at is None or stored.ended_at > (newest.ended_at or self._now))):
             return stored
         row = self._row(day, newest.run_id)
-        return run_of_dagster(newest, self._dagster, self._settings, row_failure=row.failure if row else None)
+        return run_of_dagster(newest, self.dagster_runs, self._settings, row_failure=row.failure if row else None)
 
     def _last_stored_run(self, day: CollectionDay, *, known: set[str]) -> RunSeen | None:
         """Return the last run that left something in storage, or holds the lease, and is none of Dagster's."""
@@ -347,13 +283,20 @@ class DayOverviews:
 
     def _row(self, day: CollectionDay, run_id: str | None) -> StatusRow | None:
         """Return a run's status row; None where there is none, or the table cannot be read from here."""
-        if run_id is None or self.rows_unreadable:
+        if run_id is None or self._rows_unreadable:
             return None
         try:
             return self._status_table.get(run_id, data_product_of(day.collection))
         except CdiError as error:
-            self.rows_unreadable = error.cause
+            self._rows_unreadable = error.cause
             return None
+
+
+@contextmanager
+def open_day_overviews(settings: Settings, roots: Roots) -> Iterator[DayOverviews]:
+    """Yield what makes overviews of days, by the status table and the Dagster of the settings."""
+    with open_dagster_runs(settings) as dagster_runs:
+        yield DayOverviews(settings, roots, open_status_table(settings), dagster_runs, utc_now())
 
 
 def is_due(overview: DayOverview, settings: Settings, now: datetime) -> bool:
@@ -365,10 +308,6 @@ def _waits_for(facts: DayFacts) -> FailureClass | None:
     if facts.lacks_tables:
         return FailureClass.TABLES_MISSING
     return class_of(facts.coalescer)
-
-
-def _seconds_between(started_at: datetime | None, ended_at: datetime | None) -> float | None:
-    return (ended_at - started_at).total_seconds() if ended_at and started_at else None
 
 
 def _cost(row: StatusRow | None) -> float | None:

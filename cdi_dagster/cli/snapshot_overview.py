@@ -12,9 +12,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cdi_dagster.cli.console import facts, figures_table
+from cdi_dagster.cli.console import STATE_STYLES, facts, figures_table, state_text
 from cdi_dagster.cli.dagster_runs import DagsterRuns, open_dagster_runs
-from cdi_dagster.cli.day_overview import RunSeen, run_of_dagster
+from cdi_dagster.cli.run_seen import RunSeen, run_of_dagster
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.days import due_at
@@ -33,7 +33,6 @@ from cdi_dagster.table_definitions import with_tables
 
 FAILED, NOT_YET = 1, 3
 """Exit codes of `cdi status`."""
-_STYLES = {"published": "green", "running": "cyan", "waiting": "yellow", "stale": "yellow", "failed": "bold red"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +108,14 @@ class SnapshotOverview:
             "missing_tables": list(self.facts.missing_tables),
             "rows": dict(self.mark.rows) if self.mark else None,
             "tables": {table.name: table.rows for table in self.tables},
+            "prefix": self.prefix,
             "runs": [run.to_json() for run in self.runs],
             "notes": [self.note] if self.note else [],
         }
 
     def shown(self) -> RenderableType:
         """Return its state for a person."""
-        rows = [("state", f"{self.state}: {self.reason}"), *self._last_run()]
+        rows = [("state", state_text(self.state, self.reason)), *self._last_run()]
         if self.mark:
             rows += [("rows", rows_text(self.mark.rows)), ("tables", self._tables())]
         return self._with_title([*rows, ("snapshot under", self.prefix)])
@@ -124,7 +124,7 @@ class SnapshotOverview:
         """Return for a person what the mark states, the tables, and every run."""
         used = mark.made_from
         rows = [
-            ("state", f"{self.state}: {self.reason}"),
+            ("state", state_text(self.state, self.reason)),
             ("made by", f"{mark.correlation_id}, {mark.published_at:%Y-%m-%d %H:%M} UTC"),
             *(made_facts(used.base.export_day if used.base else None, list(used.days)) if used else _ADOPTED),
             ("rows in", rows_text(mark.rows_in)),
@@ -226,7 +226,7 @@ def snapshots_table(overviews: Sequence[SnapshotOverview]) -> list[RenderableTyp
     for each in overviews:
         rows = each.mark.rows if each.mark else {}
         counts = [f"{rows[db_type]:,}" if db_type in rows else "" for db_type in ("INSERT", "DELETE")]
-        state = Text(each.state, style=_STYLES[each.state])
+        state = Text(each.state, style=STATE_STYLES[each.state])
         table.add_row(each.day.collection.id, str(each.day.export_day), state, *counts)
     notes = [
         f"{each.day.collection.id}, snapshot of {each.day.export_day}: {each.reason.rstrip('.')}."
