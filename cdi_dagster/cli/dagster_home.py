@@ -12,7 +12,11 @@ from cdi_dagster.settings import Settings
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-_SQLITE_DATABASES = ("history/runs.db", "history/runs/index.db", "schedules/schedules.db")
+_SQLITE_DATABASES = (
+    Path("history", "runs.db"),
+    Path("history", "runs", "index.db"),
+    Path("schedules", "schedules.db"),
+)
 """In the order in which Dagster makes them, when it opens a home for the first time."""
 
 
