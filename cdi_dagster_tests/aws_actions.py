@@ -5,7 +5,6 @@ held against the policies when the last of them has ended. For packages that tal
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,14 @@ from pathlib import Path
 import pytest
 
 import cdi_dagster
-from cdi_dagster_tests.recorded_calls.sitecustomize import ANYWHERE, CALLS_FILE, NODE, hear_calls, into_file
+from cdi_dagster_tests.child_processes.sitecustomize import (
+    ANYWHERE,
+    CALLS_FILE,
+    NODE,
+    hear_calls,
+    into_file,
+    python_path,
+)
 
 POLICIES = Path(cdi_dagster.__file__).parents[1] / "deploy" / "aws" / "policies"
 NODES_POLICY = "emr-instance-profile"
@@ -34,7 +40,6 @@ S3_ACTIONS = {
 SERVICES = {"monitoring": "cloudwatch"}
 """Where IAM has another name for a service than its endpoint."""
 NEEDS_NO_PERMISSION = {"sts:GetCallerIdentity"}
-_FOLDER = str(Path(__file__).parent / "recorded_calls")
 
 
 def action_of(call: str) -> str | None:
@@ -76,7 +81,7 @@ def recorded(calls: Path) -> Iterator[None]:
     """Record in a file what this process and its children request by our own clients."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CALLS_FILE, str(calls))
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [_FOLDER, os.environ.get("PYTHONPATH")])))
+        patch.setenv("PYTHONPATH", python_path())
         stop = hear_calls(into_file(str(calls)))
         try:
             yield

@@ -9,12 +9,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from cdi_dagster_tests.shifted_clock.sitecustomize import SHIFT, shift_clock
-
-_FOLDER = str(Path(__file__).parent / "shifted_clock")
+from cdi_dagster_tests.child_processes.sitecustomize import SHIFT, python_path, shift_clock
 
 
 def start_clock_of_environment() -> None:
@@ -43,6 +40,5 @@ def _shift_to(moment: datetime) -> Any:
     seconds = (moment - datetime.now(UTC)).total_seconds()
     travel = shift_clock(seconds)
     os.environ[SHIFT] = str(float(os.environ.get(SHIFT, "0")) + seconds)
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join([_FOLDER, *(path for path in paths if path not in ("", _FOLDER))])
+    os.environ["PYTHONPATH"] = python_path()
     return travel

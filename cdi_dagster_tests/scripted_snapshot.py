@@ -68,22 +68,16 @@ class ScriptedSnapshots(ScriptedSpark):
     def _snapshot(self, step: SparkStep) -> Mapping[str, Any]:
         export_day = date.fromisoformat(argument(step, "--export-day"))
         first = date.fromisoformat(argument(step, "--first-storage-day"))
-        used, _ = input_now(self.published, step.collection, export_day, first_storage_day=first)
-        mark = SnapshotMark(
+        mark = make_snapshot(
+            self.published,
+            export_day,
+            first_storage_day=first,
             correlation_id=step.correlation_id,
-            collection_id=step.collection.id,
-            export_day=export_day,
-            fingerprint=used.fingerprint,
-            made_from=used,
-            rows_in={"DELETE": 2, "INSERT": 5},
-            rows={"DELETE": 2, "INSERT": 3},
             id_parts=self.id_parts,
-            parts=(),
-            published_at=datetime(2023, 6, 9, 10, tzinfo=UTC),
-            sampled_rows=5,
             modified=self.modified or {step.storage_day: 5},
         )
-        publish_snapshot(self.published, snapshot_of(step.collection, export_day), (), mark)
+        used = mark.made_from
+        assert used is not None
         return SnapshotReport(
             correlation_id=step.correlation_id,
             collection_id=step.collection.id,
@@ -99,6 +93,35 @@ class ScriptedSnapshots(ScriptedSpark):
             stale_later=self.stale_later,
             seconds=2.0,
         ).to_json()
+
+
+def make_snapshot(
+    published: Storage,
+    export_day: date,
+    *,
+    first_storage_day: date,
+    correlation_id: str = "snapshot",
+    id_parts: Mapping[str, int] | None = None,
+    modified: Mapping[date, int] | None = None,
+) -> SnapshotMark:
+    """Publish the mark of a snapshot, from what is published now."""
+    used, _ = input_now(published, PARTS, export_day, first_storage_day=first_storage_day)
+    mark = SnapshotMark(
+        correlation_id=correlation_id,
+        collection_id=PARTS.id,
+        export_day=export_day,
+        fingerprint=used.fingerprint,
+        made_from=used,
+        rows_in={"DELETE": 2, "INSERT": 5},
+        rows={"DELETE": 2, "INSERT": 3},
+        id_parts=id_parts or {},
+        parts=(),
+        published_at=datetime(2023, 6, 9, 10, tzinfo=UTC),
+        sampled_rows=5,
+        modified=modified or {},
+    )
+    publish_snapshot(published, snapshot_of(PARTS, export_day), (), mark)
+    return mark
 
 
 def publish_days(published: Storage, first: date, last: date, *, fingerprint: str = "f1", rows: int = 3) -> None:

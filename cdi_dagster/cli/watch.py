@@ -25,7 +25,7 @@ from cdi_dagster.core.snapshot_decision import due_snapshots, late_snapshots
 from cdi_dagster.core.watch_decision import Problem, WatchAction, WatchState, decide_watch
 from cdi_dagster.interfaces import AlertSink
 from cdi_dagster.published.read import read_mark
-from cdi_dagster.published.snapshot_facts import read_snapshot_facts
+from cdi_dagster.published.snapshot_facts import read_snapshot
 from cdi_dagster.published.tables import missing_tables
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import Storage, open_storage
@@ -133,7 +133,7 @@ def _unpublished_snapshots(
 ) -> Iterator[Problem]:
     newest = due_snapshots(settings.calendar, now)[-1:]
     for export_day in late_snapshots(settings.calendar, now):
-        facts = read_snapshot_facts(
+        facts, _ = read_snapshot(
             published, collection, export_day, settings.first_storage_day, tables=[export_day] == newest
         )
         if what := facts.what_is_missing:

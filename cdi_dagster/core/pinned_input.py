@@ -166,9 +166,7 @@ class PinnedInput:
             CdiError: INPUT_INVALID where it is not a manifest of this format.
         """
         try:
-            lists_of = {_SHOWN_VERSION: _lists_of_shown, FORMAT_VERSION: _lists_of_manifest}.get(
-                value["format_version"]
-            )
+            lists_of = _LISTS_OF.get(value["format_version"])
             if lists_of is None:
                 raise CdiError(
                     FailureClass.INPUT_INVALID,

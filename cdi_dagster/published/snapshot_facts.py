@@ -12,14 +12,7 @@ from cdi_dagster.published.tables import missing_tables
 from cdi_dagster.storage.interface import Storage, StorageError
 
 _WEEKS = 3
-"""The marks of so many snapshots are read, each of some MB in production; of more only where there is none."""
-
-
-def read_snapshot_facts(
-    published: Storage, collection: Collection, export_day: date, first_storage_day: date, *, tables: bool
-) -> SnapshotFacts:
-    """Return what storage holds of a snapshot, without its runs, as `read_snapshot` does."""
-    return read_snapshot(published, collection, export_day, first_storage_day, tables=tables)[0]
+"""The marks of so many snapshots are read, each of some MB in production; of more only where none can be the base."""
 
 
 def read_snapshot(
@@ -36,7 +29,7 @@ def read_snapshot(
     """
     try:
         now = read_published_now(published, collection, export_day, first_storage_day=first_storage_day, weeks=_WEEKS)
-        if not now.snapshots:
+        if {friday for friday in now.snapshots if friday < export_day} <= stale_snapshots(now.made, now.identities):
             now = read_published_now(published, collection, export_day, first_storage_day=first_storage_day)
         mark = now.snapshots.get(export_day)
         missing_of = missing_tables(published, snapshot_of(collection, export_day), mark) if mark and tables else ()

@@ -190,14 +190,13 @@ def prepare_part(published: Storage, day: CollectionDay, part: SnapshotPart) -> 
 def publish_snapshot(
     published: Storage, day: CollectionDay, prepared: Sequence[PreparedObject], mark: SnapshotMark
 ) -> None:
-    """Make the prepared files the snapshot, with their mark; the staging folder is empty afterwards.
+    """Make the prepared files the snapshot, with their mark; what is left in staging, `discard_staged` deletes.
 
     Raises:
         StorageError: something could not be written; the published snapshot is as it was, or `begin_snapshot` completes
             the new one.
     """
     published.publish(snapshot_prefix(day), prepared, mark.to_bytes(), group=_GROUP)
-    discard_staged(published, day)
 
 
 def adopt_snapshot(

@@ -24,7 +24,7 @@ from cdi_dagster.core.status_rows import data_product_of
 from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.ingestion.status_rows import TERMINATED
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusRow, StatusTable
-from cdi_dagster.published.snapshot_facts import read_snapshot_facts
+from cdi_dagster.published.snapshot_facts import read_snapshot
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.run_records import is_by_person, is_sensor_on, makes_snapshot, past_snapshot_runs
 from cdi_dagster.sensors.alerted_causes import AlertedCause, earlier_message
@@ -127,7 +127,7 @@ class FailureReporter:
         export_day = parse_day(run.tags[names.PARTITION_TAG])
         calendar = self.automation.calendar
         runs = past_snapshot_runs(self.instance, collection, [export_day])[export_day]
-        facts = read_snapshot_facts(
+        facts, _ = read_snapshot(
             self.roots.published,
             collection,
             export_day,

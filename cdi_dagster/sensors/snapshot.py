@@ -20,7 +20,7 @@ from cdi_dagster.core.days import parse_day, storage_day_of
 from cdi_dagster.core.launch_decision import LaunchAction, LaunchDecision
 from cdi_dagster.core.snapshot_decision import SnapshotFacts, decide_snapshot, due_snapshots, to_launch
 from cdi_dagster.interfaces import AlertSink
-from cdi_dagster.published.snapshot_facts import read_snapshot_facts
+from cdi_dagster.published.snapshot_facts import read_snapshot
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.run_records import past_snapshot_runs, snapshot_run_request
 from cdi_dagster.sensors.lateness import is_sent
@@ -65,7 +65,7 @@ def snapshot_sensor(
         decisions: list[_Decided] = []
         for export_day in due:
             is_newest = export_day == due[-1]
-            facts = read_snapshot_facts(
+            facts, _ = read_snapshot(
                 roots.published, collection, export_day, calendar.first_storage_day, tables=is_newest
             )
             facts = replace(facts, runs=runs[export_day])

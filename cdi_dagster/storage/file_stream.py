@@ -76,7 +76,7 @@ def _require(etag: str, status: os.stat_result, uri: str) -> None:
 
 
 class FileStream(io.RawIOBase):
-    """An open file that must not change; checked at its end and when it is closed."""
+    """An open file that must not change: checked at the end of what is read, or when it is closed before."""
 
     def __init__(
         self, file: io.FileIO, path: Path, uri: str, *, opened_as: os.stat_result, position: int, until: int | None
@@ -89,7 +89,7 @@ class FileStream(io.RawIOBase):
         self._size_bytes = opened_as.st_size
         self._position = position
         self._until = until
-        self._change_raised = False
+        self._is_checked = False
 
     def readable(self) -> bool:
         """Return True."""
@@ -104,24 +104,21 @@ class FileStream(io.RawIOBase):
         except OSError as error:
             raise storage_error(error, "read", self._uri, self._path) from error
         self._position += count
-        if self._position > self._size_bytes or (count == 0 and len(buffer)):
+        if self._position > self._size_bytes or self._position == self._until or (count == 0 and len(buffer)):
             self._check()
         return count
 
     def close(self) -> None:
-        """Check once more that the object is unchanged, unless its change was raised already; close."""
+        """Check that the object is unchanged, unless that was done at its end; close."""
         if self.closed:
             return
         try:
-            if not self._change_raised:
+            if not self._is_checked:
                 self._check()
         finally:
             self._file.close()
             super().close()
 
     def _check(self) -> None:
-        try:
-            _require(self._etag, os.fstat(self._file.fileno()), self._uri)
-        except ObjectChangedError:
-            self._change_raised = True
-            raise
+        self._is_checked = True
+        _require(self._etag, os.fstat(self._file.fileno()), self._uri)

@@ -12,7 +12,7 @@ from cdi_dagster.aws import clients
 from cdi_dagster.clock import utc_now
 from cdi_dagster.emr.clusters.api import EmrApi
 from cdi_dagster.settings import SettingsError, load_settings
-from cdi_dagster_tests.recorded_calls.sitecustomize import hear_calls
+from cdi_dagster_tests.child_processes.sitecustomize import hear_calls
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 
 EMR_ROLE = "arn:aws:iam::222222222222:role/cdi-emr"

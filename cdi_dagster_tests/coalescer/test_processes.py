@@ -120,7 +120,8 @@ def started(storage: Storage, folder: Path, *more: str) -> subprocess.Popen[str]
     program = folder / "unhurried.py"
     program.write_text(_UNHURRIED)
     command = [sys.executable, str(program), *arguments(storage), "--processes", "2", "--max-objects", "2", *more]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    paths = filter(None, [os.environ.get("PYTHONPATH"), str(Path(__file__).parents[2])])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 

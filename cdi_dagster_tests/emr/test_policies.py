@@ -38,13 +38,13 @@ from cdi_dagster.spark.cluster_checks.node import run_node_checks
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.roots import Roots
 from cdi_dagster_tests.aws_actions import POLICIES, action_of, allowed
+from cdi_dagster_tests.child_processes.sitecustomize import hear_calls
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr.emulator import create_status_table
 from cdi_dagster_tests.emr.launches import DAY, Bench
 from cdi_dagster_tests.emr.test_doctor import installation  # noqa: F401 - a fixture
 from cdi_dagster_tests.gate.hearing import hearing
 from cdi_dagster_tests.gate.quick_ingestion import ingest_pinned
-from cdi_dagster_tests.recorded_calls.sitecustomize import hear_calls
 
 pytestmark = pytest.mark.slow  # a cluster, a day and every check of `cdi doctor`
 

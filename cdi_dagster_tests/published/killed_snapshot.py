@@ -12,6 +12,7 @@ from cdi_dagster.core.storage_keys import snapshot_staging_prefix
 from cdi_dagster.published.snapshot_mark import SnapshotMark, SnapshotPart
 from cdi_dagster.published.snapshots import (
     begin_snapshot,
+    discard_staged,
     prepare_staged,
     publish_snapshot,
     published_key,
@@ -45,6 +46,7 @@ def publish_run(storage: Storage, number: int) -> None:
         published_at=datetime(2023, 6, 9, tzinfo=UTC),
     )
     publish_snapshot(storage, SNAPSHOT, prepare_staged(storage, SNAPSHOT, staged), mark)
+    discard_staged(storage, SNAPSHOT)
 
 
 if __name__ == "__main__":

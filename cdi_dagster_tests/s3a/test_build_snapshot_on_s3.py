@@ -24,9 +24,10 @@ FIRST_DAY, FRIDAY, ONE_DAY = date(2023, 6, 2), date(2023, 6, 9), timedelta(days=
 SNAPSHOT = snapshot_of(PARTS, FRIDAY)
 
 
-def test_a_job_killed_between_its_first_file_and_its_mark_left_no_snapshot_and_the_next_run_completes_it(
+def test_a_job_killed_while_it_writes_is_tried_again_and_killed_between_its_first_file_and_its_mark_is_completed(
     tmp_path: Path,
 ) -> None:
+    """A launch tries again under the same correlation id, where S3A has left the marker of a folder."""
     published = new_s3_storage()
     rows = history(4, FIRST_DAY, FRIDAY - ONE_DAY, ids=60)
     publish_history(published, rows, FIRST_DAY, FRIDAY - ONE_DAY)
@@ -35,6 +36,8 @@ def test_a_job_killed_between_its_first_file_and_its_mark_left_no_snapshot_and_t
         *("--first-storage-day", str(FIRST_DAY), "--correlation-id", "killed"),
     ]
 
+    killed_at(a_file_is_written, BUILD_SNAPSHOT, arguments, config=spark_config(tmp_path / "first"))
+    assert list(published.list(snapshot_staging_prefix(SNAPSHOT))) == []
     killed_at(a_file_has_appeared, BUILD_SNAPSHOT, arguments, config=spark_config(tmp_path))
 
     assert read_snapshot_mark(published, SNAPSHOT) is None
@@ -43,6 +46,10 @@ def test_a_job_killed_between_its_first_file_and_its_mark_left_no_snapshot_and_t
     assert read_snapshot(published, FRIDAY) == reference(rows)
     assert list(published.list(snapshot_staging_prefix(SNAPSHOT))) == []
     assert unfinished_uploads(published) == []
+
+
+def a_file_is_written(method: str, path: str) -> bool:
+    return method == "PUT" and "/_staging/" in path and ".orc" in path
 
 
 def a_file_has_appeared(method: str, path: str) -> bool:

@@ -196,7 +196,8 @@ class BuildSnapshot:
         latest = latest_rows(all_rows(sources.read(spark, id_parts)), slices=slices)
         folder = f"{snapshot_staging_prefix(self._day)}{self._correlation_id}/group={number:05d}"
         written = latest.write.partitionBy("id_part").option("compression", "zlib")
-        written.orc(spark_path(self._published.uri(folder)))
+        # A killed attempt of this run may have left S3A's marker of the folder, which is no object to us.
+        written.mode("overwrite").orc(spark_path(self._published.uri(folder)))
 
     def _count_staged(self, spark: SparkSession, staged: Sequence[SnapshotPart]) -> dict[tuple[str, ...], int]:
         """Count the rows of the files as they are stored, by id_part and `db_type`."""
@@ -280,14 +281,21 @@ class BuildSnapshot:
         )
 
     def _stale_later(self) -> list[date]:
-        """Return the export days of later snapshots that this one leaves stale: they have to be made again."""
-        later = read_published_now(
-            self._published,
-            self._collection,
-            self._export_day + MOST_WEEKS * ONE_WEEK,
-            first_storage_day=self._first_storage_day,
-            weeks=MOST_WEEKS + 1,
-        )
+        """Return the export days of later snapshots that this one leaves stale: they have to be made again.
+
+        The snapshot is published by now: a mark that cannot be read does not make the run fail.
+        """
+        try:
+            later = read_published_now(
+                self._published,
+                self._collection,
+                self._export_day + MOST_WEEKS * ONE_WEEK,
+                first_storage_day=self._first_storage_day,
+                weeks=MOST_WEEKS + 1,
+            )
+        except (CdiError, StorageError) as error:
+            _log.warning("Which later snapshots are stale is not known: %s", error)
+            return []
         return sorted(day for day in stale_snapshots(later.made, later.identities) if day > self._export_day)
 
     def _discard_if_possible(self) -> None:
