@@ -372,7 +372,7 @@ class Settings(AwsSettings):
     )
     alert_on: str = Field(
         default="",
-        description="What else alerts are sent of, by comma: `STARTED` when an automated run begins, `COMPLETED` when "
+        description="For what else alerts are sent, by comma: `STARTED` when an automated run begins, `COMPLETED` when "
         "it has succeeded. Not for PagerDuty. Default: only what failed or is late, which is always sent.",
     )
     environment: str = Field(

@@ -131,8 +131,9 @@ def replay_command(
     """Ingest the rejects of a published day again and publish what becomes a record now.
 
     For a day that was published with rejects, once their cause is fixed (for example, a key was restored). The
-    published records stay, and the new ones are added to them, in one publication. The tables do not change until
-    they are published again (cdi tables). A day that was not published at all is run again instead.
+    published records stay, and the new ones are added to them, in one publication. Automation then
+    publishes the tables of a day of the look-back; publish those of an older day by cdi tables, on EMR by
+    Materialize. A day that was not published at all is run again instead.
     """
     from cdi_dagster.cli.local_run import LocalRun, only_this_run, record
     from cdi_dagster.spark.ingest.replay import begin_replay, replay_rejects

@@ -63,7 +63,7 @@ class LimitType(click.ParamType):
     type=click.IntRange(0, 240),
     default=0,
     metavar="MINUTES",
-    help="Wait so long for a coalescer that is not done, instead of failing at once.",
+    help="Wait up to this many minutes for a coalescer that is not done, instead of failing at once.",
 )
 @click.option("--allow-empty", is_flag=True, help="Publish an empty day where there are no objects at all.")
 @click.option(

@@ -62,7 +62,7 @@ _IS_WELL = {
     type=click.FloatRange(min=30),
     default=PATIENCE_SECONDS,
     show_default=True,
-    help="Age of the daemon's last heartbeat from which on it is dead. It leaves one every 30 s.",
+    help="Age of the daemon's last heartbeat at which it counts as dead. It leaves one every 30 s.",
 )
 @json_option
 @click.pass_context

@@ -128,7 +128,8 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
     FailureClass.INPUT_INVALID: Guidance(
         meaning="The input cannot be ingested as it is: a bad name, overlapping offsets, unreadable gzip, no objects.",
         by_itself="Nothing: the run stops, before launch where possible.",
-        next_step="Fix or remove the object that the cause names, then run the day again.",
+        next_step="Fix the object that the cause names, or move it out of the day's folder and keep it; with our own "
+        "coalescer, run that for the day again; then run the day again.",
         owner=_ON_CALL,
         rerun_helps=False,
         alert_timing=AlertTiming.AT_ONCE,
@@ -143,7 +144,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
     ),
     FailureClass.BOOTSTRAP_FAILED: Guidance(
         meaning="A bootstrap action of the cluster failed.",
-        by_itself="One retry.",
+        by_itself="One retry in the run; then the run is retried later; bounded.",
         next_step="Read the bootstrap log that the cause names; deploy the bundle again if it is missing.",
         owner=_ON_CALL,
         rerun_helps=True,
@@ -151,7 +152,7 @@ FAILURE_GUIDE: Mapping[FailureClass, Guidance] = {
     ),
     FailureClass.OUT_OF_MEMORY: Guidance(
         meaning="Executors or the driver were killed for memory.",
-        by_itself="Retried twice, each time on the next larger profile.",
+        by_itself="On EMR retried on larger profiles; then the run is retried later; bounded.",
         next_step="Give the day a larger profile and run it again.",
         owner=_ON_CALL,
         rerun_helps=True,

@@ -24,6 +24,11 @@ from cdi_dagster.core.object_names import (
 FORMAT_VERSION = 2
 """Of the manifest. Format 1, which `to_json` shows to people, is still read."""
 _SHOWN_VERSION = 1
+RESTORE_MANIFEST = (
+    "Restore it from a version of the bucket or a backup. Otherwise run the day with allow_fewer_offsets where you "
+    "have checked that its objects are complete: that writes it again, without looking for lost offsets."
+)
+"""What to do where a manifest cannot be read: a pin compares the day with it, and fails in the same way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +176,7 @@ class PinnedInput:
                 raise CdiError(
                     FailureClass.INPUT_INVALID,
                     f"The pinned input has format {value['format_version']}, but this version reads {FORMAT_VERSION}.",
-                    next_step="Pin the day again with this version.",
+                    next_step=RESTORE_MANIFEST,
                 )
             objects, left_out, gaps = lists_of(value)
             return cls(
@@ -187,7 +192,7 @@ class PinnedInput:
             raise CdiError(
                 FailureClass.INPUT_INVALID,
                 f"The pinned input cannot be read: {type(error).__name__} at {error}.",
-                next_step="Pin the day again.",
+                next_step=RESTORE_MANIFEST,
             ) from error
 
 
@@ -282,7 +287,8 @@ def _candidate(collection: Collection, prefix: str, stored: StoredObject) -> _Ca
         raise CdiError(
             FailureClass.INPUT_INVALID,
             f"{stored.key} cannot be pinned: {error}.",
-            next_step="Rename it, or move it out of the day's folder (not into one below), then run the day again.",
+            next_step="Rename it, or move it out of the day's folder (not into one below); with our own coalescer, run "
+            "that for the day again; then run the day again.",
             detail={"key": stored.key},
         ) from error
     if name.topic != collection.topic:
@@ -321,7 +327,8 @@ def _resolve_overlaps(candidates: list[_Candidate]) -> tuple[list[_Candidate], l
                 f"{candidate.stored.key} and {before.stored.key} both state offsets from "
                 f"{candidate.name.first_offset} to {min(before.name.last_offset, candidate.name.last_offset)}; "
                 "reading both would publish records twice.",
-                next_step="Find out which of the two holds the records, move the other away, then run the day again.",
+                next_step="Find out which of the two holds the records, and move the other out of the day's folder; "
+                "with our own coalescer, run that for the day again; then run the day again.",
                 detail={"keys": [before.stored.key, candidate.stored.key]},
             )
         left_out.append(LeftOutObject(key=candidate.stored.key, covered_by=before.stored.key, why=why))

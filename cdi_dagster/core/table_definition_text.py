@@ -176,7 +176,7 @@ class _Reading:
                 self._wrong((*place, "name"), f"{name} is the partition column; give this one another name")
             if name in first_places:
                 first = self._places.describe(first_places[name])
-                self._wrong((*place, "name"), f"is {name}, as {first} is, and Hive does not tell upper from lower case")
+                self._wrong((*place, "name"), f"is {name}, as {first} is, and Hive ignores case")
             first_places.setdefault(name, (*place, "name"))
         return columns
 

@@ -15,7 +15,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.listing import StoredObject, listing_fingerprint
 from cdi_dagster.core.lost_offsets import LISTING_DETAIL, lost_objects
 from cdi_dagster.core.object_names import InvalidObjectNameError, parse_object_name
-from cdi_dagster.core.pinned_input import PinnedInput, PinnedObject, pin
+from cdi_dagster.core.pinned_input import RESTORE_MANIFEST, PinnedInput, PinnedObject, pin
 from cdi_dagster.core.storage_keys import pinned_input_history_key, pinned_input_key
 from cdi_dagster.published.read import read_published_input
 from cdi_dagster.storage.interface import NoObjectError, ObjectMissingError, Storage
@@ -115,7 +115,7 @@ def read_pinned_input(published: Storage, day: CollectionDay) -> PinnedInput | N
 
 
 def _no_manifest(cause: str, key: str) -> CdiError:
-    return CdiError(FailureClass.INPUT_INVALID, cause, next_step="Pin the day again.", detail={"key": key})
+    return CdiError(FailureClass.INPUT_INVALID, cause, next_step=RESTORE_MANIFEST, detail={"key": key})
 
 
 def require_unchanged(corporate: Storage, pinned: PinnedInput) -> None:

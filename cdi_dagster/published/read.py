@@ -9,7 +9,7 @@ from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport
 from cdi_dagster.core.launch_decision import PublishedFrom
-from cdi_dagster.core.pinned_input import PinnedInput
+from cdi_dagster.core.pinned_input import RESTORE_MANIFEST, PinnedInput
 from cdi_dagster.core.storage_keys import (
     SUCCESS_MARK,
     daily_prefix,
@@ -88,7 +88,7 @@ def read_published_input(published: Storage, day: CollectionDay) -> PinnedInput 
         CdiError: INPUT_INVALID where the mark, or the pinned input that it names, cannot be read.
     """
     mark = read_mark(published, day)
-    next_step = "Run the day with allow_fewer_offsets: that rewrites it."
+    next_step = RESTORE_MANIFEST
     return None if mark is None else _read_pinned(published, day, mark, next_step=next_step)
 
 

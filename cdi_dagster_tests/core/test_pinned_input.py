@@ -174,7 +174,7 @@ def test_a_manifest_of_an_earlier_version_is_read() -> None:
 
 @pytest.mark.parametrize("broken", [{}, {"format_version": 99}, {"format_version": 1, "collection": "a:b"}])
 def test_a_broken_manifest_says_to_pin_again(broken: dict[str, object]) -> None:
-    with pytest.raises(CdiError, match="Pin the day again") as caught:
+    with pytest.raises(CdiError, match="Restore it from a version of the bucket") as caught:
         PinnedInput.from_json(broken)
     assert caught.value.failure_class is FailureClass.INPUT_INVALID
 

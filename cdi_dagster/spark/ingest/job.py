@@ -18,7 +18,7 @@ from pyspark import SparkContext
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.ingest_report import IngestReport, reconcile
-from cdi_dagster.core.pinned_input import PinnedInput
+from cdi_dagster.core.pinned_input import RESTORE_MANIFEST, PinnedInput
 from cdi_dagster.core.storage_keys import daily_prefix, rejects_prefix, run_failure_key
 from cdi_dagster.published.publish import (
     IngestOutcome,
@@ -238,7 +238,7 @@ def _read_pinned_input(uri: str) -> PinnedInput:
         ) from error
     except ValueError as error:
         raise CdiError(
-            FailureClass.INPUT_INVALID, f"The pinned input at {uri} is not JSON.", next_step="Pin the day again."
+            FailureClass.INPUT_INVALID, f"The pinned input at {uri} is not JSON.", next_step=RESTORE_MANIFEST
         ) from error
 
 
