@@ -26,6 +26,8 @@ STATE_STYLES = {
     "failed": "bold red",
 }
 """Colours of the states of days and snapshots."""
+FAILED, NOT_YET = 1, 3
+"""Exit codes of a day or snapshot that failed, and of one that is not published yet, or stale."""
 _JSON_WANTED = "cdi.json"
 _PLAIN_WIDTH = 140
 
@@ -109,6 +111,11 @@ def facts(rows: Sequence[tuple[str, str]]) -> Text:
 def state_text(state: str, reason: str) -> str:
     """Return a state and its reason, where there is more to it than the word."""
     return state if state == reason else f"{state}: {reason}"
+
+
+def state_exit_code(state: str) -> int:
+    """Return the exit code of a day's or a snapshot's state."""
+    return {"published": 0, "failed": FAILED}.get(state, NOT_YET)
 
 
 def figures_table(title: str | None, headings: Sequence[str], *, words: int = 1) -> Table:

@@ -75,9 +75,6 @@ class DagsterRuns:
 def open_dagster_runs(settings: Settings) -> Iterator[DagsterRuns]:
     """Yield the run records of DAGSTER_HOME, else of the Dagster home below CDI_HOME; without one, why not."""
     home = dagster_home_of(settings)
-    if not home.is_dir() or not any(home.iterdir()):
-        yield DagsterRuns(note=f"there is no Dagster home at {home}: runs are those that left something in storage")
-        return
     with ExitStack() as opened:
         try:
             instance = opened.enter_context(open_instance(home))
@@ -87,8 +84,8 @@ def open_dagster_runs(settings: Settings) -> Iterator[DagsterRuns]:
             yield DagsterRuns(note=f"Dagster's records in {home} cannot be read ({type(error).__name__})")
             return
         if instance is None:
-            yield DagsterRuns(
-                note=f"Dagster has not started at {home} yet: runs are those that left something in storage"
-            )
+            is_home = home.is_dir() and any(home.iterdir())
+            why = f"Dagster has not started at {home} yet" if is_home else f"there is no Dagster home at {home}"
+            yield DagsterRuns(note=f"{why}: runs are those that left something in storage")
             return
         yield DagsterRuns(home=home, _instance=instance, _automation=settings.automation)

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from cdi_dagster.cli.console import facts, figures_table, state_text
+from cdi_dagster.cli.console import NOT_YET, facts, figures_table, state_exit_code, state_text
 from cdi_dagster.cli.day_overview import DayOverview, open_day_overviews
 from cdi_dagster.cli.gate import coalescer_status
 from cdi_dagster.core.amounts import size_text
@@ -21,9 +21,6 @@ from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.settings import Settings
 from cdi_dagster.storage import Storage, open_roots
 from cdi_dagster.table_definitions import with_tables
-
-_EXIT_CODES = {"published": 0, "failed": 1}
-_NOT_YET = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +38,12 @@ class DayView:
     @property
     def exit_code(self) -> int:
         """0 published, 1 failed, 3 not yet."""
-        return _EXIT_CODES.get(self.overview.state, _NOT_YET)
+        return state_exit_code(self.overview.state)
 
     @property
     def is_settled(self) -> bool:
         """Whether it is published, or failed."""
-        return self.exit_code != _NOT_YET
+        return self.exit_code != NOT_YET
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -178,14 +175,14 @@ def _current(done: bool, is_current: bool, records: int | None = None) -> str:
     )
 
 
-def _rejects(overview: "DayOverview") -> str:
+def _rejects(overview: DayOverview) -> str:
     if overview.rejects is None:
         return "not known: no run has read the day"
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in overview.rejected_by_reason.items() if count)
     return f"{overview.rejects:,}: {reasons} (cdi rejects show)" if overview.rejects else "none"
 
 
-def _tables(progress: DayProgress, overview: "DayOverview") -> str:
+def _tables(progress: DayProgress, overview: DayOverview) -> str:
     if not progress.has_tables:
         return "none are defined: the records alone are the day"
     if not progress.missing_tables:

@@ -2,15 +2,16 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cdi_dagster.cli.console import STATE_STYLES, figures_table
+from cdi_dagster.cli.console import FAILED, NOT_YET, STATE_STYLES, figures_table
 from cdi_dagster.cli.day_overview import DayOverview, is_due, open_day_overviews
 from cdi_dagster.cli.snapshot_overview import SnapshotOverview, snapshot_overviews, snapshots_table
+from cdi_dagster.clock import utc_now
 from cdi_dagster.core.amounts import duration_text
 from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.days import days_before, export_day_of, storage_day_of, storage_days_between, storage_days_text
@@ -19,7 +20,6 @@ from cdi_dagster.settings import Settings
 from cdi_dagster.storage import open_roots
 from cdi_dagster.table_definitions import all_with_tables
 
-_FAILED, _NOT_YET = 1, 3
 _REASONS_SHOWN = 6
 
 
@@ -37,10 +37,10 @@ class DaysView:
     @property
     def exit_code(self) -> int:
         """1 where a day or snapshot failed, else 3 where a due one is not published, or stale."""
-        now = datetime.now(UTC)
+        now = utc_now()
         states = {str(overview.state) for overview in self.overviews if is_due(overview, self.settings, now)}
         states |= {snapshot.state for snapshot in self.snapshots if snapshot.is_due(now)}
-        return _FAILED if "failed" in states else _NOT_YET if states - {"published"} else 0
+        return FAILED if "failed" in states else NOT_YET if states - {"published"} else 0
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
@@ -89,7 +89,7 @@ def days_view(settings: Settings, collection: Collection | None, count: int) -> 
     roots = open_roots(settings.corporate_root, settings.published_root)
     wanted = [collection] if collection else settings.ingested_collections
     collections = all_with_tables(wanted, settings.table_definitions)
-    last = storage_day_of(datetime.now(UTC).date())
+    last = storage_day_of(utc_now().date())
     first = max(settings.first_storage_day, days_before(last, count - 1))
     days = storage_days_between(first, last)[::-1]
     with open_day_overviews(settings, roots) as reader:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from cdi_dagster.cli.console import STATE_STYLES, facts, figures_table, state_text
+from cdi_dagster.cli.console import NOT_YET, STATE_STYLES, facts, figures_table, state_exit_code, state_text
 from cdi_dagster.cli.dagster_runs import DagsterRuns, open_dagster_runs
 from cdi_dagster.cli.run_seen import RunSeen, run_of_dagster
 from cdi_dagster.clock import utc_now
@@ -30,9 +30,6 @@ from cdi_dagster.published.tables import shown_tables
 from cdi_dagster.settings import Settings
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster.table_definitions import with_tables
-
-FAILED, NOT_YET = 1, 3
-"""Exit codes of `cdi status`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +82,7 @@ class SnapshotOverview:
     @property
     def exit_code(self) -> int:
         """0 published, 1 failed, 3 not yet, or stale."""
-        return {"published": 0, "failed": FAILED}.get(self.state, NOT_YET)
+        return state_exit_code(self.state)
 
     @property
     def is_settled(self) -> bool:

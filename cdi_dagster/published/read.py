@@ -88,8 +88,7 @@ def read_published_input(published: Storage, day: CollectionDay) -> PinnedInput 
         CdiError: INPUT_INVALID where the mark, or the pinned input that it names, cannot be read.
     """
     mark = read_mark(published, day)
-    next_step = RESTORE_MANIFEST
-    return None if mark is None else _read_pinned(published, day, mark, next_step=next_step)
+    return None if mark is None else _read_pinned(published, day, mark, next_step=RESTORE_MANIFEST)
 
 
 def require_published_parts(published: Storage, day: CollectionDay) -> Mark:
