@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from cdi_dagster.cli.console import figures_table, json_option, print_json, result_console
+from cdi_dagster.cli.dagster_home import open_instance
 from cdi_dagster.core.amounts import duration_text
 from cdi_dagster.core.failures import CdiError, FailureClass
 
@@ -84,13 +87,16 @@ def _run_states() -> Iterator[RunLivenessOf]:
     """Yield the look-up of a run in the Dagster of DAGSTER_HOME."""
     from cdi_dagster.emr.clusters.orphans import RunLiveness
 
-    if not os.environ.get("DAGSTER_HOME"):
+    home = os.environ.get("DAGSTER_HOME")
+    if not home:
         yield lambda _: RunLiveness.NOT_LOOKED_UP
         return
-    import dagster as dg
-
-    with dg.DagsterInstance.get() as instance:
-        yield lambda run_id: _state_of(instance, run_id)
+    with open_instance(Path(home)) as instance:
+        if instance is None:
+            raise click.UsageError(
+                f"no Dagster has started yet in DAGSTER_HOME, {home}: set it to the home of the one that runs the days"
+            )
+        yield partial(_state_of, instance)
 
 
 def _state_of(instance: "dg.DagsterInstance", run_id: str) -> "RunLiveness":

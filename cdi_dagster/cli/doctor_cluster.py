@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from cdi_dagster.cli.dagster_home import open_instance
 from cdi_dagster.core.amounts import duration_text
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.days import storage_day_of
@@ -80,10 +82,11 @@ class CheckLauncher(EmrPySparkStepLauncher):
 
         Never 0: this machine's Dagster need not be the one that runs the days, so what others left is not ended.
         """
-        if not os.environ.get("DAGSTER_HOME"):
+        home = os.environ.get("DAGSTER_HOME")
+        if not home:
             return None
-        with dg.DagsterInstance.get() as instance:
-            return count_other_runs(instance, context.run.run_id) or None
+        with open_instance(Path(home)) as instance:
+            return (count_other_runs(instance, context.run.run_id) or None) if instance else None
 
 
 def check_cluster(settings: Settings, show_progress: Callable[[str], None]) -> ClusterCheck:

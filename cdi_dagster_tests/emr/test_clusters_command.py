@@ -114,6 +114,18 @@ def test_without_dagster_no_cluster_is_known_to_be_an_orphan(bench: Bench, monke
     end_all(bench)
 
 
+def test_a_home_where_no_dagster_has_started_is_refused_and_left_as_it_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    refused = clusters("--terminate-orphans", "--yes")
+    assert refused.exit_code == 2
+    assert "no Dagster has started yet" in refused.output
+    assert list(home.iterdir()) == []
+
+
 def test_no_cluster_is_reported_plainly(bench: Bench) -> None:
     assert "No cluster of ours is running." in clusters().output
 

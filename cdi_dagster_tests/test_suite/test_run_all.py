@@ -24,6 +24,7 @@ PACKAGES = {
 @pytest.fixture
 def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # they take half of the start of each pytest
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # whoever selects tests does not mean these
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -ra\nmarkers =\n  spark: starts Spark\n")
     for name, tests in PACKAGES.items():
         package = tmp_path / "suite" / name
