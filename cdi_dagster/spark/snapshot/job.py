@@ -53,9 +53,9 @@ from cdi_dagster.spark.ingest.task_runner import planned_cores
 from cdi_dagster.spark.job_failures import failure_of, write_failure
 from cdi_dagster.spark.job_process import ended_by_signal, spark_context
 from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
+from cdi_dagster.spark.snapshot.input_files import InputFiles, find_input_files
 from cdi_dagster.spark.snapshot.rows import all_rows, base_rows, count_by, count_modified, latest_rows
 from cdi_dagster.spark.snapshot.slices import slices_of, task_memory
-from cdi_dagster.spark.snapshot.sources import Sources, find_sources
 from cdi_dagster.spark.tables.locations import spark_path
 from cdi_dagster.storage import PreparedObject, Storage, StorageError, open_storage
 
@@ -140,10 +140,10 @@ class BuildSnapshot:
         used, now = self._input_now()
         base = used.base.export_day if used.base else None
         self._reporter.progress(f"Snapshot {self._export_day}: {len(used.days)} days on the base {base}")
-        sources = find_sources(self._published, self._collection, used, now)
-        rows_in = self._count_sources(spark, sources, used, now)
-        for number, id_parts in enumerate(groups_of_id_parts(sources.stored_bytes, most_bytes=self._group_bytes)):
-            self._write_group(spark, sources, id_parts, number)
+        files = find_input_files(self._published, self._collection, used, now)
+        rows_in = self._count_input(spark, files, used, now)
+        for number, id_parts in enumerate(groups_of_id_parts(files.stored_bytes, most_bytes=self._group_bytes)):
+            self._write_group(spark, files, id_parts, number)
             self._reporter.progress(f"Wrote {len(id_parts)} id_parts, the last is {id_parts[-1]!r}")
         staged = staged_parts(self._published, self._day)
         by_part = self._count_staged(spark, staged)
@@ -169,11 +169,11 @@ class BuildSnapshot:
     def _input_now(self) -> tuple[SnapshotInput, PublishedNow]:
         return input_now(self._published, self._collection, self._export_day, first_storage_day=self._first_storage_day)
 
-    def _count_sources(
-        self, spark: SparkSession, sources: Sources, used: SnapshotInput, now: PublishedNow
+    def _count_input(
+        self, spark: SparkSession, files: InputFiles, used: SnapshotInput, now: PublishedNow
     ) -> dict[str, int]:
         """Count what is read, by `db_type`, and compare it with the marks."""
-        read = sources.read(spark, list(sources.stored_bytes))
+        read = files.read(spark, list(files.stored_bytes))
         if not read:
             return {}
         found = count_by(all_rows(read).selectExpr("day > 0 AS is_daily", "db_type"), "is_daily", "db_type")
@@ -189,11 +189,11 @@ class BuildSnapshot:
             totals[db_type] += count
         return dict(sorted(totals.items()))
 
-    def _write_group(self, spark: SparkSession, sources: Sources, id_parts: Sequence[str], number: int) -> None:
-        size = sum(sources.stored_bytes[id_part] for id_part in id_parts)
+    def _write_group(self, spark: SparkSession, files: InputFiles, id_parts: Sequence[str], number: int) -> None:
+        size = sum(files.stored_bytes[id_part] for id_part in id_parts)
         context = spark.sparkContext
         slices = slices_of(size, cores=planned_cores(context), task_memory_bytes=_task_memory(context))
-        latest = latest_rows(all_rows(sources.read(spark, id_parts)), slices=slices)
+        latest = latest_rows(all_rows(files.read(spark, id_parts)), slices=slices)
         folder = f"{snapshot_staging_prefix(self._day)}{self._correlation_id}/group={number:05d}"
         written = latest.write.partitionBy("id_part").option("compression", "zlib")
         # A killed attempt of this run may have left S3A's marker of the folder, which is no object to us.

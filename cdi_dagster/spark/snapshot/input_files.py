@@ -16,7 +16,7 @@ from cdi_dagster.storage import Storage
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sources:
+class InputFiles:
     """The files, by id_part.
 
     Attributes:
@@ -47,7 +47,7 @@ class Sources:
         return found
 
 
-def find_sources(published: Storage, collection: Collection, used: SnapshotInput, now: PublishedNow) -> Sources:
+def find_input_files(published: Storage, collection: Collection, used: SnapshotInput, now: PublishedNow) -> InputFiles:
     """Return the files of base and days, all of which must be there as they are marked.
 
     Raises:
@@ -66,7 +66,7 @@ def find_sources(published: Storage, collection: Collection, used: SnapshotInput
     for _, marked in [*days, *base]:
         for key, size_bytes in marked:
             stored_bytes[id_part_of(key) or ""] += size_bytes
-    return Sources(
+    return InputFiles(
         published=published,
         base_prefix=base[0][0] if base else "",
         days_prefix=all_daily_rows_prefix(collection),
