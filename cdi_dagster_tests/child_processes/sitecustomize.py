@@ -18,9 +18,10 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-SHIFT = "CDI_TEST_CLOCK_SHIFT_SECONDS"
+SHIFT = "CLOCK_SHIFT_OF_TESTS"
+"""Variable: by how many seconds. Neither is named `CDI_…`: tests clear these for what they start."""
 CALLS_FILE = "AWS_CALLS_OF_TESTS"
-"""Variable: where the lines go, `<role> <service>:<operation> <test>`. Not `CDI_…`: tests clear these for children."""
+"""Variable: where the lines go, `<role> <service>:<operation> <test>`."""
 NODE, ANYWHERE = "node", "anywhere"
 Heard = Callable[[str], None]
 """Gets `<service>:<operation>`, of each request."""
