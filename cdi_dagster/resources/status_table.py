@@ -25,6 +25,8 @@ from cdi_dagster.interfaces import StatusRow, StatusTable
 from cdi_dagster.settings import Settings
 
 _MAX_NAME = 180
+_SERVER_ERROR = 500
+_THROTTLED = frozenset({"ProvisionedThroughputExceededException", "RequestLimitExceeded", "ThrottlingException"})
 
 
 def item_of(row: StatusRow, *, now: datetime, weeks_to_exist: int) -> dict[str, Any]:
@@ -186,7 +188,7 @@ class DynamoDbStatusTable:
         """Write or replace the row of its correlation id and product.
 
         Raises:
-            CdiError: JOB_FAILED where DynamoDB refuses, STORAGE_UNAVAILABLE where it does not respond.
+            CdiError: JOB_FAILED where DynamoDB refuses, STORAGE_UNAVAILABLE where it fails, throttles or is silent.
         """
         item = item_of(row, now=self._clock(), weeks_to_exist=self._weeks_to_exist)
         with self._as_cdi_errors("written to"):
@@ -230,7 +232,10 @@ class DynamoDbStatusTable:
             yield
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "an error")
-            raise _unusable(f"Status rows could not be {done} the table {self._table_name}: {code}.") from error
+            cause = f"Status rows could not be {done} the table {self._table_name}: {code}."
+            if code in _THROTTLED or error.response["ResponseMetadata"]["HTTPStatusCode"] >= _SERVER_ERROR:
+                raise CdiError(FailureClass.STORAGE_UNAVAILABLE, cause) from error
+            raise _unusable(cause) from error
         except BotoCoreError as error:
             cause = f"Status rows could not be {done} the table {self._table_name}: {error}."
             if isinstance(error, (HTTPClientError, NoConnectionError)):

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +207,37 @@ def test_a_table_that_does_not_answer_is_no_reason_to_wake_anybody(monkeypatch: 
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # boto's pauses between its tries
     with pytest.raises(CdiError, match=r"127\.0\.0\.1:9") as failed:
         DynamoDbStatusTable("some_table").put(row())
+    assert failed.value.failure_class is FailureClass.STORAGE_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("http_status", "code"),
+    [(400, "ThrottlingException"), (400, "ProvisionedThroughputExceededException"), (500, "InternalServerError")],
+)
+def test_a_table_that_is_busy_or_fails_is_tried_again_later(
+    monkeypatch: pytest.MonkeyPatch, http_status: int, code: str
+) -> None:
+    class Busy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            content = json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": "busy"}).encode()
+            self.send_response(http_status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    for variable in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"AWS_{variable}", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-2")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # boto's pauses between its tries
+    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server, ThreadPoolExecutor(1) as serving:
+        serving.submit(server.serve_forever, 0.05)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(CdiError, match=f"some_table: {code}") as failed:
+            DynamoDbStatusTable("some_table").put(row())
+        server.shutdown()
     assert failed.value.failure_class is FailureClass.STORAGE_UNAVAILABLE
 
 
