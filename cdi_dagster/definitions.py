@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from cdi_dagster import names
 from cdi_dagster.assets import Coalescing, build_assets
 from cdi_dagster.checks import build_checks
 from cdi_dagster.core.automation import Automation
@@ -68,6 +69,7 @@ def build_definitions(
             )
             if settings.coalescer_in_dagster
             else None,
+            tables_pool=names.LOCAL_METASTORE_POOL if settings.deployment == "local" else None,
         ),
         asset_checks=build_checks(
             collections,

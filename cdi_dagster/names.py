@@ -58,7 +58,7 @@ CHECKED_DAY = "storage_day"
 CHECKED_RUN = "of_run"
 """… and of which run's publication, or failure."""
 LOCAL_METASTORE_POOL = "cdi_local_metastore"
-"""The local Hive metastore allows one process at a time."""
+"""The local Hive metastore allows one process at a time; a snapshot's tables take turns on EMR, too."""
 
 
 def collection_tag(collection: Collection) -> dict[str, str]:

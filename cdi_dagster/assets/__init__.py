@@ -25,6 +25,7 @@ def build_assets(
     automation: Automation,
     sleep: Callable[[float], None] = time.sleep,
     coalescing: Coalescing | None = None,
+    tables_pool: str | None = None,
 ) -> list[dg.AssetsDefinition]:
     """Return input, daily records and, where there are any, tables of each collection; snapshots of the keyed ones.
 
@@ -34,6 +35,7 @@ def build_assets(
         automation: for what happens by itself after a failure.
         sleep: waits so many seconds for a closed gate, where the config of a run requests that.
         coalescing: how runs coalesce their day; None where something else does.
+        tables_pool: in which the steps that publish the tables of days take turns; None where they need not.
     """
     assets: list[dg.AssetsDefinition] = []
     for collection in collections:
@@ -46,7 +48,9 @@ def build_assets(
             daily_records_asset(collection, partitions, automation=automation),
         ]
         if collection.tables:
-            assets.append(tables_asset(collection, collection.tables, partitions, automation=automation))
+            assets.append(
+                tables_asset(collection, collection.tables, partitions, automation=automation, pool=tables_pool)
+            )
         if collection.is_keyed:
             assets.append(snapshot_asset(collection, automation=automation))
         if collection.snapshot_tables:

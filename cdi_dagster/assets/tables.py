@@ -30,14 +30,15 @@ def tables_asset(
     partitions: dg.DailyPartitionsDefinition,
     *,
     automation: Automation,
+    pool: str | None,
 ) -> dg.AssetsDefinition:
-    """Return the tables of a collection: one launch for those that are selected."""
+    """Return the tables of a collection: one launch for those that are selected, in a pool where there is one."""
 
     @dg.multi_asset(
         name=f"{collection.asset_name}__tables",
         specs=[_spec(collection, definition, table, partitions) for table in definition.tables],
         can_subset=True,
-        pool=names.LOCAL_METASTORE_POOL,
+        pool=pool,
     )
     def tables(
         context: dg.AssetExecutionContext,

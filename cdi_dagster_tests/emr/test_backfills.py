@@ -43,8 +43,7 @@ def operator(bench: Bench) -> Iterator[Operator]:
     bench.emr.idle_scale = 1.0
     with operator_of(bench, DAYS, records=RECORDS, runs_at_a_time=RUNS_AT_A_TIME) as operator:
         # As docs/runbook.md has it for a month on EMR.
-        for pool in ("cdi_equality", "cdi_local_metastore"):
-            operator.instance.event_log_storage.set_concurrency_slots(pool, RUNS_AT_A_TIME)
+        operator.instance.event_log_storage.set_concurrency_slots("cdi_equality", RUNS_AT_A_TIME)
         yield operator
 
 

@@ -100,3 +100,6 @@ def test_each_setting_of_emr_reaches_the_launcher(tmp_path: Path) -> None:
     assert (launcher.conf, launcher.published_root) == ({"spark.x": "1"}, "s3://published-2")
     assert launcher.template_path == str(template)
     assert resources["status_table"].kind == "dynamodb"
+    pools = {asset.op.name: asset.op.pool for asset in build_definitions(settings=settings).assets or ()}
+    # On EMR a step that waits would leave its cluster idle; Glue takes the tables of several days at a time.
+    assert (pools["business_audit__tables"], pools["business_audit__daily_records"]) == (None, "cdi_business_audit")
