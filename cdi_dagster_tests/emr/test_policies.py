@@ -21,12 +21,15 @@ from cdi_dagster.aws.secrets import read_secret
 from cdi_dagster.cli.app import cdi
 from cdi_dagster.coalescer_status.sources import _batch_client
 from cdi_dagster.core.alert import Alert
+from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.findings import CheckResult
 from cdi_dagster.core.key_service_access import KeyServiceAccess
 from cdi_dagster.core.metrics import heartbeat
 from cdi_dagster.core.secret_reference import SecretReference
+from cdi_dagster.core.storage_keys import daily_prefix
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.emr.clusters.api import EmrApi
+from cdi_dagster.ingestion.ingestion_lease import discard_after_failure
 from cdi_dagster.ingestion.pinning import pin_storage_day
 from cdi_dagster.ingestion.steps import cluster_check_step
 from cdi_dagster.interfaces import StatusRow
@@ -37,6 +40,7 @@ from cdi_dagster.spark.cluster_checks.job import parse_arguments, target_of
 from cdi_dagster.spark.cluster_checks.node import run_node_checks
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster.storage.s3_small import SmallReads
 from cdi_dagster_tests.aws_actions import POLICIES, action_of, allowed
 from cdi_dagster_tests.child_processes.sitecustomize import hear_calls
 from cdi_dagster_tests.collections import AUDIT
@@ -109,8 +113,15 @@ class Recorder:
 
 
 @pytest.fixture
-def recorder() -> Iterator[Recorder]:
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
     made = Recorder()
+
+    def read(self: SmallReads, key: str, *, etag: str, version_id: str | None) -> bytes | None:
+        made("s3:GetObjectVersion" if version_id else "s3:GetObject")
+        return read_by_obstore(self, key, etag=etag, version_id=version_id)
+
+    read_by_obstore = SmallReads.read
+    monkeypatch.setattr(SmallReads, "read", read)  # obstore has no events
     stop = hear_calls(made)
     yield made
     stop()
@@ -140,6 +151,10 @@ def test_each_policy_allows_what_is_sent_and_nothing_more(bench: Bench, recorder
         assert [name for name, finding in run_node_checks(target).items() if finding.result is CheckResult.FAILED] == [
             "key-service"  # nobody has that name
         ]
+        leave_records_behind(published)
+    with recorder.of("dagster"):
+        discard_those(published)
+        trace(corporate, published)
 
     for policy in ("dagster", "emr-instance-profile", "emr-service-role"):
         used = recorder.actions[policy] | BY_HAND[policy].keys()
@@ -196,6 +211,24 @@ def work_on_node(bench: Bench, corporate: str, pinned: Any) -> None:
     published.recover(f"{DAY}/")
     bench.emr.client("secretsmanager").create_secret(Name=f"{bench.bucket}/client", SecretString="pem")
     assert read_secret(SecretReference(secret_id=f"{bench.bucket}/client")) == "pem"
+
+
+def leave_records_behind(published: str) -> None:
+    """As a job that is killed."""
+    upload = open_storage(published).upload(f"{daily_prefix(AUDIT.on(DAY))}part", group="c-3")
+    upload.write(b"x")
+    upload.prepare()
+
+
+def discard_those(published: str) -> None:
+    with pytest.raises(CdiError, match="killed"), discard_after_failure(open_storage(published), AUDIT.on(DAY)):
+        raise CdiError(FailureClass.OUT_OF_MEMORY, "The job was killed.")
+
+
+def trace(corporate: str, published: str) -> None:
+    where = ["--corporate-root", corporate, "--published-root", published, "--collection", AUDIT.id]
+    traced = CliRunner().invoke(cdi, ["show", *where, "--storage-day", str(DAY), "--trace", "0:3", "--json"])
+    assert json.loads(traced.stdout)["fate"] == "record", traced.output
 
 
 @pytest.mark.parametrize("path", sorted(POLICIES.glob("*.json")), ids=lambda path: path.stem)
