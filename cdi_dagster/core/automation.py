@@ -9,7 +9,7 @@ from datetime import date, datetime
 
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
-from cdi_dagster.core.launch_decision import RUN_AGAIN_WHEN_POSSIBLE, PastRun, RunState
+from cdi_dagster.core.launch_decision import RUN_AGAIN_WHEN_POSSIBLE, PastRun, RunState, last_but_duplicates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,8 @@ class Automation:
 
 def calls_for_another(runs: Sequence[PastRun], since: datetime) -> bool:
     """Whether one of a day's runs, oldest first, failed lately so that a day of any age is run again by itself."""
-    if not runs or runs[-1].state in (RunState.SUCCEEDED, RunState.CANCELED):
+    last = last_but_duplicates(runs)
+    if last is None or last.state in (RunState.SUCCEEDED, RunState.CANCELED):
         return False
     return any(
         run.failure_class in RUN_AGAIN_WHEN_POSSIBLE and run.ended_at is not None and run.ended_at >= since

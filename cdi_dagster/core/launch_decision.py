@@ -146,7 +146,7 @@ class DayFacts:
     @property
     def lost_offsets(self) -> PastRun | None:
         """The last run for records, where it ended because the day lacks offsets."""
-        last = self.runs_for_records[-1] if self.runs_for_records else None
+        last = last_but_duplicates(self.runs_for_records)
         return last if last and last.failure_class is FailureClass.OFFSETS_LOST else None
 
     @property
@@ -268,9 +268,8 @@ def _why_launched(facts: DayFacts, published: str, runs: Sequence[PastRun]) -> s
         return "again: it was coalesced again after it was published"
     if facts.lost_offsets:
         return f"again: its listing changed since run {facts.lost_offsets.run_id} failed with OFFSETS_LOST"
-    if runs:
-        return f"again: run {runs[-1].run_id} failed with {why_failed(runs[-1])}"
-    return facts.coalescer.reason
+    last = last_but_duplicates(runs)
+    return f"again: run {last.run_id} failed with {why_failed(last)}" if last else facts.coalescer.reason
 
 
 def _decide_tables(facts: DayFacts, missing: str, now: datetime) -> LaunchDecision:
@@ -279,9 +278,10 @@ def _decide_tables(facts: DayFacts, missing: str, now: datetime) -> LaunchDecisi
     held = why_not_again(since_person_requested(runs), now)
     if held:
         return replace(held, reason=f"{missing}: {held.reason}")
+    last = last_but_duplicates(runs)
     return LaunchDecision(
         action=LaunchAction.LAUNCH,
-        reason=f"{missing}: run {runs[-1].run_id} failed with {why_failed(runs[-1])}" if runs else missing,
+        reason=f"{missing}: run {last.run_id} failed with {why_failed(last)}" if last else missing,
         launch=launch_of(facts.storage_day, facts.coalescer),
         attempt=len(facts.runs) + 1,
         tables_only=True,
@@ -308,9 +308,19 @@ def _why_done(facts: DayFacts) -> str | None:
 
 
 def since_person_requested(runs: Sequence[PastRun]) -> Sequence[PastRun]:
-    """Return the runs that count as attempts: a person who requests a run of the day reopens it."""
-    requested = max((number for number, run in enumerate(runs) if run.by_person), default=0)
+    """Return the runs that count: a person who requests a run of the day reopens it, unless it was a duplicate."""
+    requested = max((number for number, run in enumerate(runs) if run.by_person and not _is_duplicate(run)), default=0)
     return runs[requested:]
+
+
+def last_but_duplicates(runs: Sequence[PastRun]) -> PastRun | None:
+    """Return the last run that was not a duplicate: it shows how the day is. Of duplicates alone the last."""
+    last = runs[-1] if runs else None
+    return next((run for run in reversed(runs) if not _is_duplicate(run)), last)
+
+
+def _is_duplicate(run: PastRun) -> bool:
+    return run.failure_class is FailureClass.DUPLICATE_RUN
 
 
 def why_not_again(runs: Sequence[PastRun], now: datetime) -> LaunchDecision | None:
@@ -318,10 +328,11 @@ def why_not_again(runs: Sequence[PastRun], now: datetime) -> LaunchDecision | No
     runs = [run for run in runs if run.failure_class is not FailureClass.OFFSETS_LOST]
     gate_closed = [run for run in runs if run.failure_class in _NO_ATTEMPT]
     attempts = [run for run in runs if run.failure_class not in _NO_ATTEMPT]
-    if gate_closed and runs[-1] is gate_closed[-1]:
-        return _after_gate_closed(gate_closed, now)
-    if not attempts:
-        return None
+    held = _after_attempts(attempts, now) if attempts and last_but_duplicates(runs) is attempts[-1] else None
+    return held or (_after_gate_closed(gate_closed, now) if gate_closed and runs[-1] is gate_closed[-1] else None)
+
+
+def _after_attempts(attempts: Sequence[PastRun], now: datetime) -> LaunchDecision | None:
     last = attempts[-1]
     if last.state is RunState.CANCELED:
         return _leave(f"run {last.run_id} was terminated: materialise it by hand")

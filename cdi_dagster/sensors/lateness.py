@@ -19,7 +19,7 @@ from cdi_dagster.core.days import parse_day, storage_days_text
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.core.gate import class_of
 from cdi_dagster.core.late_messages import LateDay, LateGroup, LateStep, decide_late
-from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, LaunchDecision, RunState
+from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, LaunchDecision, RunState, last_but_duplicates
 from cdi_dagster.interfaces import AlertSink
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.sensors.check_states import DECIDED, LATE_DAYS, CheckState
@@ -231,7 +231,8 @@ def _why_late(day: DayFacts) -> FailureClass | None:
     """Return the class of what a late day waits for: the closed gate, its tables, or its last run's failure."""
     if day.lacks_tables and day.coalescer.is_open:
         return FailureClass.TABLES_MISSING
-    return class_of(day.coalescer) or (day.runs[-1].failure_class if day.runs else None)
+    last = last_but_duplicates(day.runs)
+    return class_of(day.coalescer) or (last.failure_class if last else None)
 
 
 def _read(cursor: str | None, now: datetime) -> list[LateGroup]:

@@ -60,7 +60,9 @@ def test_a_lost_cluster_of_an_old_day_promises_no_retry():
 def test_a_day_whose_last_run_succeeded_or_was_terminated_calls_for_no_other(state):
     refused = failed("COALESCER_RUNNING")
     assert calls_for_another((refused,), NOW - timedelta(days=7))
-    assert not calls_for_another((refused, PastRun(run_id="r2", state=state)), NOW - timedelta(days=7))
+    ended = PastRun(run_id="r2", state=state)
+    assert not calls_for_another((refused, ended), NOW - timedelta(days=7))
+    assert not calls_for_another((refused, ended, failed("DUPLICATE_RUN")), NOW - timedelta(days=7))
 
 
 def test_of_many_old_days_each_has_its_turn():
