@@ -26,8 +26,10 @@ class Automation:
 
     def launches(self, storage_day: date, runs: Sequence[PastRun], now: datetime) -> bool:
         """Whether a day is launched by itself: one of the look-back, or one whose recent run calls for another."""
+        if not self.is_on or storage_day < self.calendar.first_storage_day:
+            return False
         is_due = storage_day >= self.calendar.first_due_day(now)
-        return self.is_on and (is_due or calls_for_another(runs, now - self.calendar.look_back))
+        return is_due or calls_for_another(runs, now - self.calendar.look_back)
 
     def why_nothing(self, now: datetime) -> str:
         """Return why nothing is done about a day that is not launched by itself, and what to do then."""

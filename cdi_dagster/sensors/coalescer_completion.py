@@ -79,7 +79,7 @@ def coalescer_completion_sensor(
         old = [
             day
             for day in days_to_run_again(context.instance, collection, since=now - calendar.look_back)
-            if day not in days
+            if day not in days and day >= calendar.first_storage_day  # no partition, and Dagster would refuse them all
         ]
         again = in_turn(old, OLD_DAYS_PER_TICK, turn=int(now.timestamp()) // INTERVAL_SECONDS)
         facts = read_day_facts(
