@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
-from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
+from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerStatus
 
 MAX_ATTEMPTS = 3
@@ -107,6 +107,7 @@ class DayFacts:
         runs: of this day, oldest first.
         listing_fingerprint: of the day's listing now. Read only where `needs_listing`.
         unreadable: why something of the above could not be read; then the day waits.
+        damaged: of records whose mark is there and cannot be read: no run gets past it before a person restores it.
     """
 
     storage_day: date
@@ -116,10 +117,11 @@ class DayFacts:
     listing_fingerprint: str | None = None
     missing_tables: tuple[str, ...] = ()
     unreadable: str | None = None
+    damaged: CdiError | None = None
 
     @property
     def is_unpublished(self) -> bool:
-        """Whether it is certain that the day is not published: its records are not, or tables of them are missing."""
+        """Whether it is certain that the day is not published: records or tables are missing, or damaged."""
         return (self.published_from is None or self.lacks_tables) and self.unreadable is None
 
     @property
@@ -229,6 +231,8 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
         return LaunchDecision(
             action=LaunchAction.WAIT, reason=f"{published}; {running}" if facts.lacks_tables else running
         )
+    if facts.damaged:
+        return _leave(f"what is published cannot be read: {facts.damaged}")
     if not facts.coalescer.is_open and not facts.coalescer.run_coalesces:
         since = f"{published}; since then " if facts.published_from else ""
         reason = f"{since}coalescer {facts.coalescer.state}: {facts.coalescer.reason}"
