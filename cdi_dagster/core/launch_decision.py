@@ -153,17 +153,18 @@ class DayFacts:
 
     @property
     def is_published_for(self) -> PastRun | None:
-        """The run that published the records, or succeeded, for what the coalescer left, where there is one."""
-        launch = launch_of(self.storage_day, self.coalescer)
+        """The last run that published the records, or succeeded, where it did so for what the coalescer left.
+
+        Runs without a launch, which are a person's, do not count: what they found is not known.
+        """
         publisher = self.published_from.run_id if self.published_from else None
-        return next(
-            (
-                run
-                for run in self.runs_for_records
-                if run.launch == launch and (run.state is RunState.SUCCEEDED or run.run_id == publisher)
-            ),
-            None,
+        published = (
+            run
+            for run in reversed(self.runs_for_records)
+            if run.launch and (run.state is RunState.SUCCEEDED or run.run_id == publisher)
         )
+        last = next(published, None)
+        return last if last and last.launch == launch_of(self.storage_day, self.coalescer) else None
 
     @property
     def runs_for_records(self) -> tuple[PastRun, ...]:

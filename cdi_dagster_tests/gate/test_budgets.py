@@ -149,6 +149,32 @@ def test_a_day_that_comes_back_to_what_it_was_has_a_run_key_of_its_own():
     assert back.run_key != first.run_key
 
 
+OTHER = f"{DAY}|f2"
+CLICK = run(state=RunState.SUCCEEDED, launch=None, by_person=True)
+
+
+@pytest.mark.parametrize(
+    ("younger", "action"),
+    [
+        ([], LaunchAction.DONE),
+        ([run(state=RunState.SUCCEEDED, launch=OTHER)], LaunchAction.LAUNCH),
+        # It published its records, and failed with the tables.
+        ([run("CLUSTER_LOST", launch=OTHER)], LaunchAction.LAUNCH),
+        # The same late object was read once more: what a person's run was launched for is not known.
+        ([CLICK], LaunchAction.DONE),
+        ([run(state=RunState.SUCCEEDED, launch=OTHER), CLICK], LaunchAction.LAUNCH),
+        ([run(state=RunState.SUCCEEDED, launch=OTHER), run(state=RunState.SUCCEEDED)], LaunchAction.DONE),
+    ],
+)
+def test_a_day_that_comes_back_to_what_it_was_is_ingested_again_where_it_shows_what_came_between(younger, action):
+    """Nothing that is published has the coalescer's fingerprint: runs may pin more than it left, a late object."""
+    runs = [replace(each, run_id=f"r{n}") for n, each in enumerate([run(state=RunState.SUCCEEDED), *younger])]
+    published_from = PublishedFrom(fingerprint="of the last run", run_id=runs[-1].run_id)
+    decision = decided(*runs, published_from=published_from)
+    assert decision.action is action
+    assert ("published by run" in decision.reason) == (action is LaunchAction.DONE)
+
+
 BATCH = CoalescerStatus(state=CoalescerState.COMPLETE, reason="2 jobs", completed_at=NOW - timedelta(hours=1))
 
 
