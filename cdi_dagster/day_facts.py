@@ -1,6 +1,7 @@
 """Reading the facts for a decision: the gate, what is published of records and tables, the run records of each day.
 
-Schedule and sensor both use it. "Could not read" becomes a fact of the day, and the day waits.
+Schedule and sensor both use it. "Could not read" becomes a fact of the day, and the day waits; a damaged
+mark is another, as it stays so.
 """
 
 from collections.abc import Sequence
@@ -47,14 +48,16 @@ def _facts(
     coalescer_status: CoalescerStatusSource,
     roots: Roots,
 ) -> DayFacts:
-    published_from, unreadable = None, None
+    published_from, unreadable, damaged = None, None, None
     missing: tuple[str, ...] = ()
     try:
         mark = read_mark(roots.published, day)
         if mark:
             published_from = origin_of(mark)
             missing = missing_tables(roots.published, day, mark)
-    except (CdiError, StorageError) as error:
+    except CdiError as error:
+        damaged = error
+    except StorageError as error:
         unreadable = f"what is published could not be read: {error}"
     facts = DayFacts(
         storage_day=day.storage_day,
@@ -63,6 +66,7 @@ def _facts(
         runs=runs,
         missing_tables=missing,
         unreadable=unreadable,
+        damaged=damaged,
     )
     if facts.needs_listing:
         try:

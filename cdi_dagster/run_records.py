@@ -23,6 +23,11 @@ LIVE_RUN_STATUSES = (
     dg.DagsterRunStatus.CANCELING,
 )
 
+BEFORE_BACKFILLS = "10"
+"""Priority of what automation launches: this morning's day goes before the rest of a month that is being backfilled."""
+AS_A_BACKFILL = "0"
+"""Priority of a day before the look-back, which is part of a backfill."""
+
 _MadeBy = Callable[[dg.DagsterRun, Collection], frozenset[dg.AssetKey]]
 
 _STATES: Mapping[dg.DagsterRunStatus, RunState] = {
@@ -245,7 +250,12 @@ def tags_to_read(collection: Collection, storage_day: date) -> dict[str, str]:
 
 
 def run_request(
-    collection: Collection, storage_day: date, decision: LaunchDecision, *, launched_by: str
+    collection: Collection,
+    storage_day: date,
+    decision: LaunchDecision,
+    *,
+    launched_by: str,
+    priority: str = BEFORE_BACKFILLS,
 ) -> dg.RunRequest:
     """Return the run request of a LAUNCH decision: the whole day, or its tables alone."""
     return dg.RunRequest(
@@ -254,7 +264,7 @@ def run_request(
         asset_selection=list(names.table_keys(collection)) if decision.tables_only else None,
         # With None it would have the checks of the records, which the run does not make.
         asset_check_keys=[] if decision.tables_only else None,
-        tags=tags_to_read(collection, storage_day) | _tags_of(decision, launched_by),
+        tags=tags_to_read(collection, storage_day) | _tags_of(decision, launched_by, priority),
     )
 
 
@@ -264,16 +274,15 @@ def snapshot_run_request(collection: Collection, export_day: date, decision: Lau
         run_key=decision.run_key,
         partition_key=export_day.isoformat(),
         asset_selection=list(names.snapshot_table_keys(collection)) if decision.tables_only else None,
-        tags=tags_to_read(collection, storage_day_of(export_day)) | _tags_of(decision, "sensor"),
+        tags=tags_to_read(collection, storage_day_of(export_day)) | _tags_of(decision, "sensor", BEFORE_BACKFILLS),
     )
 
 
-def _tags_of(decision: LaunchDecision, launched_by: str) -> dict[str, str]:
+def _tags_of(decision: LaunchDecision, launched_by: str, priority: str) -> dict[str, str]:
     return {
         names.LAUNCH_TAG: decision.launch or "",
         names.ATTEMPT_TAG: str(decision.attempt),
         names.LAUNCHED_BECAUSE_TAG: decision.reason,
         names.LAUNCHED_BY_TAG: launched_by,
-        # This morning's day goes before the rest of a month that is being backfilled.
-        names.PRIORITY_TAG: "10",
+        names.PRIORITY_TAG: priority,
     }

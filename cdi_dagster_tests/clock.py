@@ -2,7 +2,8 @@
 
 `CDI_TEST_CLOCK=2026-03-29T00:58:00Z python -m pytest …` begins at that moment, and the clock ticks on: so the tests
 that use the present are run just before midnight, at a month's end, at a change of the clocks. A test that needs a
-certain hour has it by `clock_at`. Not shifted: the JVM, and SQLite's CURRENT_TIMESTAMP (a run's `create_timestamp`).
+certain hour has it by `clock_at`. Not shifted: the JVM, and SQLite's CURRENT_TIMESTAMP (a
+run's `update_timestamp` until its first event; its `create_timestamp` is Dagster's).
 """
 
 import os

@@ -12,11 +12,13 @@ import dagster as dg
 
 from cdi_dagster import names
 from cdi_dagster.clock import utc_now
-from cdi_dagster.core.collections import Collection
+from cdi_dagster.core.collections import Collection, CollectionDay
 from cdi_dagster.core.day_calendar import DayCalendar
-from cdi_dagster.core.days import export_day_of, parse_day
+from cdi_dagster.core.days import parse_day
+from cdi_dagster.core.failures import CdiError
 from cdi_dagster.published.read import read_mark
 from cdi_dagster.published.tables import is_whole
+from cdi_dagster.storage.interface import Storage, StorageError
 from cdi_dagster.storage.roots import Roots
 
 
@@ -49,15 +51,14 @@ def on_time_check(
         context: dg.AssetCheckExecutionContext, roots: dg.ResourceParam[Roots]
     ) -> dg.AssetCheckResult:
         run = context.op_execution_context
-        if automated:
-            late = [day for day in calendar.late_days(clock()) if not is_whole(roots.published, collection.on(day))]
-        else:
-            # A person decides what a day is to have: its records, and where the run has tables, they came before this.
-            days = [parse_day(run.partition_key)] if run.has_partition_key else []
-            late = [day for day in days if read_mark(roots.published, collection.on(day)) is None]
+        # Without automation a person decides what a day is to have: its records, and tables that a run has came before.
+        of_run = [parse_day(run.partition_key)] if run.has_partition_key else []
+        is_published = is_whole if automated else _has_records
+        days = [collection.on(day) for day in (calendar.late_days(clock()) if automated else of_run)]
+        late = {day: why for day in days if (why := _why_late(roots.published, day, is_published))}
         description = (
-            f"{len(late)} storage days are late: {', '.join(map(str, late))} (due by "
-            f"{calendar.late_time:%H:%M} UTC, the last on {export_day_of(late[-1])}). The sensor's ticks show what "
+            f"{len(late)} storage days are late: {', '.join(late.values())} (due by "
+            f"{calendar.late_time:%H:%M} UTC, the last on {list(late)[-1].export_day}). The sensor's ticks show what "
             "they wait for."
             if late
             else None
@@ -70,3 +71,17 @@ def on_time_check(
         )
 
     return published_on_time
+
+
+def _has_records(published: Storage, day: CollectionDay) -> bool:
+    return read_mark(published, day) is not None
+
+
+def _why_late(
+    published: Storage, day: CollectionDay, is_published: Callable[[Storage, CollectionDay], bool]
+) -> str | None:
+    """Return the day in words where it is late. One that cannot be read is; that fails no run of another."""
+    try:
+        return None if is_published(published, day) else str(day.storage_day)
+    except (CdiError, StorageError) as error:
+        return f"{day.storage_day} ({error})"

@@ -89,7 +89,7 @@ def storage_day_of_job(job: BatchJob) -> date | None:
     """
     in_prefix = _DAY_IN_PREFIX.search(job.parameters.get("s3-prefix", ""))
     if in_prefix:
-        return date(int(in_prefix[1]), int(in_prefix[2]), int(in_prefix[3]))
+        return _day("-".join(in_prefix.groups()))
     ran_on = (job.started_at or job.created_at).astimezone(UTC).date()
     match job.parameters.get("date-to-add", "NOT_SET"):
         case "yesterday":
@@ -97,10 +97,14 @@ def storage_day_of_job(job: BatchJob) -> date | None:
         case "today":
             return ran_on
         case text:
-            try:
-                return date.fromisoformat(text.replace("/", "-"))
-            except ValueError:
-                return None
+            return _day(text.replace("/", "-"))
+
+
+def _day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 def batch_coalescer_status(

@@ -9,7 +9,7 @@ from datetime import date, datetime
 
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
-from cdi_dagster.core.launch_decision import RUN_AGAIN_WHEN_POSSIBLE, PastRun, RunState
+from cdi_dagster.core.launch_decision import RUN_AGAIN_WHEN_POSSIBLE, PastRun, RunState, last_but_duplicates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,10 @@ class Automation:
 
     def launches(self, storage_day: date, runs: Sequence[PastRun], now: datetime) -> bool:
         """Whether a day is launched by itself: one of the look-back, or one whose recent run calls for another."""
+        if not self.is_on or storage_day < self.calendar.first_storage_day:
+            return False
         is_due = storage_day >= self.calendar.first_due_day(now)
-        return self.is_on and (is_due or calls_for_another(runs, now - self.calendar.look_back))
+        return is_due or calls_for_another(runs, now - self.calendar.look_back)
 
     def why_nothing(self, now: datetime) -> str:
         """Return why nothing is done about a day that is not launched by itself, and what to do then."""
@@ -49,7 +51,8 @@ class Automation:
 
 def calls_for_another(runs: Sequence[PastRun], since: datetime) -> bool:
     """Whether one of a day's runs, oldest first, failed lately so that a day of any age is run again by itself."""
-    if not runs or runs[-1].state in (RunState.SUCCEEDED, RunState.CANCELED):
+    last = last_but_duplicates(runs)
+    if last is None or last.state in (RunState.SUCCEEDED, RunState.CANCELED):
         return False
     return any(
         run.failure_class in RUN_AGAIN_WHEN_POSSIBLE and run.ended_at is not None and run.ended_at >= since

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 
-from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
+from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerStatus
 
 MAX_ATTEMPTS = 3
@@ -107,6 +107,7 @@ class DayFacts:
         runs: of this day, oldest first.
         listing_fingerprint: of the day's listing now. Read only where `needs_listing`.
         unreadable: why something of the above could not be read; then the day waits.
+        damaged: of records whose mark is there and cannot be read: no run gets past it before a person restores it.
     """
 
     storage_day: date
@@ -116,10 +117,11 @@ class DayFacts:
     listing_fingerprint: str | None = None
     missing_tables: tuple[str, ...] = ()
     unreadable: str | None = None
+    damaged: CdiError | None = None
 
     @property
     def is_unpublished(self) -> bool:
-        """Whether it is certain that the day is not published: its records are not, or tables of them are missing."""
+        """Whether it is certain that the day is not published: records or tables are missing, or damaged."""
         return (self.published_from is None or self.lacks_tables) and self.unreadable is None
 
     @property
@@ -146,22 +148,23 @@ class DayFacts:
     @property
     def lost_offsets(self) -> PastRun | None:
         """The last run for records, where it ended because the day lacks offsets."""
-        last = self.runs_for_records[-1] if self.runs_for_records else None
+        last = last_but_duplicates(self.runs_for_records)
         return last if last and last.failure_class is FailureClass.OFFSETS_LOST else None
 
     @property
     def is_published_for(self) -> PastRun | None:
-        """The run that published the records, or succeeded, for what the coalescer left, where there is one."""
-        launch = launch_of(self.storage_day, self.coalescer)
+        """The last run that published the records, or succeeded, where it did so for what the coalescer left.
+
+        Runs without a launch, which are a person's, do not count: what they found is not known.
+        """
         publisher = self.published_from.run_id if self.published_from else None
-        return next(
-            (
-                run
-                for run in self.runs_for_records
-                if run.launch == launch and (run.state is RunState.SUCCEEDED or run.run_id == publisher)
-            ),
-            None,
+        published = (
+            run
+            for run in reversed(self.runs_for_records)
+            if run.launch and (run.state is RunState.SUCCEEDED or run.run_id == publisher)
         )
+        last = next(published, None)
+        return last if last and last.launch == launch_of(self.storage_day, self.coalescer) else None
 
     @property
     def runs_for_records(self) -> tuple[PastRun, ...]:
@@ -229,6 +232,8 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
         return LaunchDecision(
             action=LaunchAction.WAIT, reason=f"{published}; {running}" if facts.lacks_tables else running
         )
+    if facts.damaged:
+        return _leave(f"what is published cannot be read: {facts.damaged}")
     if not facts.coalescer.is_open and not facts.coalescer.run_coalesces:
         since = f"{published}; since then " if facts.published_from else ""
         reason = f"{since}coalescer {facts.coalescer.state}: {facts.coalescer.reason}"
@@ -268,9 +273,8 @@ def _why_launched(facts: DayFacts, published: str, runs: Sequence[PastRun]) -> s
         return "again: it was coalesced again after it was published"
     if facts.lost_offsets:
         return f"again: its listing changed since run {facts.lost_offsets.run_id} failed with OFFSETS_LOST"
-    if runs:
-        return f"again: run {runs[-1].run_id} failed with {why_failed(runs[-1])}"
-    return facts.coalescer.reason
+    last = last_but_duplicates(runs)
+    return f"again: run {last.run_id} failed with {why_failed(last)}" if last else facts.coalescer.reason
 
 
 def _decide_tables(facts: DayFacts, missing: str, now: datetime) -> LaunchDecision:
@@ -279,9 +283,10 @@ def _decide_tables(facts: DayFacts, missing: str, now: datetime) -> LaunchDecisi
     held = why_not_again(since_person_requested(runs), now)
     if held:
         return replace(held, reason=f"{missing}: {held.reason}")
+    last = last_but_duplicates(runs)
     return LaunchDecision(
         action=LaunchAction.LAUNCH,
-        reason=f"{missing}: run {runs[-1].run_id} failed with {why_failed(runs[-1])}" if runs else missing,
+        reason=f"{missing}: run {last.run_id} failed with {why_failed(last)}" if last else missing,
         launch=launch_of(facts.storage_day, facts.coalescer),
         attempt=len(facts.runs) + 1,
         tables_only=True,
@@ -308,9 +313,19 @@ def _why_done(facts: DayFacts) -> str | None:
 
 
 def since_person_requested(runs: Sequence[PastRun]) -> Sequence[PastRun]:
-    """Return the runs that count as attempts: a person who requests a run of the day reopens it."""
-    requested = max((number for number, run in enumerate(runs) if run.by_person), default=0)
+    """Return the runs that count: a person who requests a run of the day reopens it, unless it was a duplicate."""
+    requested = max((number for number, run in enumerate(runs) if run.by_person and not _is_duplicate(run)), default=0)
     return runs[requested:]
+
+
+def last_but_duplicates(runs: Sequence[PastRun]) -> PastRun | None:
+    """Return the last run that was not a duplicate: it shows how the day is. Of duplicates alone the last."""
+    last = runs[-1] if runs else None
+    return next((run for run in reversed(runs) if not _is_duplicate(run)), last)
+
+
+def _is_duplicate(run: PastRun) -> bool:
+    return run.failure_class is FailureClass.DUPLICATE_RUN
 
 
 def why_not_again(runs: Sequence[PastRun], now: datetime) -> LaunchDecision | None:
@@ -318,10 +333,11 @@ def why_not_again(runs: Sequence[PastRun], now: datetime) -> LaunchDecision | No
     runs = [run for run in runs if run.failure_class is not FailureClass.OFFSETS_LOST]
     gate_closed = [run for run in runs if run.failure_class in _NO_ATTEMPT]
     attempts = [run for run in runs if run.failure_class not in _NO_ATTEMPT]
-    if gate_closed and runs[-1] is gate_closed[-1]:
-        return _after_gate_closed(gate_closed, now)
-    if not attempts:
-        return None
+    held = _after_attempts(attempts, now) if attempts and last_but_duplicates(runs) is attempts[-1] else None
+    return held or (_after_gate_closed(gate_closed, now) if gate_closed and runs[-1] is gate_closed[-1] else None)
+
+
+def _after_attempts(attempts: Sequence[PastRun], now: datetime) -> LaunchDecision | None:
     last = attempts[-1]
     if last.state is RunState.CANCELED:
         return _leave(f"run {last.run_id} was terminated: materialise it by hand")

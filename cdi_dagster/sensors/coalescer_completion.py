@@ -19,14 +19,15 @@ from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.ingestion.day_volumes import DayVolumes
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.run_records import days_to_run_again, run_request
+from cdi_dagster.run_records import AS_A_BACKFILL, BEFORE_BACKFILLS, days_to_run_again, run_request
 from cdi_dagster.sensors.check_states import CheckState, evaluations_to_report, newest_states
 from cdi_dagster.sensors.lateness import LatenessReporter
 from cdi_dagster.storage.interface import StorageError
 from cdi_dagster.storage.roots import Roots
 
 LAUNCHES_PER_TICK = 3
-"""After a long outage days are launched oldest first, a few at a time, so that the queue stays readable."""
+"""After a long outage days are launched oldest first, a few at a time, so that the queue stays readable; and as many
+of the days before the look-back, which come after them."""
 OLD_DAYS_PER_TICK = 20
 """Of a refused backfill of a year each tick looks at so many days, in turn."""
 INTERVAL_SECONDS = 30
@@ -78,7 +79,7 @@ def coalescer_completion_sensor(
         old = [
             day
             for day in days_to_run_again(context.instance, collection, since=now - calendar.look_back)
-            if day not in days
+            if day not in days and day >= calendar.first_storage_day  # no partition, and Dagster would refuse them all
         ]
         again = in_turn(old, OLD_DAYS_PER_TICK, turn=int(now.timestamp()) // INTERVAL_SECONDS)
         facts = read_day_facts(
@@ -89,11 +90,12 @@ def coalescer_completion_sensor(
             roots=roots,
         )
         decisions = [(day, decide(day, now)) for day in facts]
+        launches = [(day.storage_day, todo) for day, todo in decisions if todo.action is LaunchAction.LAUNCH]
         requests = [
-            run_request(collection, day.storage_day, decision, launched_by="sensor")
-            for day, decision in decisions
-            if decision.action is LaunchAction.LAUNCH
-        ][:LAUNCHES_PER_TICK]
+            run_request(collection, day, decision, launched_by="sensor", priority=priority)
+            for group, priority in ((days, BEFORE_BACKFILLS), (again, AS_A_BACKFILL))
+            for day, decision in [launch for launch in launches if launch[0] in group][:LAUNCHES_PER_TICK]
+        ]
 
         def size_of(storage_day: date) -> str:
             return volumes.in_words(roots, collection.on(storage_day))

@@ -19,7 +19,7 @@ from cdi_dagster.core.days import parse_day, storage_days_text
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.core.gate import class_of
 from cdi_dagster.core.late_messages import LateDay, LateGroup, LateStep, decide_late
-from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, LaunchDecision, RunState
+from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, LaunchDecision, RunState, last_but_duplicates
 from cdi_dagster.interfaces import AlertSink
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.sensors.check_states import DECIDED, LATE_DAYS, CheckState
@@ -151,7 +151,8 @@ class LatenessReporter:
         # Of several causes, which is a group's whose days went different ways, the newest day's.
         newest = by_day[days[-1]][0]
         failure_class = step.late[-1].failure_class
-        next_step = newest.coalescer.next_step or FAILURE_GUIDE[failure_class].next_step if failure_class else None
+        of_day = newest.damaged.next_step if newest.damaged else newest.coalescer.next_step
+        next_step = of_day or FAILURE_GUIDE[failure_class].next_step if failure_class else None
         at_work = all(each.is_at_work for each in step.late)
         is_are = "is" if len(days) == 1 else "are"
         return Alert(
@@ -228,10 +229,13 @@ def _is_at_work(day: DayFacts, decision: LaunchDecision) -> bool:
 
 
 def _why_late(day: DayFacts) -> FailureClass | None:
-    """Return the class of what a late day waits for: the closed gate, its tables, or its last run's failure."""
+    """Return the class of what a late day waits for: its mark, the gate, its tables, or its last run's failure."""
+    if day.damaged:
+        return day.damaged.failure_class
     if day.lacks_tables and day.coalescer.is_open:
         return FailureClass.TABLES_MISSING
-    return class_of(day.coalescer) or (day.runs[-1].failure_class if day.runs else None)
+    last = last_but_duplicates(day.runs)
+    return class_of(day.coalescer) or (last.failure_class if last else None)
 
 
 def _read(cursor: str | None, now: datetime) -> list[LateGroup]:

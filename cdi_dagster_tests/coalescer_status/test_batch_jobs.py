@@ -78,6 +78,9 @@ ALL = range(MAIN_PARTITIONS)
         ([job(created_at=NIGHT - timedelta(days=1))], CoalescerState.NOT_STARTED),
         ([job(date_to_add="2023-03-26", created_at=LATER + timedelta(days=3))], CoalescerState.COMPLETE),
         ([job(date_to_add="2023/03/26", created_at=LATER + timedelta(days=3))], CoalescerState.COMPLETE),
+        # A day that does not exist: the job works on none that is known, and the others count as before.
+        ([job(), job(s3_prefix="corporate_storage/ucfs_audit/2023/02/30/", created_at=LATER)], CoalescerState.COMPLETE),
+        ([job(s3_prefix="corporate_storage/ucfs_audit/2023/02/30/", status="RUNNING")], CoalescerState.RUNNING),
         ([job(date_to_add="2023-03-25")], CoalescerState.NOT_STARTED),
         ([job(date_to_add="2023/03/25")], CoalescerState.NOT_STARTED),
         ([job(date_to_add="NOT_SET")], CoalescerState.NOT_STARTED),

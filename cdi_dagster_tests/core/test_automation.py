@@ -1,5 +1,6 @@
 """Which days are launched by themselves, and that a failed run's page promises no more than that."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
@@ -38,6 +39,8 @@ def test_an_old_day_is_launched_while_a_run_that_calls_for_another_is_recent():
     # What is run again by itself stays so, whatever its next run fails with.
     assert ON.launches(OLD, (failed("INTERRUPTED", days_ago=1), failed("CLUSTER_LOST")), NOW)
     assert not OFF.launches(OLD, (failed("INTERRUPTED"),), NOW)
+    later = Automation(calendar=replace(CALENDAR, first_storage_day=OLD + timedelta(days=1)))
+    assert not later.launches(OLD, (failed("INTERRUPTED"),), NOW)
 
 
 @pytest.mark.parametrize("failure", FailureClass)
@@ -60,7 +63,9 @@ def test_a_lost_cluster_of_an_old_day_promises_no_retry():
 def test_a_day_whose_last_run_succeeded_or_was_terminated_calls_for_no_other(state):
     refused = failed("COALESCER_RUNNING")
     assert calls_for_another((refused,), NOW - timedelta(days=7))
-    assert not calls_for_another((refused, PastRun(run_id="r2", state=state)), NOW - timedelta(days=7))
+    ended = PastRun(run_id="r2", state=state)
+    assert not calls_for_another((refused, ended), NOW - timedelta(days=7))
+    assert not calls_for_another((refused, ended, failed("DUPLICATE_RUN")), NOW - timedelta(days=7))
 
 
 def test_of_many_old_days_each_has_its_turn():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdi_dagster.core.failures import FailureClass
+from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.launch_decision import (
     MAX_ATTEMPTS,
@@ -94,6 +94,18 @@ def test_a_closed_gate_waits_whatever_else_is_so_and_says_why(state, published_f
 def test_a_day_that_could_not_be_read_waits():
     facts = DayFacts(storage_day=DAY, coalescer=COMPLETE, published_from=None, runs=(), unreadable="no permission")
     assert decide(facts, NOW).action == LaunchAction.WAIT
+
+
+@pytest.mark.parametrize(
+    ("runs", "action"), [((), LaunchAction.LEAVE), ((LOST,), LaunchAction.LEAVE), ((LIVE,), LaunchAction.WAIT)]
+)
+def test_a_day_whose_mark_is_damaged_is_left_to_a_person_and_is_not_published(runs, action):
+    error = CdiError(FailureClass.INPUT_INVALID, "The mark cannot be read.", next_step="Run it again.")
+    facts = DayFacts(storage_day=DAY, coalescer=COMPLETE, published_from=None, runs=runs, damaged=error)
+    decision = decide(facts, NOW)
+    assert decision.action is action
+    assert ("The mark cannot be read. Next: Run it again." in decision.reason) == (action is LaunchAction.LEAVE)
+    assert facts.is_unpublished
 
 
 @pytest.mark.parametrize(

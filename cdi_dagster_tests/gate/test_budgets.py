@@ -1,5 +1,6 @@
 """What automation tries again, how often, and what it leaves to a person: the truth table of the budgets."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
 
@@ -38,9 +39,14 @@ def run(failure=None, *, state=RunState.FAILED, launch=LAUNCH, by_person=False, 
     )
 
 
-def decided(*runs, published_from=None, coalescer=OPEN, listing=None):
+def decided(*runs, published_from=None, coalescer=OPEN, listing=None, missing_tables=()):
     facts = DayFacts(
-        storage_day=DAY, coalescer=coalescer, published_from=published_from, runs=runs, listing_fingerprint=listing
+        storage_day=DAY,
+        coalescer=coalescer,
+        published_from=published_from,
+        runs=runs,
+        listing_fingerprint=listing,
+        missing_tables=missing_tables,
     )
     return decide(facts, NOW)
 
@@ -70,6 +76,44 @@ def test_a_run_that_found_the_gate_closed_costs_no_attempt_and_no_wait(failure):
     gate_closed = decided(*[run(failure)] * MAX_GATE_CLOSED_RUNS)
     assert gate_closed.action is LaunchAction.LEAVE
     assert "same settings and permissions" in gate_closed.reason
+
+
+NOW_LOST = run("CLUSTER_LOST", minutes_ago=0)
+
+
+@pytest.mark.parametrize(
+    ("older", "action", "reason"),
+    [
+        ([run(state=RunState.CANCELED)], LaunchAction.LEAVE, "was terminated"),
+        ([run("DKS_FORBIDDEN")], LaunchAction.LEAVE, "failed with DKS_FORBIDDEN"),
+        ([run("CLUSTER_LOST")] * MAX_ATTEMPTS, LaunchAction.LEAVE, "3 runs, the last (r1) failed (CLUSTER_LOST)"),
+        ([NOW_LOST], LaunchAction.WAIT, "failed with CLUSTER_LOST: next attempt from 12:10 UTC"),
+        ([run("CLUSTER_LOST")], LaunchAction.LAUNCH, "failed with CLUSTER_LOST"),
+        ([run("COALESCER_RUNNING", minutes_ago=0)], LaunchAction.WAIT, "next attempt from 12:01 UTC"),
+    ],
+)
+@pytest.mark.parametrize("by_person", [False, True])
+@pytest.mark.parametrize("in_tables", [False, True])
+def test_how_a_run_ended_counts_though_a_younger_one_gave_way_to_it(older, action, reason, by_person, in_tables):
+    duplicate = run("DUPLICATE_RUN", by_person=by_person, minutes_ago=0)
+    missing = ("raw",) if in_tables else ()
+    published_from = PublishedFrom(fingerprint="f1", published_at=NOW - timedelta(days=1)) if in_tables else None
+    decision = decided(*older, duplicate, published_from=published_from, missing_tables=missing)
+    assert decision.action is action
+    assert reason in decision.reason
+
+
+def test_lost_offsets_hold_a_day_though_a_younger_run_gave_way_to_the_one_that_found_it():
+    lost = replace(run("OFFSETS_LOST"), listing_fingerprint="l1")
+    assert decided(lost, run("DUPLICATE_RUN"), listing="l1").action is LaunchAction.LEAVE
+    assert decided(lost, run("DUPLICATE_RUN"), listing="l2").action is LaunchAction.LAUNCH
+
+
+def test_a_day_whose_runs_all_give_way_to_another_process_is_not_tried_for_ever():
+    """As where `cdi ingest` of a terminal has the day's lease, or a run goes on that Dagster takes for dead."""
+    lost = run("CLUSTER_LOST")
+    assert decided(lost, *[run("DUPLICATE_RUN", minutes_ago=0)] * 2).action is LaunchAction.WAIT
+    assert decided(lost, *[run("DUPLICATE_RUN")] * MAX_GATE_CLOSED_RUNS).action is LaunchAction.LEAVE
 
 
 def test_a_changed_input_is_run_again_at_once_and_three_times_at_most_whatever_it_was_launched_for():
@@ -103,6 +147,32 @@ def test_a_day_that_comes_back_to_what_it_was_has_a_run_key_of_its_own():
     back = decided(*runs[:1], runs[1], published_from=None)
     assert back.launch == first.launch
     assert back.run_key != first.run_key
+
+
+OTHER = f"{DAY}|f2"
+CLICK = run(state=RunState.SUCCEEDED, launch=None, by_person=True)
+
+
+@pytest.mark.parametrize(
+    ("younger", "action"),
+    [
+        ([], LaunchAction.DONE),
+        ([run(state=RunState.SUCCEEDED, launch=OTHER)], LaunchAction.LAUNCH),
+        # It published its records, and failed with the tables.
+        ([run("CLUSTER_LOST", launch=OTHER)], LaunchAction.LAUNCH),
+        # The same late object was read once more: what a person's run was launched for is not known.
+        ([CLICK], LaunchAction.DONE),
+        ([run(state=RunState.SUCCEEDED, launch=OTHER), CLICK], LaunchAction.LAUNCH),
+        ([run(state=RunState.SUCCEEDED, launch=OTHER), run(state=RunState.SUCCEEDED)], LaunchAction.DONE),
+    ],
+)
+def test_a_day_that_comes_back_to_what_it_was_is_ingested_again_where_it_shows_what_came_between(younger, action):
+    """Nothing that is published has the coalescer's fingerprint: runs may pin more than it left, a late object."""
+    runs = [replace(each, run_id=f"r{n}") for n, each in enumerate([run(state=RunState.SUCCEEDED), *younger])]
+    published_from = PublishedFrom(fingerprint="of the last run", run_id=runs[-1].run_id)
+    decision = decided(*runs, published_from=published_from)
+    assert decision.action is action
+    assert ("published by run" in decision.reason) == (action is LaunchAction.DONE)
 
 
 BATCH = CoalescerStatus(state=CoalescerState.COMPLETE, reason="2 jobs", completed_at=NOW - timedelta(hours=1))

@@ -193,7 +193,9 @@ def test_with_two_daemons_fifty_evaluations_clicks_and_a_backfill_a_day_is_publi
             dagster.wait(lambda: rapid.launches(yesterday), "one of them is at work")
             # A person's run that begins only after the publication would rightly ingest the day again.
             dagster.wait(lambda: _is_of_backfill(dagster, yesterday, backfill_id), "the backfill has its run")
-            dagster.wait(lambda: len(_at_work(dagster, yesterday)) == 1, "all the others give way to it")
+            # Two daemons may both start it. Then the second worker leaves, and its code server reports the run as
+            # failed while it goes on; the sensor waits ten minutes after a failure, though younger runs gave way.
+            dagster.wait(lambda: len(_at_work(dagster, yesterday)) <= 1, "all the others give way to it")
             ticks = len(dagster.ticks(RAPID_SENSOR))
             dagster.wait(lambda: len(dagster.ticks(RAPID_SENSOR)) >= ticks + 4, "both daemons look again")
             assert len(rapid.launches(yesterday)) == 1
@@ -201,13 +203,13 @@ def test_with_two_daemons_fifty_evaluations_clicks_and_a_backfill_a_day_is_publi
         # Before the second daemon ends: the run that won may be a child of its code server, and would end with it.
         dagster.wait(lambda: rapid.is_published(EQUALITY, yesterday), "the day is published")
         dagster.wait(lambda: not _at_work(dagster, yesterday), "all runs have ended")
+        dagster.wait(lambda: "SUCCESS" in _outcomes(dagster, yesterday), "the run that won has ended")
     assert len({key for key, _ in requested}) <= 1, f"{requested}\n{_story(dagster, yesterday)}"
     assert len(rapid.launches(yesterday)) == 1, _story(dagster, yesterday)
     assert rapid.is_published(EQUALITY, yesterday) == RECORDS
-    runs = [record.dagster_run for record in _of_rapid(dagster, yesterday)]
-    outcomes = Counter(run.tags.get("cdi/failure_class", run.status.value) for run in runs)
-    assert outcomes == {"SUCCESS": 1, "DUPLICATE_RUN": len(runs) - 1}
-    assert len(runs) > len(requested[:3]) + 2  # at least one is a sensor's
+    outcomes = _outcomes(dagster, yesterday)
+    assert outcomes == {"SUCCESS": 1, "DUPLICATE_RUN": outcomes.total() - 1}
+    assert outcomes.total() > len(requested[:3]) + 2  # at least one is a sensor's
 
 
 def test_the_row_of_a_killed_worker_is_closed_and_a_person_is_alerted_where_nothing_runs_the_day_again(
@@ -232,6 +234,13 @@ def test_the_row_of_a_killed_worker_is_closed_and_a_person_is_alerted_where_noth
 def _of_rapid(dagster, day):
     origins = [(record, record.dagster_run.remote_job_origin.repository_origin) for record in dagster.runs(day)]
     return [record for record, origin in origins if origin.code_location_origin.location_name == "rapid"]
+
+
+def _outcomes(dagster, day):
+    runs = [record.dagster_run for record in _of_rapid(dagster, day)]
+    return Counter(
+        run.status.value if run.is_success else run.tags.get("cdi/failure_class", run.status.value) for run in runs
+    )
 
 
 def _at_work(dagster, day):

@@ -8,12 +8,15 @@ import dagster as dg
 import pytest
 from freezegun import freeze_time
 
-from cdi_dagster.core.alert import Alert
+from cdi_dagster.checks import on_time
+from cdi_dagster.core.alert import Alert, AlertLevel
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
+from cdi_dagster.core.storage_keys import mark_key
 from cdi_dagster.names import keys_of
 from cdi_dagster.resources.alerts import AlertNotSentError, AlertResource, alert_sink
 from cdi_dagster.settings import load_settings
+from cdi_dagster.storage.interface import TransientStorageError
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.dagster_day import DAY, checks_of
 from cdi_dagster_tests.gate.hearing import hearing
@@ -110,6 +113,64 @@ def test_the_check_in_a_run_is_red_while_any_day_is_late_and_green_after(late_da
         (request,) = sensor_tick(late_day, LATE).run_requests
         assert run_as(late_day, request).success
         assert checks_of(_click(late_day, DAY))["published_on_time"].passed
+
+
+@pytest.fixture
+def damaged(late_day):
+    """The mark of an earlier day of the look-back cannot be read."""
+    earlier = DAY - timedelta(days=3)
+    late_day.published.write(mark_key(AUDIT.on(earlier)), b"{}")
+    return earlier
+
+
+def test_a_day_whose_mark_cannot_be_read_is_late_with_its_reason_and_hides_no_other(late_day, damaged):
+    data = sensor_tick(late_day, BEFORE)
+    assert launched(data) == []
+    (alert,) = late_day.alerts.sent
+    assert (alert.kind, alert.storage_days, alert.level) == ("LATE", (damaged,), AlertLevel.ERROR)
+    assert f"{mark_key(AUDIT.on(damaged))} cannot be read: KeyError" in alert.text
+    assert "Automatically: nothing." in alert.text
+    assert (alert.failure_class, alert.next_step) == (
+        "INPUT_INVALID",
+        "Run the day again with allow_fewer_offsets: that rewrites records and mark.",
+    )
+    assert [(check.passed, check.metadata["late"].value) for check in _on_time(data)] == [(False, str(damaged))]
+    data = sensor_tick(late_day, LATE, data.cursor)
+    assert late_day.alerts.told[1:] == [("LATE", str(DAY))]
+    assert [check.metadata["late"].value for check in _on_time(data)] == [f"{damaged}, {DAY}"]
+    publish_mark(late_day, damaged)
+    sensor_tick(late_day, LATE + timedelta(minutes=1), data.cursor)
+    assert late_day.alerts.told[2:] == [("LATE_OVER", str(damaged))]
+
+
+def test_storage_that_does_not_answer_makes_no_day_late(late_day, monkeypatch):
+    def refuse(key):
+        raise TransientStorageError("SlowDown")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(late_day.published, "read", refuse)
+        data = sensor_tick(late_day, LATE)
+    assert late_day.alerts.told == []
+    assert _on_time(data) == []
+    sensor_tick(late_day, LATE, data.cursor)
+    assert late_day.alerts.told == [("LATE", str(DAY))]
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_run_does_not_fail_because_another_day_cannot_be_read(late_day, damaged, monkeypatch, silent):
+    late_day.status.by_day[DAY] = CoalescerState.COMPLETE
+    if silent:
+
+        def refuse(published, day):
+            raise TransientStorageError(f"{day.storage_day}: SlowDown")
+
+        monkeypatch.setattr(on_time, "is_whole", refuse)
+    with freeze_time(LATE):
+        result = _click(late_day, DAY, EVERYTHING)
+    assert result.success
+    check = checks_of(result)["published_on_time"]
+    assert not check.passed
+    assert f"{damaged} ({f'{damaged}: SlowDown' if silent else 'INPUT_INVALID: '}" in check.description
 
 
 def test_records_without_tables_are_late_and_the_alert_says_which_are_missing(late_day):

@@ -103,6 +103,32 @@ def test_a_day_that_lost_offsets_is_run_again_when_its_listing_changes_and_not_b
     assert not sensor_tick(day, NOON).run_requests
 
 
+def test_a_day_before_the_first_storage_day_is_left_alone_and_the_others_go_on(yesterday_only):
+    """As after the cut-over, where a canary's day was interrupted and CDI_FIRST_STORAGE_DAY is later now."""
+    day, canary = yesterday_only, DAY - timedelta(days=60)
+    day.put_object("0_9", storage_day=canary)
+    day.spark.failure = CdiError(FailureClass.INTERRUPTED, "Dagster was stopped during the run.")
+    with freeze_time(NOON):
+        assert failure_of(day.run(*RECORDS, storage_day=canary))["failure_class"] == "INTERRUPTED"
+    assert launched(sensor_tick(day, NOON)) == [str(DAY), str(canary)]
+    day.settings = day.settings.model_copy(update={"first_storage_day": DAY - timedelta(days=30)})
+    day.use()
+    assert launched(sensor_tick(day, NOON)) == [str(DAY)]
+
+
+def test_this_mornings_day_goes_before_a_refused_backfill_that_is_run_when_its_gate_opens(yesterday_only):
+    day = yesterday_only
+    refused = [DAY - timedelta(days=n) for n in range(75, 70, -1)]
+    day.status.by_day |= dict.fromkeys(refused, CoalescerState.RUNNING)
+    for storage_day in refused:
+        with freeze_time(NOON):
+            assert not day.run(*RECORDS, storage_day=storage_day).success
+    day.status.by_day |= dict.fromkeys(refused, CoalescerState.COMPLETE)
+    requests = sensor_tick(day, NOON).run_requests
+    asked = [(request.partition_key, request.tags["dagster/priority"]) for request in requests]
+    assert asked == [(str(DAY), "10"), *[(str(storage_day), "0") for storage_day in refused[:3]]]
+
+
 def test_an_old_day_that_the_gate_refused_is_run_when_it_opens(day):
     long_ago = DAY - timedelta(days=60)
     day.put_object("0_9", storage_day=long_ago)
