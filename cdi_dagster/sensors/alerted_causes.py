@@ -12,6 +12,7 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import parse_day, storage_day_of
 from cdi_dagster.core.failure_messages import EarlierMessage, collection_of, is_left
 from cdi_dagster.core.launch_decision import PastRun, RunState
+from cdi_dagster.own_tags import own_tag
 from cdi_dagster.run_records import past_runs, past_snapshot_runs
 
 REMINDS_FOR = timedelta(days=7)
@@ -57,6 +58,11 @@ class AlertedCause:
         return tuple(run for run in self.unsolved if parse_day(run.tags[names.PARTITION_TAG]) < automated_from)
 
 
+def is_alerted(run: dg.DagsterRun) -> bool:
+    """Whether an alert of a run's failure was sent, and not yet that its cause is over."""
+    return own_tag(run, names.CAUSE_TAG) is not None and own_tag(run, names.OVER_TAG) is None
+
+
 def alerted_causes(
     instance: dg.DagsterInstance, collections: Sequence[Collection], runs: Sequence[dg.DagsterRun]
 ) -> list[AlertedCause]:
@@ -75,7 +81,7 @@ def alerted_causes(
     for cause, of_cause in found.items():
         collection_id, is_snapshot = collection_of(cause)
         collection = by_id.get(collection_id)
-        sent = [run.tags[names.ALERTED_AT_TAG] for run in of_cause if names.ALERTED_AT_TAG in run.tags]
+        sent = [at for run in of_cause if (at := own_tag(run, names.ALERTED_AT_TAG))]
         if collection and sent:
             causes.append(
                 AlertedCause(
@@ -94,9 +100,9 @@ def earlier_message(instance: dg.DagsterInstance, collection: Collection, cause:
     """Return the last message of a cause that goes on: a day of it has not succeeded since."""
     records = instance.get_run_records(dg.RunsFilter(tags={names.CAUSE_TAG: cause}), limit=_MOST_OF_A_CAUSE)
     runs = [record.dagster_run for record in reversed(records)]
-    for known in alerted_causes(instance, [collection], [run for run in runs if names.OVER_TAG not in run.tags]):
+    for known in alerted_causes(instance, [collection], [run for run in runs if is_alerted(run)]):
         if known.unsolved:
-            last = max(known.runs, key=lambda run: run.tags.get(names.ALERTED_AT_TAG, ""))
+            last = max(known.runs, key=lambda run: own_tag(run, names.ALERTED_AT_TAG) or "")
             return EarlierMessage(run_id=last.run_id, sent_at=known.sent_at)
     return None
 
