@@ -112,9 +112,28 @@ def _unsolved(
 ) -> tuple[dg.DagsterRun, ...]:
     last: Mapping[date, dg.DagsterRun] = {parse_day(run.tags[names.PARTITION_TAG]): run for run in runs}
     past = (past_snapshot_runs if is_snapshot else past_runs)(instance, collection, list(last))
-    return tuple(run for day, run in last.items() if not _succeeded_after(run.run_id, past[day]))
+    return tuple(run for day, run in last.items() if not _succeeded_after(instance, run, past[day]))
 
 
-def _succeeded_after(run_id: str, runs: Sequence[PastRun]) -> bool:
-    position = next((number for number, each in enumerate(runs) if each.run_id == run_id), -1)
-    return any(each.state is RunState.SUCCEEDED for each in runs[position + 1 :])
+def _succeeded_after(instance: dg.DagsterInstance, run: dg.DagsterRun, past: Sequence[PastRun]) -> bool:
+    """Whether a later run has succeeded of those that publish, or of the same assets where this one publishes none."""
+    ids = [each.run_id for each in past]
+    if run.run_id in ids:
+        return any(each.state is RunState.SUCCEEDED for each in past[ids.index(run.run_id) + 1 :])
+    filters = dg.RunsFilter(
+        tags={names.PARTITION_TAG: run.tags[names.PARTITION_TAG]}, statuses=[dg.DagsterRunStatus.SUCCESS]
+    )
+    record = instance.get_run_record_by_id(run.run_id)
+    since = _ended_at(record) if record else 0.0
+    later = [each.dagster_run for each in instance.get_run_records(filters) if _ended_at(each) > since]
+    assets = run.asset_selection or frozenset()
+    return any(each.run_id in ids or assets <= (each.asset_selection or frozenset()) for each in later)
+
+
+def ended_lately(record: dg.RunRecord, now: datetime) -> bool:
+    """Whether a run ended recently enough to be reminded of; its tags may have changed since."""
+    return _ended_at(record) >= (now - REMINDS_FOR).timestamp()
+
+
+def _ended_at(record: dg.RunRecord) -> float:
+    return record.end_time or record.create_timestamp.timestamp()

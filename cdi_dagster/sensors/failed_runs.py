@@ -18,7 +18,7 @@ from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusTable
 from cdi_dagster.own_tags import own_tag
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.run_records import makes_snapshot, touches
-from cdi_dagster.sensors.alerted_causes import REMINDS_FOR, alerted_causes, is_alerted
+from cdi_dagster.sensors.alerted_causes import REMINDS_FOR, alerted_causes, ended_lately, is_alerted
 from cdi_dagster.sensors.failure_report import FailedRun, FailureReporter
 from cdi_dagster.sensors.run_progress import BEGUN, report_progress
 from cdi_dagster.storage.roots import Roots
@@ -28,8 +28,6 @@ MOST_PER_TICK = 20
 """The failures of a month's backfill are reported over a few ticks; Dagster allows a tick one minute."""
 LOOKS_BACK = timedelta(hours=24)
 """Runs that changed within this time are read; those that ran when the daemon stopped fail once it is back."""
-REMINDERS_LOOK_BACK = REMINDS_FOR
-"""Of runs that an alert named; its tag is a change too."""
 
 
 def failed_runs_sensor(
@@ -122,8 +120,9 @@ def _begun(context: dg.SensorEvaluationContext, now: datetime) -> list[dg.Dagste
 
 def _alerted(context: dg.SensorEvaluationContext, now: datetime) -> list[dg.DagsterRun]:
     """Return the runs of which an alert was sent, and not yet that its cause is over, oldest first."""
-    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=now - REMINDERS_LOOK_BACK)
-    runs = [record.dagster_run for record in context.instance.get_run_records(filters, ascending=True)]
+    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=now - REMINDS_FOR)
+    records = context.instance.get_run_records(filters, ascending=True)
+    runs = [record.dagster_run for record in records if ended_lately(record, now)]
     return [run for run in runs if is_alerted(run) and _is_of_this_location(context, run)]
 
 

@@ -406,6 +406,46 @@ def test_that_a_cause_is_over_is_sent_once_under_its_key_when_its_last_day_has_s
     )
 
 
+def test_a_run_of_the_input_alone_that_fails_is_not_over_because_an_earlier_run_of_its_day_succeeded(open_day):
+    open_day.put_object("0_9")
+    assert _run(open_day).success
+    overlap = open_day.put_object("5_12")
+    later = [NOW + timedelta(hours=hours) for hours in (1, 2, 3)]
+    with freeze_time(later[0]):
+        assert not open_day.run(INPUT).success
+    _tick(open_day, later[0])
+    _tick(open_day, later[0] + timedelta(minutes=1))
+    assert [(alert.kind, alert.failure_class) for alert in open_day.alerts.sent] == [("FAILED", "INPUT_INVALID")]
+    Path(open_day.corporate.uri(overlap).removeprefix("file://")).unlink()
+    with freeze_time(later[1]):
+        assert open_day.run(INPUT).success
+    _tick(open_day, later[2])
+    assert [alert.kind for alert in open_day.alerts.sent] == ["FAILED", "FAILED_OVER"]
+
+
+def test_a_run_of_the_input_alone_is_over_when_a_later_run_publishes_its_day(open_day):
+    open_day.put_object("0_9")
+    overlap = open_day.put_object("5_12")
+    assert not _run(open_day, INPUT).success
+    _tick(open_day)
+    Path(open_day.corporate.uri(overlap).removeprefix("file://")).unlink()
+    with freeze_time(NOW + timedelta(hours=1)):
+        assert open_day.run(*RECORDS).success
+    _tick(open_day, NOW + timedelta(hours=1))
+    assert [alert.kind for alert in open_day.alerts.sent] == ["FAILED", "FAILED_OVER"]
+
+
+def test_a_cause_that_goes_on_is_reminded_of_for_a_week(open_day):
+    open_day.status.state = CoalescerState.COMPLETE
+    open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "403")
+    old = DAY - timedelta(days=40)
+    open_day.put_object("0_9", storage_day=old)
+    _backfill(open_day, old, NOW)
+    for hours in range(0, 21 * 24, 6):
+        _tick(open_day, NOW + timedelta(hours=hours, minutes=1))
+    assert [alert.title.partition(":")[0] for alert in open_day.alerts.sent] == ["DKS_FORBIDDEN", *["Still"] * 6]
+
+
 def test_offsets_that_are_back_as_they_were_published_end_their_cause_without_a_run(open_day, tmp_path):
     open_day.status.state = CoalescerState.COMPLETE
     open_day.put_object("0_9")
