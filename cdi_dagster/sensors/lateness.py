@@ -148,10 +148,9 @@ class LatenessReporter:
                 storage_days=days,
             )
         days = tuple(each.storage_day for each in step.late)
-        # Of several causes, which is a group's whose days went different ways, the newest day's.
-        newest = by_day[days[-1]][0]
-        failure_class = step.late[-1].failure_class
-        next_step = newest.coalescer.next_step or FAILURE_GUIDE[failure_class].next_step if failure_class else None
+        coalescer = by_day[step.leading.storage_day][0].coalescer
+        failure_class = step.leading.failure_class
+        next_step = coalescer.next_step or FAILURE_GUIDE[failure_class].next_step if failure_class else None
         at_work = all(each.is_at_work for each in step.late)
         is_are = "is" if len(days) == 1 else "are"
         return Alert(
