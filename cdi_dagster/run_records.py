@@ -272,7 +272,6 @@ def snapshot_run_request(collection: Collection, export_day: date, decision: Lau
 def _tags_of(decision: LaunchDecision, launched_by: str) -> dict[str, str]:
     return {
         names.LAUNCH_TAG: decision.launch or "",
-        names.ATTEMPT_TAG: str(decision.attempt),
         names.LAUNCHED_BECAUSE_TAG: decision.reason,
         names.LAUNCHED_BY_TAG: launched_by,
         # This morning's day goes before the rest of a month that is being backfilled.

@@ -226,12 +226,6 @@ def test_that_there_is_nothing_to_do_is_taken_back_where_the_run_finds_the_gate_
     assert (waits.failure_class, waits.level) == ("COALESCER_RUNNING", AlertLevel.ERROR)
 
 
-def test_a_cursor_of_the_version_before_reports_no_day_again(late_day):
-    data = sensor_tick(late_day, LATE, json.dumps({"told_late": [str(DAY)]}))
-    assert late_day.alerts.sent == []
-    assert json.loads(data.cursor)["late"][0]["days"] == [str(DAY)]
-
-
 def test_a_webhook_gets_the_alert_as_json_and_its_refusal_is_an_error():
     with hearing(200, 500) as heard:
         sink = alert_sink(heard.url, token="", environment="test")
