@@ -15,6 +15,7 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import export_day_of, parse_day, storage_day_of
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.launch_decision import RUN_AGAIN_WHEN_POSSIBLE, LaunchDecision, PastRun, RunState
+from cdi_dagster.own_tags import own_tag
 
 LIVE_RUN_STATUSES = (
     dg.DagsterRunStatus.QUEUED,
@@ -218,19 +219,19 @@ def _past_runs(
 
 def _past_run(record: dg.RunRecord, made: frozenset[dg.AssetKey], records_key: dg.AssetKey) -> PastRun:
     run = record.dagster_run
-    named = run.tags.get(names.FAILURE_CLASS_TAG)
+    named = own_tag(run, names.FAILURE_CLASS_TAG)
     return PastRun(
         run_id=run.run_id,
         state=_STATES[run.status],
         launch=run.tags.get(names.LAUNCH_TAG),
         failure_class=FailureClass(named) if named and named in FailureClass.__members__ else None,
-        listing_fingerprint=run.tags.get(names.LISTING_TAG),
+        listing_fingerprint=own_tag(run, names.LISTING_TAG),
         started_at=datetime.fromtimestamp(record.start_time, tz=UTC) if record.start_time else None,
         ended_at=datetime.fromtimestamp(record.end_time, tz=UTC) if record.end_time else None,
         by_person=is_by_person(run),
         publishes_records=records_key in made,
         publishes_tables=bool(made - {records_key}),
-        is_alerted=names.CAUSE_TAG in run.tags,
+        is_alerted=own_tag(run, names.CAUSE_TAG) is not None,
     )
 
 
@@ -281,7 +282,6 @@ def snapshot_run_request(collection: Collection, export_day: date, decision: Lau
 def _tags_of(decision: LaunchDecision, launched_by: str, priority: str) -> dict[str, str]:
     return {
         names.LAUNCH_TAG: decision.launch or "",
-        names.ATTEMPT_TAG: str(decision.attempt),
         names.LAUNCHED_BECAUSE_TAG: decision.reason,
         names.LAUNCHED_BY_TAG: launched_by,
         names.PRIORITY_TAG: priority,

@@ -24,6 +24,7 @@ from cdi_dagster.core.snapshot_decision import due_snapshots
 from cdi_dagster.core.storage_keys import snapshot_prefix
 from cdi_dagster.ingestion.status_rows import StepRecord, failure_of, recorded
 from cdi_dagster.interfaces import StatusTable
+from cdi_dagster.own_tags import own_tags
 from cdi_dagster.partitions import storage_day_in
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.resources.runbook import runbook_section
@@ -207,7 +208,7 @@ def _tag_class(context: dg.AssetExecutionContext, error: CdiError) -> None:
     tags = {names.FAILURE_CLASS_TAG: str(error.failure_class)}
     if LISTING_DETAIL in error.detail:
         tags[names.LISTING_TAG] = error.detail[LISTING_DETAIL]
-    _tag(context, tags)
+    _tag(context, own_tags(context.run.run_id, tags))
 
 
 def _tag(context: dg.AssetExecutionContext, tags: dict[str, str]) -> None:

@@ -11,7 +11,15 @@ from enum import StrEnum
 
 from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.failures import FAILURE_GUIDE, AlertTiming, FailureClass
-from cdi_dagster.core.launch_decision import DayFacts, LaunchAction, LaunchDecision, PastRun, RunState, decide
+from cdi_dagster.core.launch_decision import (
+    MAX_ATTEMPTS,
+    DayFacts,
+    LaunchAction,
+    LaunchDecision,
+    PastRun,
+    RunState,
+    decide,
+)
 from cdi_dagster.core.snapshot_decision import SnapshotFacts, decide_snapshot, due_snapshots
 
 
@@ -21,7 +29,7 @@ class AlertAction(StrEnum):
     ALERT = "ALERT"
     STAY_QUIET = "STAY_QUIET"
     RETRY_LATER = "RETRY_LATER"
-    """Not decided yet: something could not be read."""
+    """Not decided yet: something could not be read, or the closed gate hides whether the run is followed by another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +60,8 @@ def decide_alert(
         automation: whether the day is launched by itself at all.
     """
     automated = automation.launches(facts.storage_day, facts.runs, now)
+    may_be_late = facts.storage_day >= automation.calendar.first_due_day(now)
+    is_held = not facts.coalescer.is_open and not facts.coalescer.run_coalesces
     return _decide(
         run_id,
         failure_class,
@@ -59,7 +69,9 @@ def decide_alert(
         decide(facts, now),
         named="day",
         why_nothing=None if automated else automation.why_nothing(now),
-        may_be_late=facts.storage_day >= automation.calendar.first_due_day(now),
+        may_be_late=may_be_late,
+        # Whether its attempts are used up shows once the gate is open, and of a published day LATE does not report it.
+        is_unclear=is_held and not (facts.is_unpublished and may_be_late),
     )
 
 
@@ -89,6 +101,7 @@ def _decide(
     named: str,
     why_nothing: str | None,
     may_be_late: bool,
+    is_unclear: bool = False,
 ) -> AlertDecision:
     position = next((number for number, run in enumerate(facts.runs) if run.run_id == run_id), len(facts.runs))
     succeeded = _succeeded_since(facts, position, decision)
@@ -104,6 +117,9 @@ def _decide(
     if not will_retry:
         return AlertDecision(action=AlertAction.ALERT, what_happens=what_happens)
     if _can_wait(timing, failure_class, facts.runs[:position]):
+        may_be_last = timing is AlertTiming.AT_ONCE or position + 1 >= MAX_ATTEMPTS
+        if is_unclear and may_be_last:
+            return AlertDecision(action=AlertAction.RETRY_LATER, what_happens=what_happens)
         return _quiet(what_happens)
     return AlertDecision(action=AlertAction.ALERT, what_happens=what_happens, will_retry=True)
 

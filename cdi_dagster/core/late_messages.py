@@ -7,13 +7,24 @@ is late, and sending, is `cdi_dagster.sensors.lateness`.
 from collections.abc import Collection as Sized
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from cdi_dagster.core.alert import REMIND_AFTER
 from cdi_dagster.core.failures import FailureClass
 
+SETTLED_AFTER = timedelta(minutes=10)
+"""A cause that comes after the message is sent once it has stayed for so long: a state may be unreadable for a tick."""
 _MOST_DAYS = 100
+_OF_THE_GATE = frozenset(
+    {
+        FailureClass.COALESCER_RUNNING,
+        FailureClass.COALESCER_NOT_STARTED,
+        FailureClass.COALESCER_FAILED,
+        FailureClass.COALESCER_UNKNOWN,
+    }
+)
+"""No run alerts of these; of any other class the run does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +50,11 @@ class LateDay:
         """What days of one message have in common; of days at work no more than that."""
         return (None if self.is_at_work else self.failure_class, self.is_at_work)
 
+    @property
+    def needs_person(self) -> bool:
+        """Whether more is to be done about it than to wait."""
+        return not self.is_at_work and self.failure_class is not FailureClass.COALESCER_RUNNING
+
 
 @dataclass(frozen=True, kw_only=True)
 class LateGroup:
@@ -48,11 +64,15 @@ class LateGroup:
         days: all that it named, oldest first.
         open_days: those of them that are still late.
         sent_at: when the last message of them was sent; aware, UTC.
+        causes: what the days waited for in the messages since the last reminder; none where all were at work.
+        changed_at: since when a day waits for the coalescer in a way that these messages do not state.
     """
 
     days: tuple[date, ...]
     open_days: tuple[date, ...]
     sent_at: datetime
+    causes: tuple[FailureClass, ...] = ()
+    changed_at: datetime | None = None
 
     @property
     def key(self) -> str:
@@ -65,6 +85,8 @@ class LateGroup:
             "days": [str(day) for day in self.days],
             "open_days": [str(day) for day in self.open_days],
             "sent_at": self.sent_at.isoformat(),
+            "causes": list(self.causes),
+            "changed_at": self.changed_at.isoformat() if self.changed_at else None,
         }
 
     @classmethod
@@ -77,7 +99,14 @@ class LateGroup:
         days, open_days = (tuple(map(date.fromisoformat, value[name])) for name in ("days", "open_days"))
         if not days:
             raise ValueError("a group without days")
-        return cls(days=days, open_days=open_days, sent_at=datetime.fromisoformat(value["sent_at"]))
+        changed_at = value.get("changed_at")
+        return cls(
+            days=days,
+            open_days=open_days,
+            sent_at=datetime.fromisoformat(value["sent_at"]),
+            causes=tuple(map(FailureClass, value.get("causes", []))),
+            changed_at=datetime.fromisoformat(changed_at) if changed_at else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +124,11 @@ class LateStep:
     after: LateGroup | None
     late: tuple[LateDay, ...] = ()
     is_over: bool = False
+
+    @property
+    def leading(self) -> LateDay:
+        """The day whose class and next step are the message's: the newest that needs a person, else the newest."""
+        return sorted(self.late, key=lambda each: each.needs_person)[-1]
 
 
 def decide_late(
@@ -118,7 +152,8 @@ def decide_late(
     steps = [_step(group, by_day, fresh, looked_at, first_day, now) for group in groups]
     for days in fresh.values():
         named = tuple(each.storage_day for each in days)
-        steps.append(LateStep(before=None, after=LateGroup(days=named, open_days=named, sent_at=now), late=tuple(days)))
+        group = LateGroup(days=named, open_days=named, sent_at=now, causes=_causes(days))
+        steps.append(LateStep(before=None, after=group, late=tuple(days)))
     return steps
 
 
@@ -143,5 +178,22 @@ def _step(
     days = (group.days[0], *(day for day in days if day != group.days[0]))
     after = replace(group, days=days, open_days=open_days)
     if joined or (late and now - group.sent_at >= REMIND_AFTER):
-        return LateStep(before=group, after=replace(after, sent_at=now), late=late)
-    return LateStep(before=group, after=after)
+        return LateStep(
+            before=group, after=replace(after, sent_at=now, causes=_causes(late), changed_at=None), late=late
+        )
+    changed_at = (group.changed_at or now) if _is_news(group, late) else None
+    if changed_at and now - changed_at >= SETTLED_AFTER:
+        causes = tuple(sorted({*group.causes, *_causes(late)}))
+        return LateStep(before=group, after=replace(after, sent_at=now, causes=causes, changed_at=None), late=late)
+    return LateStep(before=group, after=replace(after, changed_at=changed_at))
+
+
+def _causes(late: Sequence[LateDay]) -> tuple[FailureClass, ...]:
+    return tuple(sorted({each.failure_class for each in late if each.failure_class and not each.is_at_work}))
+
+
+def _is_news(group: LateGroup, late: Sequence[LateDay]) -> bool:
+    """Whether a day waits for the coalescer in a way that no message stated, and nothing else will state."""
+    unstated = (set(_causes(late)) & _OF_THE_GATE) - set(group.causes)
+    # That it runs is good news, but where nothing was to be done because the day was being run.
+    return bool(unstated - {FailureClass.COALESCER_RUNNING} if group.causes else unstated)

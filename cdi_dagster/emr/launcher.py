@@ -19,6 +19,7 @@ from cdi_dagster.emr.ledger import TakenOverError
 from cdi_dagster.emr.resume import Requester
 from cdi_dagster.interfaces import LaunchEvidence, SparkStep
 from cdi_dagster.names import NEEDS_NO_COMPUTE_TAG, PARTITION_TAG
+from cdi_dagster.own_tags import own_tag, own_tags
 from cdi_dagster.settings import knob
 from cdi_dagster.storage import open_storage
 
@@ -106,7 +107,8 @@ class BackendStepLauncher(dg.ConfigurableResource):
                 that end at the same time at least the last to count knows of all.
         """
         if is_last_step:
-            context.instance.add_run_tags(context.run.run_id, {NEEDS_NO_COMPUTE_TAG: "true"})
+            run_id = context.run.run_id
+            context.instance.add_run_tags(run_id, own_tags(run_id, {NEEDS_NO_COMPUTE_TAG: "true"}))
         return count_other_runs(context.instance, context.run.run_id)
 
     def _launch(self, context: dg.AssetExecutionContext | dg.OpExecutionContext, step: SparkStep) -> Launch:
@@ -139,4 +141,4 @@ def count_other_runs(instance: dg.DagsterInstance, run_id: str) -> int:
     """Count the runs of a day that are queued or under way and may need compute yet, but for one run."""
     runs = instance.get_runs(dg.RunsFilter(statuses=list(_MAY_NEED_COMPUTE)), limit=_MOST_RUNS)
     others = [run for run in runs if PARTITION_TAG in run.tags and run.run_id != run_id]
-    return sum(NEEDS_NO_COMPUTE_TAG not in run.tags for run in others)
+    return sum(own_tag(run, NEEDS_NO_COMPUTE_TAG) is None for run in others)

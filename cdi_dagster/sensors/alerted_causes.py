@@ -12,6 +12,7 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import parse_day, storage_day_of
 from cdi_dagster.core.failure_messages import EarlierMessage, collection_of, is_left
 from cdi_dagster.core.launch_decision import PastRun, RunState
+from cdi_dagster.own_tags import own_tag
 from cdi_dagster.run_records import past_runs, past_snapshot_runs
 
 REMINDS_FOR = timedelta(days=7)
@@ -57,6 +58,11 @@ class AlertedCause:
         return tuple(run for run in self.unsolved if parse_day(run.tags[names.PARTITION_TAG]) < automated_from)
 
 
+def is_alerted(run: dg.DagsterRun) -> bool:
+    """Whether an alert of a run's failure was sent, and not yet that its cause is over."""
+    return own_tag(run, names.CAUSE_TAG) is not None and own_tag(run, names.OVER_TAG) is None
+
+
 def alerted_causes(
     instance: dg.DagsterInstance, collections: Sequence[Collection], runs: Sequence[dg.DagsterRun]
 ) -> list[AlertedCause]:
@@ -75,7 +81,7 @@ def alerted_causes(
     for cause, of_cause in found.items():
         collection_id, is_snapshot = collection_of(cause)
         collection = by_id.get(collection_id)
-        sent = [run.tags[names.ALERTED_AT_TAG] for run in of_cause if names.ALERTED_AT_TAG in run.tags]
+        sent = [at for run in of_cause if (at := own_tag(run, names.ALERTED_AT_TAG))]
         if collection and sent:
             causes.append(
                 AlertedCause(
@@ -94,9 +100,9 @@ def earlier_message(instance: dg.DagsterInstance, collection: Collection, cause:
     """Return the last message of a cause that goes on: a day of it has not succeeded since."""
     records = instance.get_run_records(dg.RunsFilter(tags={names.CAUSE_TAG: cause}), limit=_MOST_OF_A_CAUSE)
     runs = [record.dagster_run for record in reversed(records)]
-    for known in alerted_causes(instance, [collection], [run for run in runs if names.OVER_TAG not in run.tags]):
+    for known in alerted_causes(instance, [collection], [run for run in runs if is_alerted(run)]):
         if known.unsolved:
-            last = max(known.runs, key=lambda run: run.tags.get(names.ALERTED_AT_TAG, ""))
+            last = max(known.runs, key=lambda run: own_tag(run, names.ALERTED_AT_TAG) or "")
             return EarlierMessage(run_id=last.run_id, sent_at=known.sent_at)
     return None
 
@@ -106,9 +112,28 @@ def _unsolved(
 ) -> tuple[dg.DagsterRun, ...]:
     last: Mapping[date, dg.DagsterRun] = {parse_day(run.tags[names.PARTITION_TAG]): run for run in runs}
     past = (past_snapshot_runs if is_snapshot else past_runs)(instance, collection, list(last))
-    return tuple(run for day, run in last.items() if not _succeeded_after(run.run_id, past[day]))
+    return tuple(run for day, run in last.items() if not _succeeded_after(instance, run, past[day]))
 
 
-def _succeeded_after(run_id: str, runs: Sequence[PastRun]) -> bool:
-    position = next((number for number, each in enumerate(runs) if each.run_id == run_id), -1)
-    return any(each.state is RunState.SUCCEEDED for each in runs[position + 1 :])
+def _succeeded_after(instance: dg.DagsterInstance, run: dg.DagsterRun, past: Sequence[PastRun]) -> bool:
+    """Whether a later run has succeeded of those that publish, or of the same assets where this one publishes none."""
+    ids = [each.run_id for each in past]
+    if run.run_id in ids:
+        return any(each.state is RunState.SUCCEEDED for each in past[ids.index(run.run_id) + 1 :])
+    filters = dg.RunsFilter(
+        tags={names.PARTITION_TAG: run.tags[names.PARTITION_TAG]}, statuses=[dg.DagsterRunStatus.SUCCESS]
+    )
+    record = instance.get_run_record_by_id(run.run_id)
+    since = _ended_at(record) if record else 0.0
+    later = [each.dagster_run for each in instance.get_run_records(filters) if _ended_at(each) > since]
+    assets = run.asset_selection or frozenset()
+    return any(each.run_id in ids or assets <= (each.asset_selection or frozenset()) for each in later)
+
+
+def ended_lately(record: dg.RunRecord, now: datetime) -> bool:
+    """Whether a run ended recently enough to be reminded of; its tags may have changed since."""
+    return _ended_at(record) >= (now - REMINDS_FOR).timestamp()
+
+
+def _ended_at(record: dg.RunRecord) -> float:
+    return record.end_time or record.create_timestamp.timestamp()

@@ -15,9 +15,10 @@ from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusTable
+from cdi_dagster.own_tags import own_tag
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.run_records import makes_snapshot, touches
-from cdi_dagster.sensors.alerted_causes import REMINDS_FOR, alerted_causes
+from cdi_dagster.sensors.alerted_causes import REMINDS_FOR, alerted_causes, ended_lately, is_alerted
 from cdi_dagster.sensors.failure_report import FailedRun, FailureReporter
 from cdi_dagster.sensors.run_progress import BEGUN, report_progress
 from cdi_dagster.storage.roots import Roots
@@ -27,8 +28,6 @@ MOST_PER_TICK = 20
 """The failures of a month's backfill are reported over a few ticks; Dagster allows a tick one minute."""
 LOOKS_BACK = timedelta(hours=24)
 """Runs that changed within this time are read; those that ran when the daemon stopped fail once it is back."""
-REMINDERS_LOOK_BACK = REMINDS_FOR
-"""Of runs that an alert named; its tag is a change too."""
 
 
 def failed_runs_sensor(
@@ -100,12 +99,12 @@ def _unreported(
     left = [
         (run, found)
         for run in runs
-        if not {names.ALERT_TAG, names.ROW_CLOSED_TAG} <= run.tags.keys() and _is_of_this_location(context, run)
+        if not (_is_reported(run) and own_tag(run, names.ROW_CLOSED_TAG)) and _is_of_this_location(context, run)
         # Other runs in this code location are not ours to report.
         if (found := [each for each in collections if touches(run, each) or makes_snapshot(run, each)])
     ]
     # First those without an alert: rows that cannot be closed must not delay them.
-    return sorted(left, key=lambda each: names.ALERT_TAG in each[0].tags)[:MOST_PER_TICK]
+    return sorted(left, key=lambda each: _is_reported(each[0]))[:MOST_PER_TICK]
 
 
 def _begun(context: dg.SensorEvaluationContext, now: datetime) -> list[dg.DagsterRun]:
@@ -121,13 +120,14 @@ def _begun(context: dg.SensorEvaluationContext, now: datetime) -> list[dg.Dagste
 
 def _alerted(context: dg.SensorEvaluationContext, now: datetime) -> list[dg.DagsterRun]:
     """Return the runs of which an alert was sent, and not yet that its cause is over, oldest first."""
-    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=now - REMINDERS_LOOK_BACK)
-    runs = [record.dagster_run for record in context.instance.get_run_records(filters, ascending=True)]
-    return [
-        run
-        for run in runs
-        if names.CAUSE_TAG in run.tags and names.OVER_TAG not in run.tags and _is_of_this_location(context, run)
-    ]
+    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=now - REMINDS_FOR)
+    records = context.instance.get_run_records(filters, ascending=True)
+    runs = [record.dagster_run for record in records if ended_lately(record, now)]
+    return [run for run in runs if is_alerted(run) and _is_of_this_location(context, run)]
+
+
+def _is_reported(run: dg.DagsterRun) -> bool:
+    return own_tag(run, names.ALERT_TAG) is not None
 
 
 def _is_of_this_location(context: dg.SensorEvaluationContext, run: dg.DagsterRun) -> bool:

@@ -24,6 +24,7 @@ from cdi_dagster.core.status_rows import data_product_of
 from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.ingestion.status_rows import TERMINATED
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusRow, StatusTable
+from cdi_dagster.own_tags import own_tag, own_tags
 from cdi_dagster.published.snapshot_facts import read_snapshot
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.run_records import is_by_person, is_sensor_on, makes_snapshot, past_snapshot_runs
@@ -75,10 +76,10 @@ class FailureReporter:
             return self._done(run, "it was terminated")
         rows = self._rows(run, collections)
         failure = read_failure(self.instance, run, next((row.failure for row in rows.values() if row.failure), None))
-        if names.FAILURE_CLASS_TAG not in run.tags:
-            self.instance.add_run_tags(run.run_id, {names.FAILURE_CLASS_TAG: str(failure.failure_class)})
+        if own_tag(run, names.FAILURE_CLASS_TAG) is None:
+            self._tag([run], {names.FAILURE_CLASS_TAG: str(failure.failure_class)})
         self._close_rows(run, collections, f"{failure.failure_class}: {failure.cause}")
-        if names.ALERT_TAG in run.tags:
+        if own_tag(run, names.ALERT_TAG) is not None:
             return f"Run {run.run_id}: its status row is still to be closed."
         if run.tags.get(names.WILL_RETRY_TAG) == "true":
             return self._done(run, "Dagster retries it")
@@ -197,7 +198,7 @@ class FailureReporter:
 
     def _tag(self, runs: Sequence[dg.DagsterRun], tags: Mapping[str, str]) -> None:
         for run in runs:
-            self.instance.add_run_tags(run.run_id, dict(tags))
+            self.instance.add_run_tags(run.run_id, own_tags(run.run_id, tags))
 
     def _again(self, run: dg.DagsterRun, collection: Collection) -> FailedDay:
         rows = self._rows(run, [collection])
@@ -213,7 +214,7 @@ class FailureReporter:
         )
 
     def _done(self, run: dg.DagsterRun, what: str, tags: Mapping[str, str] | None = None) -> str:
-        self.instance.add_run_tags(run.run_id, {names.ALERT_TAG: what[:200], **(tags or {})})
+        self._tag([run], {names.ALERT_TAG: what[:200], **(tags or {})})
         return f"Run {run.run_id}: {what}"
 
     def _rows(self, run: dg.DagsterRun, collections: Sequence[Collection]) -> dict[Collection, StatusRow]:
@@ -232,7 +233,7 @@ class FailureReporter:
         except CdiError as error:
             self.log(f"The status row of run {run.run_id} could not be closed, the next tick retries: {error.cause}")
         else:
-            self.instance.add_run_tags(run.run_id, {names.ROW_CLOSED_TAG: "true"})
+            self._tag([run], {names.ROW_CLOSED_TAG: "true"})
 
     def _sent(self, alert: Alert) -> bool:
         if self.out_of_reach:

@@ -15,7 +15,7 @@ from cdi_dagster import names
 from cdi_dagster.core.alert import Alert, AlertLevel
 from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
-from cdi_dagster.core.days import parse_day, storage_days_text
+from cdi_dagster.core.days import storage_days_text
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.core.gate import class_of
 from cdi_dagster.core.late_messages import LateDay, LateGroup, LateStep, decide_late
@@ -62,7 +62,7 @@ class LatenessReporter:
         self, decisions: Sequence[tuple[DayFacts, LaunchDecision]], cursor: str | None, now: datetime
     ) -> tuple[list[dg.AssetObservation], str]:
         """Send what has to be sent; return an observation of each day that is newly late, and the new cursor."""
-        groups = _read(cursor, now)
+        groups = _read(cursor)
         late = self._late(decisions, groups, now)
         looked_at = {day.storage_day for day, _ in decisions if not day.unreadable}
         steps = decide_late(
@@ -94,7 +94,7 @@ class LatenessReporter:
         """Return what the on-time check has to show; None where that is not known, or no day is due yet."""
         if not decisions or any(day.unreadable for day, _ in decisions):
             return None
-        late = self._late(decisions, _read(cursor, now), now)
+        late = self._late(decisions, _read(cursor), now)
         days = ", ".join(day.storage_day.isoformat() for day, _ in late)
         newest_day, decision = (late or decisions)[-1]
         newest, reason = newest_day.storage_day.isoformat(), f"{newest_day.storage_day}: {decision.reason}"
@@ -148,10 +148,9 @@ class LatenessReporter:
                 storage_days=days,
             )
         days = tuple(each.storage_day for each in step.late)
-        # Of several causes, which is a group's whose days went different ways, the newest day's.
-        newest = by_day[days[-1]][0]
-        failure_class = step.late[-1].failure_class
-        of_day = newest.damaged.next_step if newest.damaged else newest.coalescer.next_step
+        leading = by_day[step.leading.storage_day][0]
+        failure_class = step.leading.failure_class
+        of_day = leading.damaged.next_step if leading.damaged else leading.coalescer.next_step
         next_step = of_day or FAILURE_GUIDE[failure_class].next_step if failure_class else None
         at_work = all(each.is_at_work for each in step.late)
         is_are = "is" if len(days) == 1 else "are"
@@ -238,14 +237,9 @@ def _why_late(day: DayFacts) -> FailureClass | None:
     return class_of(day.coalescer) or (last.failure_class if last else None)
 
 
-def _read(cursor: str | None, now: datetime) -> list[LateGroup]:
-    """Return the groups of a cursor; one of an earlier version names days, which are a group each."""
+def _read(cursor: str | None) -> list[LateGroup]:
+    """Return the groups of a cursor; none where it is lost, or something else."""
     try:
-        value = json.loads(cursor or "{}")
-        earlier = [(parse_day(day),) for day in value.get("told_late", [])]
-        return [
-            *(LateGroup.from_json(group) for group in value.get(_GROUPS, [])),
-            *(LateGroup(days=days, open_days=days, sent_at=now) for days in earlier),
-        ]
+        return [LateGroup.from_json(group) for group in json.loads(cursor or "{}").get(_GROUPS, [])]
     except (AttributeError, KeyError, TypeError, ValueError):
         return []

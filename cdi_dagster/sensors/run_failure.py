@@ -13,6 +13,7 @@ import dagster as dg
 from cdi_dagster import names
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.interfaces import StatusTable
+from cdi_dagster.own_tags import own_tag
 from cdi_dagster.run_records import interruption
 
 _INTERRUPTED = "DagsterExecutionInterruptedError"
@@ -26,7 +27,7 @@ def read_failure(instance: dg.DagsterInstance, run: dg.DagsterRun, row_failure: 
         run: that failed.
         row_failure: the failure in its status row: class and cause.
     """
-    named = run.tags.get(names.FAILURE_CLASS_TAG, "")
+    named = own_tag(run, names.FAILURE_CLASS_TAG) or ""
     for event in _events(instance, run, dg.DagsterEventType.STEP_FAILURE):
         data = event.step_failure_data
         if data.user_failure_data and "failure_class" in data.user_failure_data.metadata:

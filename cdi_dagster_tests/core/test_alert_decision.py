@@ -162,6 +162,23 @@ def test_a_failure_that_waits_for_the_coalescer_is_left_to_automation():
     assert (decision.action, decision.what_happens) == (AlertAction.STAY_QUIET, "coalescer RUNNING: job abc")
 
 
+@pytest.mark.parametrize("failure", ["CLUSTER_LOST", "OUT_OF_MEMORY"])
+def test_a_published_day_whose_attempts_may_be_used_up_is_looked_at_again_when_the_gate_is_open(failure):
+    closed = CoalescerStatus(state=CoalescerState.UNKNOWN, reason="no answer")
+    runs = [failed(number, failure) for number in (1, 2, 3)]
+    stale = {"published_from": PublishedFrom(fingerprint="f0", published_at=NOW - timedelta(days=1))}
+    waits = decided("r3", failure, *runs, coalescer=closed, **stale)
+    assert (waits.action, waits.what_happens) == (
+        AlertAction.RETRY_LATER,
+        "published; since then coalescer UNKNOWN: no answer",
+    )
+    assert decided("r3", failure, *runs, **stale).action is AlertAction.ALERT
+    # The first is followed by another; and a day that is not published is late, and reported as that.
+    first = decided("r1", "CLUSTER_LOST", failed(1, "CLUSTER_LOST"), coalescer=closed, **stale)
+    assert first.action is AlertAction.STAY_QUIET
+    assert decided("r3", failure, *runs, coalescer=closed).action is AlertAction.STAY_QUIET
+
+
 def test_what_cannot_be_read_delays_only_what_can_wait():
     assert decided("r1", "CLUSTER_LOST", unreadable="no answer").action is AlertAction.RETRY_LATER
     assert decided("r1", "JOB_FAILED", failed(1, "JOB_FAILED"), unreadable="no answer").action is AlertAction.ALERT

@@ -9,6 +9,7 @@ NOW = datetime(2023, 3, 27, 12, tzinfo=UTC)
 DAYS = [date(2023, 3, 10) + timedelta(days=n) for n in range(17)]
 FIRST = DAYS[0]
 RUNNING, FAILED = FailureClass.COALESCER_RUNNING, FailureClass.COALESCER_FAILED
+UNKNOWN = FailureClass.COALESCER_UNKNOWN
 
 
 def late(*days, cause=None, at_work=False):
@@ -19,7 +20,7 @@ class Story:
     """Ticks in turn; what was sent; the groups go through the cursor."""
 
     def __init__(self):
-        self.groups, self.sent = [], []
+        self.groups, self.sent, self.leading = [], [], []
 
     def tick(self, late_days, *, hours=0.0, looked_at=DAYS, first_day=FIRST, refuse=False):
         steps = decide_late(late_days, self.groups, set(looked_at), first_day, NOW + timedelta(hours=hours))
@@ -30,6 +31,7 @@ class Story:
                 kind = "LATE_OVER" if step.is_over else "LATE"
                 days = step.before.days if step.is_over else [each.storage_day for each in step.late]
                 self.sent.append((kind, [DAYS.index(day) for day in days]))
+                self.leading += [step.leading] if step.late else []
             kept.append(step.before if has_message and refuse else step.after)
         self.groups = [LateGroup.from_json(group.to_json()) for group in kept if group]
 
@@ -64,12 +66,54 @@ def test_a_new_day_of_a_known_cause_is_a_message_that_names_all_of_them_and_star
     assert len(story.groups) == 1
 
 
-def test_a_cause_that_changes_is_no_new_message_before_the_reminder():
+def test_a_cause_that_its_run_alerts_is_no_new_message_before_the_reminder():
     story = Story()
     story.tick(late(DAYS[0], at_work=True))
-    story.tick(late(DAYS[0], cause=FailureClass.CLUSTER_LOST), hours=1)
-    story.tick([], hours=2)
+    for hours in (1, 2):
+        story.tick(late(DAYS[0], cause=FailureClass.CLUSTER_LOST), hours=hours)
+    story.tick([], hours=3)
     assert story.sent == [("LATE", [0]), ("LATE_OVER", [0])]
+
+
+def test_a_coalescer_that_fails_after_the_message_is_a_message_once_it_has_stayed_so():
+    story = Story()
+    story.tick(late(DAYS[0], DAYS[1], cause=RUNNING))
+    waits = [*late(DAYS[0], cause=FAILED), *late(DAYS[1], cause=RUNNING)]
+    story.tick(waits, hours=1)
+    assert story.sent == [("LATE", [0, 1])]
+    story.tick(waits, hours=1.2, refuse=True)
+    for hours in (1.25, 1.5, 24, 25):
+        story.tick(waits, hours=hours)
+    assert story.sent == [("LATE", [0, 1])] * 2
+    assert [each.failure_class for each in story.leading] == [RUNNING, FAILED]
+    story.tick(waits, hours=25.5)
+    assert story.sent == [("LATE", [0, 1])] * 3
+
+
+def test_a_cause_that_comes_and_goes_is_sent_once_between_reminders_and_not_where_it_is_gone_at_once():
+    story = Story()
+    for tick in range(60):
+        story.tick(late(DAYS[0], cause=UNKNOWN if tick % 2 else RUNNING), hours=tick / 60)
+    assert story.sent == [("LATE", [0])]
+    for tick in range(10):
+        story.tick(late(DAYS[0], cause=UNKNOWN if tick // 2 % 2 else RUNNING), hours=2 + tick)
+    assert story.sent == [("LATE", [0])] * 2
+
+
+def test_a_coalescer_that_runs_is_news_only_where_the_day_was_said_to_be_at_work():
+    failed, at_work = Story(), Story()
+    failed.tick(late(DAYS[0], cause=FAILED))
+    at_work.tick(late(DAYS[0], at_work=True))
+    for story in (failed, at_work):
+        for hours in (1, 2, 3):
+            story.tick(late(DAYS[0], cause=RUNNING), hours=hours)
+    assert (len(failed.sent), len(at_work.sent)) == (1, 2)
+
+
+def test_a_group_of_an_earlier_version_can_be_read():
+    group = LateGroup(days=(DAYS[0],), open_days=(DAYS[0],), sent_at=NOW)
+    value = {name: kept for name, kept in group.to_json().items() if name in ("days", "open_days", "sent_at")}
+    assert LateGroup.from_json(value) == group
 
 
 def test_a_message_that_cannot_be_sent_is_sent_at_the_next_tick():

@@ -22,6 +22,7 @@ from cdi_dagster.emr.launch_plan import AttemptOutcome
 from cdi_dagster.emr.ledger import AttemptEntry, LaunchLedger
 from cdi_dagster.interfaces import SparkStep
 from cdi_dagster.names import NEEDS_NO_COMPUTE_TAG
+from cdi_dagster.own_tags import own_tags
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.emr import played_step
@@ -87,9 +88,9 @@ def another_job() -> None:
     """A job to have runs of."""
 
 
-def queue_run(instance: dg.DagsterInstance, partition: str) -> dg.DagsterRun:
+def queue_run(instance: dg.DagsterInstance, partition: str, **tags: str) -> dg.DagsterRun:
     return instance.create_run_for_job(
-        another_job, status=dg.DagsterRunStatus.NOT_STARTED, tags={"dagster/partition": partition}
+        another_job, status=dg.DagsterRunStatus.NOT_STARTED, tags={**tags, "dagster/partition": partition}
     )
 
 
@@ -299,11 +300,15 @@ def test_runs_that_only_have_checks_left_are_not_counted_as_needing_a_cluster(be
     def count(context: dg.OpExecutionContext) -> None:
         others = [queue_run(context.instance, f"2023-03-0{number}") for number in (1, 2)]
         assert launcher.other_runs(context, False) == 2
-        context.instance.add_run_tags(others[0].run_id, {NEEDS_NO_COMPUTE_TAG: "true"})
+        at_its_end = own_tags(others[0].run_id, {NEEDS_NO_COMPUTE_TAG: "true"})
+        context.instance.add_run_tags(others[0].run_id, at_its_end)
         assert launcher.other_runs(context, True) == 1
         own = context.instance.get_run_by_id(context.run.run_id)
         assert own is not None
         assert own.tags[NEEDS_NO_COMPUTE_TAG] == "true"
+        # A re-execution copies the tags of its parent, and has everything before it.
+        queue_run(context.instance, "2023-03-03", **own.tags)
+        assert launcher.other_runs(context, True) == 2
 
     in_a_run(count)
 

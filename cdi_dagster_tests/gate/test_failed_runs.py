@@ -3,12 +3,14 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster._core.events import JobFailureData, RunFailureReason
+from dagster._core.storage.tags import TAGS_TO_MAYBE_OMIT_ON_RETRY
 from dagster._utils.error import SerializableErrorInfo
 from freezegun import freeze_time
 
@@ -16,6 +18,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.core.storage_keys import ingestion_lease_key
 from cdi_dagster.resources.status_table import FileStatusTable
+from cdi_dagster.run_records import past_runs
 from cdi_dagster.storage import TransientStorageError
 from cdi_dagster_tests.collections import AUDIT, EQUALITY
 from cdi_dagster_tests.dagster_day import DAY, ScriptedSpark
@@ -257,13 +260,70 @@ def test_of_a_run_of_two_collections_the_one_that_failed_is_named(open_day):
     assert (alert.collection_id, alert.failure_class) == ("data:equality", "INPUT_INVALID")
 
 
+def _of_parent(day, run_id):
+    """The tags of a re-execution, as Dagster's webserver and its own retries copy them."""
+    parent = day.instance.get_run_by_id(run_id)
+    copied = {name: value for name, value in parent.tags.items() if name not in TAGS_TO_MAYBE_OMIT_ON_RETRY}
+    return {**copied, "dagster/parent_run_id": run_id, "dagster/root_run_id": parent.root_run_id or run_id}
+
+
 def test_a_re_execution_that_fails_sends_its_own_alert(open_day):
-    open_day.spark.failure = CdiError(FailureClass.INPUT_INVALID, "overlap")
+    open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "403")
+    first = _run(open_day, tags={"cdi/launched_by": "sensor"})
+    _tick(open_day)
+    open_day.spark.failure = CdiError(FailureClass.RECORDS_REJECTED, "24 of 10,000 records were rejected.")
+    again = _run(open_day, tags=_of_parent(open_day, first.run_id))
+    assert f"Run {again.run_id}: RECORDS_REJECTED; alert sent." in _tick(open_day)
+    assert "There is no failed run" in _tick(open_day)
+    assert [alert.run_url.rpartition("/")[2] for alert in open_day.alerts.sent] == [first.run_id, again.run_id]
+
+
+def _lost(day, **tags):
+    """Add a run whose worker was lost before it did anything."""
+    all_tags = {"dagster/partition": str(DAY), **tags}
+    run = dg.DagsterRun(job_name="business_audit_daily", tags=all_tags, status=dg.DagsterRunStatus.STARTED)
+    with freeze_time(NOW):
+        day.instance.add_run(run)
+        day.instance.report_run_failed(run, "Detected run worker status UNHEALTHY")
+    return run.run_id
+
+
+def test_a_re_execution_whose_worker_is_lost_has_a_class_of_its_own_and_its_row_is_closed(open_day):
+    open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "403")
     first = _run(open_day)
     _tick(open_day)
-    again = _run(open_day, tags={"dagster/parent_run_id": first.run_id, "cdi/launched_by": "sensor"})
+    again = _lost(open_day, **_of_parent(open_day, first.run_id))
+    assert past_runs(open_day.instance, AUDIT, [DAY])[DAY][1].failure_class is None
+    row = open_day.rows.get(first.run_id, DATA_PRODUCT)
+    open_day.rows.put(replace(row, correlation_id=again, status="IN_PROGRESS"))
+    assert f"Run {again}: WORKER_LOST; no alert is sent: run {again} failed with WORKER_LOST: next" in _tick(open_day)
+    assert open_day.rows.get(again, DATA_PRODUCT).status == "FAILED"
+    assert open_day.instance.get_run_by_id(again).tags["cdi/failure_class"] == "WORKER_LOST"
+    assert past_runs(open_day.instance, AUDIT, [DAY])[DAY][1].failure_class is FailureClass.WORKER_LOST
+
+
+def test_that_a_cause_is_over_is_not_copied_to_a_re_execution(open_day):
+    first = {"cdi/launched_by": "sensor"}
+    open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "403")
+    run_id = _run(open_day, tags=first).run_id
     _tick(open_day)
-    assert [alert.run_url.rpartition("/")[2] for alert in open_day.alerts.sent] == [first.run_id, again.run_id]
+    open_day.spark.failure = None
+    assert _run(open_day).success
+    _tick(open_day)
+    open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "403")
+    open_day.put_object("10_19")
+    _run(open_day, tags=_of_parent(open_day, run_id))
+    _tick(open_day)
+    open_day.spark.failure = None
+    assert _run(open_day).success
+    _tick(open_day)
+    assert [alert.kind for alert in open_day.alerts.sent] == ["FAILED", "FAILED_OVER"] * 2
+
+
+def test_what_an_earlier_version_reported_is_not_reported_again(open_day):
+    told = {"cdi/told": "DKS_FORBIDDEN; alert sent.", ".dagster/cdi_row_closed": "true"}
+    _lost(open_day, **told)
+    assert "There is no failed run" in _tick(open_day)
 
 
 def _backfill(day, storage_day, at, backfill="b1", **tags):
@@ -344,6 +404,46 @@ def test_that_a_cause_is_over_is_sent_once_under_its_key_when_its_last_day_has_s
     assert (
         over.title == "No longer failed: DKS_FORBIDDEN: data:businessAudit of 2 storage days, 2023-01-24 to 2023-01-25"
     )
+
+
+def test_a_run_of_the_input_alone_that_fails_is_not_over_because_an_earlier_run_of_its_day_succeeded(open_day):
+    open_day.put_object("0_9")
+    assert _run(open_day).success
+    overlap = open_day.put_object("5_12")
+    later = [NOW + timedelta(hours=hours) for hours in (1, 2, 3)]
+    with freeze_time(later[0]):
+        assert not open_day.run(INPUT).success
+    _tick(open_day, later[0])
+    _tick(open_day, later[0] + timedelta(minutes=1))
+    assert [(alert.kind, alert.failure_class) for alert in open_day.alerts.sent] == [("FAILED", "INPUT_INVALID")]
+    Path(open_day.corporate.uri(overlap).removeprefix("file://")).unlink()
+    with freeze_time(later[1]):
+        assert open_day.run(INPUT).success
+    _tick(open_day, later[2])
+    assert [alert.kind for alert in open_day.alerts.sent] == ["FAILED", "FAILED_OVER"]
+
+
+def test_a_run_of_the_input_alone_is_over_when_a_later_run_publishes_its_day(open_day):
+    open_day.put_object("0_9")
+    overlap = open_day.put_object("5_12")
+    assert not _run(open_day, INPUT).success
+    _tick(open_day)
+    Path(open_day.corporate.uri(overlap).removeprefix("file://")).unlink()
+    with freeze_time(NOW + timedelta(hours=1)):
+        assert open_day.run(*RECORDS).success
+    _tick(open_day, NOW + timedelta(hours=1))
+    assert [alert.kind for alert in open_day.alerts.sent] == ["FAILED", "FAILED_OVER"]
+
+
+def test_a_cause_that_goes_on_is_reminded_of_for_a_week(open_day):
+    open_day.status.state = CoalescerState.COMPLETE
+    open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "403")
+    old = DAY - timedelta(days=40)
+    open_day.put_object("0_9", storage_day=old)
+    _backfill(open_day, old, NOW)
+    for hours in range(0, 21 * 24, 6):
+        _tick(open_day, NOW + timedelta(hours=hours, minutes=1))
+    assert [alert.title.partition(":")[0] for alert in open_day.alerts.sent] == ["DKS_FORBIDDEN", *["Still"] * 6]
 
 
 def test_offsets_that_are_back_as_they_were_published_end_their_cause_without_a_run(open_day, tmp_path):

@@ -262,10 +262,29 @@ def test_what_stays_late_is_reminded_of_once_a_day(late_day):
     assert days[:3] == [[DAY], [DAY, following], [DAY, following]]
 
 
-def test_a_cursor_of_the_version_before_reports_no_day_again(late_day):
-    data = sensor_tick(late_day, LATE, json.dumps({"told_late": [str(DAY)]}))
-    assert late_day.alerts.sent == []
-    assert json.loads(data.cursor)["late"][0]["days"] == [str(DAY)]
+def test_a_coalescer_that_fails_after_the_message_is_reported_with_its_next_step_once(late_day):
+    cursor = sensor_tick(late_day, LATE).cursor
+    late_day.status.by_day[DAY] = CoalescerState.FAILED
+    for hours in (1, 1.1, 1.2, 2, 12, 23):
+        cursor = sensor_tick(late_day, LATE + timedelta(hours=hours), cursor).cursor
+    first, failed = late_day.alerts.sent
+    assert (first.failure_class, failed.failure_class) == ("COALESCER_RUNNING", "COALESCER_FAILED")
+    assert failed.next_step == "Run the coalescer again for the day."
+    assert (failed.kind, failed.key, failed.level) == ("LATE", first.key, first.level)
+
+
+def test_that_there_is_nothing_to_do_is_taken_back_where_the_run_finds_the_gate_closed(late_day):
+    late_day.status.by_day[DAY] = CoalescerState.COMPLETE
+    data = sensor_tick(late_day, LATE)
+    late_day.status.by_day[DAY] = CoalescerState.RUNNING
+    with freeze_time(LATE):
+        assert not run_as(late_day, data.run_requests[0]).success
+    cursor = data.cursor
+    for minutes in (1, 5, 12, 60):
+        cursor = sensor_tick(late_day, LATE + timedelta(minutes=minutes), cursor).cursor
+    first, waits = late_day.alerts.sent
+    assert (first.next_step, first.level) == ("Nothing, while it is being run.", AlertLevel.WARNING)
+    assert (waits.failure_class, waits.level) == ("COALESCER_RUNNING", AlertLevel.ERROR)
 
 
 def test_a_webhook_gets_the_alert_as_json_and_its_refusal_is_an_error():
