@@ -128,7 +128,7 @@ class Launch:
             return
         self._resumed_number = current.number
         self._context.log(
-            f"Run {current.run_id} began this: resuming its attempt {current.number} ({current.name}, "
+            f"Run {current.run_id} was at this: resuming its attempt {current.number} ({current.name}, "
             f"{self._backend.describe(current).where}). Nothing is started; its messages follow, from the first"
         )
 
@@ -212,6 +212,8 @@ class Launch:
                 return submitted
             self._ledger.update_attempt(compute_id=submitted.compute_id, profile=submitted.profile)
         if is_resumed:
+            # Its cluster is kept for the next step of the run that follows it, which is this one from here on.
+            self._ledger.update_attempt(run_id=self._requester.run_id)
             try:
                 # So that `cdi clusters` does not take it for an orphan.
                 self._backend.set_owner(self._ledger.attempt, self._requester.run_id)

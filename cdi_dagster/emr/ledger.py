@@ -39,7 +39,7 @@ class AttemptEntry:
         number: from 1, never used twice for a step of a day.
         name: unique to this attempt; by it the backend finds the job again.
         profile: of the ladder.
-        run_id: Dagster run that began it.
+        run_id: Dagster run that follows it, or did so last.
         requested_at: when the request was about to be sent.
         compute_id: what the job runs on, by the backend's id (an EMR cluster), once known.
         job_id: the job itself, by the backend's id (an EMR step), once known.
