@@ -68,6 +68,7 @@ class ClusterView:
     step_state: str | None = None
     step_reason: str = ""
     step_began: bool = False
+    step_ended_at: float | None = None
     idle_since: float | None = None
     has_other_steps: bool = False
     """Steps of others that wait or run."""
@@ -155,6 +156,7 @@ class EmrApi:
         step = next((row for row in steps if row["Name"] == step_name), None)
         others = [row for row in steps if row is not step]
         details = (step or {}).get("Status", {}).get("FailureDetails", {})
+        times = (step or {}).get("Status", {}).get("Timeline", {})
         return ClusterView(
             cluster_id=cluster_id,
             state=status["State"],
@@ -168,7 +170,8 @@ class EmrApi:
             step_id=step["Id"] if step else None,
             step_state=step["Status"]["State"] if step else None,
             step_reason=" ".join(filter(None, (details.get("Reason"), details.get("Message")))),
-            step_began=step is not None and "StartDateTime" in step["Status"].get("Timeline", {}),
+            step_began="StartDateTime" in times,
+            step_ended_at=times["EndDateTime"].timestamp() if "EndDateTime" in times else None,
             idle_since=_idle_since(cluster, others),
             has_other_steps=any(row["Status"]["State"] in _STEP_GOES_ON for row in others),
         )
