@@ -30,7 +30,10 @@ COLLECTION_TAG = "cdi/collection"
 EXPORT_DAY_TAG = "cdi/export_day"
 """On every run, for the person who reads the list of runs; the partition is the storage day."""
 NEEDS_NO_COMPUTE_TAG = ".dagster/cdi_needs_no_compute"
-"""Hidden in the UI, as every tag `.dagster/…`. The last step of the run is over: it only has checks to evaluate."""
+"""Hidden in the UI, as every tag `.dagster/…`. The last step of the run is over: it only has checks to evaluate.
+
+The value is the run's id: a re-execution has its parent's tags, and needs compute all the same.
+"""
 ALERT_TAG = "cdi/told"
 """On a failed run: whether an alert was sent, and why."""
 CAUSE_TAG = "cdi/alert_cause"

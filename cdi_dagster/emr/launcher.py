@@ -106,7 +106,7 @@ class BackendStepLauncher(dg.ConfigurableResource):
                 that end at the same time at least the last to count knows of all.
         """
         if is_last_step:
-            context.instance.add_run_tags(context.run.run_id, {NEEDS_NO_COMPUTE_TAG: "true"})
+            context.instance.add_run_tags(context.run.run_id, {NEEDS_NO_COMPUTE_TAG: context.run.run_id})
         return count_other_runs(context.instance, context.run.run_id)
 
     def _launch(self, context: dg.AssetExecutionContext | dg.OpExecutionContext, step: SparkStep) -> Launch:
@@ -139,4 +139,4 @@ def count_other_runs(instance: dg.DagsterInstance, run_id: str) -> int:
     """Count the runs of a day that are queued or under way and may need compute yet, but for one run."""
     runs = instance.get_runs(dg.RunsFilter(statuses=list(_MAY_NEED_COMPUTE)), limit=_MOST_RUNS)
     others = [run for run in runs if PARTITION_TAG in run.tags and run.run_id != run_id]
-    return sum(NEEDS_NO_COMPUTE_TAG not in run.tags for run in others)
+    return sum(run.tags.get(NEEDS_NO_COMPUTE_TAG) != run.run_id for run in others)

@@ -322,11 +322,25 @@ def test_runs_that_only_have_checks_left_are_not_counted_as_needing_a_cluster(be
     def count(context: dg.OpExecutionContext) -> None:
         others = [queue_run(context.instance, f"2023-03-0{number}") for number in (1, 2)]
         assert launcher.other_runs(context, False) == 2
-        context.instance.add_run_tags(others[0].run_id, {NEEDS_NO_COMPUTE_TAG: "true"})
+        context.instance.add_run_tags(others[0].run_id, {NEEDS_NO_COMPUTE_TAG: others[0].run_id})
         assert launcher.other_runs(context, True) == 1
         own = context.instance.get_run_by_id(context.run.run_id)
         assert own is not None
-        assert own.tags[NEEDS_NO_COMPUTE_TAG] == "true"
+        assert own.tags[NEEDS_NO_COMPUTE_TAG] == own.run_id
+
+    in_a_run(count)
+
+
+def test_a_re_execution_is_counted_although_it_has_the_tags_of_a_run_that_needed_nothing_more(bench: Bench) -> None:
+    launcher = EmrPySparkStepLauncher(**bench.config())
+
+    def count(context: dg.OpExecutionContext) -> None:
+        assert launcher.other_runs(context, True) == 0
+        ended = context.instance.get_run_by_id(context.run.run_id)
+        assert ended is not None
+        tags = {**ended.tags, "dagster/partition": "2023-03-01"}  # as Dagster copies them
+        context.instance.create_run_for_job(another_job, status=dg.DagsterRunStatus.NOT_STARTED, tags=tags)
+        assert launcher.other_runs(context, False) == 1
 
     in_a_run(count)
 
