@@ -15,7 +15,7 @@ from cdi_dagster.core.storage_keys import launch_prefix
 from cdi_dagster.emr.attempt import AttemptFollower
 from cdi_dagster.emr.backend import Demand, JobRequest, LaunchContext, UnreachableError
 from cdi_dagster.emr.evidence import attempt_line, evidence_of, failure_with_attempts
-from cdi_dagster.emr.launch_plan import BUDGETS, AttemptOutcome, GiveUp, next_attempt
+from cdi_dagster.emr.launch_plan import BUDGETS, AttemptOutcome, GiveUp, first_choice, next_attempt
 from cdi_dagster.emr.ledger import AttemptEntry, LaunchEntry, LaunchLedger, LaunchOutcome
 from cdi_dagster.emr.messages import StorageContextInjector, StorageMessageReader
 from cdi_dagster.emr.resume import Requester, attempt_name, continues, resume, work_digest
@@ -205,6 +205,7 @@ class Launch:
         """Have the attempt run somewhere, if it does not yet; return its end where it was refused."""
         is_resumed = self._ledger.attempt.number == self._resumed_number
         if self._ledger.attempt.compute_id is None:
+            self._keep_to_ladder()
             pipes = [part for pair in session.get_bootstrap_cli_arguments().items() for part in pair]
             job = JobRequest(step=self._step, run_id=self._requester.run_id, pipes=pipes)
             submitted = submit_once(self._context, self._ledger.attempt, job, may_exist=is_resumed)
@@ -220,6 +221,14 @@ class Launch:
             except UnreachableError as error:
                 self._context.log(f"{self._ledger.attempt.name} still has the tag of the run before: {error}")
         return None
+
+    def _keep_to_ladder(self) -> None:
+        """Have the open attempt take the first choice where its profile is not in the ladder any more."""
+        attempt, ladder = self._ledger.attempt, self._backend.ladder
+        if attempt.profile not in {profile.name for profile in ladder}:
+            choice = first_choice(ladder, self._step.input_bytes).name
+            self._context.log(f"There is no profile {attempt.profile} any more; {attempt.name} takes {choice}")
+            self._ledger.update_attempt(profile=choice)
 
     def _close(self, end: AttemptEnd, *, billed_seconds: float) -> None:
         closed = replace(
