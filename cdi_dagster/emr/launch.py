@@ -16,7 +16,7 @@ from cdi_dagster.emr.attempt import AttemptFollower
 from cdi_dagster.emr.backend import Demand, JobRequest, LaunchContext, UnreachableError
 from cdi_dagster.emr.evidence import attempt_line, evidence_of, failure_with_attempts
 from cdi_dagster.emr.launch_plan import BUDGETS, AttemptOutcome, GiveUp, first_choice, next_attempt
-from cdi_dagster.emr.ledger import AttemptEntry, LaunchEntry, LaunchLedger, LaunchOutcome
+from cdi_dagster.emr.ledger import AttemptEntry, LaunchEntry, LaunchLedger
 from cdi_dagster.emr.messages import StorageContextInjector, StorageMessageReader
 from cdi_dagster.emr.resume import Requester, attempt_name, continues, resume, work_digest
 from cdi_dagster.emr.step_outcome import AttemptEnd
@@ -30,7 +30,7 @@ _LEAVES_COMPUTE_WELL = (AttemptOutcome.SUCCEEDED, AttemptOutcome.JOB, AttemptOut
 
 
 class Launch:
-    """Launches one step: `run` once; `end` where it was left by an error or a cancelled run."""
+    """Launches one step: `run` once; `abandon` where it was left by an error or a cancelled run."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Launch:
             CdiError: the last attempt's failure, with all attempts in its detail.
         """
         self._resume()
-        if self._ledger.entry.outcome is LaunchOutcome.SUCCEEDED:
+        if self._ledger.entry.has_succeeded:
             return self._repeat_success()
         while True:
             if self._ledger.entry.current is None:
@@ -71,12 +71,6 @@ class Launch:
                 end = self._try(session, reader, messages)
             if end.outcome is AttemptOutcome.SUCCEEDED:
                 return evidence_of(self._ledger.entry, messages.report or {}, self._backend)
-
-    def cancel(self) -> None:
-        """End what still runs, for good: the ledger has it as cancelled."""
-        self.abandon(AttemptOutcome.CANCELLED)
-        if self._has_begun and self._ledger.entry.outcome is None:
-            self._ledger.write(replace(self._ledger.entry, outcome=LaunchOutcome.CANCELLED))
 
     def abandon(self, outcome: AttemptOutcome | None = None) -> bool:
         """End an attempt that nobody follows any more, whose compute may not even be known; return whether it ends.
@@ -242,13 +236,11 @@ class Launch:
         if end.failure and closed.number == self._resumed_number and not self._keeps_budgets:
             # It died unseen before somebody requested the day again: it is history, the budgets are theirs.
             entry = replace(entry, counted_from=closed.number + 1)
-        if end.outcome is AttemptOutcome.SUCCEEDED:
-            entry = replace(entry, outcome=LaunchOutcome.SUCCEEDED)
         self._ledger.write(entry)
         self._context.log(attempt_line(closed, self._backend))
 
     def _gave_up(self, why: str, *, next_step: str | None = None) -> CdiError:
-        entry = self._ledger.write(replace(self._ledger.entry, outcome=LaunchOutcome.FAILED))
+        entry = self._ledger.entry
         failure = CdiError.from_json(entry.attempts[-1].failure or {})
         failure.next_step = next_step or failure.next_step
         return failure_with_attempts(failure, why, entry, self._backend)

@@ -8,20 +8,11 @@ from it. In a process it is the one place that knows how far an attempt is.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 from cdi_dagster.core.failures import FailureClass, StepMayGoOnError
 from cdi_dagster.emr.launch_plan import AttemptOutcome, FailedAttempt
 from cdi_dagster.storage.interface import ObjectChangedError, ObjectExistsError, ObjectMissingError, Storage
-
-
-class LaunchOutcome(StrEnum):
-    """How a launch with all its attempts ended. Stored."""
-
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
 
 
 class TakenOverError(StepMayGoOnError):
@@ -78,7 +69,6 @@ class LaunchEntry:
         begun_at: epoch seconds; the run deadline counts from here.
         counted_from: number of the first attempt that counts against the budgets.
         attempts: all of them, oldest first.
-        outcome: once it is over; None while it is not.
     """
 
     launch_id: str
@@ -88,7 +78,6 @@ class LaunchEntry:
     begun_at: float
     counted_from: int = 1
     attempts: tuple[AttemptEntry, ...] = ()
-    outcome: LaunchOutcome | None = None
 
     @property
     def current(self) -> AttemptEntry | None:
@@ -99,6 +88,11 @@ class LaunchEntry:
     def counted(self) -> tuple[AttemptEntry, ...]:
         """The attempts of the present launch; earlier ones are history."""
         return tuple(attempt for attempt in self.attempts if attempt.number >= self.counted_from)
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether the present launch is over, and well."""
+        return bool(self.counted) and self.counted[-1].outcome is AttemptOutcome.SUCCEEDED
 
     @property
     def failed(self) -> tuple[FailedAttempt, ...]:
@@ -200,14 +194,7 @@ class LaunchLedger:
 
 
 def _from_json(value: Mapping[str, Any]) -> LaunchEntry:
-    outcome = value.get("outcome")
-    return LaunchEntry(
-        **{
-            **value,
-            "attempts": tuple(_attempt(attempt) for attempt in value["attempts"]),
-            "outcome": LaunchOutcome(outcome) if outcome else None,
-        }
-    )
+    return LaunchEntry(**{**value, "attempts": tuple(_attempt(attempt) for attempt in value["attempts"])})
 
 
 def _attempt(value: Mapping[str, Any]) -> AttemptEntry:
