@@ -297,10 +297,10 @@ class Settings(AwsSettings):
         "two.",
     )
     emr_log_wait_seconds: int = Field(
-        default=300,
+        default=360,
         ge=0,
         description="Seconds to wait for the log of a step that failed without reporting why. EMR copies logs to S3 "
-        "every five minutes, and when the cluster ends.",
+        "every five minutes, and when the cluster ends; a copy from before the step's end does not show why.",
     )
     emr_blind_seconds: int = Field(
         default=900,

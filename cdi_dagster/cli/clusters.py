@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cdi_dagster.cli.console import figures_table, json_option, print_json, result_console
+from cdi_dagster.cli.console import figures_table, json_option, print_json, progress_console, result_console
 from cdi_dagster.cli.dagster_home import open_instance
 from cdi_dagster.core.amounts import duration_text
 from cdi_dagster.core.failures import CdiError, FailureClass
@@ -19,10 +19,10 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 if TYPE_CHECKING:
     import dagster as dg
 
-    from cdi_dagster.emr.clusters.orphans import ListedCluster, RunLiveness
+    from cdi_dagster.emr.clusters.orphans import FoundRun, ListedCluster
 
 _ROOT_RUN_TAG = "dagster/root_run_id"
-RunLivenessOf = Callable[[str], "RunLiveness"]
+LookUp = Callable[[str], "FoundRun"]
 
 
 @click.command("clusters")
@@ -31,17 +31,18 @@ RunLivenessOf = Callable[[str], "RunLiveness"]
 @click.option(
     "--min-age-minutes",
     type=click.IntRange(min=0),
-    default=15,
+    default=45,
     show_default=True,
-    help="A younger cluster is no orphan: its run may be about to be retried.",
+    help="A cluster that started, or whose run ended, less long ago is no orphan: the day is run again after 20 "
+    "minutes at most, and takes it up.",
 )
 @json_option
 def clusters_command(terminate_orphans: bool, yes: bool, min_age_minutes: int, as_json: bool) -> None:
     """List the clusters that we started and that have not ended, with the run each belongs to.
 
     The runs are looked up in the Dagster of DAGSTER_HOME. A cluster is an orphan only if that Dagster knows its run,
-    neither the run nor any retry of it is live, and it does not just idle until the next run's step
-    (CDI_EMR_IDLE_SECONDS): others are never terminated from here.
+    neither the run nor any retry of it is live, the last of them ended long enough ago (--min-age-minutes), and it
+    does not just idle until the next run's step (CDI_EMR_IDLE_SECONDS): others are never terminated from here.
     """
     from cdi_dagster.emr.backend import UnreachableError
     from cdi_dagster.emr.clusters.api import EmrApi
@@ -56,20 +57,30 @@ def clusters_command(terminate_orphans: bool, yes: bool, min_age_minutes: int, a
     settings = load_settings()  # before the client: they have its region
     api = EmrApi()
     try:
-        with _run_states() as run_state:
-            listed = list_clusters(
-                api.our_clusters(name_prefix=NAME_PREFIX),
-                run_state,
-                now=datetime.now(UTC),
-                min_age_seconds=min_age_minutes * 60,
-                idle_seconds=settings.emr_idle_seconds,
-            )
-        orphans = [cluster for cluster in listed if cluster.standing is Standing.ORPHAN]
-        if not as_json:
-            _show(listed)
-        ended = orphans if terminate_orphans and orphans and (yes or _agreed(orphans)) else []
-        for cluster in ended:
-            api.terminate(cluster.cluster_id)
+        with _look_up() as look_up:
+
+            def listed_now() -> "list[ListedCluster]":
+                return list_clusters(
+                    api.our_clusters(name_prefix=NAME_PREFIX),
+                    look_up,
+                    now=datetime.now(UTC),
+                    min_age_seconds=min_age_minutes * 60,
+                    idle_seconds=settings.emr_idle_seconds,
+                )
+
+            listed = listed_now()
+            orphans = [cluster.cluster_id for cluster in listed if cluster.standing is Standing.ORPHAN]
+            if not as_json:
+                _show(listed)
+            ended: list[str] = []
+            if terminate_orphans and orphans and (yes or _agreed(orphans)):
+                # A run may have taken one up while the question was open.
+                still = {each.cluster_id for each in listed_now() if each.standing is Standing.ORPHAN}
+                ended = [cluster_id for cluster_id in orphans if cluster_id in still]
+                for cluster_id in sorted(set(orphans) - still):
+                    progress_console().print(f"{cluster_id} is no orphan any more; it is left alone.")
+            for cluster_id in ended:
+                api.terminate(cluster_id)
     except UnreachableError as error:
         raise CdiError(
             FailureClass.LAUNCH_FAILED,
@@ -77,40 +88,45 @@ def clusters_command(terminate_orphans: bool, yes: bool, min_age_minutes: int, a
             next_step="Check the AWS credentials and region of this shell (`cdi doctor`), then try again.",
         ) from error
     if as_json:
-        print_json({"clusters": [asdict(c) for c in listed], "terminated": [c.cluster_id for c in ended]})
+        print_json({"clusters": [asdict(c) for c in listed], "terminated": ended})
     elif ended:
-        result_console().print(f"Terminating {', '.join(cluster.cluster_id for cluster in ended)}.")
+        result_console().print(f"Terminating {', '.join(ended)}.")
 
 
 @contextmanager
-def _run_states() -> Iterator[RunLivenessOf]:
+def _look_up() -> Iterator[LookUp]:
     """Yield the look-up of a run in the Dagster of DAGSTER_HOME."""
-    from cdi_dagster.emr.clusters.orphans import RunLiveness
+    from cdi_dagster.emr.clusters.orphans import FoundRun, RunLiveness
 
     home = os.environ.get("DAGSTER_HOME")
     if not home:
-        yield lambda _: RunLiveness.NOT_LOOKED_UP
+        yield lambda _: FoundRun(liveness=RunLiveness.NOT_LOOKED_UP)
         return
     with open_instance(Path(home)) as instance:
         if instance is None:
             raise click.UsageError(
                 f"no Dagster has started yet in DAGSTER_HOME, {home}: set it to the home of the one that runs the days"
             )
-        yield partial(_state_of, instance)
+        yield partial(_found_run, instance)
 
 
-def _state_of(instance: "dg.DagsterInstance", run_id: str) -> "RunLiveness":
+def _found_run(instance: "dg.DagsterInstance", run_id: str) -> "FoundRun":
     import dagster as dg
 
-    from cdi_dagster.emr.clusters.orphans import RunLiveness
+    from cdi_dagster.emr.clusters.orphans import FoundRun, RunLiveness
 
     run = instance.get_run_by_id(run_id)
     if run is None:
-        return RunLiveness.UNKNOWN
+        return FoundRun(liveness=RunLiveness.UNKNOWN)
     # A retry resumes its parent's cluster, and the cluster may keep the parent's tag.
     root_id = run.root_run_id or run_id
-    family = (run, instance.get_run_by_id(root_id), *instance.get_runs(dg.RunsFilter(tags={_ROOT_RUN_TAG: root_id})))
-    return RunLiveness.LIVE if any(one is not None and not one.is_finished for one in family) else RunLiveness.ENDED
+    filters = dg.RunsFilter(run_ids=[run_id, root_id]), dg.RunsFilter(tags={_ROOT_RUN_TAG: root_id})
+    family = [record for each in filters for record in instance.get_run_records(each)]
+    if any(not record.dagster_run.is_finished for record in family):
+        return FoundRun(liveness=RunLiveness.LIVE)
+    # One that ended before it began has no end of its own.
+    ends = (record.end_time or record.update_timestamp.timestamp() for record in family)
+    return FoundRun(liveness=RunLiveness.ENDED, ended_at=datetime.fromtimestamp(max(ends), UTC))
 
 
 def _show(listed: "list[ListedCluster]") -> None:
@@ -125,11 +141,16 @@ def _show(listed: "list[ListedCluster]") -> None:
             duration_text(cluster.age_seconds),
             cluster.collection,
             cluster.storage_day,
-            f"{cluster.run_id[:8]} ({cluster.run_state})",
+            f"{cluster.run_id[:8]} ({_run_text(cluster)})",
             cluster.standing,
         )
     result_console().print(table)
 
 
-def _agreed(orphans: "list[ListedCluster]") -> bool:
-    return click.confirm(f"Terminate {len(orphans)} cluster(s): {', '.join(c.cluster_id for c in orphans)}?", err=True)
+def _run_text(cluster: "ListedCluster") -> str:
+    ago = cluster.run_ended_seconds_ago
+    return cluster.run_state if ago is None else f"{cluster.run_state} {duration_text(ago)} ago"
+
+
+def _agreed(orphans: list[str]) -> bool:
+    return click.confirm(f"Terminate {len(orphans)} cluster(s): {', '.join(orphans)}?", err=True)

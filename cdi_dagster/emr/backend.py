@@ -69,6 +69,7 @@ class JobStatus:
             started for it.
         is_settled: whether no better reason for its end is expected.
         is_ended: whether the job is over, or what it runs on is known to be ending.
+        ended_at: when the job ended, as far as is known; a log of before is not whole.
         log_uri: where its logs are; None where none are kept.
         log_is_expected: whether a log that explains its failure is there or will come.
     """
@@ -84,6 +85,7 @@ class JobStatus:
     idle_since: float | None = None
     is_settled: bool = True
     is_ended: bool = False
+    ended_at: float | None = None
     log_uri: str | None = None
     log_is_expected: bool = False
 

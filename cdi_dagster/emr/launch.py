@@ -15,8 +15,8 @@ from cdi_dagster.core.storage_keys import launch_prefix
 from cdi_dagster.emr.attempt import AttemptFollower
 from cdi_dagster.emr.backend import Demand, JobRequest, LaunchContext, UnreachableError
 from cdi_dagster.emr.evidence import attempt_line, evidence_of, failure_with_attempts
-from cdi_dagster.emr.launch_plan import BUDGETS, AttemptOutcome, GiveUp, next_attempt
-from cdi_dagster.emr.ledger import AttemptEntry, LaunchEntry, LaunchLedger, LaunchOutcome
+from cdi_dagster.emr.launch_plan import BUDGETS, AttemptOutcome, GiveUp, first_choice, next_attempt
+from cdi_dagster.emr.ledger import AttemptEntry, LaunchEntry, LaunchLedger
 from cdi_dagster.emr.messages import StorageContextInjector, StorageMessageReader
 from cdi_dagster.emr.resume import Requester, attempt_name, continues, resume, work_digest
 from cdi_dagster.emr.step_outcome import AttemptEnd
@@ -30,7 +30,7 @@ _LEAVES_COMPUTE_WELL = (AttemptOutcome.SUCCEEDED, AttemptOutcome.JOB, AttemptOut
 
 
 class Launch:
-    """Launches one step: `run` once; `end` where it was left by an error or a cancelled run."""
+    """Launches one step: `run` once; `abandon` where it was left by an error or a cancelled run."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Launch:
             CdiError: the last attempt's failure, with all attempts in its detail.
         """
         self._resume()
-        if self._ledger.entry.outcome is LaunchOutcome.SUCCEEDED:
+        if self._ledger.entry.has_succeeded:
             return self._repeat_success()
         while True:
             if self._ledger.entry.current is None:
@@ -71,12 +71,6 @@ class Launch:
                 end = self._try(session, reader, messages)
             if end.outcome is AttemptOutcome.SUCCEEDED:
                 return evidence_of(self._ledger.entry, messages.report or {}, self._backend)
-
-    def cancel(self) -> None:
-        """End what still runs, for good: the ledger has it as cancelled."""
-        self.abandon(AttemptOutcome.CANCELLED)
-        if self._has_begun and self._ledger.entry.outcome is None:
-            self._ledger.write(replace(self._ledger.entry, outcome=LaunchOutcome.CANCELLED))
 
     def abandon(self, outcome: AttemptOutcome | None = None) -> bool:
         """End an attempt that nobody follows any more, whose compute may not even be known; return whether it ends.
@@ -128,7 +122,7 @@ class Launch:
             return
         self._resumed_number = current.number
         self._context.log(
-            f"Run {current.run_id} began this: resuming its attempt {current.number} ({current.name}, "
+            f"Run {current.run_id} was at this: resuming its attempt {current.number} ({current.name}, "
             f"{self._backend.describe(current).where}). Nothing is started; its messages follow, from the first"
         )
 
@@ -205,6 +199,7 @@ class Launch:
         """Have the attempt run somewhere, if it does not yet; return its end where it was refused."""
         is_resumed = self._ledger.attempt.number == self._resumed_number
         if self._ledger.attempt.compute_id is None:
+            self._keep_to_ladder()
             pipes = [part for pair in session.get_bootstrap_cli_arguments().items() for part in pair]
             job = JobRequest(step=self._step, run_id=self._requester.run_id, pipes=pipes)
             submitted = submit_once(self._context, self._ledger.attempt, job, may_exist=is_resumed)
@@ -212,12 +207,22 @@ class Launch:
                 return submitted
             self._ledger.update_attempt(compute_id=submitted.compute_id, profile=submitted.profile)
         if is_resumed:
+            # Its cluster is kept for the next step of the run that follows it, which is this one from here on.
+            self._ledger.update_attempt(run_id=self._requester.run_id)
             try:
                 # So that `cdi clusters` does not take it for an orphan.
                 self._backend.set_owner(self._ledger.attempt, self._requester.run_id)
             except UnreachableError as error:
                 self._context.log(f"{self._ledger.attempt.name} still has the tag of the run before: {error}")
         return None
+
+    def _keep_to_ladder(self) -> None:
+        """Have the open attempt take the first choice where its profile is not in the ladder any more."""
+        attempt, ladder = self._ledger.attempt, self._backend.ladder
+        if attempt.profile not in {profile.name for profile in ladder}:
+            choice = first_choice(ladder, self._step.input_bytes).name
+            self._context.log(f"There is no profile {attempt.profile} any more; {attempt.name} takes {choice}")
+            self._ledger.update_attempt(profile=choice)
 
     def _close(self, end: AttemptEnd, *, billed_seconds: float) -> None:
         closed = replace(
@@ -231,13 +236,11 @@ class Launch:
         if end.failure and closed.number == self._resumed_number and not self._keeps_budgets:
             # It died unseen before somebody requested the day again: it is history, the budgets are theirs.
             entry = replace(entry, counted_from=closed.number + 1)
-        if end.outcome is AttemptOutcome.SUCCEEDED:
-            entry = replace(entry, outcome=LaunchOutcome.SUCCEEDED)
         self._ledger.write(entry)
         self._context.log(attempt_line(closed, self._backend))
 
     def _gave_up(self, why: str, *, next_step: str | None = None) -> CdiError:
-        entry = self._ledger.write(replace(self._ledger.entry, outcome=LaunchOutcome.FAILED))
+        entry = self._ledger.entry
         failure = CdiError.from_json(entry.attempts[-1].failure or {})
         failure.next_step = next_step or failure.next_step
         return failure_with_attempts(failure, why, entry, self._backend)

@@ -15,6 +15,7 @@ from pydantic import Field
 from cdi_dagster.emr.attempt import LostSightError
 from cdi_dagster.emr.backend import Backend, LaunchContext, Timings
 from cdi_dagster.emr.launch import Launch
+from cdi_dagster.emr.launch_plan import AttemptOutcome
 from cdi_dagster.emr.ledger import TakenOverError
 from cdi_dagster.emr.resume import Requester
 from cdi_dagster.interfaces import LaunchEvidence, SparkStep
@@ -74,7 +75,7 @@ class BackendStepLauncher(dg.ConfigurableResource):
         except (dg.DagsterExecutionInterruptedError, KeyboardInterrupt):
             if self.was_cancelled(context):
                 context.log.info("The run was cancelled: ending what it started.")
-                launch.cancel()
+                launch.abandon(AttemptOutcome.CANCELLED)
             else:
                 context.log.warning(
                     "This process is being stopped, though nobody cancelled the run: its cluster is left running. "

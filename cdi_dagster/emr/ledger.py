@@ -8,23 +8,11 @@ from it. In a process it is the one place that knows how far an attempt is.
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 from cdi_dagster.core.failures import FailureClass, StepMayGoOnError
 from cdi_dagster.emr.launch_plan import AttemptOutcome, FailedAttempt
 from cdi_dagster.storage.interface import ObjectChangedError, ObjectExistsError, ObjectMissingError, Storage
-
-_STORED_NAMES = {"requested_at": "asked_at", "compute_id": "cluster_id", "job_id": "step_id"}
-"""Keys in storage that differ from the fields: entries stay readable for older and newer versions of this code."""
-
-
-class LaunchOutcome(StrEnum):
-    """How a launch with all its attempts ended. Stored."""
-
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
 
 
 class TakenOverError(StepMayGoOnError):
@@ -39,7 +27,7 @@ class AttemptEntry:
         number: from 1, never used twice for a step of a day.
         name: unique to this attempt; by it the backend finds the job again.
         profile: of the ladder.
-        run_id: Dagster run that began it.
+        run_id: Dagster run that follows it, or did so last.
         requested_at: when the request was about to be sent.
         compute_id: what the job runs on, by the backend's id (an EMR cluster), once known.
         job_id: the job itself, by the backend's id (an EMR step), once known.
@@ -81,7 +69,6 @@ class LaunchEntry:
         begun_at: epoch seconds; the run deadline counts from here.
         counted_from: number of the first attempt that counts against the budgets.
         attempts: all of them, oldest first.
-        outcome: once it is over; None while it is not.
     """
 
     launch_id: str
@@ -91,7 +78,6 @@ class LaunchEntry:
     begun_at: float
     counted_from: int = 1
     attempts: tuple[AttemptEntry, ...] = ()
-    outcome: LaunchOutcome | None = None
 
     @property
     def current(self) -> AttemptEntry | None:
@@ -102,6 +88,11 @@ class LaunchEntry:
     def counted(self) -> tuple[AttemptEntry, ...]:
         """The attempts of the present launch; earlier ones are history."""
         return tuple(attempt for attempt in self.attempts if attempt.number >= self.counted_from)
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether the present launch is over, and well."""
+        return bool(self.counted) and self.counted[-1].outcome is AttemptOutcome.SUCCEEDED
 
     @property
     def failed(self) -> tuple[FailedAttempt, ...]:
@@ -176,7 +167,7 @@ class LaunchLedger:
         Raises:
             CdiError: DUPLICATE_RUN where another process has written since: it follows this launch now.
         """
-        data = json.dumps(_to_json(entry), indent=1).encode()
+        data = json.dumps(asdict(entry), indent=1).encode()
         interrupted, self._unconfirmed = self._unconfirmed, data
         try:
             if self._etag is None:
@@ -202,28 +193,13 @@ class LaunchLedger:
         return newer
 
 
-def _to_json(entry: LaunchEntry) -> dict[str, Any]:
-    value = asdict(entry)
-    value["attempts"] = [{_STORED_NAMES.get(name, name): part for name, part in a.items()} for a in value["attempts"]]
-    return value
-
-
 def _from_json(value: Mapping[str, Any]) -> LaunchEntry:
-    outcome = value.get("outcome")
-    return LaunchEntry(
-        **{
-            **value,
-            "attempts": tuple(_attempt(attempt) for attempt in value["attempts"]),
-            "outcome": LaunchOutcome(outcome) if outcome else None,
-        }
-    )
+    return LaunchEntry(**{**value, "attempts": tuple(_attempt(attempt) for attempt in value["attempts"])})
 
 
 def _attempt(value: Mapping[str, Any]) -> AttemptEntry:
-    fields = {stored: field for field, stored in _STORED_NAMES.items()}
-    attempt = {fields.get(name, name): part for name, part in value.items()}
-    outcome = attempt.get("outcome")
-    return AttemptEntry(**{**attempt, "outcome": AttemptOutcome(outcome) if outcome else None})
+    outcome = value.get("outcome")
+    return AttemptEntry(**{**value, "outcome": AttemptOutcome(outcome) if outcome else None})
 
 
 def _taken_over(uri: str) -> TakenOverError:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 
-from cdi_dagster.emr.ledger import LaunchEntry, LaunchOutcome
+from cdi_dagster.emr.ledger import LaunchEntry
 from cdi_dagster.interfaces import SparkStep
 
 NAME_PREFIX = "cdi-"
@@ -66,6 +66,5 @@ def resume(found: LaunchEntry | None, fresh: LaunchEntry, requester: Requester) 
         return history
     if continues(found, requester):
         # A failure is judged again from its attempts, and by their budgets ends the same; success is believed.
-        outcome = found.outcome if found.outcome is LaunchOutcome.SUCCEEDED else None
-        return replace(found, owner=requester.owner, outcome=outcome)
+        return replace(found, owner=requester.owner)
     return replace(history, counted_from=found.current.number) if found.current else history

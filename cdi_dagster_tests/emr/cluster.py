@@ -37,6 +37,8 @@ class ClusterFaults:
         console_kill_after: seconds after which somebody terminates the cluster in the console.
         step_exit: let the step end at once, with this exit code, without running anything.
         step_stderr: written to the step's stderr before it runs.
+        copy_logs_after: seconds after which what a step has logged so far is copied, as EMR does every five minutes.
+        log_late_seconds: for so long after a step's end its logs are not copied, unless the cluster ends.
         end_at_added_step: let the cluster end, as one that idled too long, in the moment in which a step is added.
     """
 
@@ -49,6 +51,8 @@ class ClusterFaults:
     console_kill_after: float | None = None
     step_exit: int | None = None
     step_stderr: str = ""
+    copy_logs_after: float | None = None
+    log_late_seconds: float = 0
     end_at_added_step: bool = False
 
 
@@ -245,9 +249,9 @@ class Cluster(Thread):
         for number, action in enumerate(self.request.get("BootstrapActions", []), start=1):
             script = action["ScriptBootstrapAction"]
             path = self._fetch(script["Path"])
-            exit_code = self._execute(
-                ["bash", str(path), *script.get("Args", [])], f"node/i-0/bootstrap-actions/{number}"
-            )
+            logs = f"node/i-0/bootstrap-actions/{number}"
+            exit_code = self._execute(["bash", str(path), *script.get("Args", [])], logs)
+            self._copy_logs(logs)
             if exit_code != 0 and not self._ending.is_set():
                 self.terminate(
                     f"On the master instance, bootstrap action {number} returned a non-zero return code",
@@ -282,10 +286,14 @@ class Cluster(Thread):
                 return
             step.state, step.started_at = "RUNNING", time.time()
             self._current = step
-        exit_code = self._execute_step(step)
+        logs = f"steps/{step.step_id}"
+        exit_code = self._execute_step(step, logs)
+        ended_at = time.time()
+        if not self.faults.log_late_seconds:
+            self._copy_logs(logs)
         with self._lock:
             self._current = None
-            step.ended_at = time.time()
+            step.ended_at = ended_at
             if step.state == "CANCEL_PENDING" or (self._ending.is_set() and self.reason_code == "USER_REQUEST"):
                 step.state = "CANCELLED"
             elif self._ending.is_set():
@@ -299,13 +307,17 @@ class Cluster(Thread):
             "TERMINATE_JOB_FLOW",
         ):
             self.terminate("Shut down as step failed", code="STEP_FAILURE")
+        if self.faults.log_late_seconds:
+            self._ending.wait(self.faults.log_late_seconds)
+            self._copy_logs(logs)
 
-    def _execute_step(self, step: Step) -> int:
-        logs = f"steps/{step.step_id}"
+    def _execute_step(self, step: Step, logs: str) -> int:
         if self.faults.step_exit is not None:
-            self._write_log(f"{logs}/stderr.gz", self.faults.step_stderr.encode())
+            (self.folder / logs).mkdir(parents=True)
+            (self.folder / logs / "stderr").write_text(self.faults.step_stderr)
             return self.faults.step_exit
         watchers = [
+            (self.faults.copy_logs_after, lambda: self._copy_logs(logs)),
             (self.faults.kill_step_after, self._kill),
             (
                 self.faults.lose_instance_after,
@@ -375,6 +387,8 @@ class Cluster(Thread):
         environment.pop("AWS_DEFAULT_REGION", None)
         folder = self.folder / logs
         folder.mkdir(parents=True)
+        controller, said = folder / "controller", shlex.join(command)
+        controller.write_text(f"INFO startExec '{said}'\n")
         with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
             stderr.write(self.faults.step_stderr.encode())
             stderr.flush()
@@ -388,12 +402,15 @@ class Cluster(Thread):
         with self._lock:
             self._process = None
         exit_code = 128 - exit_code if exit_code < 0 else exit_code
-        said = shlex.join(command)
-        controller = f"INFO startExec '{said}'\nINFO waitProcessCompletion ended with exit code {exit_code} : {said}\n"
-        self._write_log(f"{logs}/controller.gz", controller.encode())
-        for name in ("stdout", "stderr"):
-            self._write_log(f"{logs}/{name}.gz", (folder / name).read_bytes()[-_LOG_SIZE:])
+        with controller.open("a") as lines:
+            lines.write(f"INFO waitProcessCompletion ended with exit code {exit_code} : {said}\n")
         return exit_code
+
+    def _copy_logs(self, logs: str) -> None:
+        for name in ("controller", "stdout", "stderr"):
+            path = self.folder / logs / name
+            if path.exists():
+                self._write_log(f"{logs}/{name}.gz", path.read_bytes()[-_LOG_SIZE:])
 
     def _kill(self) -> None:
         process = self._process

@@ -2,14 +2,20 @@
 
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import click
 import dagster as dg
 import pytest
 from click.testing import CliRunner, Result
 
 from cdi_dagster.cli.app import cdi
+from cdi_dagster.cli.clusters import clusters_command
+from cdi_dagster.core.launch_decision import MAX_ATTEMPTS, RETRY_WAIT
+from cdi_dagster.emr.clusters.api import OurCluster
+from cdi_dagster.emr.clusters.orphans import FoundRun, RunLiveness, list_clusters
 from cdi_dagster_tests.emr.emulator import REGION
 from cdi_dagster_tests.emr.launches import Bench
 
@@ -75,12 +81,81 @@ def test_only_clusters_whose_run_and_retries_have_ended_are_orphans(bench: Bench
     has_idled(bench, orphan, seconds=301)
 
     young = clusters("--json")
-    assert standings(young)[orphan] == "too young"
+    assert standings(young)[orphan] == "may be retried"
     listed = clusters("--json", "--min-age-minutes", "0", "--terminate-orphans", "--yes")
     assert standings(listed) == {followed: "followed", orphan: "orphan", taken_up: "followed", foreign: "unknown"}
     assert json.loads(listed.stdout)["terminated"] == [orphan]
     bench.emr.wait(lambda: bench.emr.clusters[orphan].has_ended)
     assert len(bench.emr.live()) == 4
+    end_all(bench)
+
+
+def test_an_old_cluster_whose_run_has_just_ended_waits_for_the_runs_retry(
+    bench: Bench, instance: dg.DagsterInstance
+) -> None:
+    S = dg.DagsterRunStatus
+    root, family = run_with(instance, S.FAILURE), cluster_of(bench, run_with(instance, S.FAILURE))
+    retry = run_with(instance, S.STARTED, tags={"dagster/root_run_id": root, "dagster/parent_run_id": root})
+    followed = cluster_of(bench, root)
+    for cluster_id in (family, followed):
+        has_idled(bench, cluster_id, seconds=3_000)
+        bench.emr.clusters[cluster_id].created_at -= 7_200
+    assert standings(clusters("--json")) == {family: "may be retried", followed: "followed"}
+    died = instance.get_run_by_id(retry)
+    assert died is not None
+    instance.report_run_failed(died)
+    listed = clusters("--json", "--terminate-orphans", "--yes")
+    assert standings(listed) == {family: "may be retried", followed: "may be retried"}
+    assert json.loads(listed.stdout)["terminated"] == []
+    end_all(bench)
+
+
+@pytest.mark.parametrize(
+    ("created", "ended", "standing"),
+    [
+        (120, 44, "may be retried"),
+        (44, 120, "may be retried"),
+        (120, 46, "orphan"),
+    ],
+)
+def test_an_orphan_is_what_nobody_took_up_in_its_time(created: int, ended: int, standing: str) -> None:
+    now = datetime(2026, 11, 27, 12, tzinfo=UTC)
+    cluster = OurCluster(
+        cluster_id="j-1",
+        name="cdi-n",
+        state="RUNNING",
+        created_at=now - timedelta(minutes=created),
+        tags={"cdi:product": "cdi_dagster", "cdi:run_id": "r1"},
+    )
+    run = FoundRun(liveness=RunLiveness.ENDED, ended_at=now - timedelta(minutes=ended))
+    [listed] = list_clusters([cluster], lambda _: run, now=now, min_age_seconds=45 * 60, idle_seconds=300)
+    assert listed.standing == standing
+
+
+def test_by_default_a_cluster_outlives_the_longest_wait_before_a_retry() -> None:
+    [option] = [each for each in clusters_command.params if each.name == "min_age_minutes"]
+    assert timedelta(minutes=option.default) > 2 * RETRY_WAIT * 2 ** (MAX_ATTEMPTS - 2)
+
+
+def test_what_a_run_took_up_while_the_question_was_open_is_not_ended(
+    bench: Bench, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    S = dg.DagsterRunStatus
+    ended = run_with(instance, S.FAILURE)
+    taken, left = cluster_of(bench, ended), cluster_of(bench, run_with(instance, S.FAILURE))
+    for cluster_id in (taken, left):
+        has_idled(bench, cluster_id, seconds=301)
+
+    def retried_meanwhile(*_: object, **__: object) -> bool:
+        run_with(instance, S.STARTED, tags={"dagster/root_run_id": ended, "dagster/parent_run_id": ended})
+        return True
+
+    monkeypatch.setattr(click, "confirm", retried_meanwhile)
+    listed = clusters("--terminate-orphans", "--min-age-minutes", "0")
+    assert f"Terminating {left}." in listed.output
+    assert f"{taken} is no orphan any more" in listed.output
+    bench.emr.wait(lambda: bench.emr.clusters[left].has_ended)
+    assert not bench.emr.clusters[taken].is_ending
     end_all(bench)
 
 

@@ -126,6 +126,12 @@ def test_a_step_killed_for_memory_climbs_the_ladder(bench: Bench) -> None:
     assert launched.evidence.attempts[0].detail["estimated_instance_hours"] >= 0
 
 
+def test_a_log_that_was_copied_before_the_step_was_killed_is_not_the_log_of_its_end(bench: Bench) -> None:
+    bench.emr.faults.clusters.append(ClusterFaults(copy_logs_after=0.1, kill_step_after=1.5, log_late_seconds=3))
+    launched = bench.launch(("wait:/nowhere",), OK, log_wait_seconds=3_000)
+    assert launched.attempts == [("small", "OUT_OF_MEMORY"), ("medium", "SUCCEEDED")]
+
+
 def test_a_404_from_spark_goes_to_the_gate_and_not_to_another_cluster(bench: Bench) -> None:
     words = "stderr:AmazonS3Exception: Not Found (Service: Amazon S3; Status Code: 404)"
     launched = bench.launch((words, "exit:1"))

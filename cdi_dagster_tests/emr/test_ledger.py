@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from cdi_dagster.emr.launch_plan import AttemptOutcome
-from cdi_dagster.emr.ledger import AttemptEntry, LaunchEntry, LaunchLedger, LaunchOutcome, TakenOverError
+from cdi_dagster.emr.ledger import AttemptEntry, LaunchEntry, LaunchLedger, TakenOverError
 from cdi_dagster.emr.resume import Requester, resume
 from cdi_dagster.storage.interface import ObjectChangedError, Storage
 from cdi_dagster_tests.s3_server import new_s3_storage
@@ -34,15 +34,15 @@ def test_what_one_process_writes_the_next_reads(storage: Storage) -> None:
 
 
 def test_the_stored_form_is_the_one_that_every_version_reads(storage: Storage) -> None:
-    """As the first version wrote it: a deploy, forward or back, finds the launches that run."""
+    """A deploy, forward or back, finds the launches that run."""
     attempt = {
         "number": 1,
         "name": "n-a1",
         "profile": "small",
         "run_id": "r1",
-        "asked_at": 1.0,
-        "cluster_id": "j-1",
-        "step_id": "s-1",
+        "requested_at": 1.0,
+        "compute_id": "j-1",
+        "job_id": "s-1",
         "ready_at": 2.0,
         "ended_at": 3.0,
         "outcome": "INTERNAL",
@@ -57,14 +57,13 @@ def test_the_stored_form_is_the_one_that_every_version_reads(storage: Storage) -
         "begun_at": 1.0,
         "counted_from": 1,
         "attempts": [attempt],
-        "outcome": "FAILED",
     }
     storage.write("old.json", json.dumps(stored, indent=1).encode())
     entry = LaunchLedger(storage, "old").read()
     assert entry is not None
     [read] = entry.attempts
     assert (read.requested_at, read.compute_id, read.job_id, read.seconds) == (1.0, "j-1", "s-1", 2.0)
-    assert (read.outcome, entry.outcome) == (AttemptOutcome.INTERNAL, LaunchOutcome.FAILED)
+    assert read.outcome is AttemptOutcome.INTERNAL
     LaunchLedger(storage, "new").write(entry)
     assert storage.read("new.json") == storage.read("old.json")
 
@@ -142,17 +141,17 @@ def test_who_requests_it_again_gets_what_runs_and_new_budgets(requester: Request
 
 @pytest.mark.parametrize("requester", [PERSON, NEW_RUN])
 def test_who_requests_again_what_is_over_gets_new_attempts_under_new_names(requester: Requester) -> None:
-    for outcome in (LaunchOutcome.SUCCEEDED, LaunchOutcome.FAILED):
-        over = replace(FOUND, attempts=(DEAD,), outcome=outcome)
+    for last in (replace(DEAD, outcome=AttemptOutcome.SUCCEEDED), DEAD):
+        over = replace(FOUND, attempts=(last,))
         mine = resume(over, replace(FRESH, launch_id=requester.launch_id), requester)
-        assert (mine.outcome, mine.current, mine.failed, mine.attempts) == (None, None, (), (DEAD,))
+        assert (mine.has_succeeded, mine.current, mine.failed, mine.attempts) == (False, None, (), (last,))
 
 
 def test_success_is_believed_and_failure_is_judged_again_by_the_run_that_began() -> None:
-    over = replace(FOUND, attempts=(DEAD,))
-    assert resume(replace(over, outcome=LaunchOutcome.SUCCEEDED), FRESH, SAME_RUN).outcome is LaunchOutcome.SUCCEEDED
-    again = resume(replace(over, outcome=LaunchOutcome.FAILED), FRESH, SAME_RUN)
-    assert again.outcome is None
+    well = replace(FOUND, attempts=(DEAD, replace(OPEN, outcome=AttemptOutcome.SUCCEEDED)))
+    assert resume(well, FRESH, SAME_RUN).has_succeeded
+    again = resume(replace(FOUND, attempts=(DEAD,)), FRESH, SAME_RUN)
+    assert not again.has_succeeded
     assert [attempt.outcome for attempt in again.failed] == [AttemptOutcome.INTERNAL]
 
 

@@ -56,6 +56,28 @@ def test_a_cluster_at_work_on_an_input_that_was_pinned_anew_is_ended_first(bench
     assert any("works on an input that is no longer requested" in line for line in logged)
 
 
+@pytest.mark.parametrize(("before", "renamed"), [({}, "compact"), ({"existing_cluster_id": "j-1"}, "small")])
+def test_an_attempt_that_was_never_requested_takes_the_first_choice_where_its_own_is_gone(
+    bench: Bench, before: dict[str, str], renamed: str
+) -> None:
+    bench.emr.faults.throttle.update(RunJobFlow=1, AddJobFlowSteps=1)
+
+    def stopped(context: dg.OpExecutionContext) -> None:
+        with pytest.raises(dg.DagsterExecutionInterruptedError):
+            Stopped(**bench.config(**before)).launch(context, bench.step(OK, correlation_id=context.run.run_id))
+
+    def after_a_deploy(context: dg.OpExecutionContext) -> None:
+        template = bench.folder / "cluster.yaml"
+        template.write_text(template.read_text().replace("name: small", f"name: {renamed}"))
+        evidence = QuickLauncher(**bench.config()).launch(context, bench.step(OK, correlation_id=context.run.run_id))
+        assert [attempt.detail["profile"] for attempt in evidence.attempts] == [renamed]
+
+    in_a_run(stopped)
+    assert bench.emr.clusters == {}
+    in_a_run(after_a_deploy)
+    assert len(bench.emr.clusters) == 1
+
+
 def test_a_restart_does_not_give_a_launch_its_budgets_back(bench: Bench) -> None:
     bench.emr.faults.clusters += [ClusterFaults(internal=True) for _ in range(4)]
 

@@ -1,5 +1,6 @@
 """Steps pass clusters on: what a day and a backfill start, and what happens when a cluster or a run dies."""
 
+import json
 import shlex
 import threading
 import time
@@ -136,6 +137,28 @@ def test_a_day_starts_one_cluster_which_is_ended_when_its_last_step_has_ended(be
     entry = LaunchLedger(open_storage(bench.published_root), launch_prefix(AUDIT.on(DAY), "publish_tables")).read()
     assert entry is not None
     assert entry.attempts[0].billed_seconds > entry.attempts[0].seconds
+
+
+def test_a_run_that_resumes_the_first_step_of_a_day_has_its_cluster_for_the_second(bench: Bench) -> None:
+    play_tables(bench)
+    go = bench.folder / "go"
+    held = json.dumps([(f"wait:{go}", "report")])
+
+    def day(context: dg.OpExecutionContext, launcher: QuickLauncher) -> None:
+        records, tables = day_of(bench, context.run.run_id)
+        launcher.launch(context, replace(records, arguments=("--plays", held)))
+        launcher.launch(context, tables)
+
+    def stopped(context: dg.OpExecutionContext) -> None:
+        with pytest.raises(dg.DagsterExecutionInterruptedError):
+            day(context, Stopped(**bench.config()))
+
+    in_a_run(stopped)
+    go.touch()
+    in_a_run(lambda context: day(context, QuickLauncher(**bench.config())))
+    assert bench.emr.calls["RunJobFlow"] == 1
+    [cluster] = bench.emr.clusters.values()
+    assert [step.state for step in cluster.steps] == ["COMPLETED"] * 2
 
 
 def test_a_cluster_that_dies_between_the_two_steps_of_a_day_is_replaced(bench: Bench) -> None:

@@ -10,6 +10,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.emr.backend import JobStatus, NoCapacityError
 from cdi_dagster.emr.clusters.api import ClusterView, refusal
 from cdi_dagster.emr.clusters.job_status import job_status
+from cdi_dagster.emr.clusters.logs import LogCopy
 from cdi_dagster.emr.launch_plan import AttemptOutcome
 from cdi_dagster.emr.step_outcome import (
     AttemptEnd,
@@ -238,3 +239,12 @@ def test_deadlines_name_the_cluster_and_the_time() -> None:
     assert "j-1 was still STARTING after 1200 s" in cause(stuck_in_starting(starting, 1200), K.NO_CAPACITY)
     assert "j-1 was still being set up after 3600 s" in cause(stuck_in_preparing(preparing, 3600), K.BOOTSTRAP)
     assert "j-1 had not finished after 14400 s" in cause(over_deadline(starting, 14400), K.DEADLINE)
+
+
+@pytest.mark.parametrize(
+    ("copied_at", "ended_at", "is_whole"), [(99, 100.4, False), (100, 100.4, True), (101, 100.4, True), (1, None, True)]
+)
+def test_a_log_is_whole_once_it_was_copied_after_the_end_in_the_whole_seconds_of_s3(
+    copied_at: float, ended_at: float | None, is_whole: bool
+) -> None:
+    assert LogCopy(tail=(), copied_at=copied_at).is_made_since(ended_at) is is_whole

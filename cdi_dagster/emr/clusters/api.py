@@ -45,7 +45,7 @@ _CAPACITY = re.compile(
 )
 _CLOCK_SKEW_SECONDS = 300
 _STEP_GOES_ON = ("PENDING", "RUNNING", "CANCEL_PENDING")
-LIVE_STATES = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING", "TERMINATING")
+_TAKES_STEPS = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,7 @@ class ClusterView:
     step_state: str | None = None
     step_reason: str = ""
     step_began: bool = False
+    step_ended_at: float | None = None
     idle_since: float | None = None
     has_other_steps: bool = False
     """Steps of others that wait or run."""
@@ -155,6 +156,7 @@ class EmrApi:
         step = next((row for row in steps if row["Name"] == step_name), None)
         others = [row for row in steps if row is not step]
         details = (step or {}).get("Status", {}).get("FailureDetails", {})
+        times = (step or {}).get("Status", {}).get("Timeline", {})
         return ClusterView(
             cluster_id=cluster_id,
             state=status["State"],
@@ -168,21 +170,19 @@ class EmrApi:
             step_id=step["Id"] if step else None,
             step_state=step["Status"]["State"] if step else None,
             step_reason=" ".join(filter(None, (details.get("Reason"), details.get("Message")))),
-            step_began=step is not None and "StartDateTime" in step["Status"].get("Timeline", {}),
+            step_began="StartDateTime" in times,
+            step_ended_at=times["EndDateTime"].timestamp() if "EndDateTime" in times else None,
             idle_since=_idle_since(cluster, others),
             has_other_steps=any(row["Status"]["State"] in _STEP_GOES_ON for row in others),
         )
 
-    def our_clusters(self, *, name_prefix: str, states: Sequence[str] = LIVE_STATES) -> list[OurCluster]:
-        """Return the clusters whose name starts so, with their tags. Raises UnreachableError."""
-        rows = _query(lambda: list(self._pages("list_clusters", "Clusters", ClusterStates=list(states))))
-        return [self._with_tags(row) for row in rows if row["Name"].startswith(name_prefix)]
+    def our_clusters(self, *, name_prefix: str) -> list[OurCluster]:
+        """Return the clusters whose name starts so and that are not gone, with their tags. Raises UnreachableError."""
+        return [self._with_tags(row) for row in self._in_states(*_TAKES_STEPS, "TERMINATING", name_prefix=name_prefix)]
 
     def live_clusters(self, *, name_prefix: str) -> set[str]:
         """Return the ids of the clusters whose name starts so, and that do not end yet. Raises UnreachableError."""
-        states = [state for state in LIVE_STATES if state != "TERMINATING"]
-        rows = _query(lambda: list(self._pages("list_clusters", "Clusters", ClusterStates=states)))
-        return {str(row["Id"]) for row in rows if row["Name"].startswith(name_prefix)}
+        return {str(row["Id"]) for row in self._in_states(*_TAKES_STEPS, name_prefix=name_prefix)}
 
     def tag(self, cluster_id: str, tags: Mapping[str, str]) -> None:
         """Add or replace tags of a cluster. Raises UnreachableError."""
@@ -206,6 +206,10 @@ class EmrApi:
     def _pages(self, operation: str, name: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         for page in self._queries.get_paginator(operation).paginate(**arguments):
             yield from page.get(name, [])
+
+    def _in_states(self, *states: str, name_prefix: str) -> list[dict[str, Any]]:
+        rows = _query(lambda: list(self._pages("list_clusters", "Clusters", ClusterStates=states)))
+        return [row for row in rows if row["Name"].startswith(name_prefix)]
 
     def _with_tags(self, row: Mapping[str, Any]) -> OurCluster:
         cluster = _query(lambda: self._queries.describe_cluster(ClusterId=row["Id"]))["Cluster"]

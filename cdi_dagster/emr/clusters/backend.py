@@ -21,7 +21,7 @@ from cdi_dagster.emr.backend import (
 )
 from cdi_dagster.emr.clusters.api import EmrApi
 from cdi_dagster.emr.clusters.job_status import job_status
-from cdi_dagster.emr.clusters.logs import bootstrap_log_keys, step_log_keys, tail
+from cdi_dagster.emr.clusters.logs import bootstrap_log_keys, last_copy, step_log_keys
 from cdi_dagster.emr.clusters.pool import ClusterPool, PoolEntry
 from cdi_dagster.emr.clusters.request import (
     TAG_DIGEST,
@@ -159,17 +159,20 @@ class EmrClusters:
 
     def log_tail(self, attempt: AttemptEntry, status: JobStatus) -> LogTail:
         """Return the last lines of the step's or the bootstrap actions' logs."""
-        logs = open_storage(str(status.log_uri))
+        logs, ended_at = open_storage(str(status.log_uri)), status.ended_at
         try:
             if status.lost_by is AttemptOutcome.BOOTSTRAP:
+                ended_at = None  # The step's, which never ran: these logs were whole before.
                 keys = bootstrap_log_keys(logs, str(attempt.compute_id))
             else:
                 keys = step_log_keys(str(attempt.compute_id), attempt.job_id)
-            tails = {key: lines for key in keys if (lines := tail(logs, key)) is not None}
+            copies = {key: copy for key in keys if (copy := last_copy(logs, key)) is not None}
         except StorageError:
-            tails = {}
-        lines = tuple(line for found in tails.values() for line in found)
-        return LogTail(lines=lines, is_complete=any(key.endswith("/stderr.gz") for key in tails))
+            copies = {}
+        lines = tuple(line for copy in copies.values() for line in copy.tail)
+        is_there = any(key.endswith("/stderr.gz") for key in copies)
+        is_whole = all(copy.is_made_since(ended_at) for copy in copies.values())
+        return LogTail(lines=lines, is_complete=is_there and is_whole)
 
     def describe(self, attempt: AttemptEntry) -> AttemptDetails:
         """Return the cluster, its page in the console, its logs, and what it cost about."""

@@ -44,6 +44,7 @@ def job_status(
         or view.state == "WAITING"
         or (is_ending and bool(view.reason_code)),
         is_ended=is_ending or view.step_state in _STEP_ENDED or (not is_own_cluster and view.step_state is None),
+        ended_at=view.step_ended_at,
         log_uri=view.log_uri,
         log_is_expected=view.step_state == "FAILED" or lost_by is AttemptOutcome.BOOTSTRAP,
     )

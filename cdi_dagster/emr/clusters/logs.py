@@ -1,13 +1,32 @@
 """What EMR keeps of a step and of bootstrap actions below LogUri, and its last lines, scrubbed."""
 
 import gzip
+import math
 import zlib
 from collections import deque
+from dataclasses import dataclass
 
 from cdi_dagster.core.log_lines import scrub
 from cdi_dagster.storage.interface import Storage
 
 _TAIL_LINES = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogCopy:
+    """A log as EMR copied it last, which it does every five minutes while its writer runs, and once it has ended.
+
+    Attributes:
+        tail: its last lines, scrubbed.
+        copied_at: epoch seconds; S3 has whole ones, rounded down.
+    """
+
+    tail: tuple[str, ...]
+    copied_at: float
+
+    def is_made_since(self, moment: float | None) -> bool:
+        """Whether it was copied at or after a moment (epoch seconds), in whole seconds; also where that is unknown."""
+        return moment is None or self.copied_at >= math.floor(moment)
 
 
 def step_log_keys(cluster_id: str, step_id: str | None) -> tuple[str, ...]:
@@ -25,9 +44,10 @@ def bootstrap_log_keys(logs: Storage, cluster_id: str) -> tuple[str, ...]:
     return tuple(key for key in listed if "/bootstrap-actions/" in key and key.endswith("/stderr.gz"))
 
 
-def tail(logs: Storage, key: str) -> tuple[str, ...] | None:
-    """Return the last lines of a log; None where it is not there (yet)."""
-    if logs.head(key) is None:
+def last_copy(logs: Storage, key: str) -> LogCopy | None:
+    """Return a log as it was copied last; None where it is not there (yet)."""
+    found = logs.head(key)
+    if found is None:
         return None
     last: deque[str] = deque(maxlen=_TAIL_LINES)
     with logs.open(key) as source, gzip.GzipFile(fileobj=source) as lines:
@@ -38,4 +58,4 @@ def tail(logs: Storage, key: str) -> tuple[str, ...] | None:
                     last.append(text)
         except (EOFError, OSError, zlib.error):
             last.append("(the rest of this log cannot be read)")
-    return tuple(scrub(line) for line in last)
+    return LogCopy(tail=tuple(scrub(line) for line in last), copied_at=found.modified_at.timestamp())

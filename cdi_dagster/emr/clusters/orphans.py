@@ -19,12 +19,21 @@ class RunLiveness(StrEnum):
     NOT_LOOKED_UP = "not looked up"
 
 
+@dataclass(frozen=True, kw_only=True)
+class FoundRun:
+    """What a look-up of a run and its retries found; `ended_at` is when the last of them ended (aware, UTC)."""
+
+    liveness: RunLiveness
+    ended_at: datetime | None = None
+
+
 class Standing(StrEnum):
     """What that makes of the cluster."""
 
     FOLLOWED = "followed"
     ORPHAN = "orphan"
-    TOO_YOUNG = "too young"
+    MAY_BE_RETRIED = "may be retried"
+    """Its run has ended, too recently for the wait before a retry to be over."""
     IDLE = "idle"
     """Its run has ended, and it waits for the next step, or for EMR to end it when it has idled for its time."""
     ENDING = "ending"
@@ -43,12 +52,13 @@ class ListedCluster:
     storage_day: str
     run_id: str
     run_state: RunLiveness
+    run_ended_seconds_ago: float | None
     standing: Standing
 
 
 def list_clusters(
     clusters: list[OurCluster],
-    run_state: Callable[[str], RunLiveness],
+    look_up: Callable[[str], FoundRun],
     *,
     now: datetime,
     min_age_seconds: float,
@@ -58,9 +68,10 @@ def list_clusters(
 
     Args:
         clusters: by name; a name alone proves nothing.
-        run_state: looks a run up in Dagster.
+        look_up: looks a run up in Dagster.
         now: aware, UTC.
-        min_age_seconds: a younger cluster may belong to a run that is just being retried.
+        min_age_seconds: so long a cluster without a live run waits for a retry to take it up: from its start, or from
+            the end of its run where that is later.
         idle_seconds: for so long a cluster may wait for the next step.
     """
     listed = []
@@ -68,8 +79,10 @@ def list_clusters(
         if cluster.tags.get(TAG_PRODUCT) != PRODUCT:
             continue
         run_id = cluster.tags.get(TAG_RUN_ID, "")
-        state = run_state(run_id) if run_id else RunLiveness.UNKNOWN
+        run = look_up(run_id) if run_id else FoundRun(liveness=RunLiveness.UNKNOWN)
         age = (now - cluster.created_at).total_seconds()
+        run_ended_ago = (now - run.ended_at).total_seconds() if run.ended_at else None
+        left_for = age if run_ended_ago is None else min(age, run_ended_ago)
         is_idle = cluster.idle_since is not None and (now - cluster.idle_since).total_seconds() <= idle_seconds
         listed.append(
             ListedCluster(
@@ -80,17 +93,20 @@ def list_clusters(
                 collection=cluster.tags.get(TAG_COLLECTION, ""),
                 storage_day=cluster.tags.get(TAG_STORAGE_DAY, ""),
                 run_id=run_id,
-                run_state=state,
-                standing=_standing(cluster.state, state, is_young=age < min_age_seconds, is_idle=is_idle),
+                run_state=run.liveness,
+                run_ended_seconds_ago=run_ended_ago,
+                standing=_standing(
+                    cluster.state, run.liveness, may_be_retried=left_for < min_age_seconds, is_idle=is_idle
+                ),
             )
         )
     return listed
 
 
-def _standing(cluster_state: str, run_state: RunLiveness, *, is_young: bool, is_idle: bool) -> Standing:
+def _standing(cluster_state: str, run_state: RunLiveness, *, may_be_retried: bool, is_idle: bool) -> Standing:
     if cluster_state == "TERMINATING":
         return Standing.ENDING
-    without_run = Standing.TOO_YOUNG if is_young else Standing.ORPHAN
+    without_run = Standing.MAY_BE_RETRIED if may_be_retried else Standing.ORPHAN
     by_run: Mapping[RunLiveness, Standing] = {
         RunLiveness.LIVE: Standing.FOLLOWED,
         RunLiveness.ENDED: Standing.IDLE if is_idle else without_run,

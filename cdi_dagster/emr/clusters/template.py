@@ -139,7 +139,7 @@ class ClusterTemplate(_Strict):
 
     def profile(self, name: str) -> ProfileTemplate:
         """Return a profile by name."""
-        return next(profile for profile in self.profiles if profile.name == name)
+        return {profile.name: profile for profile in self.profiles}[name]
 
     @property
     def log_uri(self) -> str:
