@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from freezegun import freeze_time
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import is_tables_report_key, runs_prefix
-from cdi_dagster.ingestion.ingestion_lease import snapshot_lease
+from cdi_dagster.ingestion.ingestion_lease import snapshot_lease, snapshot_tables_lease
 from cdi_dagster.interfaces import LaunchAttempt
 from cdi_dagster.published.snapshots import snapshot_of
 from cdi_dagster.resources.status_table import FileStatusTable
@@ -321,6 +323,17 @@ def test_tables_need_the_snapshot_of_their_friday(day):
     failure = failure_of(run(day, FRIDAY, ["calculation_parts/src_calculator_parts"]))
     assert failure["failure_class"] == "INPUT_INVALID"
     assert "calculation_parts/snapshot" in failure["next_step"]
+
+
+def test_tables_wait_for_those_of_another_friday_that_another_process_publishes(day):
+    publish_days(day.published, FIRST_DAY, THURSDAY)
+    with ExitStack() as other:
+        other.enter_context(snapshot_tables_lease(day.published, snapshot_of(PARTS, NEXT), holder="cdi snapshot"))
+        ends = threading.Timer(4, other.pop_all().close)
+        ends.start()
+        assert run(day).success
+        assert not ends.is_alive()
+    assert [step.name for step in day.spark.launched] == ["build_snapshot", "publish_tables"]
 
 
 def test_the_checks_see_lost_days_and_id_parts_that_fell(day):
