@@ -269,12 +269,15 @@ def run_request(
     )
 
 
-def snapshot_run_request(collection: Collection, export_day: date, decision: LaunchDecision) -> dg.RunRequest:
-    """Return the run request of a LAUNCH decision about a snapshot."""
+def snapshot_run_request(
+    collection: Collection, export_day: date, decision: LaunchDecision, *, leaves_tables: bool
+) -> dg.RunRequest:
+    """Return the run request of a LAUNCH decision about a snapshot: with its tables, these alone, or without them."""
+    selected = [names.snapshot_key(collection)] if leaves_tables else None
     return dg.RunRequest(
         run_key=decision.run_key,
         partition_key=export_day.isoformat(),
-        asset_selection=list(names.snapshot_table_keys(collection)) if decision.tables_only else None,
+        asset_selection=list(names.snapshot_table_keys(collection)) if decision.tables_only else selected,
         tags=tags_to_read(collection, storage_day_of(export_day)) | _tags_of(decision, "sensor", BEFORE_BACKFILLS),
     )
 

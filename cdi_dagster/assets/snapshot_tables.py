@@ -13,7 +13,7 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.days import parse_day
 from cdi_dagster.core.spark_jobs import PUBLISH_TABLES
 from cdi_dagster.core.table_definition import Table, TableDefinition
-from cdi_dagster.ingestion.ingestion_lease import snapshot_lease
+from cdi_dagster.ingestion.ingestion_lease import snapshot_tables_lease
 from cdi_dagster.ingestion.steps import snapshot_tables_step, tables_of
 from cdi_dagster.interfaces import PySparkStepLauncher, StatusTable
 from cdi_dagster.partitions import snapshot_fridays
@@ -48,8 +48,7 @@ def snapshot_tables_asset(
         with recorded_snapshot(
             context, day, PUBLISH_TABLES.name, status_table=status_table, options=options, automation=automation
         ) as step:
-            # Making the snapshot beside it would replace its files while they are read.
-            with snapshot_lease(roots.published, day, holder=step.correlation_id, log=context.log.info):
+            with snapshot_tables_lease(roots.published, day, holder=step.correlation_id, log=context.log.info):
                 spark_step = snapshot_tables_step(
                     day, roots.published, correlation_id=step.correlation_id, tables=selected
                 )

@@ -14,11 +14,9 @@ from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.snapshot import snapshot_days
 from cdi_dagster.core.snapshot_checks import FRESH_DAYS, fallen_id_parts, stale_content
 from cdi_dagster.published.snapshot_mark import SnapshotMark
-from cdi_dagster.published.snapshots import read_snapshot_mark, snapshot_of
+from cdi_dagster.published.snapshots import MOST_WEEKS, read_snapshot_mark, snapshot_of
 from cdi_dagster.storage.interface import Storage
 from cdi_dagster.storage.roots import Roots
-
-_WEEKS = 13
 
 
 def snapshot_checks(collection: Collection, *, most_fall_percent: float) -> list[dg.AssetChecksDefinition]:
@@ -74,7 +72,7 @@ def _mark(context: dg.AssetCheckExecutionContext, published: Storage, collection
 
 def _before(published: Storage, collection: Collection, export_day: date) -> SnapshotMark | None:
     """Return the newest snapshot before, whose rows were counted."""
-    for friday in reversed(snapshot_days(export_day, weeks=_WEEKS)[:-1]):
+    for friday in reversed(snapshot_days(export_day, weeks=MOST_WEEKS)[:-1]):
         try:
             mark = read_snapshot_mark(published, snapshot_of(collection, friday))
         except CdiError:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import date
 from typing import Any
@@ -104,6 +105,7 @@ def tables_command(
     as_json: bool,
 ) -> None:
     """Publish the tables of a snapshot, or some of them: each is replaced whole, in one step. Of this machine."""
+    from cdi_dagster.ingestion.ingestion_lease import snapshot_tables_lease
     from cdi_dagster.ingestion.steps import snapshot_tables_step, tables_of
 
     run = _run(collection, export_day, **given(published_root=published_root))
@@ -114,7 +116,7 @@ def tables_command(
         tables = definition.named(wanted) if definition and wanted else None
     except ValueError as error:
         raise click.UsageError(f"--table: {error}") from error
-    with _held(run), record(run, PUBLISH_TABLES.name) as row:
+    with _held(run, snapshot_tables_lease), record(run, PUBLISH_TABLES.name) as row:
         row.snapshot_prefix = snapshot_prefix(run.day)
         row.begin(PUBLISH_TABLES.name)
         step = snapshot_tables_step(run.day, run.roots.published, correlation_id=run.correlation_id, tables=tables)
@@ -136,10 +138,11 @@ def _run(collection: Collection, export_day: date, **options: Any) -> LocalRun:
 
 
 def _make(run: LocalRun, export_day: date, *, verbose: bool) -> SnapshotReport:
+    from cdi_dagster.ingestion.ingestion_lease import snapshot_lease
     from cdi_dagster.ingestion.steps import snapshot_step
 
     published = run.roots.published
-    with _held(run), record(run, BUILD_SNAPSHOT.name) as row:
+    with _held(run, snapshot_lease), record(run, BUILD_SNAPSHOT.name) as row:
         row.snapshot_prefix = snapshot_prefix(run.day)
         row.begin(BUILD_SNAPSHOT.name)
         step = snapshot_step(
@@ -157,12 +160,10 @@ def _make(run: LocalRun, export_day: date, *, verbose: bool) -> SnapshotReport:
     return report
 
 
-def _held(run: LocalRun) -> AbstractContextManager[Any]:
-    from cdi_dagster.ingestion.ingestion_lease import snapshot_lease
-
+def _held(run: LocalRun, lease: Callable[..., AbstractContextManager[Any]]) -> AbstractContextManager[Any]:
     console = progress_console()
     holder = f"{run.correlation_id} ({socket.gethostname()}:{os.getpid()})"
-    return snapshot_lease(run.roots.published, run.day, holder=holder, log=lambda text: console.print(escape(text)))
+    return lease(run.roots.published, run.day, holder=holder, log=lambda text: console.print(escape(text)))
 
 
 def _facts(report: SnapshotReport, uri: str) -> list[tuple[str, str]]:

@@ -134,6 +134,16 @@ def stale_snapshots(made: Iterable[MadeSnapshot], rows: Mapping[date, str]) -> f
     return frozenset(stale)
 
 
+def usable_base(export_day: date, made: Sequence[MadeSnapshot], rows: Mapping[date, str]) -> MadeSnapshot | None:
+    """Return the newest published snapshot before an export day that is not stale, or None.
+
+    From a stale one, what it lacks would be missing for ever.
+    """
+    stale = stale_snapshots(made, rows)
+    usable = [each for each in made if each.export_day < export_day and each.export_day not in stale]
+    return max(usable, key=lambda each: each.export_day, default=None)
+
+
 def snapshot_input(
     collection: Collection,
     export_day: date,
@@ -143,9 +153,6 @@ def snapshot_input(
     first_storage_day: date,
 ) -> SnapshotInput:
     """Return what the snapshot of an export day is made from now.
-
-    The base is the newest published snapshot before it that is not stale: from a stale one, what it lacks would
-    be missing for ever.
 
     Args:
         collection: whose snapshot.
@@ -158,9 +165,7 @@ def snapshot_input(
         CdiError: INPUT_INVALID where a day between base and snapshot is missing; every one is named.
     """
     require_snapshot_day(export_day)
-    stale = stale_snapshots(made, rows)
-    usable = [each for each in made if each.export_day < export_day and each.export_day not in stale]
-    before = max(usable, key=lambda each: each.export_day, default=None)
+    before = usable_base(export_day, made, rows)
     days = storage_days_between(before.export_day if before else first_storage_day, storage_day_of(export_day))
     missing = [day for day in days if day not in rows]
     if missing or not days:

@@ -1,6 +1,6 @@
 """Whether a snapshot is made now: what its sensor decides. Pure: facts in, a decision with its reason out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
@@ -135,3 +135,8 @@ def to_launch(decisions: Sequence[tuple[SnapshotFacts, LaunchDecision]]) -> tupl
         if facts.is_live:
             return None
     return None
+
+
+def leaves_tables(export_day: date, all_facts: Iterable[SnapshotFacts]) -> bool:
+    """Whether a run of a snapshot leaves the tables alone: a newer one is there, or being made, and they show that."""
+    return any(facts.export_day > export_day and (facts.is_published or facts.is_live) for facts in all_facts)

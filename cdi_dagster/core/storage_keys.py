@@ -63,6 +63,11 @@ def snapshot_lease_key(day: CollectionDay) -> str:
     return f"{control_prefix(day)}snapshot_lease.json"
 
 
+def snapshot_tables_lease_key(collection: Collection) -> str:
+    """Key of the lease that the run which publishes tables of a snapshot holds: of all Fridays, as the tables are."""
+    return f"{_BASE}/_control/{collection.db}/{collection.name}/snapshot_tables_lease.json"
+
+
 def snapshot_report_key(day: CollectionDay, correlation_id: str) -> str:
     """Key of the closing report of the run that made the snapshot."""
     return f"{run_prefix(day, correlation_id)}snapshot_report.json"

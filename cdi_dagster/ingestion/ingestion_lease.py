@@ -5,15 +5,19 @@ processes that share only the storage: `Storage.publish` allows one publisher of
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.failures import CdiError, FailureClass, StepMayGoOnError
-from cdi_dagster.core.storage_keys import ingestion_lease_key, snapshot_lease_key
+from cdi_dagster.core.storage_keys import ingestion_lease_key, snapshot_lease_key, snapshot_tables_lease_key
 from cdi_dagster.published.publish import discard_uploads
 from cdi_dagster.storage.interface import Storage, StorageError
 from cdi_dagster.storage.lease import DEFAULT_LEASE_SECONDS, Lease, LeaseHeldError
+
+MOST_WAIT_SECONDS = 2 * 60 * 60.0
+"""Wait for the tables of another Friday, which take some minutes: one that takes longer is stuck."""
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +62,52 @@ def snapshot_lease(
     lease = Lease(published, snapshot_lease_key(day), holder, log=log)
     with _held(lease, f"has been making the snapshot of {day.collection.id} for {day.export_day}"):
         yield lease
+
+
+@contextmanager
+def snapshot_tables_lease(
+    published: Storage,
+    day: CollectionDay,
+    *,
+    holder: str,
+    lease_seconds: float = DEFAULT_LEASE_SECONDS,
+    most_wait_seconds: float = MOST_WAIT_SECONDS,
+    log: Callable[[str], None] = _log.info,
+) -> Iterator[None]:
+    """Hold what is needed to publish tables from the snapshot of the day's export day while the block lasts.
+
+    That is the snapshot's lease, as making it would replace its files while they are read; and then, waited for, that
+    of the collection's tables, whose attempts of all Fridays lie in one place. Always in this order, and nothing waits
+    for a snapshot's lease: so no two wait for each other.
+
+    Raises:
+        CdiError: DUPLICATE_RUN, naming the other run of this Friday; TABLES_MISSING, naming that of another, where it
+            does not end.
+        StorageError: a lease cannot be read or written.
+    """
+    with snapshot_lease(published, day, holder=holder, log=log), ExitStack() as stack:
+        key = snapshot_tables_lease_key(day.collection)
+        deadline = time.monotonic() + most_wait_seconds
+        while True:
+            try:
+                stack.enter_context(Lease(published, key, holder, lease_seconds=lease_seconds, log=log))
+                break
+            except LeaseHeldError as error:
+                if time.monotonic() >= deadline:
+                    raise _not_its_turn(day, error) from error
+                log(f"Waiting for {error.holder}, which publishes tables of another snapshot of {day.collection.id}")
+                log = _log.info  # that is enough on the page of the run
+        yield
+
+
+def _not_its_turn(day: CollectionDay, error: LeaseHeldError) -> CdiError:
+    return CdiError(
+        FailureClass.TABLES_MISSING,
+        f"{error.holder} has been publishing tables of another snapshot of {day.collection.id} since {error.since}; it "
+        f"is alive. Those of {day.export_day} waited for it too long.",
+        next_step="Find out why that run does not end, and end it; then materialise the tables.",
+        detail={"correlation_id": error.holder},
+    )
 
 
 @contextmanager

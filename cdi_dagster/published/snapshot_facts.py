@@ -7,7 +7,7 @@ from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.snapshot import snapshot_input, stale_snapshots
 from cdi_dagster.core.snapshot_decision import SnapshotFacts
 from cdi_dagster.published.snapshot_mark import SnapshotMark
-from cdi_dagster.published.snapshots import read_published_now, snapshot_of
+from cdi_dagster.published.snapshots import read_input_now, snapshot_of
 from cdi_dagster.published.tables import missing_tables
 from cdi_dagster.storage.interface import Storage, StorageError
 
@@ -28,9 +28,7 @@ def read_snapshot(
         tables: whether its tables are looked at: those of the newest snapshot, as a table shows one.
     """
     try:
-        now = read_published_now(published, collection, export_day, first_storage_day=first_storage_day, weeks=_WEEKS)
-        if {friday for friday in now.snapshots if friday < export_day} <= stale_snapshots(now.made, now.identities):
-            now = read_published_now(published, collection, export_day, first_storage_day=first_storage_day)
+        now = read_input_now(published, collection, export_day, first_storage_day=first_storage_day, weeks=_WEEKS)
         mark = now.snapshots.get(export_day)
         missing_of = missing_tables(published, snapshot_of(collection, export_day), mark) if mark and tables else ()
     except (CdiError, StorageError) as error:

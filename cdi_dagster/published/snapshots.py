@@ -7,13 +7,13 @@ the snapshot's lease.
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
 from typing import Any
 
 from cdi_dagster.core.collections import Collection, CollectionDay
-from cdi_dagster.core.days import export_day_of, storage_day_of
+from cdi_dagster.core.days import export_day_of, storage_day_of, storage_days_between
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.core.snapshot import (
@@ -24,6 +24,7 @@ from cdi_dagster.core.snapshot import (
     require_snapshot_day,
     snapshot_days,
     snapshot_input,
+    usable_base,
     week_of,
 )
 from cdi_dagster.core.storage_keys import (
@@ -113,8 +114,33 @@ def read_published_now(
     if first is None:  # no snapshot of ours: everything since the adopted one, or since the first day
         first = min(snapshots, default=first_storage_day)
     days = [day for week in _weeks(first, export_day) for day in week_of(week) if first <= day]
-    marks = _in_parallel(lambda day: read_mark(published, collection.on(day)), days)
-    return PublishedNow(snapshots=snapshots, rows={day: mark for day, mark in zip(days, marks, strict=True) if mark})
+    return PublishedNow(snapshots=snapshots, rows=_read_rows(published, collection, days))
+
+
+def read_input_now(
+    published: Storage, collection: Collection, export_day: date, *, first_storage_day: date, weeks: int = MOST_WEEKS
+) -> PublishedNow:
+    """Read what the snapshot of an export day can be made from: its base, and the days since, of whatever age.
+
+    Args:
+        published: where it is read.
+        collection: whose.
+        export_day: a Friday.
+        first_storage_day: of the collection: without a base all days since are read.
+        weeks: the marks of so many snapshots are read; of `MOST_WEEKS` where none of these can be the base.
+
+    Raises:
+        CdiError: INPUT_INVALID where a mark cannot be read.
+        StorageError: the storage does not respond.
+    """
+    now = read_published_now(published, collection, export_day, first_storage_day=first_storage_day, weeks=weeks)
+    base = usable_base(export_day, now.made, now.identities)
+    if base is None and weeks < MOST_WEEKS:
+        return read_input_now(published, collection, export_day, first_storage_day=first_storage_day)
+    # The later snapshots may have begun from one that is gone: then the days of that are not read yet.
+    days = storage_days_between(base.export_day if base else first_storage_day, storage_day_of(export_day))
+    missing = _read_rows(published, collection, [day for day in days if day not in now.rows])
+    return replace(now, rows={**missing, **now.rows})
 
 
 def input_now(
@@ -126,7 +152,7 @@ def input_now(
         CdiError: INPUT_INVALID where a day is missing, or a mark cannot be read.
         StorageError: the storage does not respond.
     """
-    now = read_published_now(published, collection, export_day, first_storage_day=first_storage_day)
+    now = read_input_now(published, collection, export_day, first_storage_day=first_storage_day)
     used = snapshot_input(collection, export_day, now.made, now.identities, first_storage_day=first_storage_day)
     return used, now
 
@@ -248,6 +274,11 @@ def _adopted_before(published: Storage, day: CollectionDay) -> SnapshotMark | No
             next_step="There is nothing to adopt: it is a base as it is.",
         )
     return mark
+
+
+def _read_rows(published: Storage, collection: Collection, days: Sequence[date]) -> dict[date, Mark]:
+    marks = _in_parallel(lambda day: read_mark(published, collection.on(day)), days)
+    return {day: mark for day, mark in zip(days, marks, strict=True) if mark}
 
 
 def _weeks(first_storage_day: date, export_day: date) -> list[date]:

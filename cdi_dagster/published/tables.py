@@ -5,14 +5,16 @@ not read. What was made by an earlier version is known by its reports too.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cdi_dagster.core.collections import CollectionDay
+from cdi_dagster.core.snapshot import snapshot_days
 from cdi_dagster.core.storage_keys import is_tables_report_key, runs_prefix
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.published.read import read_mark
 from cdi_dagster.published.snapshot_mark import SnapshotMark
+from cdi_dagster.published.snapshots import MOST_WEEKS, snapshot_of
 from cdi_dagster.storage import ObjectMissingError, Storage
 
 
@@ -33,6 +35,9 @@ def missing_tables(published: Storage, day: CollectionDay, mark: Mark | Snapshot
     Which tables a day has is decided by the definition with which they were made: another definition alone does not
     reopen a day. Costs one listing, and mostly one read.
 
+    A table of snapshots has no partitions: it shows what was published to it last, of whichever Friday. So the reports
+    of earlier Fridays count too, for a listing each.
+
     Args:
         published: where reports and records are.
         day: whose tables.
@@ -46,7 +51,7 @@ def missing_tables(published: Storage, day: CollectionDay, mark: Mark | Snapshot
     if not defined:
         return ()
     shows: dict[str, bool] = {}
-    for report in _newest_first(published, day):
+    for report in _newest_first(published, _fridays_until(day) if of_snapshot else [day]):
         if not shows:
             defined = report.defined or defined
         made_from_these = _made_from(report, mark)
@@ -73,15 +78,20 @@ def shown_tables(
     """
     mark = snapshot or read_mark(published, day)
     last_made: dict[str, PublishedTable | None] = {}
-    for report in _newest_first(published, day) if mark else ():
+    for report in _newest_first(published, [day]) if mark else ():
         for table in report.tables:
             last_made.setdefault(table.name, table if mark and _made_from(report, mark) else None)
     return tuple(table for table in last_made.values() if table)
 
 
-def _newest_first(published: Storage, day: CollectionDay) -> Iterator[TablesReport]:
-    listing = (stored for stored in published.list(runs_prefix(day)) if is_tables_report_key(stored.key))
-    for stored in sorted(listing, key=lambda stored: (stored.modified_at, stored.key), reverse=True):
+def _fridays_until(day: CollectionDay) -> list[CollectionDay]:
+    return [snapshot_of(day.collection, friday) for friday in snapshot_days(day.export_day, weeks=MOST_WEEKS)]
+
+
+def _newest_first(published: Storage, days: Sequence[CollectionDay]) -> Iterator[TablesReport]:
+    stored_of_days = (stored for day in days for stored in published.list(runs_prefix(day)))
+    reports = (stored for stored in stored_of_days if is_tables_report_key(stored.key))
+    for stored in sorted(reports, key=lambda stored: (stored.modified_at, stored.key), reverse=True):
         report = _read(published, stored.key)
         if report:
             yield report

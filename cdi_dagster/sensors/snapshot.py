@@ -18,7 +18,13 @@ from cdi_dagster.core.collections import Collection
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.days import parse_day, storage_day_of
 from cdi_dagster.core.launch_decision import LaunchAction, LaunchDecision
-from cdi_dagster.core.snapshot_decision import SnapshotFacts, decide_snapshot, due_snapshots, to_launch
+from cdi_dagster.core.snapshot_decision import (
+    SnapshotFacts,
+    decide_snapshot,
+    due_snapshots,
+    leaves_tables,
+    to_launch,
+)
 from cdi_dagster.interfaces import AlertSink
 from cdi_dagster.published.snapshot_facts import read_snapshot
 from cdi_dagster.resources.ingest_options import IngestOptions
@@ -74,12 +80,19 @@ def snapshot_sensor(
         lines = [f"{facts.export_day}: {decision.reason}" for facts, decision in decisions]
         late = _Lateness(collection, calendar, alerts, options, log=context.log.warning)
         return dg.SensorResult(
-            run_requests=[snapshot_run_request(collection, chosen[0].export_day, chosen[1])] if chosen else [],
+            run_requests=[_run_request(collection, *chosen, decisions)] if chosen else [],
             skip_reason=None if chosen else dg.SkipReason("\n".join(lines) or "No snapshot is due yet."),
             cursor=late.report(decisions, context.cursor, now),
         )
 
     return sensor
+
+
+def _run_request(
+    collection: Collection, facts: SnapshotFacts, decision: LaunchDecision, decisions: Sequence[_Decided]
+) -> dg.RunRequest:
+    is_older = leaves_tables(facts.export_day, (each for each, _ in decisions))
+    return snapshot_run_request(collection, facts.export_day, decision, leaves_tables=is_older)
 
 
 class _Lateness:

@@ -1,8 +1,11 @@
 """The snapshot asset and its sensor: one launch a Friday once its days are there, its status row, and being late."""
 
+import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +14,8 @@ import pytest
 from freezegun import freeze_time
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.ingestion.ingestion_lease import snapshot_lease
+from cdi_dagster.core.storage_keys import is_tables_report_key, runs_prefix
+from cdi_dagster.ingestion.ingestion_lease import snapshot_lease, snapshot_tables_lease
 from cdi_dagster.interfaces import LaunchAttempt
 from cdi_dagster.published.snapshots import snapshot_of
 from cdi_dagster.resources.status_table import FileStatusTable
@@ -56,6 +60,26 @@ def tick(day, at, cursor=None, name="calculation_parts_snapshot_sensor"):
 
 def failed_runs_tick(day, at):
     return tick(day, at, name="failed_runs_sensor").skip_message
+
+
+def shown(day):
+    """Return of which Friday the report is that was written last for each table."""
+    found = {}
+    reports = [
+        stored
+        for friday in (FRIDAY, NEXT)
+        for stored in day.published.list(runs_prefix(snapshot_of(PARTS, friday)))
+        if is_tables_report_key(stored.key)
+    ]
+    for stored in sorted(reports, key=lambda stored: stored.modified_at):
+        report = json.loads(day.published.read(stored.key))
+        found |= {table["name"]: report["export_day"] for table in report["tables"]}
+    return found
+
+
+def launched(day, request):
+    names = [key.to_user_string() for key in request.asset_selection or ()]
+    return run(day, date.fromisoformat(request.partition_key), names, **request.tags)
 
 
 def test_a_snapshot_is_one_launch_with_its_figures_on_the_page(day):
@@ -137,8 +161,44 @@ def test_the_sensor_makes_a_stale_snapshot_again_once_and_then_the_next(day):
         requests = tick(day, at).run_requests
         for request in requests:
             made.append(request.partition_key)
-            assert run(day, date.fromisoformat(request.partition_key), **request.tags).success
+            assert launched(day, request).success
+            assert shown(day) == dict.fromkeys(TABLES, str(NEXT))
     assert made == ["2023-06-09", "2023-06-16"]
+
+
+def test_an_older_snapshot_that_is_made_after_a_newer_one_leaves_the_tables_alone(day):
+    before, at = datetime(2023, 6, 9, 11, tzinfo=UTC), datetime(2023, 6, 16, 11, tzinfo=UTC)
+    publish_days(day.published, FIRST_DAY, date(2023, 6, 15))
+    (request,) = tick(day, before).run_requests
+    assert request.asset_selection is None
+    assert launched(day, request).success
+    publish_days(day.published, date(2023, 6, 5), date(2023, 6, 5), fingerprint="late")
+    (again,) = tick(day, at).run_requests
+    assert (again.partition_key, again.asset_selection) == (str(FRIDAY), None)  # no newer one is there
+    day.spark.failure = CdiError(FailureClass.CLUSTER_LOST, "Its cluster is gone.")
+    with freeze_time(at):
+        assert not launched(day, again).success
+    day.spark.failure = None
+    (request,) = tick(day, at).run_requests
+    assert request.partition_key == str(NEXT)
+    assert launched(day, request).success
+    (request,) = tick(day, at + timedelta(minutes=30)).run_requests
+    assert (request.partition_key, [key.to_user_string() for key in request.asset_selection]) == (str(FRIDAY), [ASSET])
+    assert launched(day, request).success
+    assert shown(day) == dict.fromkeys(TABLES, str(NEXT))
+    assert not tick(day, at + timedelta(minutes=30)).run_requests
+
+
+def test_tables_that_a_person_set_back_to_an_older_snapshot_are_made_from_the_newest_again(day):
+    at = datetime(2023, 6, 16, 11, tzinfo=UTC)
+    publish_days(day.published, FIRST_DAY, date(2023, 6, 15))
+    assert [run(day, friday).success for friday in (FRIDAY, NEXT, FRIDAY)] == [True, True, True]
+    assert shown(day) == dict.fromkeys(TABLES, str(FRIDAY))
+    (request,) = tick(day, at).run_requests
+    assert (request.partition_key, len(request.asset_selection)) == (str(NEXT), len(TABLES))
+    assert launched(day, request).success
+    assert shown(day) == dict.fromkeys(TABLES, str(NEXT))
+    assert not tick(day, at).run_requests
 
 
 def test_a_failed_snapshot_is_left_to_a_person_where_a_rerun_does_not_help(day):
@@ -263,6 +323,17 @@ def test_tables_need_the_snapshot_of_their_friday(day):
     failure = failure_of(run(day, FRIDAY, ["calculation_parts/src_calculator_parts"]))
     assert failure["failure_class"] == "INPUT_INVALID"
     assert "calculation_parts/snapshot" in failure["next_step"]
+
+
+def test_tables_wait_for_those_of_another_friday_that_another_process_publishes(day):
+    publish_days(day.published, FIRST_DAY, THURSDAY)
+    with ExitStack() as other:
+        other.enter_context(snapshot_tables_lease(day.published, snapshot_of(PARTS, NEXT), holder="cdi snapshot"))
+        ends = threading.Timer(4, other.pop_all().close)
+        ends.start()
+        assert run(day).success
+        assert not ends.is_alive()
+    assert [step.name for step in day.spark.launched] == ["build_snapshot", "publish_tables"]
 
 
 def test_the_checks_see_lost_days_and_id_parts_that_fell(day):

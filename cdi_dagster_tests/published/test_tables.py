@@ -9,12 +9,17 @@ import pytest
 from cdi_dagster.core.storage_keys import mark_key, rejects_prefix, tables_report_key
 from cdi_dagster.core.tables_report import PublishedTable, TablesReport
 from cdi_dagster.published.mark import Mark
+from cdi_dagster.published.snapshots import snapshot_of
 from cdi_dagster.published.tables import is_whole, missing_tables, shown_tables
 from cdi_dagster.storage import open_storage
+from cdi_dagster.table_definitions import with_tables
 from cdi_dagster_tests.collections import AUDIT, CLAIMANT
+from cdi_dagster_tests.scripted_snapshot import PARTS, make_snapshot, publish_days
 
 DAY = AUDIT.on(date(2023, 3, 26))
 NAMES = RAW, MANAGED, SECURED, REDACTED = AUDIT.table_names
+PARTS_TABLES = with_tables(PARTS, {}).snapshot_table_names
+FRIDAY, NEXT_FRIDAY = date(2023, 6, 9), date(2023, 6, 16)
 
 
 class Published:
@@ -185,3 +190,43 @@ def test_the_tables_that_are_shown_are_those_last_made_from_these_records(publis
     assert [table.name for table in shown_tables(published.storage, DAY)] == [RAW]
     published.storage.delete([mark_key(DAY)])
     assert shown_tables(published.storage, DAY) == ()
+
+
+def snapshot_report(storage, folder, mark, *names, at):
+    day = snapshot_of(PARTS, mark.export_day)
+    report = TablesReport(
+        correlation_id=f"r{at}",
+        collection_id=PARTS.id,
+        storage_day=str(day.storage_day),
+        export_day=str(day.export_day),
+        fingerprint=mark.fingerprint,
+        records=mark.published,
+        definition="parts.json",
+        definition_sha256="a",
+        tables=tuple(PublishedTable(kind="snapshot", name=name, rows=1, columns=1, seconds=1.0) for name in names),
+        seconds=1.0,
+        defined=PARTS_TABLES,
+    )
+    key = tables_report_key(day, report.correlation_id)
+    storage.write(key, json.dumps(report.to_json()).encode())
+    os.utime(folder / key, (at, at))
+
+
+def test_a_table_of_snapshots_shows_the_one_that_was_published_to_it_last_of_whichever_friday(tmp_path):
+    storage = open_storage(tmp_path.as_uri())
+    publish_days(storage, date(2023, 6, 2), date(2023, 6, 15))
+    older, newer = (make_snapshot(storage, day, first_storage_day=date(2023, 6, 2)) for day in (FRIDAY, NEXT_FRIDAY))
+    one, other, _ = PARTS_TABLES
+
+    def missing():
+        return missing_tables(storage, with_tables(PARTS, {}).on(date(2023, 6, 15)), newer)
+
+    snapshot_report(storage, tmp_path, older, *PARTS_TABLES, at=1)
+    assert missing() == PARTS_TABLES
+    snapshot_report(storage, tmp_path, newer, *PARTS_TABLES, at=2)
+    assert missing() == ()
+    snapshot_report(storage, tmp_path, older, one, at=3)
+    assert missing() == (one,)
+    snapshot_report(storage, tmp_path, newer, one, at=4)
+    snapshot_report(storage, tmp_path, older, other, at=5)
+    assert missing() == (other,)

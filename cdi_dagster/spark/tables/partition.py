@@ -133,8 +133,9 @@ def publish_attempt(spark: SparkSession, published: Storage, attempt: Attempt) -
             f"{table.name} for {export_day} is being published by another run, which removed this attempt.",
             detail={"table": table.name, "attempt": attempt.attempt},
         )
-    superseded = _unmarked(published, table, export_day) | ({replaced} if replaced else set())
-    _delete_attempts(published, table, export_day, superseded - {attempt.attempt, previous})
+    kept = {attempt.attempt, previous}
+    _delete_attempts(published, table, export_day, {replaced} - kept if replaced else ())
+    _delete_attempts(published, table, export_day, _unmarked(published, table, export_day) - kept, only_unmarked=True)
 
 
 def delete_attempt(published: Storage, attempt: Attempt) -> None:
@@ -191,11 +192,16 @@ def _unmarked(published: Storage, table: Table, export_day: date) -> set[str]:
     }
 
 
-def _delete_attempts(published: Storage, table: Table, export_day: date, attempts: Iterable[str]) -> None:
+def _delete_attempts(
+    published: Storage, table: Table, export_day: date, attempts: Iterable[str], *, only_unmarked: bool = False
+) -> None:
     for attempt in attempts:
         prefix = attempt_prefix(table, export_day, attempt)
         try:
-            published.delete([stored.key for stored in published.list(prefix)])
+            keys = [stored.key for stored in published.list(prefix)]
+            if only_unmarked and published.head(attempt_mark_key(table, export_day, attempt)):
+                continue  # another run has published it since
+            published.delete(keys)
         except StorageError as error:
             # No partition is at it; what stays costs its space, no more.
             _log.warning("The attempt %s stays: %s", published.uri(prefix), error)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
@@ -14,6 +14,8 @@ from cdi_dagster.core.storage_keys import run_failure_key, snapshot_prefix, tabl
 from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.published.snapshot_mark import SnapshotMark, SnapshotPart
 from cdi_dagster.published.snapshots import snapshot_of
+from cdi_dagster.spark.tables import partition
+from cdi_dagster.spark.tables import publish as publishing
 from cdi_dagster.spark.tables.job import main
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.spark.snapshot.daily_rows import PARTS, orc_bytes
@@ -124,6 +126,37 @@ def test_each_table_is_replaced_whole_and_each_can_be_published_alone(
     failure = json.loads(published.read(run_failure_key(snapshot_of(PARTS, FRIDAY), "gone")))
     assert part in failure["cause"]
     assert publish(published, date(2023, 6, 23), definition, run_id="none") == 1
+    assert values(metastore, ONE) == [2]
+
+
+def test_an_attempt_that_another_run_publishes_meanwhile_is_not_cleaned_up(
+    metastore: "SparkSession", published: Storage, definition: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_snapshot_of(published, FRIDAY, '{"n":1}')
+    publish_snapshot_of(published, NEXT, '{"n":2}')
+    assert publish(published, FRIDAY, definition, "--tables", "parts", run_id="before") == 0
+    publish_attempt, unmarked = publishing.publish_attempt, partition._unmarked
+    held: list[tuple[Any, ...]] = []
+
+    def other_between(*arguments: Any) -> None:
+        """The run of the next Friday has stored its attempt; before it publishes that, this Friday's run does all."""
+        if not held:
+            held.append(arguments)
+            assert publish(published, FRIDAY, definition, "--tables", "parts", run_id="other") == 0
+        else:
+            publish_attempt(*arguments)
+
+    def published_meanwhile(*arguments: Any) -> set[str]:
+        found = unmarked(*arguments)
+        if held[0]:
+            arguments, held[0] = held[0], ()
+            publish_attempt(*arguments)
+        return found
+
+    monkeypatch.setattr(publishing, "publish_attempt", other_between)
+    monkeypatch.setattr(partition, "_unmarked", published_meanwhile)
+    assert publish(published, NEXT, definition, "--tables", "parts") == 0
+    metastore.catalog.refreshTable(ONE)
     assert values(metastore, ONE) == [2]
 
 
