@@ -23,7 +23,7 @@ _RANGE_REFUSED = (
 
 
 class MotoApplication(DomainDispatcherApplication):
-    """All services of moto as one WSGI application; conditional writes come one after another, a small source has no ranges."""
+    """All services of moto as one WSGI application, with conditional writes and copies of ranges as S3 has them."""
 
     def __init__(self) -> None:
         super().__init__(create_backend_app)

@@ -28,6 +28,7 @@ from cdi_dagster.local_spark.spark_submit import (
     SparkProcessConfig,
     launch_failed,
     s3a_jars,
+    scratch_conf,
     spark_environment,
     spark_submit_command,
 )
@@ -85,7 +86,7 @@ def run_spark_step(
     environment = spark_environment(find_java().path, s3a_jars(job, arguments, config=config))
     folder = config.work_folder / correlation_id
     scratch = _scratch_folder(folder, job)
-    command[1:1] = ["--conf", f"spark.local.dir={scratch}"]
+    command[1:1] = [part for name, value in scratch_conf(scratch).items() for part in ("--conf", f"{name}={value}")]
     log_path = folder / f"{job.name}.log"
     started = time.monotonic()
     try:

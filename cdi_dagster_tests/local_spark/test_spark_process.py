@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.spark_jobs import INGEST_DAILY
+from cdi_dagster.core.spark_jobs import INGEST_DAILY, PUBLISH_TABLES
 from cdi_dagster.local_spark import spark_process
 from cdi_dagster.local_spark.spark_process import SparkProcessConfig, run_spark_step, spark_failure
 from cdi_dagster_tests.processes import write_program
@@ -143,6 +143,28 @@ def test_what_the_process_left_running_ends_with_it_and_its_scratch_space_goes(c
     assert ended.exit_code == 0
     assert not any(_is_running(pid) for pid in _pids(ended.log_tail[0]))
     assert [path.name for path in (config.work_folder / "c1").iterdir()] == ["ingest_daily.log"]
+
+
+SHOW_SCRATCH = """
+import os, pathlib, sys
+pairs = zip(sys.argv, sys.argv[1:])
+conf = dict(value.split("=", 1) for option, value in pairs if option == "--conf")
+for name in ("spark.local.dir", "spark.hadoop.fs.s3a.buffer.dir"):
+    print(conf[name], flush=True)
+print(oct(os.stat(conf["spark.local.dir"]).st_mode), flush=True)
+"""
+
+
+def test_spark_and_s3a_keep_what_they_write_in_passing_in_a_folder_of_ours_alone_that_goes_with_them(
+    config, fake_spark_submit
+):
+    fake_spark_submit(SHOW_SCRATCH)
+    ended = run_spark_step(PUBLISH_TABLES, [], config=config, correlation_id="c1")
+    scratch, buffers, mode = ended.log_tail
+    assert Path(buffers).is_relative_to(scratch)
+    assert Path(scratch).is_relative_to(config.work_folder)
+    assert mode == "0o40700"
+    assert not Path(scratch).exists()
 
 
 @pytest.mark.kill
