@@ -17,7 +17,8 @@ from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 REPORT = {"published": 1}
 FAILURE = CdiError(FailureClass.DKS_FORBIDDEN, "The key service refused our certificate.").to_json()
-# What a Python driver reports whose JVM is gone.
+# What a Python driver reports whose JVM is gone: the second, where it does not know it.
+LOST = CdiError(FailureClass.CLUSTER_LOST, "Spark itself ended under the job.").to_json()
 UNANSWERED = CdiError(FailureClass.JOB_FAILED, "ConnectionRefusedError: [Errno 111] Connection refused").to_json()
 
 
@@ -39,6 +40,9 @@ UNANSWERED = CdiError(FailureClass.JOB_FAILED, "ConnectionRefusedError: [Errno 1
         (137, [], None, FAILURE, FailureClass.DKS_FORBIDDEN),
         (52, [], None, UNANSWERED, FailureClass.OUT_OF_MEMORY),
         (1, [], None, UNANSWERED, FailureClass.JOB_FAILED),
+        (52, [], None, LOST, FailureClass.OUT_OF_MEMORY),
+        (1, ["java.io.IOException: No space left on device"], None, LOST, FailureClass.STORAGE_FULL),
+        (1, [], None, LOST, FailureClass.CLUSTER_LOST),
         (1, ["AnalysisException: no such column"], None, None, FailureClass.JOB_FAILED),
         (1, ["java.io.IOException: No space left on device", ""], None, None, FailureClass.STORAGE_FULL),
         (1, [], REPORT, None, FailureClass.JOB_FAILED),
