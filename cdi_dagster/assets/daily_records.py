@@ -107,7 +107,7 @@ def daily_records_asset(
                 raise
             overridden = gate_is_overridden(context, collection)
             step.add_gate(status, overridden=overridden)
-            with ingestion_lease(roots.published, step.day, holder=step.correlation_id, log=context.log.info):
+            with ingestion_lease(roots.published, step.day, holder=step.correlation_id, log=context.log.info) as lease:
                 pinned = _require_pin(roots.published, step.day)
                 # The second listing: what is the same in both was complete when the gate was checked between them.
                 require_unchanged(roots.corporate, pinned)
@@ -121,7 +121,7 @@ def daily_records_asset(
                     allow_sparse_offsets=config.allow_sparse_offsets,
                     is_followed=not step.ends_run,
                 )
-                with discard_after_failure(roots.published, step.day):
+                with discard_after_failure(roots.published, step.day, lease):
                     evidence = step_launcher.launch(context, spark_step)
             report = IngestReport.from_json(evidence.report)
             step.cluster_id = evidence.cluster_id

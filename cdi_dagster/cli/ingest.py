@@ -36,6 +36,7 @@ from cdi_dagster.core.tables_report import TablesReport
 
 if TYPE_CHECKING:
     from cdi_dagster.ingestion.status_rows import StepRecord
+    from cdi_dagster.storage.lease import Lease
 
 
 @click.command("ingest")
@@ -84,12 +85,12 @@ def ingest_command(
         note = f"CDI_DEPLOYMENT is {run.settings.deployment}: cdi ingest runs Spark on this machine all the same."
         progress_console().print(note, style="yellow")
     table_report = None
-    with only_this_run(run), record(run, "pin") as row:
+    with only_this_run(run) as lease, record(run, "pin") as row:
         pinned = _pin(
             run, row, allow_empty=allow_empty, allow_fewer_offsets=allow_fewer_offsets, override_gate=override_gate
         )
         row.begin(INGEST_DAILY.name)
-        report = _ingest(run, pinned, allow_sparse_offsets=allow_sparse_offsets, verbose=verbose)
+        report = _ingest(run, pinned, lease, allow_sparse_offsets=allow_sparse_offsets, verbose=verbose)
         row.add_ingested(report, run.roots.published)
         if tables:
             row.begin(PUBLISH_TABLES.name)
@@ -130,7 +131,9 @@ def _pin(
     return pinned
 
 
-def _ingest(run: LocalRun, pinned: PinnedInput, *, allow_sparse_offsets: bool, verbose: bool) -> IngestReport:
+def _ingest(
+    run: LocalRun, pinned: PinnedInput, lease: "Lease", *, allow_sparse_offsets: bool, verbose: bool
+) -> IngestReport:
     """Run the Spark job; where it failed, first show the counts it reached.
 
     Raises:
@@ -148,7 +151,7 @@ def _ingest(run: LocalRun, pinned: PinnedInput, *, allow_sparse_offsets: bool, v
         max_rejected=run.settings.max_rejected,
         allow_sparse_offsets=allow_sparse_offsets,
     )
-    with discard_after_failure(run.roots.published, run.day):
+    with discard_after_failure(run.roots.published, run.day, lease):
         report, error = run_step(run, step, run_report_key(run.day, run.correlation_id), verbose=verbose)
         if error:
             if report:

@@ -26,6 +26,7 @@ from cdi_dagster.table_definitions import with_tables
 
 if TYPE_CHECKING:
     from cdi_dagster.ingestion.status_rows import StepRecord
+    from cdi_dagster.storage.lease import Lease
 
 _LOG_LINE = re.compile(r" [A-Z]+ \[(?P<run>[^\]]+)\] [\w.]+: (?P<text>.*)")
 
@@ -66,7 +67,7 @@ class LocalRun:
         return self.roots.published.uri(prefix) if prefix else None
 
 
-def only_this_run(run: LocalRun) -> AbstractContextManager[Any]:
+def only_this_run(run: LocalRun) -> "AbstractContextManager[Lease]":
     """Return the day's ingestion lease, to be held while something is published."""
     from cdi_dagster.ingestion.ingestion_lease import ingestion_lease
 

@@ -41,7 +41,8 @@ def ingestion_lease(
         log: logs, once, that this waits for the lease of a holder that may be dead.
 
     Raises:
-        CdiError: DUPLICATE_RUN, naming the other run, which is alive.
+        CdiError: DUPLICATE_RUN, naming the other run, which is alive; or where the block failed and another run has
+            taken the lease meanwhile: then that run discarded what this one was writing.
         StorageError: the lease cannot be read or written.
     """
     lease = Lease(published, ingestion_lease_key(day), holder, lease_seconds=lease_seconds, log=log)
@@ -121,22 +122,34 @@ def _held(lease: Lease, doing: str) -> Iterator[None]:
                 f"{error.holder} {doing} since {error.since}; it is alive.",
                 detail={"correlation_id": error.holder},
             ) from error
-        yield
+        try:
+            yield
+        except Exception as error:
+            if not lease.is_lost():
+                raise
+            cause = error.cause if isinstance(error, CdiError) else type(error).__name__
+            raise CdiError(
+                FailureClass.DUPLICATE_RUN,
+                f"The lease of this run had no heartbeat for {lease.lease_seconds:.0f} s, and {lease.lost}. "
+                f"It failed then: {cause}",
+            ) from error
 
 
 @contextmanager
-def discard_after_failure(published: Storage, day: CollectionDay) -> Iterator[None]:
+def discard_after_failure(published: Storage, day: CollectionDay, lease: Lease) -> Iterator[None]:
     """Run a Spark step in the block; where it failed, discard the decrypted records that it may have left.
 
-    For the holder of the day's lease. Never before the step: a restarted Dagster process resumes a running step.
-    A step that may still be running (`StepMayGoOnError`, an interruption) keeps its uploads: the next run discards
-    them.
+    For the holder of the day's lease; once another run has taken it, what is there is that run's. Never before the
+    step: a restarted Dagster process resumes a running step. A step that may still be running (`StepMayGoOnError`, an
+    interruption) keeps its uploads: the next run discards them.
     """
     try:
         yield
     except StepMayGoOnError:
         raise
     except CdiError:
+        if lease.is_lost():
+            raise
         try:
             discard_uploads(published, day)
         except StorageError as error:  # raising it would hide why the step failed

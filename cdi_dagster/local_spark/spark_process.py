@@ -28,6 +28,7 @@ from cdi_dagster.local_spark.spark_submit import (
     SparkProcessConfig,
     launch_failed,
     s3a_jars,
+    scratch_conf,
     spark_environment,
     spark_submit_command,
 )
@@ -35,6 +36,7 @@ from cdi_dagster.local_spark.spark_submit import (
 _TAIL_LINES = 200
 _OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|Cannot allocate memory|\bMemoryError\b|Container killed .* memory")
 _STACK_FRAME = re.compile(r"\s+at |\s*\.\.\. \d+ more")
+_WITHOUT_JVM = (FailureClass.JOB_FAILED, FailureClass.CLUSTER_LOST)
 _SPARK_EXIT_OUT_OF_MEMORY = 52  # org.apache.spark.util.SparkExitCode.OOM
 
 
@@ -85,7 +87,7 @@ def run_spark_step(
     environment = spark_environment(find_java().path, s3a_jars(job, arguments, config=config))
     folder = config.work_folder / correlation_id
     scratch = _scratch_folder(folder, job)
-    command[1:1] = ["--conf", f"spark.local.dir={scratch}"]
+    command[1:1] = [part for name, value in scratch_conf(scratch).items() for part in ("--conf", f"{name}={value}")]
     log_path = folder / f"{job.name}.log"
     started = time.monotonic()
     try:
@@ -126,8 +128,8 @@ def spark_failure(
     """Return the failure of a finished Spark process; None is success.
 
     Success is exit code 0 *and* the job's own closing report *and* no failure reported. The job's own failure takes
-    precedence over the exit code, unless it is JOB_FAILED and the JVM was ended: the Python driver outlives its JVM by
-    a moment, and all that it can report is that nobody answers it any more.
+    precedence over the exit code, unless it is JOB_FAILED or CLUSTER_LOST and the JVM was ended: the Python driver
+    outlives its JVM by a moment, and all that it can report is that nobody answers it any more.
     """
     reported = CdiError.from_json(failure) if failure is not None else None
     if exit_code == 0:
@@ -141,7 +143,7 @@ def spark_failure(
     detail = {"exit_code": exit_code, "last_log_lines": last_lines(log_tail)}
     ended = _ended_jvm(exit_code, log_tail, detail)
     if reported is not None:
-        return ended if ended and reported.failure_class is FailureClass.JOB_FAILED else reported
+        return ended if ended and reported.failure_class in _WITHOUT_JVM else reported
     cause = f"Spark ended with exit code {exit_code}: {_last_message(log_tail) or 'it left no log'}"
     return ended or CdiError(FailureClass.JOB_FAILED, cause, detail=detail)
 

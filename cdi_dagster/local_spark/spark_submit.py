@@ -97,6 +97,14 @@ def spark_conf(config: SparkProcessConfig, *, needs_s3a: bool, computes_in_jvm: 
     return {**s3a, **_LOCAL_CONF, **metastore, **config.conf}
 
 
+def scratch_conf(folder: Path) -> dict[str, str]:
+    """Return the settings that keep what Spark and S3A write in passing below a folder, which only we should read.
+
+    S3A keeps every upload in a file until it is sent; by default in `/tmp/hadoop-<user>/s3a`, for everybody to read.
+    """
+    return {"spark.local.dir": str(folder), "spark.hadoop.fs.s3a.buffer.dir": str(folder / "s3a")}
+
+
 def _publishes_to_s3(arguments: Sequence[str]) -> bool:
     pairs = zip(arguments, arguments[1:], strict=False)
     return any(option == "--published-root" and root.startswith("s3://") for option, root in pairs)

@@ -5,6 +5,7 @@ so nothing else imports this module.
 """
 
 import os
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.local_spark.java import find_java
 from cdi_dagster.local_spark.metastore import local_metastore_lock
 from cdi_dagster.local_spark.s3a_conf import find_s3a_jars
-from cdi_dagster.local_spark.spark_submit import pyspark_folder, spark_conf, spark_environment
+from cdi_dagster.local_spark.spark_submit import pyspark_folder, scratch_conf, spark_conf, spark_environment
 from cdi_dagster.settings import Settings, load_settings
 
 _END_SECONDS = 30.0
@@ -33,10 +34,12 @@ class TablesSparkResource(LazyPySparkResource):
     Attributes:
         spark_config: Spark settings.
         metastore_folder: of the local Hive metastore.
+        scratch_folder: for what Spark and S3A write in passing; it is there for us alone, as long as the session is.
         jars: for S3, on the class path behind Spark's own.
     """
 
     metastore_folder: str
+    scratch_folder: str
     jars: list[str] = []
     _held: ExitStack | None = PrivateAttr(default=None)
 
@@ -56,14 +59,20 @@ class TablesSparkResource(LazyPySparkResource):
             )
         needs_s3a = settings.published_root.startswith("s3://")
         jars = find_s3a_jars(pyspark_folder(), settings.local_spark.s3a_jars) if needs_s3a else ()
-        conf = spark_conf(settings.local_spark, needs_s3a=needs_s3a)
+        scratch = settings.local_spark.work_folder / "assets"
+        conf = scratch_conf(scratch) | spark_conf(settings.local_spark, needs_s3a=needs_s3a)
         conf |= {
             "spark.master": settings.spark_master,
             "spark.driver.memory": settings.spark_driver_memory,
             "spark.app.name": "assets on the tables",
             "spark.sql.catalogImplementation": "hive",
         }
-        return cls(spark_config=conf, metastore_folder=str(settings.metastore_path), jars=[str(jar) for jar in jars])
+        return cls(
+            spark_config=conf,
+            metastore_folder=str(settings.metastore_path),
+            scratch_folder=str(scratch),
+            jars=[str(jar) for jar in jars],
+        )
 
     @property
     def spark_session(self) -> Any:
@@ -78,6 +87,8 @@ class TablesSparkResource(LazyPySparkResource):
                 held.enter_context(local_metastore_lock(Path(self.metastore_folder)))
                 os.environ.update(environment)
                 os.environ.pop("JAVA_HOME", None)  # the choice is on PATH
+                _make_empty(Path(self.scratch_folder))
+                held.callback(shutil.rmtree, self.scratch_folder, ignore_errors=True)
                 held.callback(_end_spark)
                 session = super().spark_session
                 self._held = held.pop_all()
@@ -94,6 +105,12 @@ class TablesSparkResource(LazyPySparkResource):
         if self._held is not None:
             self._held.close()
             self._held = None
+
+
+def _make_empty(folder: Path) -> None:
+    """Make a folder for us alone, without what a killed process left in it: who has the metastore uses it alone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
 
 
 def _end_spark() -> None:

@@ -8,18 +8,33 @@ import logging
 import re
 from typing import Any
 
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark.errors import AnalysisException, PySparkException
 
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.full_disk import is_full, reports_full, storage_full
 from cdi_dagster.core.log_lines import scrub
-from cdi_dagster.storage import Storage, StorageError, storage_failure
+from cdi_dagster.storage import (
+    Storage,
+    StorageError,
+    StorageFullError,
+    TransientStorageError,
+    storage_failure,
+)
 
 _log = logging.getLogger(__name__)
 
 _DERBY_IS_OPEN = "Another instance of Derby"
-_MEMORY = ("java.lang.OutOfMemoryError", "SparkOutOfMemoryError")
+_MEMORY = re.compile(
+    r"java\.lang\.OutOfMemoryError|SparkOutOfMemoryError|^(?:pyarrow\.lib\.Arrow)?MemoryError\b"
+    r"|exceeding memory limits|exceeding physical memory|beyond the 'PHYSICAL' memory limit",
+    re.MULTILINE,
+)
+_TASK_LOST = re.compile("Python worker exited unexpectedly|ExecutorLostFailure|worker lost")
+_SPARK_LOST = re.compile("Answer from Java side is empty|SparkContext was shut down")
+_STORAGE_ERRORS = {kind.__name__: kind for kind in (TransientStorageError, StorageFullError)}
+_OF_STORAGE = re.compile(rf"^cdi_dagster\.storage\.\w+\.({'|'.join(_STORAGE_ERRORS)}): (.*)", re.MULTILINE)
+"""The last line of a Python worker's traceback: Spark passes a task's error on as text."""
 _MOST_CAUSES = 30
 
 _OF_A_TASK = re.compile(
@@ -40,10 +55,20 @@ def failure_of(error: Exception) -> CdiError:
             "Another local Spark process has the metastore open (an embedded Derby database, one process at a time).",
             next_step="Wait until the other one has ended and run again, or run with another CDI_HOME.",
         )
-    if any(sign in text for sign in _MEMORY):
-        return CdiError(FailureClass.OUT_OF_MEMORY, f"Spark ran out of memory: {_gist(error)}.")
     if isinstance(error, StorageError):
         return storage_failure(error)
+    if isinstance(error, MemoryError) or _MEMORY.search(text):
+        return CdiError(FailureClass.OUT_OF_MEMORY, f"Spark ran out of memory: {_line(_MEMORY, text) or _gist(error)}.")
+    if of_storage := _OF_STORAGE.search(text):
+        return storage_failure(_STORAGE_ERRORS[of_storage[1]](of_storage[2]))
+    if lost := _line(_TASK_LOST, text):
+        return CdiError(
+            FailureClass.CLUSTER_LOST,
+            "A task was lost as often as Spark tries one: its worker process or machine ended under it (a worker that "
+            f"the system kills for memory looks the same). {lost}",
+        )
+    if isinstance(error, Py4JNetworkError | ConnectionRefusedError) or _SPARK_LOST.search(text):
+        return CdiError(FailureClass.CLUSTER_LOST, "Spark itself ended under the job.")
     if is_full(error) or reports_full(text):
         return storage_full(
             f"A disk is full: {_gist(error)}.",
@@ -65,6 +90,11 @@ def _java_causes(error: Exception) -> list[str]:
     except (Py4JError, OSError):
         return texts  # the JVM is gone
     return texts
+
+
+def _line(sign: re.Pattern[str], text: str) -> str:
+    """Return the line that has the sign, scrubbed: Spark's own, the row of a task's error is not on it."""
+    return next((scrub(line.strip().lstrip(": ")) for line in text.splitlines() if sign.search(line)), "")
 
 
 def _gist(error: Exception) -> str:

@@ -78,6 +78,10 @@ class Lease:
         log: called once with the reason, if it waits for a holder that may be dead.
         sleep: called to wait while watching another holder.
 
+    Attributes:
+        lease_seconds: as given.
+        lost: why it is no longer ours, once that is known; `is_lost` looks.
+
     Raises:
         LeaseHeldError: on entering, after at most a heartbeat of the live holder.
         StorageError: on entering, where it cannot be read or written.
@@ -96,7 +100,7 @@ class Lease:
         self._storage = storage
         self._key = key
         self._holder = holder
-        self._lease_seconds = lease_seconds
+        self.lease_seconds = lease_seconds
         self._log = log
         self._sleep = sleep
         self._beats = 0
@@ -124,6 +128,16 @@ class Lease:
             except StorageError as failed:
                 _log.warning("The lease %s could not be released; it expires: %s", self._key, failed)
 
+    def is_lost(self) -> bool:
+        """Whether another process has taken it, as the storage has it now; False where that cannot be read."""
+        if self.lost is None:
+            try:
+                if self._etag_if_ours() is None:
+                    self.lost = "another process took it"
+            except StorageError as error:
+                _log.warning("It is unknown who has the lease %s: %s", self._key, error)
+        return self.lost is not None
+
     def _acquire(self) -> str:
         watched: str | None = None
         deadline = 0.0
@@ -146,10 +160,10 @@ class Lease:
             if watched is not None and etag != watched and value is not None:
                 raise LeaseHeldError(str(value.get("holder")), str(value.get("since")))
             if watched is None:
-                watched, deadline = etag, time.monotonic() + self._lease_seconds
+                watched, deadline = etag, time.monotonic() + self.lease_seconds
                 who = f"{value.get('holder')} since {value.get('since')}" if value else "an unknown holder"
-                self._log(f"Waiting for {who}: without a heartbeat for {self._lease_seconds:.0f} s it counts as killed")
-            self._sleep(self._lease_seconds / _HEARTBEATS_PER_LEASE / 4)
+                self._log(f"Waiting for {who}: without a heartbeat for {self.lease_seconds:.0f} s it counts as killed")
+            self._sleep(self.lease_seconds / _HEARTBEATS_PER_LEASE / 4)
 
     def _present(self) -> tuple[str | None, dict[str, Any] | None]:
         """Return ETag and content of the object; content that is not a lease has no holder."""
@@ -170,24 +184,23 @@ class Lease:
         return json.dumps(value).encode()
 
     def _beat(self) -> None:
-        while not self._stop.wait(self._lease_seconds / _HEARTBEATS_PER_LEASE):
+        while not self._stop.wait(self.lease_seconds / _HEARTBEATS_PER_LEASE):
             self._beats += 1
             try:
                 self._etag = self._storage.write(self._key, self._content(), if_match=self._etag).etag
             except (ObjectChangedError, ObjectMissingError) as error:
-                if not self._is_ours():
+                try:
+                    etag = self._etag_if_ours()
+                except StorageError:
+                    continue  # unknown: the next heartbeat finds out
+                if etag is None:
                     self.lost = f"another process took it ({error})"
                     return
+                self._etag = etag  # our earlier write succeeded although its response was lost
             except StorageError as error:
                 _log.warning("The heartbeat of %s could not be written; it will be retried: %s", self._key, error)
 
-    def _is_ours(self) -> bool:
-        """Whether our earlier write succeeded although its response was lost; if so, continue from it."""
-        try:
-            etag, value = self._present()
-        except StorageError:
-            return True  # unknown: the next heartbeat finds out
-        if etag is None or value is None or value.get("holder") != self._holder or value.get("since") != self._since:
-            return False
-        self._etag = etag
-        return True
+    def _etag_if_ours(self) -> str | None:
+        etag, value = self._present()
+        ours = value is not None and value.get("holder") == self._holder and value.get("since") == self._since
+        return etag if ours else None

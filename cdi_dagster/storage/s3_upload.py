@@ -27,7 +27,7 @@ from cdi_dagster.storage.s3_bucket import S3Bucket, access_denied, etag_in, vers
 # memory holds one part.
 _PART_BYTES = 8 * 1024 * 1024
 _PARTS_PER_SIZE = 2_000
-_COPIED_BYTES = 1024 * 1024 * 1024  # S3 copies parts of at most 5 GiB
+_COPIED_BYTES = 1024 * 1024 * 1024  # S3 copies parts of at most 5 GiB, and ranges only of objects of more than 5 MB
 _WRITE_ID = "cdi-write-id"
 UPLOAD_NOTES = "uploads/"
 """Below `PUBLICATIONS_PREFIX`: a note for each unfinished upload, by group."""
@@ -231,6 +231,7 @@ class S3Upload:
         for first in range(0, source.size_bytes, _COPIED_BYTES):
             last = min(first + _COPIED_BYTES, source.size_bytes) - 1
             number = len(self._parts) + 1
+            is_whole = last + 1 - first == source.size_bytes
             answer = self._bucket.call(
                 "upload_part_copy",
                 "copy",
@@ -240,7 +241,7 @@ class S3Upload:
                 PartNumber=number,
                 CopySource={"Bucket": self._bucket.name, "Key": self._bucket.full(source.key)},
                 CopySourceIfMatch=source.etag,
-                CopySourceRange=f"bytes={first}-{last}",
+                **({} if is_whole else {"CopySourceRange": f"bytes={first}-{last}"}),
             )["CopyPartResult"]
             self._parts.append((number, answer["ETag"], answer.get("ChecksumCRC32", "")))
             self._sent_bytes += last + 1 - first

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.spark_jobs import INGEST_DAILY
+from cdi_dagster.core.spark_jobs import INGEST_DAILY, PUBLISH_TABLES
 from cdi_dagster.local_spark import spark_process
 from cdi_dagster.local_spark.spark_process import SparkProcessConfig, run_spark_step, spark_failure
 from cdi_dagster_tests.processes import write_program
@@ -17,7 +17,8 @@ from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 REPORT = {"published": 1}
 FAILURE = CdiError(FailureClass.DKS_FORBIDDEN, "The key service refused our certificate.").to_json()
-# What a Python driver reports whose JVM is gone.
+# What a Python driver reports whose JVM is gone: the second, where it does not know it.
+LOST = CdiError(FailureClass.CLUSTER_LOST, "Spark itself ended under the job.").to_json()
 UNANSWERED = CdiError(FailureClass.JOB_FAILED, "ConnectionRefusedError: [Errno 111] Connection refused").to_json()
 
 
@@ -39,6 +40,9 @@ UNANSWERED = CdiError(FailureClass.JOB_FAILED, "ConnectionRefusedError: [Errno 1
         (137, [], None, FAILURE, FailureClass.DKS_FORBIDDEN),
         (52, [], None, UNANSWERED, FailureClass.OUT_OF_MEMORY),
         (1, [], None, UNANSWERED, FailureClass.JOB_FAILED),
+        (52, [], None, LOST, FailureClass.OUT_OF_MEMORY),
+        (1, ["java.io.IOException: No space left on device"], None, LOST, FailureClass.STORAGE_FULL),
+        (1, [], None, LOST, FailureClass.CLUSTER_LOST),
         (1, ["AnalysisException: no such column"], None, None, FailureClass.JOB_FAILED),
         (1, ["java.io.IOException: No space left on device", ""], None, None, FailureClass.STORAGE_FULL),
         (1, [], REPORT, None, FailureClass.JOB_FAILED),
@@ -143,6 +147,28 @@ def test_what_the_process_left_running_ends_with_it_and_its_scratch_space_goes(c
     assert ended.exit_code == 0
     assert not any(_is_running(pid) for pid in _pids(ended.log_tail[0]))
     assert [path.name for path in (config.work_folder / "c1").iterdir()] == ["ingest_daily.log"]
+
+
+SHOW_SCRATCH = """
+import os, pathlib, sys
+pairs = zip(sys.argv, sys.argv[1:])
+conf = dict(value.split("=", 1) for option, value in pairs if option == "--conf")
+for name in ("spark.local.dir", "spark.hadoop.fs.s3a.buffer.dir"):
+    print(conf[name], flush=True)
+print(oct(os.stat(conf["spark.local.dir"]).st_mode), flush=True)
+"""
+
+
+def test_spark_and_s3a_keep_what_they_write_in_passing_in_a_folder_of_ours_alone_that_goes_with_them(
+    config, fake_spark_submit
+):
+    fake_spark_submit(SHOW_SCRATCH)
+    ended = run_spark_step(PUBLISH_TABLES, [], config=config, correlation_id="c1")
+    scratch, buffers, mode = ended.log_tail
+    assert Path(buffers).is_relative_to(scratch)
+    assert Path(scratch).is_relative_to(config.work_folder)
+    assert mode == "0o40700"
+    assert not Path(scratch).exists()
 
 
 @pytest.mark.kill

@@ -1,13 +1,76 @@
 """An unexpected error of Spark in a failure: its kind, never the row it failed on."""
 
+import os
+from typing import NoReturn
+
 import pytest
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from cdi_dagster.core.failures import FailureClass
 from cdi_dagster.spark.job_failures import failure_of
+from cdi_dagster.storage import StorageUnavailableError, TransientStorageError
+
+LOST_TASK = "Job aborted due to stage failure: Task 0 in stage 1.0 failed 4 times: Lost task 0.3 in stage 1.0 (TID 4): "
+LOST_EXECUTOR = LOST_TASK + "ExecutorLostFailure (executor 1 exited caused by one of the running tasks) Reason: "
+KILLED = LOST_EXECUTOR + "Container killed by YARN for exceeding physical memory limits. 5 GB of 4 GB used."
+IN_A_WORKER = LOST_TASK + "org.apache.spark.api.python.PythonException: Traceback (most recent call last):\n  ...\n"
+BUSY = "cdi_dagster.storage.interface.TransientStorageError: Could not read s3://b/k: S3 answered SlowDown"
+FULL = "cdi_dagster.storage.interface.StorageFullError: Could not write /data/x: no space"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "cause"),
+    [
+        (KILLED, FailureClass.OUT_OF_MEMORY, "5 GB of 4 GB"),
+        ("Container killed by YARN for exceeding memory limits. 5 GB of 4 GB", FailureClass.OUT_OF_MEMORY, "5 GB of"),
+        ("java.lang.OutOfMemoryError: Java heap space", FailureClass.OUT_OF_MEMORY, "Java heap space"),
+        (f"{IN_A_WORKER}MemoryError\n\n\tat org", FailureClass.OUT_OF_MEMORY, "MemoryError"),
+        (f"{IN_A_WORKER}pyarrow.lib.ArrowMemoryError: malloc of 9\n", FailureClass.OUT_OF_MEMORY, "malloc of 9"),
+        (f"{LOST_EXECUTOR}Slave lost", FailureClass.CLUSTER_LOST, "Slave lost"),
+        (f"{LOST_TASK}Python worker exited unexpectedly (crashed)", FailureClass.CLUSTER_LOST, "(crashed)"),
+        ("Job 0 cancelled because SparkContext was shut down", FailureClass.CLUSTER_LOST, "Spark itself ended"),
+        (f"{IN_A_WORKER}{BUSY}\n\n\tat org", FailureClass.STORAGE_UNAVAILABLE, "Could not read s3://b/k"),
+        (f"{IN_A_WORKER}{FULL}\n\n\tat org", FailureClass.STORAGE_FULL, "Could not write /data/x"),
+        ("something else", FailureClass.JOB_FAILED, "something else"),
+        ("Metastore: Connection refused", FailureClass.JOB_FAILED, "Connection refused"),
+    ],
+)
+def test_an_error_of_spark_gets_its_class_from_its_text(text: str, expected: FailureClass, cause: str) -> None:
+    failure = failure_of(RuntimeError(text))
+    assert failure.failure_class is expected
+    assert cause in failure.cause
+
+
+def test_an_error_of_python_gets_its_class_from_its_type() -> None:
+    for lost in (Py4JNetworkError("Answer from Java side is empty"), ConnectionRefusedError(111, "Connection refused")):
+        assert failure_of(lost).failure_class is FailureClass.CLUSTER_LOST
+    assert failure_of(MemoryError()).failure_class is FailureClass.OUT_OF_MEMORY
+    assert failure_of(StorageUnavailableError("worker lost")).failure_class is FailureClass.JOB_FAILED
+
+
+@pytest.mark.spark
+def test_what_a_worker_dies_of_arrives_in_the_text_of_spark(spark: SparkSession) -> None:
+    def crash(_: int) -> NoReturn:
+        os._exit(3)
+
+    def run_out_of_memory(_: int) -> NoReturn:
+        raise MemoryError
+
+    def find_s3_busy(_: int) -> NoReturn:
+        raise TransientStorageError("Could not read s3://b/k: S3 answered SlowDown")
+
+    classes = {
+        crash: FailureClass.CLUSTER_LOST,
+        run_out_of_memory: FailureClass.OUT_OF_MEMORY,
+        find_s3_busy: FailureClass.STORAGE_UNAVAILABLE,
+    }
+    for work, expected in classes.items():
+        with pytest.raises(Py4JError) as raised:
+            spark.sparkContext.parallelize([1], 1).map(work).collect()
+        assert failure_of(raised.value).failure_class is expected
 
 
 @pytest.mark.spark

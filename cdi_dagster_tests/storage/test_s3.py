@@ -246,6 +246,16 @@ def test_an_endpoint_that_nobody_serves_is_unavailable(aws_environment: None, on
         open_storage("s3://bucket", endpoint_url="not a url").read("a")
 
 
+def test_a_large_object_is_copied_in_ranges(make_bucket: MakeBucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cdi_dagster.storage.s3_upload._COPIED_BYTES", 3 * len(DATA))
+    storage = open_storage(f"s3://{make_bucket()}")
+    storage.write("staged", DATA * 4)
+    prepared = storage.prepare_stored("staged", "out/part", group="run-1")
+    assert len(prepared.token["parts"]) == 2
+    storage.publish("out/", [prepared], b"mark", group="run-1")
+    assert storage.read("out/part") == DATA * 4
+
+
 def test_version_ids_stay_unknown_where_we_may_not_read_them(make_bucket: MakeBucket) -> None:
     name = make_bucket(versioned=True)
     open_storage(f"s3://{name}").write("a", b"1")

@@ -16,8 +16,7 @@ from typing import Any, Final, TypeVar
 from py4j.protocol import Py4JError
 from pyspark import RDD, AccumulatorParam, SparkContext
 
-from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.log_lines import scrub
+from cdi_dagster.core.failures import CdiError
 from cdi_dagster.spark.ingest.progress import ProgressBoard
 from cdi_dagster.spark.ingest.task import run_tasks
 from cdi_dagster.spark.job_failures import failure_of
@@ -30,14 +29,6 @@ _TICK_SECONDS: Final = 0.2
 _PROGRESS_INTERVAL_SECONDS: Final = 5.0
 _MOST_SECONDS_TO_END: Final = 10.0
 """Spark kills a cancelled Python worker after 2 s."""
-
-_KILLED_FOR_MEMORY: Final = (
-    "exceeding memory limits",
-    "exceeding physical memory",
-    "beyond the 'PHYSICAL' memory limit",
-)
-_TASK_LOST: Final = ("Python worker exited unexpectedly", "ExecutorLostFailure", "worker lost")
-_SPARK_LOST: Final = ("Answer from Java side is empty", "Connection refused", "SparkContext was shut down")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +91,7 @@ def run_on_spark(
     try:
         return collecting.result()
     except Py4JError as error:
-        raise failure_of_spark(error) from error
+        raise failure_of(error) from error
 
 
 def progress_board(spark: SparkContext, *, objects: int, input_bytes: int) -> ProgressBoard:
@@ -119,22 +110,6 @@ def planned_cores(spark: SparkContext) -> int:
         if value.isdigit():
             executors = max(executors, int(value))
     return max(spark.defaultParallelism, executors * executor_cores)
-
-
-def failure_of_spark(error: Exception) -> CdiError:
-    """Return the failure that an error of Spark's own stands for, by its text."""
-    text = str(error)
-    if any(sign in text for sign in _KILLED_FOR_MEMORY):
-        return CdiError(FailureClass.OUT_OF_MEMORY, f"Spark's executors were killed for memory: {_first_cause(text)}")
-    if any(sign in text for sign in _TASK_LOST):
-        return CdiError(
-            FailureClass.CLUSTER_LOST,
-            "A task was lost as often as Spark tries one: its worker process or machine ended under it (a worker that "
-            f"the system kills for memory looks the same). {_first_cause(text)}",
-        )
-    if any(sign in text for sign in _SPARK_LOST):
-        return CdiError(FailureClass.CLUSTER_LOST, "Spark itself ended under the job.")
-    return failure_of(error)
 
 
 def _gather(gathering: Gathering, failures: Any, pairs: Iterator[tuple[int, Any]]) -> Iterator[Any]:
@@ -176,10 +151,3 @@ def _end_all(spark: SparkContext, group: str) -> None:
         _log.warning(
             "Some cancelled tasks still run; what they prepare is discarded with the next attempt of this run."
         )
-
-
-def _first_cause(text: str) -> str:
-    """Return the line of Spark's error that names the cause, shortened: the rest is stack traces."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    causes = [line for line in lines if line.startswith(("org.apache.spark", "java.", ": org.apache.spark"))]
-    return scrub((causes or lines or ["it gave no reason"])[0].lstrip(": "))

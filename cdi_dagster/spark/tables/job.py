@@ -20,7 +20,7 @@ from cdi_dagster.published.read import require_published_parts
 from cdi_dagster.published.snapshot_mark import SnapshotMark
 from cdi_dagster.published.snapshots import require_snapshot
 from cdi_dagster.spark.job_failures import failure_of, write_failure
-from cdi_dagster.spark.job_process import spark_session
+from cdi_dagster.spark.job_process import ended_by_signal, spark_session
 from cdi_dagster.spark.reporting import Reporter, correlated_logging, open_reporter
 from cdi_dagster.spark.tables.publish import Request, publish
 from cdi_dagster.storage import Storage, open_storage
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the job: 0 done, 1 failed (the failure is reported and written), 2 wrong usage."""
     with open_reporter(argv) as (reporter, rest):
         arguments = _parse(rest)
-        with correlated_logging(arguments.correlation_id):
+        with correlated_logging(arguments.correlation_id), ended_by_signal():
             return _main(arguments, reporter)
 
 

@@ -143,8 +143,8 @@ class _DayTables:
         if not tables:
             return []
         reporter.progress(f"Writing {', '.join(table.name for table in tables)} for {export_day}")
-        for table in tables:  # what a killed run had begun becomes a whole attempt, which the next publication deletes
-            self._published.recover(partition_prefix(table, export_day))
+        for table in tables:
+            self._end_killed_runs(table)
         try:
             written = self._write_rows(tables, reporter)
             attempts = [
@@ -166,6 +166,13 @@ class _DayTables:
         self._writing_seconds = time.monotonic() - started
         self.slow_records = max(of_table.slow_records for of_table in written.values())
         return attempts
+
+    def _end_killed_runs(self, table: Table) -> None:
+        """Let what one had decided become a whole attempt, which the next publication deletes; discard all else."""
+        prefix = partition_prefix(table, self._request.export_day)
+        self._published.recover(prefix)
+        if table.is_partitioned:  # whoever starts the job holds the lease of the day
+            self._published.discard(prefix, group=None)
 
     def _write_rows(self, tables: Sequence[Table], reporter: Reporter) -> dict[str, WrittenRows]:
         outputs = {table.name: self._output(table) for table in tables}

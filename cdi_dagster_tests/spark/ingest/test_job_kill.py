@@ -19,6 +19,7 @@ from cdi_dagster.core.spark_jobs import INGEST_DAILY
 from cdi_dagster.ingestion.ingestion_lease import discard_after_failure
 from cdi_dagster.local_spark.java import find_java
 from cdi_dagster.local_spark.spark_submit import SparkProcessConfig, spark_environment, spark_submit_command
+from cdi_dagster.storage.lease import Lease
 from cdi_dagster_tests.processes import processes
 from cdi_dagster_tests.spark.ingest_support import SampleDay
 from cdi_dagster_tests.spark.scripted_key_service import ScriptedKeyService, slow
@@ -86,7 +87,8 @@ def test_what_a_killed_driver_wrote_does_not_stay(file_day: SampleDay, spark: Sp
     file_day.pin()
     kill_while_it_writes(file_day, tmp_path)
     day = file_day.collection.on(file_day.storage_day)
-    with pytest.raises(CdiError), discard_after_failure(file_day.published, day):
+    lease = Lease(file_day.published, "_control/lease.json", "run-1")
+    with lease, pytest.raises(CdiError), discard_after_failure(file_day.published, day, lease):
         raise CdiError(FailureClass.CLUSTER_LOST, "SIGKILL ended the Spark process from outside.")
     assert staged_files(file_day) == []
 

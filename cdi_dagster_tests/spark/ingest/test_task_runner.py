@@ -15,27 +15,12 @@ from cdi_dagster.core.pinned_input import PinnedObject
 from cdi_dagster.spark.ingest.pinned_streams import opened
 from cdi_dagster.spark.ingest.planning import Piece
 from cdi_dagster.spark.ingest.task import run_tasks, task_failure
-from cdi_dagster.spark.ingest.task_runner import failure_of_spark, planned_cores
+from cdi_dagster.spark.ingest.task_runner import planned_cores
 from cdi_dagster.storage import StorageUnavailableError
 from cdi_dagster.storage.files import FileStorage
 from cdi_dagster_tests.spark.ingest_support import SampleDay
 from cdi_dagster_tests.spark.scripted_key_service import ScriptedHandler, ScriptedKeyService, status
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Container killed by YARN for exceeding memory limits. 5 GB of 4 GB", FailureClass.OUT_OF_MEMORY),
-        ("ExecutorLostFailure (executor 1 exited): is running beyond physical memory", FailureClass.CLUSTER_LOST),
-        ("java.lang.OutOfMemoryError: Java heap space", FailureClass.OUT_OF_MEMORY),
-        ("Python worker exited unexpectedly (crashed)", FailureClass.CLUSTER_LOST),
-        ("Job 0 cancelled because SparkContext was shut down", FailureClass.CLUSTER_LOST),
-        ("something else", FailureClass.JOB_FAILED),
-    ],
-)
-def test_an_error_of_spark_gets_its_class_from_its_text(text: str, expected: FailureClass) -> None:
-    assert failure_of_spark(RuntimeError(text)).failure_class is expected
 
 
 def test_the_text_of_an_unforeseen_error_in_a_task_goes_nowhere() -> None:

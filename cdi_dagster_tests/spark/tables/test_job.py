@@ -22,10 +22,10 @@ from cdi_dagster.core.tables_report import TablesReport
 from cdi_dagster.local_spark.metastore import local_metastore_conf, local_metastore_lock
 from cdi_dagster.local_spark.spark_process import SparkExit, run_spark_step
 from cdi_dagster.local_spark.spark_submit import SparkProcessConfig
-from cdi_dagster.spark.tables import publish
+from cdi_dagster.spark.tables import job, publish
 from cdi_dagster.spark.tables.job import main
 from cdi_dagster.spark.tables.locations import attempt_prefix, partition_prefix
-from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster.storage import ObjectMissingError, Storage, open_storage
 from cdi_dagster.table_definitions import read_table_definition
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.spark.tables.daily_records import (
@@ -276,6 +276,32 @@ def test_a_failed_run_leaves_every_table_as_it_was(metastore: "SparkSession", pu
     assert "would hold 2 rows" in failure.cause
     assert raw_values(metastore) == [record(1)]
     assert [row["audit_id"] for row in metastore.table(REDACTED).collect()] == ["id-1"]
+
+
+def test_what_a_killed_run_had_prepared_is_discarded_by_the_next(
+    metastore: "SparkSession", published: Storage, narrow: str
+) -> None:
+    publish_records(published, [record(1)], fingerprint="abc")
+    prefix = attempt_prefix(TABLES[RAW], date.fromisoformat(EXPORT_DAY), "20230327T040000Z-0123abcd")
+    with published.upload(f"{prefix}part-0.orc", group="killed") as upload:
+        upload.write(b"decrypted rows")
+        prepared = upload.prepare()
+    assert run(published, "--table-definition", narrow, "--tables", "auditlog_raw") == 0
+    with pytest.raises(ObjectMissingError):
+        published.publish(prefix, [prepared], b"mark", group="killed")
+
+
+def test_a_run_that_is_stopped_cleans_up_as_one_that_fails(
+    published: Storage, narrow: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("the signal would have ended the process at once"))
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run(published, "--table-definition", narrow)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 128 + signal.SIGTERM
 
 
 def test_raw_bytes_other_than_the_records_are_refused_and_only_the_requested_table_is_touched(
