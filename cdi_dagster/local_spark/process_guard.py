@@ -3,7 +3,7 @@
 Run as a script in its own session, standard library only. It watches its standard input: when the other end closes (we
 stop, or are killed with -9) it ends every process below it, SIGTERM first, SIGKILL after the grace period, and removes
 the scratch folder. Spark needs this: its Python daemon leaves the process group, so `killpg` misses it.
-Started by `spark_process` only.
+Started by `spark_process`, by `cli.servers`, and as the first process of the code location's container.
 """
 
 import argparse
@@ -30,6 +30,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--grace-seconds", type=float, default=10.0)
     parser.add_argument("--scratch", type=Path, help="folder to remove when everything has ended")
+    parser.add_argument(
+        "--no-lifeline", action="store_true", help="end on SIGTERM alone: a container has no standard input"
+    )
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args(argv)
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
@@ -42,7 +45,7 @@ def main(argv: list[str]) -> int:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     child = _spawn(command)
     try:
-        return _watch(child, wakeups)
+        return _watch(child, [wakeups] if arguments.no_lifeline else [wakeups, _LIFELINE])
     finally:
         _end_everything_below(arguments.grace_seconds)
         if arguments.scratch:
@@ -73,12 +76,13 @@ def _spawn(command: list[str]) -> int:
     os._exit(127)
 
 
-def _watch(child: int, wakeups: int) -> int:
+def _watch(child: int, ends: list[int]) -> int:
+    wakeups = ends[0]
     while True:
         status = _reap(child)
         if status is not None:
             return os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
-        readable, _, _ = select.select([_LIFELINE, wakeups], [], [])
+        readable, _, _ = select.select(ends, [], [])
         if wakeups in readable:
             os.read(wakeups, 4096)
         if _stop_requested or (_LIFELINE in readable and not os.read(_LIFELINE, 4096)):

@@ -74,6 +74,7 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]
         environment = {
             **aws_environment(s3_endpoint()),
             **database.environment,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "DAGSTER_HOME": str(home),
             "DAGSTER_LOGS_BUCKET": bucket,
             "CDI_HOME": str(home / "cdi"),
@@ -106,7 +107,7 @@ def test_it_differs_from_the_instance_of_a_laptop_only_where_it_must() -> None:
         name: value for name, value in laptop.items() if name != "concurrency"
     }
     assert ours["concurrency"]["pools"] == laptop["concurrency"]["pools"]
-    added = {"storage", "compute_logs", "run_launcher", "sensors", "schedules", "retention"}
+    added = {"storage", "compute_logs", "sensors", "schedules", "retention"}
     assert set(ours) - set(laptop) == added
 
 
