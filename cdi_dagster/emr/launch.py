@@ -107,11 +107,11 @@ class Launch:
         )
         found = self._ledger.read()
         self._keeps_budgets = continues(found, self._requester)
-        current = self._ledger.write(resume(found, fresh, self._requester)).current
-        self._has_begun = True
+        entry = self._ledger.write(resume(found, fresh, self._requester))
+        self._has_begun, current = True, entry.current
         if current is None:
             return
-        if found is not None and found.work != fresh.work:
+        if current not in entry.counted:
             self._context.log(f"{current.name} works on an input that is no longer requested; it is ended first")
             if not self.abandon(AttemptOutcome.REPLACED):
                 raise StepMayGoOnError(

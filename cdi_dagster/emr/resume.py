@@ -61,8 +61,8 @@ def resume(found: LaunchEntry | None, fresh: LaunchEntry, requester: Requester) 
     if found is None:
         return fresh
     history = replace(fresh, attempts=found.attempts, counted_from=len(found.attempts) + 1)
-    if found.work != fresh.work:
-        # An attempt at other work that still runs is the caller's to end.
+    if found.work != fresh.work or (found.current and found.current not in found.counted):
+        # An attempt at other work that still runs is the caller's to end, also where an earlier caller could not.
         return history
     if continues(found, requester):
         # A failure is judged again from its attempts, and by their budgets ends the same; success is believed.

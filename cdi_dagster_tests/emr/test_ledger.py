@@ -158,3 +158,10 @@ def test_success_is_believed_and_failure_is_judged_again_by_the_run_that_began()
 def test_an_attempt_at_other_work_is_history_that_is_still_to_be_ended() -> None:
     mine = resume(FOUND, replace(FRESH, work="w2"), SAME_RUN)
     assert (mine.work, mine.current, mine.failed, mine.counted) == ("w2", OPEN, (), ())
+
+
+@pytest.mark.parametrize("requester", [SAME_RUN, PERSON, NEW_RUN])
+def test_an_attempt_at_other_work_that_could_not_be_ended_is_still_no_attempt_at_this_one(requester: Requester) -> None:
+    fresh = replace(FRESH, work="w2", launch_id=requester.launch_id)
+    mine = resume(resume(FOUND, fresh, requester), fresh, requester)
+    assert (mine.current, mine.counted) == (OPEN, ())

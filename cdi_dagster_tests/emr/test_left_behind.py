@@ -56,6 +56,29 @@ def test_a_cluster_at_work_on_an_input_that_was_pinned_anew_is_ended_first(bench
     assert any("works on an input that is no longer requested" in line for line in logged)
 
 
+def test_a_cluster_at_work_on_another_input_is_ended_first_also_where_that_failed_at_the_first_try(
+    bench: Bench,
+) -> None:
+    def pinned_anew(context: dg.OpExecutionContext) -> None:
+        before, after = (
+            bench.step(HELD, OK, correlation_id=context.run.run_id, pinned_input=f"s3://b/{name}.json")
+            for name in ("before", "after")
+        )
+        with pytest.raises(dg.DagsterExecutionInterruptedError):
+            Stopped(**bench.config()).launch(context, before)
+        bench.emr.faults.deaf = True
+        with pytest.raises(CdiError, match="could not be ended"):
+            QuickLauncher(**bench.config()).launch(context, after)
+        bench.emr.faults.deaf = False
+        QuickLauncher(**bench.config()).launch(context, after)
+
+    in_a_run(pinned_anew)
+    old, new = bench.emr.clusters.values()
+    assert old.reason_code == "USER_REQUEST"
+    assert old.ended_at is not None
+    assert old.ended_at < new.created_at
+
+
 @pytest.mark.parametrize(("before", "renamed"), [({}, "compact"), ({"existing_cluster_id": "j-1"}, "small")])
 def test_an_attempt_that_was_never_requested_takes_the_first_choice_where_its_own_is_gone(
     bench: Bench, before: dict[str, str], renamed: str
