@@ -4,11 +4,11 @@ A key that escapes its root, or that has two spellings, is refused before any ad
 package only.
 """
 
-from cdi_dagster.core.storage_keys import EARLIER_PUBLICATIONS_PREFIX, PUBLICATIONS_PREFIX
+from cdi_dagster.core.storage_keys import PUBLICATIONS_PREFIX
 from cdi_dagster.storage.interface import StorageError
 
 STAGING_FOLDER = ".cdi-staging"
-RESERVED_PREFIXES = (f"{STAGING_FOLDER}/", PUBLICATIONS_PREFIX, EARLIER_PUBLICATIONS_PREFIX)
+RESERVED_PREFIXES = (f"{STAGING_FOLDER}/", PUBLICATIONS_PREFIX)
 """What belongs to the storage itself: never listed, never written by key."""
 
 # The longest key that S3 allows, in UTF-8 bytes; the same limit everywhere keeps roots interchangeable.

@@ -20,15 +20,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from cdi_dagster.core.listing import StoredObject
-from cdi_dagster.core.storage_keys import EARLIER_PUBLICATIONS_PREFIX, PUBLICATIONS_PREFIX, SUCCESS_MARK
+from cdi_dagster.core.storage_keys import PUBLICATIONS_PREFIX, SUCCESS_MARK
 from cdi_dagster.storage.interface import (
     ObjectExistsError,
     ObjectMissingError,
     PreparedObject,
     StorageError,
-    StorageUnavailableError,
 )
-from cdi_dagster.storage.s3_bucket import S3Bucket, access_denied
+from cdi_dagster.storage.s3_bucket import S3Bucket
 from cdi_dagster.storage.s3_stream import S3Stream
 from cdi_dagster.storage.s3_upload import (
     complete_upload,
@@ -56,7 +55,6 @@ class _Journal:
         prepared: the objects to publish.
         mark: content of the new `_SUCCESS`.
         mark_before: content of the `_SUCCESS` that is replaced, None if there was none.
-        folder: where it is kept: an earlier version had another.
     """
 
     prefix: str
@@ -64,11 +62,10 @@ class _Journal:
     prepared: tuple[PreparedObject, ...]
     mark: bytes
     mark_before: bytes | None
-    folder: str = PUBLICATIONS_PREFIX
 
     @property
     def key(self) -> str:
-        return f"{self.folder}{_JOURNALS}{self.prefix}journal.json"
+        return _journal_key(self.prefix)
 
     def to_bytes(self) -> bytes:
         before = None if self.mark_before is None else base64.b64encode(self.mark_before).decode()
@@ -83,7 +80,7 @@ class _Journal:
         ).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes, folder: str) -> "_Journal":
+    def from_bytes(cls, data: bytes) -> "_Journal":
         value: dict[str, Any] = json.loads(data)
         before = value["mark_before"]
         return cls(
@@ -92,8 +89,11 @@ class _Journal:
             prepared=tuple(PreparedObject(**item) for item in value["prepared"]),
             mark=base64.b64decode(value["mark"]),
             mark_before=None if before is None else base64.b64decode(before),
-            folder=folder,
         )
+
+
+def _journal_key(prefix: str) -> str:
+    return f"{PUBLICATIONS_PREFIX}{_JOURNALS}{prefix}journal.json"
 
 
 class S3Publisher:
@@ -141,10 +141,9 @@ class S3Publisher:
 
     def recover(self, prefix: str) -> None:
         """Finish the publication to exactly this prefix."""
-        for folder in (EARLIER_PUBLICATIONS_PREFIX, PUBLICATIONS_PREFIX):
-            data = self._read_journal(f"{folder}{_JOURNALS}{prefix}journal.json")
-            if data is not None:
-                self._recover(_Journal.from_bytes(data, folder))
+        data = self._read(_journal_key(prefix))
+        if data is not None:
+            self._recover(_Journal.from_bytes(data))
 
     def _recover(self, journal: _Journal) -> None:
         if all(_in_parallel(self._can_appear, journal.prepared)):
@@ -159,18 +158,9 @@ class S3Publisher:
     def _journals(self, prefix: str) -> Iterator[_Journal]:
         """Yield the journals of the publications to a prefix, or below it, that are decided and not finished."""
         for row in own_rows(self._bucket, _JOURNALS + prefix):
-            key = row["Key"].removeprefix(self._bucket.base)
-            data = self._read_journal(key)
+            data = self._read(row["Key"].removeprefix(self._bucket.base))
             if data is not None:
-                yield _Journal.from_bytes(data, key.partition(_JOURNALS)[0])
-
-    def _read_journal(self, key: str) -> bytes | None:
-        try:
-            return self._read(key)
-        except StorageUnavailableError as error:
-            if access_denied(error) and key.startswith(EARLIER_PUBLICATIONS_PREFIX):
-                return None  # a role that may not look there has left nothing there
-            raise
+                yield _Journal.from_bytes(data)
 
     def _require_uploads(self, prefix: str, prepared: Sequence[PreparedObject]) -> None:
         keys = [item.key for item in prepared]
@@ -228,10 +218,7 @@ class S3Publisher:
         self._forget(journal)
 
     def _forget(self, journal: _Journal) -> None:
-        notes = [
-            registry_key(journal.group, item.key, item.token["upload_id"], folder=journal.folder)
-            for item in journal.prepared
-        ]
+        notes = [registry_key(journal.group, item.key, item.token["upload_id"]) for item in journal.prepared]
         self._delete([journal.key])
         self._delete(notes)
 

@@ -12,16 +12,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from cdi_dagster.core.listing import StoredObject
-from cdi_dagster.core.storage_keys import EARLIER_PUBLICATIONS_PREFIX, PUBLICATIONS_PREFIX
+from cdi_dagster.core.storage_keys import PUBLICATIONS_PREFIX
 from cdi_dagster.storage.interface import (
     ObjectChangedError,
     ObjectExistsError,
     ObjectMissingError,
     PreparedObject,
     StorageError,
-    StorageUnavailableError,
 )
-from cdi_dagster.storage.s3_bucket import S3Bucket, access_denied, etag_in, version_in, was_retried
+from cdi_dagster.storage.s3_bucket import S3Bucket, etag_in, version_in, was_retried
 
 # S3 takes 10,000 parts of at least 5 MiB. The size doubles every 2,000 parts, so an upload may reach 484 GiB while
 # memory holds one part.
@@ -94,31 +93,20 @@ def _written(key: str, size_bytes: int, answer: dict[str, Any]) -> StoredObject:
     )
 
 
-def registry_key(group: str, key: str, upload_id: str, *, folder: str = PUBLICATIONS_PREFIX) -> str:
+def registry_key(group: str, key: str, upload_id: str) -> str:
     """Return the key of the note about an upload under a group: `discard` finds it by group and prefix."""
-    return f"{folder}{UPLOAD_NOTES}{group}/{key}/{upload_id}"
+    return f"{PUBLICATIONS_PREFIX}{UPLOAD_NOTES}{group}/{key}/{upload_id}"
 
 
 def own_rows(bucket: S3Bucket, prefix: str) -> Iterator[dict[str, Any]]:
-    """Yield what the storage keeps for itself below `PUBLICATIONS_PREFIX`, then what an earlier version left.
-
-    A role that may use only `PUBLICATIONS_PREFIX` does not see the latter.
-    """
-    yield from _rows(bucket, PUBLICATIONS_PREFIX + prefix)
-    try:
-        yield from _rows(bucket, EARLIER_PUBLICATIONS_PREFIX + prefix)
-    except StorageUnavailableError as error:
-        if not access_denied(error):
-            raise
-
-
-def _rows(bucket: S3Bucket, prefix: str) -> Iterator[dict[str, Any]]:
+    """Yield what the storage keeps for itself below `PUBLICATIONS_PREFIX`."""
+    prefix = PUBLICATIONS_PREFIX + prefix
     for page in bucket.pages("list_objects_v2", "list", prefix, Prefix=bucket.full(prefix)):
         yield from page.get("Contents", ())
 
 
 def parse_registry_key(note: str) -> tuple[str, str, str]:
-    """Return group, key and upload id of a note, also an earlier version's: a group and an upload id hold no `/`."""
+    """Return group, key and upload id of a note: a group and an upload id hold no `/`."""
     group, _, rest = note.partition(UPLOAD_NOTES)[2].partition("/")
     key, _, upload_id = rest.rpartition("/")
     return group, key, upload_id

@@ -13,7 +13,7 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
 from cdi_dagster.core.failures import FailureClass
-from cdi_dagster.core.storage_keys import EARLIER_PUBLICATIONS_PREFIX, PUBLICATIONS_PREFIX
+from cdi_dagster.core.storage_keys import PUBLICATIONS_PREFIX
 from cdi_dagster.storage import (
     ObjectChangedError,
     ObjectExistsError,
@@ -302,16 +302,8 @@ def prepare(storage: Storage, group: str) -> PreparedObject:
         return upload.prepare()
 
 
-def move_to_where_an_earlier_version_kept_it(bucket: str) -> None:
-    client = boto3.client("s3")
-    for row in client.list_objects_v2(Bucket=bucket, Prefix=PUBLICATIONS_PREFIX)["Contents"]:
-        key = row["Key"].replace(PUBLICATIONS_PREFIX, EARLIER_PUBLICATIONS_PREFIX)
-        client.copy_object(Bucket=bucket, Key=key, CopySource={"Bucket": bucket, "Key": row["Key"]})
-        client.delete_object(Bucket=bucket, Key=row["Key"])
-
-
 @pytest.mark.parametrize("by", ["recover", "publish", "discard"])
-def test_what_an_earlier_version_left_is_finished_or_discarded(make_bucket: MakeBucket, by: str) -> None:
+def test_what_a_killed_publisher_left_is_finished_or_discarded(make_bucket: MakeBucket, by: str) -> None:
     name = make_bucket()
     storage = open_storage(f"s3://{name}")
     decided, given_up = prepare(storage, "run-1"), prepare(storage, "run-2")
@@ -324,7 +316,6 @@ def test_what_an_earlier_version_left_is_finished_or_discarded(make_bucket: Make
     }
     client = boto3.client("s3")
     client.put_object(Bucket=name, Key=f"{PUBLICATIONS_PREFIX}journals/out/journal.json", Body=json.dumps(journal))
-    move_to_where_an_earlier_version_kept_it(name)
 
     storage.discard("out/", group="run-2" if by == "discard" else None)
     uploads = client.list_multipart_uploads(Bucket=name)["Uploads"]
