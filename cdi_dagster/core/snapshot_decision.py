@@ -26,6 +26,7 @@ class SnapshotFacts:
     Attributes:
         export_day: a Friday.
         is_published: whether it is there.
+        published_at: when, where it is; aware, UTC.
         is_stale: whether what is there no longer holds what its days and base would give.
         fingerprint: of what it would be made from now; None while that is not complete.
         missing_tables: names of the tables that do not show it; of the newest snapshot only, as a table shows one.
@@ -36,6 +37,7 @@ class SnapshotFacts:
 
     export_day: date
     is_published: bool = False
+    published_at: datetime | None = None
     is_stale: bool = False
     fingerprint: str | None = None
     missing_tables: tuple[str, ...] = ()
@@ -52,6 +54,14 @@ class SnapshotFacts:
     def is_live(self) -> bool:
         """Whether a run of it is queued or running."""
         return any(run.state is RunState.LIVE for run in self.runs)
+
+    @property
+    def runs_for_tables(self) -> list[PastRun]:
+        """The runs that publish tables of the snapshot as it is now: they ended after it appeared."""
+        since = self.published_at
+        return [
+            run for run in self.runs if run.publishes_tables and not (since and run.ended_at and run.ended_at < since)
+        ]
 
     @property
     def what_is_missing(self) -> str | None:
@@ -118,7 +128,7 @@ def decide_snapshot(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
 def _decide_tables(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
     tables = ", ".join(facts.missing_tables)
     missing = f"{FailureClass.TABLES_MISSING}: the snapshot is published, tables ({tables}) are not"
-    runs = since_person_requested([run for run in facts.runs if run.publishes_tables])
+    runs = since_person_requested(facts.runs_for_tables)
     held = why_not_again(runs, now)
     if held:
         return replace(held, reason=f"{missing}: {held.reason}")

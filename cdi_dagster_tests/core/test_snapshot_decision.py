@@ -99,3 +99,13 @@ def test_tables_that_are_missing_are_made_alone_and_given_up_by_their_own_runs()
     failed = run(RunState.FAILED, failure_class=FailureClass.JOB_FAILED, publishes_records=False)
     assert decided(runs=(failed,), **lacks)[0] is LaunchAction.LEAVE
     assert decided(runs=(failed,))[0] is LaunchAction.LAUNCH  # of the snapshot: that run did not make it
+
+
+@pytest.mark.parametrize(("hours", "action"), [(0.5, LaunchAction.LAUNCH), (2, LaunchAction.LEAVE)])
+def test_runs_that_ended_before_the_snapshot_was_made_again_use_up_no_attempt_at_its_tables(
+    hours: float, action: LaunchAction
+) -> None:
+    published_at = NOW - timedelta(hours=hours)
+    runs = (run(RunState.SUCCEEDED),) * 3  # an hour ago
+    lacks = {"is_published": True, "missing_tables": ("uc.parts",), "published_at": published_at}
+    assert decided(runs=runs, **lacks)[0] is action
