@@ -146,7 +146,11 @@ class LaunchLedger:
         return self.entry.current
 
     def read(self) -> LaunchEntry | None:
-        """Return the entry, or None; later writes replace exactly what was read here."""
+        """Return the entry, or None; later writes replace exactly what was read here.
+
+        Raises:
+            StepMayGoOnError: DUPLICATE_RUN where others write all the time; JOB_FAILED where it cannot be read.
+        """
         for _ in range(5):
             found = self._storage.head(self._key)
             if found is None:
@@ -154,10 +158,12 @@ class LaunchLedger:
                 return None
             try:
                 with self._storage.open(self._key, etag=found.etag) as source:
-                    value = json.loads(source.read())
+                    entry = _from_json(json.loads(source.read()))
             except (ObjectChangedError, ObjectMissingError):
                 continue
-            self._etag, self._entry = found.etag, _from_json(value)
+            except (KeyError, TypeError, ValueError) as error:
+                raise _unreadable(self.uri) from error
+            self._etag, self._entry = found.etag, entry
             return self._entry
         raise _taken_over(self.uri)
 
@@ -200,6 +206,16 @@ def _from_json(value: Mapping[str, Any]) -> LaunchEntry:
 def _attempt(value: Mapping[str, Any]) -> AttemptEntry:
     outcome = value.get("outcome")
     return AttemptEntry(**{**value, "outcome": AttemptOutcome(outcome) if outcome else None})
+
+
+def _unreadable(uri: str) -> StepMayGoOnError:
+    return StepMayGoOnError(
+        FailureClass.JOB_FAILED,
+        f"The ledger of this launch, {uri}, is damaged, or another version of cdi_dagster wrote it.",
+        next_step="If the cluster that it names is still there (`cdi clusters`), terminate it. Then move the ledger "
+        "away, and run the day again.",
+        detail={"ledger": uri},
+    )
 
 
 def _taken_over(uri: str) -> TakenOverError:

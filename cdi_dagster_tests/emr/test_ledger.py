@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.emr.launch_plan import AttemptOutcome
 from cdi_dagster.emr.ledger import AttemptEntry, LaunchEntry, LaunchLedger, TakenOverError
 from cdi_dagster.emr.resume import Requester, resume
@@ -31,6 +32,15 @@ def test_what_one_process_writes_the_next_reads(storage: Storage) -> None:
     LaunchLedger(storage, "launches/r1").write(FOUND)
     assert LaunchLedger(storage, "launches/r1").read() == FOUND
     assert LaunchLedger(storage, "launches/r2").read() is None
+
+
+@pytest.mark.parametrize("stored", [b"{", b"[]", b'{"attempts": [{"cluster_id": "j-1"}]}'])
+def test_one_that_is_damaged_or_another_versions_is_reported_with_what_to_do(storage: Storage, stored: bytes) -> None:
+    storage.write("launches/r1.json", stored)
+    with pytest.raises(CdiError, match=r"launches/r1\.json, is damaged, or another version") as failed:
+        LaunchLedger(storage, "launches/r1").read()
+    assert failed.value.failure_class is FailureClass.JOB_FAILED
+    assert "`cdi clusters`" in failed.value.next_step
 
 
 def test_the_stored_form_is_the_one_that_every_version_reads(storage: Storage) -> None:
