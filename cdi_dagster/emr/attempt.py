@@ -141,8 +141,11 @@ class AttemptFollower:
         if status.log_uri is None:
             return ()
         timings = self._context.timings
-        # What the job reported itself needs no log, and a job that never started has none.
-        is_needed = status.log_is_expected and self._messages.failure is None
+        # What the job reported itself needs no log, but for a loss, which its log may explain. A job that never started
+        # has none.
+        reported = self._reported().failure
+        is_explained = reported is not None and reported.failure_class is not FailureClass.CLUSTER_LOST
+        is_needed = status.log_is_expected and not is_explained
         self._context.log(f"Reading the log of {self._where}" + (", which may take minutes" * is_needed))
         waited = 0.0
         while True:

@@ -58,7 +58,7 @@ def judge(status: JobStatus, messages: JobMessages, log_tail: Sequence[str] = ()
         case JobState.COMPLETED:
             return _completed(status, messages)
         case JobState.FAILED | JobState.LOST if messages.failure is not None:
-            return _reported(messages.failure)
+            return _killed_for_memory(status, messages.failure, log_tail) or _reported(messages.failure)
         case JobState.FAILED:
             return _failed(status, log_tail)
         case JobState.LOST:
@@ -123,6 +123,14 @@ def _reported(failure: CdiError) -> AttemptEnd:
         FailureClass.CLUSTER_LOST: AttemptOutcome.INSTANCE_LOST,
     }
     return AttemptEnd(outcome=outcomes.get(failure.failure_class, AttemptOutcome.JOB), failure=failure)
+
+
+def _killed_for_memory(status: JobStatus, failure: CdiError, log_tail: Sequence[str]) -> AttemptEnd | None:
+    """Return the end where the log explains what the job could only report as lost: its JVM was killed under it."""
+    text = "\n".join(log_tail)
+    if failure.failure_class is not FailureClass.CLUSTER_LOST or not _MEMORY.search(text):
+        return None
+    return _end(AttemptOutcome.OUT_OF_MEMORY, FailureClass.OUT_OF_MEMORY, status, _line(_MEMORY, text))
 
 
 def _failed(status: JobStatus, log_tail: Sequence[str]) -> AttemptEnd:

@@ -132,6 +132,12 @@ def test_a_log_that_was_copied_before_the_step_was_killed_is_not_the_log_of_its_
     assert launched.attempts == [("small", "OUT_OF_MEMORY"), ("medium", "SUCCEEDED")]
 
 
+def test_a_job_that_only_knows_that_its_jvm_is_gone_climbs_the_ladder_where_its_log_says_why(bench: Bench) -> None:
+    killed = "stderr:Process 4711 exited with code 137"
+    launched = bench.launch((killed, "failure:CLUSTER_LOST"), ("failure:CLUSTER_LOST",), OK)
+    assert launched.attempts == [("small", "OUT_OF_MEMORY"), ("medium", "INSTANCE_LOST"), ("medium", "SUCCEEDED")]
+
+
 def test_a_404_from_spark_goes_to_the_gate_and_not_to_another_cluster(bench: Bench) -> None:
     words = "stderr:AmazonS3Exception: Not Found (Service: Amazon S3; Status Code: 404)"
     launched = bench.launch((words, "exit:1"))

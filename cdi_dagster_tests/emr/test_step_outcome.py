@@ -34,6 +34,7 @@ CLUSTER_STATES = (
 )
 STEP_STATES = (None, "PENDING", "RUNNING", "CANCEL_PENDING", "COMPLETED", "CANCELLED", "FAILED", "INTERRUPTED")
 DKS_DOWN = CdiError(F.DKS_UNAVAILABLE, "No answer.")
+LOST = CdiError(F.CLUSTER_LOST, "The JVM is gone.")
 CHANGED = CdiError(F.INPUT_CHANGED, "a.gz is gone.")
 
 
@@ -160,6 +161,11 @@ def seen(
             (K.INSTANCE_LOST, F.CLUSTER_LOST),
         ),
         (seen("WAITING", "FAILED", ran=True, log_tail=["KeyError: 'x'", ""]), (K.JOB, F.JOB_FAILED)),
+        (seen("WAITING", "FAILED", ran=True, job_failure=LOST), (K.INSTANCE_LOST, F.CLUSTER_LOST)),
+        (
+            seen("WAITING", "FAILED", ran=True, job_failure=LOST, log_tail=["driver exited with code 137"]),
+            (K.OUT_OF_MEMORY, F.OUT_OF_MEMORY),
+        ),
         (
             seen("WAITING", "FAILED", ran=True, log_tail=["java.io.IOException: No space left on device"]),
             (K.JOB, F.STORAGE_FULL),
