@@ -52,6 +52,8 @@ def missing_of(instance: dg.DagsterInstance) -> list[str]:
         missing.append("pools of granularity op: days would not wait for each other")
     if not instance.run_monitoring_enabled:
         missing.append("run monitoring: a killed run would look as if it were at work for ever")
+    if not instance.run_launcher.supports_check_run_worker_health:
+        missing.append("the run launcher: a run whose machine was lost would look as if it were at work for ever")
     return missing
 
 

@@ -7,12 +7,15 @@ from it. In a process it is the one place that knows how far an attempt is.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from cdi_dagster.core.failures import FailureClass, StepMayGoOnError
 from cdi_dagster.emr.launch_plan import AttemptOutcome, FailedAttempt
 from cdi_dagster.storage.interface import ObjectChangedError, ObjectExistsError, ObjectMissingError, Storage
+
+_NAMES_OF_0_1 = {"asked_at": "requested_at", "cluster_id": "compute_id", "step_id": "job_id"}
+"""Names of an attempt's fields in ledgers that version 0.1.0 wrote."""
 
 
 class TakenOverError(StepMayGoOnError):
@@ -161,7 +164,7 @@ class LaunchLedger:
                     entry = _from_json(json.loads(source.read()))
             except (ObjectChangedError, ObjectMissingError):
                 continue
-            except (KeyError, TypeError, ValueError) as error:
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise _unreadable(self.uri) from error
             self._etag, self._entry = found.etag, entry
             return self._entry
@@ -200,12 +203,19 @@ class LaunchLedger:
 
 
 def _from_json(value: Mapping[str, Any]) -> LaunchEntry:
-    return LaunchEntry(**{**value, "attempts": tuple(_attempt(attempt) for attempt in value["attempts"])})
+    known = _known(LaunchEntry, value)
+    return LaunchEntry(**{**known, "attempts": tuple(_attempt(attempt) for attempt in value["attempts"])})
 
 
 def _attempt(value: Mapping[str, Any]) -> AttemptEntry:
-    outcome = value.get("outcome")
-    return AttemptEntry(**{**value, "outcome": AttemptOutcome(outcome) if outcome else None})
+    known = _known(AttemptEntry, {_NAMES_OF_0_1.get(name, name): part for name, part in value.items()})
+    outcome = known.get("outcome")
+    return AttemptEntry(**{**known, "outcome": AttemptOutcome(outcome) if outcome else None})
+
+
+def _known(kind: type, value: Mapping[str, Any]) -> dict[str, Any]:
+    names = {field.name for field in fields(kind)}
+    return {name: part for name, part in value.items() if name in names}
 
 
 def _unreadable(uri: str) -> StepMayGoOnError:

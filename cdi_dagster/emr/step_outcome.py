@@ -54,6 +54,8 @@ def judge(status: JobStatus, messages: JobMessages, log_tail: Sequence[str] = ()
         messages: read after the status, so that what the job reported before it ended is in them.
         log_tail: last lines of its log, once they are known.
     """
+    if status.lost_by is AttemptOutcome.ENDED_BY_SOMEONE and _is_a_loss(messages.failure):
+        messages = JobMessages(report=messages.report)
     match status.state:
         case JobState.COMPLETED:
             return _completed(status, messages)
@@ -65,6 +67,11 @@ def judge(status: JobStatus, messages: JobMessages, log_tail: Sequence[str] = ()
             outcome = status.lost_by or AttemptOutcome.INTERNAL
             return _end(outcome, _CLASS_OF_LOSS.get(outcome, FailureClass.LAUNCH_FAILED), status, status.reason)
     return None
+
+
+def _is_a_loss(failure: CdiError | None) -> bool:
+    """Whether a job only noticed that its JVM or cluster is gone, and not why."""
+    return failure is not None and failure.failure_class is FailureClass.CLUSTER_LOST
 
 
 def refused(message: str, *, for_capacity: bool) -> AttemptEnd:
@@ -128,7 +135,7 @@ def _reported(failure: CdiError) -> AttemptEnd:
 def _killed_for_memory(status: JobStatus, failure: CdiError, log_tail: Sequence[str]) -> AttemptEnd | None:
     """Return the end where the log explains what the job could only report as lost: its JVM was killed under it."""
     text = "\n".join(log_tail)
-    if failure.failure_class is not FailureClass.CLUSTER_LOST or not _MEMORY.search(text):
+    if not _is_a_loss(failure) or not _MEMORY.search(text):
         return None
     return _end(AttemptOutcome.OUT_OF_MEMORY, FailureClass.OUT_OF_MEMORY, status, _line(_MEMORY, text))
 

@@ -30,7 +30,7 @@ _MEMORY = re.compile(
     r"|exceeding memory limits|exceeding physical memory|beyond the 'PHYSICAL' memory limit",
     re.MULTILINE,
 )
-_TASK_LOST = re.compile("Python worker exited unexpectedly|ExecutorLostFailure|worker lost")
+_TASK_LOST = re.compile("Python worker exited unexpectedly|ExecutorLostFailure|worker lost|FetchFailedException")
 _SPARK_LOST = re.compile("Answer from Java side is empty|SparkContext was shut down")
 _STORAGE_ERRORS = {kind.__name__: kind for kind in (TransientStorageError, StorageFullError)}
 _OF_STORAGE = re.compile(rf"^cdi_dagster\.storage\.\w+\.({'|'.join(_STORAGE_ERRORS)}): (.*)", re.MULTILINE)

@@ -32,7 +32,7 @@ def test_a_day_is_pinned_and_its_figures_are_shown(day):
 
 
 def test_a_run_on_an_instance_without_our_configuration_logs_what_is_missing(tmp_path):
-    assert len(missing_of(dg.DagsterInstance.ephemeral())) == 2
+    assert len(missing_of(dg.DagsterInstance.ephemeral())) == 3
     shutil.copyfile(REPOSITORY / "deploy" / "dagster.yaml", tmp_path / "dagster.yaml")
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert missing_of(instance) == []

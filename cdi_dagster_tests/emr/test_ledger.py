@@ -34,7 +34,7 @@ def test_what_one_process_writes_the_next_reads(storage: Storage) -> None:
     assert LaunchLedger(storage, "launches/r2").read() is None
 
 
-@pytest.mark.parametrize("stored", [b"{", b"[]", b'{"attempts": [{"cluster_id": "j-1"}]}'])
+@pytest.mark.parametrize("stored", [b"{", b"[]", b'{"attempts": [{"number": 1}]}'])
 def test_one_that_is_damaged_or_another_versions_is_reported_with_what_to_do(storage: Storage, stored: bytes) -> None:
     storage.write("launches/r1.json", stored)
     with pytest.raises(CdiError, match=r"launches/r1\.json, is damaged, or another version") as failed:
@@ -76,6 +76,17 @@ def test_the_stored_form_is_the_one_that_every_version_reads(storage: Storage) -
     assert read.outcome is AttemptOutcome.INTERNAL
     LaunchLedger(storage, "new").write(entry)
     assert storage.read("new.json") == storage.read("old.json")
+
+
+def test_one_that_version_0_1_0_wrote_is_read_so_that_an_upgrade_finds_its_clusters(storage: Storage) -> None:
+    attempt = {"number": 1, "name": "n-a1", "profile": "small", "run_id": "r1"}
+    attempt |= {"asked_at": 1.0, "cluster_id": "j-1", "step_id": "s-1"}
+    stored = {"launch_id": "r1", "step": "ingest_daily", "work": "w1", "owner": "other", "begun_at": 1.0}
+    storage.write("old.json", json.dumps(stored | {"outcome": None, "attempts": [attempt]}).encode())
+    entry = LaunchLedger(storage, "old").read()
+    assert entry is not None
+    assert entry.current is not None
+    assert (entry.current.requested_at, entry.current.compute_id, entry.current.job_id) == (1.0, "j-1", "s-1")
 
 
 def test_of_two_processes_that_both_begin_one_has_to_leave_it(storage: Storage) -> None:

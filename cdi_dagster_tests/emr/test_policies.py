@@ -29,7 +29,7 @@ from cdi_dagster.core.secret_reference import SecretReference
 from cdi_dagster.core.storage_keys import daily_prefix
 from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.emr.clusters.api import EmrApi
-from cdi_dagster.ingestion.ingestion_lease import discard_after_failure
+from cdi_dagster.ingestion.ingestion_lease import discard_after_failure, ingestion_lease
 from cdi_dagster.ingestion.pinning import pin_storage_day
 from cdi_dagster.ingestion.steps import cluster_check_step
 from cdi_dagster.interfaces import StatusRow
@@ -221,8 +221,10 @@ def leave_records_behind(published: str) -> None:
 
 
 def discard_those(published: str) -> None:
-    with pytest.raises(CdiError, match="killed"), discard_after_failure(open_storage(published), AUDIT.on(DAY)):
-        raise CdiError(FailureClass.OUT_OF_MEMORY, "The job was killed.")
+    storage, day = open_storage(published), AUDIT.on(DAY)
+    with ingestion_lease(storage, day, holder="c-3") as lease, pytest.raises(CdiError, match="killed"):
+        with discard_after_failure(storage, day, lease):
+            raise CdiError(FailureClass.OUT_OF_MEMORY, "The job was killed.")
 
 
 def trace(corporate: str, published: str) -> None:

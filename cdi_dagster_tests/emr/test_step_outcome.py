@@ -132,6 +132,11 @@ def seen(
         (seen("TERMINATED", "FAILED", reason_code="USER_REQUEST", ran=True), (K.ENDED_BY_SOMEONE, F.CLUSTER_LOST)),
         (seen("TERMINATING", "PENDING", reason_code="USER_REQUEST"), (K.ENDED_BY_SOMEONE, F.CLUSTER_LOST)),
         (seen("WAITING", "CANCELLED", ran=True), (K.ENDED_BY_SOMEONE, F.CLUSTER_LOST)),
+        (seen("WAITING", "CANCELLED", ran=True, job_failure=LOST), (K.ENDED_BY_SOMEONE, F.CLUSTER_LOST)),
+        (
+            seen("TERMINATED", "FAILED", reason_code="USER_REQUEST", ran=True, job_failure=LOST),
+            (K.ENDED_BY_SOMEONE, F.CLUSTER_LOST),
+        ),
         (
             seen("TERMINATING", "FAILED", ran=True, reason_code="STEP_FAILURE", job_failure=DKS_DOWN),
             (K.KEY_SERVICE, F.DKS_UNAVAILABLE),

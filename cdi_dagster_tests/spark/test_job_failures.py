@@ -31,6 +31,12 @@ FULL = "cdi_dagster.storage.interface.StorageFullError: Could not write /data/x:
         (f"{IN_A_WORKER}pyarrow.lib.ArrowMemoryError: malloc of 9\n", FailureClass.OUT_OF_MEMORY, "malloc of 9"),
         (f"{LOST_EXECUTOR}Slave lost", FailureClass.CLUSTER_LOST, "Slave lost"),
         (f"{LOST_TASK}Python worker exited unexpectedly (crashed)", FailureClass.CLUSTER_LOST, "(crashed)"),
+        (
+            "ShuffleMapStage 5 has failed the maximum allowable number of times: 4. Most recent failure reason:\n"
+            "org.apache.spark.shuffle.FetchFailedException: Failed to connect to a/10.0.0.1:7337\n\tat org",
+            FailureClass.CLUSTER_LOST,
+            "FetchFailedException",
+        ),
         ("Job 0 cancelled because SparkContext was shut down", FailureClass.CLUSTER_LOST, "Spark itself ended"),
         (f"{IN_A_WORKER}{BUSY}\n\n\tat org", FailureClass.STORAGE_UNAVAILABLE, "Could not read s3://b/k"),
         (f"{IN_A_WORKER}{FULL}\n\n\tat org", FailureClass.STORAGE_FULL, "Could not write /data/x"),

@@ -6,8 +6,11 @@ the other way round, only where the definition states so (`Table.replaces`).
 """
 
 import logging
+from collections.abc import Callable
 from datetime import date
+from typing import TypeVar
 
+from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from cdi_dagster.core.failures import CdiError, FailureClass
@@ -17,6 +20,7 @@ from cdi_dagster.spark.tables.locations import same_place
 from cdi_dagster.spark.tables.statements import identifier
 
 _log = logging.getLogger(__name__)
+_Done = TypeVar("_Done")
 
 
 def require_fits(spark: SparkSession, table: Table) -> None:
@@ -65,6 +69,10 @@ def ensure_table(spark: SparkSession, table: Table, *, location: str, database_l
     Raises:
         CdiError: as `require_fits`.
     """
+    _again_if_refused(lambda: _ensure_table(spark, table, location, database_location))
+
+
+def _ensure_table(spark: SparkSession, table: Table, location: str, database_location: str) -> None:
     details = _fitting(spark, table)
     ensure_database(spark, table, database_location)
     if details and details.get("Type") == "VIEW":
@@ -96,6 +104,10 @@ def ensure_view(spark: SparkSession, view: Table, select: str, *, database_locat
     Raises:
         CdiError: INPUT_INVALID where a table has that name, unless the definition states that the view replaces it.
     """
+    return _again_if_refused(lambda: _ensure_view(spark, view, select, database_location))
+
+
+def _ensure_view(spark: SparkSession, view: Table, select: str, database_location: str) -> str:
     ensure_database(spark, view, database_location)
     details = _details(spark, view.name)
     if details and details.get("Type") != "VIEW":
@@ -113,6 +125,15 @@ def ensure_view(spark: SparkSession, view: Table, select: str, *, database_locat
         return "unchanged"
     spark.sql(f"ALTER VIEW {identifier(view.name)} AS {select}")
     return "changed"
+
+
+def _again_if_refused(change: Callable[[], _Done]) -> _Done:
+    """Make a change; once more where the metastore refuses it, as the step of another day may just have made it."""
+    try:
+        return change()
+    except AnalysisException as error:
+        _log.info("The metastore refused a change, which is looked at again: %s", error)
+        return change()
 
 
 def ensure_database(spark: SparkSession, table: Table, location: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import run_prefix, tables_report_key
 from cdi_dagster.core.tables_report import TablesReport
+from cdi_dagster.spark.tables import statements
 from cdi_dagster.spark.tables.job import main
 from cdi_dagster.spark.tables.showing import shown_value
 from cdi_dagster.storage import Storage, open_storage
@@ -155,6 +156,21 @@ def test_an_existing_table_is_adopted_with_its_other_partitions(
         (None, "id-2", 2, EXPORT_DAY),
     ]
     assert list((tmp_path / "theirs" / f"date_str={EXPORT_DAY}").glob("part-*"))
+
+
+def test_a_column_that_the_step_of_another_day_adds_at_the_same_moment_is_there(
+    metastore: "SparkSession", published: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(published, [MANAGED], ID)
+    add_columns = statements.add_columns
+
+    def after_the_other(*arguments: Any) -> str:
+        metastore.sql(add_columns(*arguments))
+        return add_columns(*arguments)
+
+    monkeypatch.setattr(statements, "add_columns", after_the_other)
+    publish(published, [MANAGED], ID, AMOUNT, correlation_id="c2")
+    assert rows(metastore, f"SELECT amount FROM lab.managed WHERE date_str = '{EXPORT_DAY}' ORDER BY 1") == [(1,), (2,)]
 
 
 def test_a_table_with_other_columns_is_refused_and_every_one_of_them_named(
