@@ -55,7 +55,14 @@ def on_time_check(
         of_run = [parse_day(run.partition_key)] if run.has_partition_key else []
         is_published = is_whole if automated else _has_records
         days = [collection.on(day) for day in (calendar.late_days(clock()) if automated else of_run)]
-        late = {day: why for day in days if (why := _why_late(roots.published, day, is_published))}
+        try:
+            late = {day: why for day in days if (why := _why_late(roots.published, day, is_published))}
+        except StorageError as error:
+            return dg.AssetCheckResult(
+                passed=False,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=f"It is not known, as storage does not answer; the sensor looks again. {error}",
+            )
         description = (
             f"{len(late)} storage days are late: {', '.join(late.values())} (due by "
             f"{calendar.late_time:%H:%M} UTC, the last on {list(late)[-1].export_day}). The sensor's ticks show what "
@@ -80,8 +87,8 @@ def _has_records(published: Storage, day: CollectionDay) -> bool:
 def _why_late(
     published: Storage, day: CollectionDay, is_published: Callable[[Storage, CollectionDay], bool]
 ) -> str | None:
-    """Return the day in words where it is late. One that cannot be read is; that fails no run of another."""
+    """Return the day in words where it is late. One whose mark is damaged is; that fails no run of another."""
     try:
         return None if is_published(published, day) else str(day.storage_day)
-    except (CdiError, StorageError) as error:
+    except CdiError as error:
         return f"{day.storage_day} ({error})"

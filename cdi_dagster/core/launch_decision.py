@@ -250,7 +250,7 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
         or why_not_again(since_person_requested(runs), now)
         or _why_input_is_left(since_person_requested(facts.runs_for_records))
     )
-    if held and held.action is LaunchAction.LEAVE and not facts.coalescer.is_open:
+    if held and runs and held.action is LaunchAction.LEAVE and not facts.coalescer.is_open:
         return _leave(
             f"{len(runs)} runs could not coalesce it, the last is {runs[-1].run_id} ({why_failed(runs[-1])}): "
             f"{facts.coalescer.reason}. Fix what is named, then materialise it"

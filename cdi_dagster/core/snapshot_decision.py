@@ -30,6 +30,7 @@ class SnapshotFacts:
         is_stale: whether what is there no longer holds what its days and base would give.
         fingerprint: of what it would be made from now; None while that is not complete.
         missing_tables: names of the tables that do not show it; of the newest snapshot only, as a table shows one.
+        set_back_at: when tables were last made from another snapshot, since this one appeared; aware, UTC.
         missing_days: storage days without daily rows, for which it waits.
         runs: that made it, or would have, oldest first.
         unreadable: why something of the above could not be read; then it waits.
@@ -41,6 +42,7 @@ class SnapshotFacts:
     is_stale: bool = False
     fingerprint: str | None = None
     missing_tables: tuple[str, ...] = ()
+    set_back_at: datetime | None = None
     missing_days: tuple[date, ...] = ()
     runs: tuple[PastRun, ...] = ()
     unreadable: str | None = None
@@ -57,8 +59,8 @@ class SnapshotFacts:
 
     @property
     def runs_for_tables(self) -> list[PastRun]:
-        """The runs that publish tables of the snapshot as it is now: they ended after it appeared."""
-        since = self.published_at
+        """The runs that publish tables of the snapshot as it is now: they ended after it appeared, or was set back."""
+        since = self.set_back_at or self.published_at
         return [
             run for run in self.runs if run.publishes_tables and not (since and run.ended_at and run.ended_at < since)
         ]

@@ -8,7 +8,7 @@ from cdi_dagster.core.snapshot import snapshot_input, stale_snapshots
 from cdi_dagster.core.snapshot_decision import SnapshotFacts
 from cdi_dagster.published.snapshot_mark import SnapshotMark
 from cdi_dagster.published.snapshots import read_input_now, snapshot_of
-from cdi_dagster.published.tables import missing_tables
+from cdi_dagster.published.tables import missing_tables, set_back_at
 from cdi_dagster.storage.interface import Storage, StorageError
 
 _WEEKS = 3
@@ -30,7 +30,9 @@ def read_snapshot(
     try:
         now = read_input_now(published, collection, export_day, first_storage_day=first_storage_day, weeks=_WEEKS)
         mark = now.snapshots.get(export_day)
-        missing_of = missing_tables(published, snapshot_of(collection, export_day), mark) if mark and tables else ()
+        day = snapshot_of(collection, export_day)
+        missing_of = missing_tables(published, day, mark) if mark and tables else ()
+        back_at = set_back_at(published, day, mark) if mark and missing_of else None
     except (CdiError, StorageError) as error:
         return SnapshotFacts(export_day=export_day, unreadable=f"could not be read: {error}"), None
     fingerprint: str | None = None
@@ -47,6 +49,7 @@ def read_snapshot(
         is_stale=export_day in stale_snapshots(now.made, now.identities),
         fingerprint=fingerprint,
         missing_tables=missing_of,
+        set_back_at=back_at,
         missing_days=missing,
     )
     return facts, mark

@@ -6,6 +6,7 @@ not read. What was made by an earlier version is known by its reports too.
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from cdi_dagster.core.collections import CollectionDay
 from cdi_dagster.core.snapshot import snapshot_days
@@ -51,7 +52,7 @@ def missing_tables(published: Storage, day: CollectionDay, mark: Mark | Snapshot
     if not defined:
         return ()
     shows: dict[str, bool] = {}
-    for report in _newest_first(published, _fridays_until(day) if of_snapshot else [day]):
+    for _, report in _newest_first(published, _fridays_until(day) if of_snapshot else [day]):
         if not shows:
             defined = report.defined or defined
         made_from_these = _made_from(report, mark)
@@ -78,7 +79,7 @@ def shown_tables(
     """
     mark = snapshot or read_mark(published, day)
     last_made: dict[str, PublishedTable | None] = {}
-    for report in _newest_first(published, [day]) if mark else ():
+    for _, report in _newest_first(published, [day]) if mark else ():
         for table in report.tables:
             last_made.setdefault(table.name, table if mark and _made_from(report, mark) else None)
     return tuple(table for table in last_made.values() if table)
@@ -88,13 +89,27 @@ def _fridays_until(day: CollectionDay) -> list[CollectionDay]:
     return [snapshot_of(day.collection, friday) for friday in snapshot_days(day.export_day, weeks=MOST_WEEKS)]
 
 
-def _newest_first(published: Storage, days: Sequence[CollectionDay]) -> Iterator[TablesReport]:
+def set_back_at(published: Storage, day: CollectionDay, mark: SnapshotMark) -> datetime | None:
+    """Return when tables were last made from another snapshot than that of a mark; None where not since it appeared.
+
+    Raises:
+        StorageError: the storage does not respond.
+    """
+    for made_at, report in _newest_first(published, _fridays_until(day)):
+        if made_at < mark.published_at:
+            return None
+        if not _made_from(report, mark):
+            return made_at
+    return None
+
+
+def _newest_first(published: Storage, days: Sequence[CollectionDay]) -> Iterator[tuple[datetime, TablesReport]]:
     stored_of_days = (stored for day in days for stored in published.list(runs_prefix(day)))
     reports = (stored for stored in stored_of_days if is_tables_report_key(stored.key))
     for stored in sorted(reports, key=lambda stored: (stored.modified_at, stored.key), reverse=True):
         report = _read(published, stored.key)
         if report:
-            yield report
+            yield stored.modified_at, report
 
 
 def _made_from(report: TablesReport, mark: Mark | SnapshotMark) -> bool:

@@ -122,7 +122,9 @@ class _Lateness:
             is_over = facts.unreadable is None and facts.is_published and not facts.missing_tables
             # A failed run that was alerted, by `failed_runs_sensor`, is reminded of and reported over by that.
             is_expected = facts.unreadable is None and not facts.is_alerted and self._is_late(facts.export_day, now)
-            is_late = is_expected and not is_over
+            # A person published the tables of an older Friday, and they are about to be made from this one again.
+            is_renewed = facts.set_back_at is not None and (facts.is_live or decision.action is LaunchAction.LAUNCH)
+            is_late = is_expected and not is_over and not is_renewed
             if is_late and not is_known:
                 is_known = self._sent(facts, decision)
             elif is_over and is_known:

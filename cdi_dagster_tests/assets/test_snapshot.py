@@ -151,7 +151,7 @@ def test_the_sensor_makes_each_friday_once_when_its_last_day_is_there(day):
 
 
 def test_the_sensor_makes_a_stale_snapshot_again_once_and_then_the_next(day):
-    at = datetime(2023, 6, 16, 11, tzinfo=UTC)
+    at = datetime(2023, 6, 16, 13, tzinfo=UTC)  # it would be late
     publish_days(day.published, FIRST_DAY, date(2023, 6, 15))
     assert [run(day, friday).success for friday in (FRIDAY, NEXT)] == [True, True]
     assert not tick(day, at).run_requests
@@ -190,15 +190,18 @@ def test_an_older_snapshot_that_is_made_after_a_newer_one_leaves_the_tables_alon
 
 
 def test_tables_that_a_person_set_back_to_an_older_snapshot_are_made_from_the_newest_again(day):
-    at = datetime(2023, 6, 16, 11, tzinfo=UTC)
+    at = datetime(2023, 6, 16, 13, tzinfo=UTC)  # it would be late
     publish_days(day.published, FIRST_DAY, date(2023, 6, 15))
-    assert [run(day, friday).success for friday in (FRIDAY, NEXT, FRIDAY)] == [True, True, True]
-    assert shown(day) == dict.fromkeys(TABLES, str(FRIDAY))
-    (request,) = tick(day, at).run_requests
-    assert (request.partition_key, len(request.asset_selection)) == (str(NEXT), len(TABLES))
-    assert launched(day, request).success
-    assert shown(day) == dict.fromkeys(TABLES, str(NEXT))
-    assert not tick(day, at).run_requests
+    assert [run(day, friday).success for friday in (FRIDAY, NEXT)] == [True, True]
+    for _ in range(4):  # as often as a person does
+        assert run(day, FRIDAY).success
+        assert shown(day) == dict.fromkeys(TABLES, str(FRIDAY))
+        (request,) = tick(day, at).run_requests
+        assert (request.partition_key, len(request.asset_selection)) == (str(NEXT), len(TABLES))
+        assert launched(day, request).success
+        assert shown(day) == dict.fromkeys(TABLES, str(NEXT))
+        assert not tick(day, at).run_requests
+    assert day.alerts.sent == []
 
 
 def test_a_failed_snapshot_is_left_to_a_person_where_a_rerun_does_not_help(day):

@@ -290,6 +290,7 @@ def test_however_runs_end_records_are_read_once_and_attempts_at_each_part_are_bo
 
 
 NOT_STARTED = CoalescerStatus(state=CoalescerState.NOT_STARTED, reason="5 objects wait", run_coalesces=True)
+CHANGED = _run(RunState.FAILED, FailureClass.INPUT_CHANGED, launch="of another listing")
 COULD_NOT_COALESCE = _run(RunState.FAILED, FailureClass.COALESCER_FAILED, launch=launch_of(DAY, NOT_STARTED))
 
 
@@ -301,6 +302,7 @@ COULD_NOT_COALESCE = _run(RunState.FAILED, FailureClass.COALESCER_FAILED, launch
         (None, (LIVE,), LaunchAction.WAIT, "run r1 is running"),
         (None, (COULD_NOT_COALESCE,), LaunchAction.LAUNCH, "the run coalesces it"),
         (None, (COULD_NOT_COALESCE,) * 10, LaunchAction.LEAVE, "10 runs could not coalesce it, the last is r1"),
+        (None, (CHANGED,) * 3, LaunchAction.LEAVE, "the input of 3 runs changed under them"),
     ],
 )
 def test_where_runs_coalesce_a_day_that_nobody_coalesced_is_launched(published_from, runs, action, reason):
