@@ -44,6 +44,12 @@ def assets_of_run(context: dg.AssetExecutionContext) -> frozenset[dg.AssetKey]:
     return frozenset(context.job_def.asset_layer.executable_asset_keys)
 
 
+def started_at(context: dg.AssetExecutionContext) -> datetime | None:
+    """Return when this run began (aware, UTC); None where its instance does not know it."""
+    record = context.instance.get_run_record_by_id(context.run.run_id)
+    return datetime.fromtimestamp(record.start_time, tz=UTC) if record and record.start_time else None
+
+
 def missing_of(instance: dg.DagsterInstance) -> list[str]:
     """Return what an instance lacks of what `deploy/dagster.yaml` configures, where Dagster has not read it."""
     missing = []

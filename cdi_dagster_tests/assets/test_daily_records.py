@@ -1,6 +1,8 @@
 """Daily records: only of what was pinned and is still so, one launch, every figure on the page."""
 
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -8,6 +10,7 @@ from dagster._core.storage.tags import TagType, get_tag_type
 from freezegun import freeze_time
 
 from cdi_dagster import names
+from cdi_dagster.assets import daily_records
 from cdi_dagster.assets.attempts import cost_metadata
 from cdi_dagster.checks.daily_records import id_parts_result
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
@@ -26,6 +29,7 @@ from cdi_dagster_tests.dagster_day import (
     failure_of,
     metadata_of,
 )
+from cdi_dagster_tests.gate.instigators import publish_mark
 
 INPUT = "corporate_storage/business_audit"
 RECORDS = "business_audit/daily_records"
@@ -44,6 +48,27 @@ def test_a_day_goes_from_pinned_input_to_tables_in_one_run(day):
     # The launcher keeps the cluster of the first for the second.
     assert [step.is_followed for step in day.spark.launched] == [True, False]
     assert {step.correlation_id for step in day.spark.launched} == {result.run_id}
+
+
+def test_a_run_that_waited_while_another_published_the_same_input_gives_way(day, monkeypatch):
+    day.put_object("0_9", content=b"x" * 100)
+    taken = daily_records.ingestion_lease
+
+    @contextmanager
+    def after_another(published, of_day, **options):
+        publish_mark(day, DAY, at=datetime.now(UTC) + timedelta(seconds=1))
+        with taken(published, of_day, **options) as lease:
+            yield lease
+
+    with monkeypatch.context() as patched:
+        patched.setattr(daily_records, "ingestion_lease", after_another)
+        failure = failure_of(day.run())
+    assert failure["failure_class"] == "DUPLICATE_RUN"
+    assert "Run a-run published the same input of" in failure["cause"]
+    assert day.spark.launched == []
+    # Whoever begins after the publication means the day to be ingested again.
+    publish_mark(day, DAY)
+    assert day.run().success
 
 
 def test_dagster_plots_the_figures_that_matter_alone(day):
