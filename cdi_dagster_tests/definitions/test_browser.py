@@ -1,5 +1,6 @@
 """What a person sees and does in the Dagster UI, in a real browser on a real Dagster."""
 
+import os
 import re
 import shutil
 from contextlib import contextmanager, suppress
@@ -11,6 +12,7 @@ from playwright.sync_api import expect, sync_playwright
 
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 from cdi_dagster.published.read import read_mark
+from cdi_dagster_tests.child_processes.sitecustomize import SHIFT
 from cdi_dagster_tests.collections import EQUALITY
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
@@ -36,6 +38,8 @@ def browser_page(url, picture_of_failure):
             page = browser.new_page(base_url=url, viewport={"width": 1500, "height": 1000})
             page.set_default_timeout(PATIENCE_SECONDS * 1000)
             expect.set_options(timeout=PATIENCE_SECONDS * 1000)
+            if SHIFT in os.environ:  # the dialog offers the days until the browser's own
+                page.clock.install(time=datetime.now(UTC))
             yield page
         except BaseException:
             page.screenshot(path=picture_of_failure)
