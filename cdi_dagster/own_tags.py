@@ -16,6 +16,11 @@ def own_tags(run_id: str, tags: Mapping[str, str]) -> dict[str, str]:
     return {**tags, **{f"{_OF_RUN}{name}": run_id for name in tags}}
 
 
+def add_own_tags(instance: dg.DagsterInstance, run_id: str, tags: Mapping[str, str]) -> None:
+    """Add tags to a run, as its own."""
+    instance.add_run_tags(run_id, own_tags(run_id, tags))
+
+
 def own_tag(run: dg.DagsterRun, name: str) -> str | None:
     """Return a tag of a run; None where there is none, or it is copied from the run's parent.
 

@@ -17,7 +17,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import daily_prefix, mark_key
 from cdi_dagster.ingestion.status_rows import StepRecord
 from cdi_dagster.interfaces import StatusTable
-from cdi_dagster.own_tags import own_tags
+from cdi_dagster.own_tags import add_own_tags
 from cdi_dagster.published.counts import count_mismatches, missing_records, overlapping_offsets, rows_elsewhere
 from cdi_dagster.published.read import Publication, read_publication
 from cdi_dagster.storage.interface import Storage
@@ -46,7 +46,7 @@ def daily_records_checks(collection: Collection) -> Sequence[dg.AssetChecksDefin
         if not result.passed:
             run = context.op_execution_context
             tag = {names.FAILURE_CLASS_TAG: FailureClass.COUNTS_DO_NOT_RECONCILE.value}
-            run.instance.add_run_tags(run.run_id, own_tags(run.run_id, tag))
+            add_own_tags(run.instance, run.run_id, tag)
             _record_mismatch(status_table, day, run.run_id, result.description or "")
         return result
 

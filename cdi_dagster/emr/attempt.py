@@ -10,6 +10,7 @@ from cdi_dagster.emr.messages import StorageMessageReader
 from cdi_dagster.emr.step_outcome import (
     AttemptEnd,
     JobMessages,
+    is_a_loss,
     judge,
     over_deadline,
     stuck_in_preparing,
@@ -144,8 +145,7 @@ class AttemptFollower:
         # What the job reported itself needs no log, but for a loss, which its log may explain. A job that never started
         # has none.
         reported = self._reported().failure
-        is_explained = reported is not None and reported.failure_class is not FailureClass.CLUSTER_LOST
-        is_needed = status.log_is_expected and not is_explained
+        is_needed = status.log_is_expected and (reported is None or is_a_loss(reported))
         self._context.log(f"Reading the log of {self._where}" + (", which may take minutes" * is_needed))
         waited = 0.0
         while True:

@@ -20,7 +20,7 @@ from cdi_dagster.emr.ledger import TakenOverError
 from cdi_dagster.emr.resume import Requester
 from cdi_dagster.interfaces import LaunchEvidence, SparkStep
 from cdi_dagster.names import NEEDS_NO_COMPUTE_TAG, PARTITION_TAG
-from cdi_dagster.own_tags import own_tag, own_tags
+from cdi_dagster.own_tags import add_own_tags, own_tag
 from cdi_dagster.settings import knob
 from cdi_dagster.storage import open_storage
 
@@ -108,8 +108,7 @@ class BackendStepLauncher(dg.ConfigurableResource):
                 that end at the same time at least the last to count knows of all.
         """
         if is_last_step:
-            run_id = context.run.run_id
-            context.instance.add_run_tags(run_id, own_tags(run_id, {NEEDS_NO_COMPUTE_TAG: "true"}))
+            add_own_tags(context.instance, context.run.run_id, {NEEDS_NO_COMPUTE_TAG: "true"})
         return count_other_runs(context.instance, context.run.run_id)
 
     def _launch(self, context: dg.AssetExecutionContext | dg.OpExecutionContext, step: SparkStep) -> Launch:

@@ -54,7 +54,7 @@ def judge(status: JobStatus, messages: JobMessages, log_tail: Sequence[str] = ()
         messages: read after the status, so that what the job reported before it ended is in them.
         log_tail: last lines of its log, once they are known.
     """
-    if status.lost_by is AttemptOutcome.ENDED_BY_SOMEONE and _is_a_loss(messages.failure):
+    if status.lost_by is AttemptOutcome.ENDED_BY_SOMEONE and is_a_loss(messages.failure):
         messages = JobMessages(report=messages.report)
     match status.state:
         case JobState.COMPLETED:
@@ -69,7 +69,7 @@ def judge(status: JobStatus, messages: JobMessages, log_tail: Sequence[str] = ()
     return None
 
 
-def _is_a_loss(failure: CdiError | None) -> bool:
+def is_a_loss(failure: CdiError | None) -> bool:
     """Whether a job only noticed that its JVM or cluster is gone, and not why."""
     return failure is not None and failure.failure_class is FailureClass.CLUSTER_LOST
 
@@ -135,7 +135,7 @@ def _reported(failure: CdiError) -> AttemptEnd:
 def _killed_for_memory(status: JobStatus, failure: CdiError, log_tail: Sequence[str]) -> AttemptEnd | None:
     """Return the end where the log explains what the job could only report as lost: its JVM was killed under it."""
     text = "\n".join(log_tail)
-    if not _is_a_loss(failure) or not _MEMORY.search(text):
+    if not is_a_loss(failure) or not _MEMORY.search(text):
         return None
     return _end(AttemptOutcome.OUT_OF_MEMORY, FailureClass.OUT_OF_MEMORY, status, _line(_MEMORY, text))
 

@@ -24,7 +24,7 @@ from cdi_dagster.core.status_rows import data_product_of
 from cdi_dagster.day_facts import read_day_facts
 from cdi_dagster.ingestion.status_rows import TERMINATED
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusRow, StatusTable
-from cdi_dagster.own_tags import own_tag, own_tags
+from cdi_dagster.own_tags import add_own_tags, own_tag
 from cdi_dagster.published.snapshot_facts import read_snapshot
 from cdi_dagster.resources.ingest_options import IngestOptions
 from cdi_dagster.run_records import is_by_person, is_sensor_on, makes_snapshot, past_snapshot_runs
@@ -198,7 +198,7 @@ class FailureReporter:
 
     def _tag(self, runs: Sequence[dg.DagsterRun], tags: Mapping[str, str]) -> None:
         for run in runs:
-            self.instance.add_run_tags(run.run_id, own_tags(run.run_id, tags))
+            add_own_tags(self.instance, run.run_id, tags)
 
     def _again(self, run: dg.DagsterRun, collection: Collection) -> FailedDay:
         rows = self._rows(run, [collection])
