@@ -69,7 +69,7 @@ test-quick: $(INSTALLED) ## Run the quick tests (no Spark, daemon, browser, kill
 
 .PHONY: test
 test: $(INSTALLED) java ## Run all tests, a package for each core side by side
-	@[ -n "$(ARGS)" ] || echo "All tests: usually over half an hour on two cores; make test-quick takes some minutes" >&2
+	@[ -n "$(ARGS)" ] || echo "All tests: about half an hour on two cores; make test-quick takes some minutes" >&2
 	@$(PY) -m cdi_dagster_tests.run_all $(ARGS)
 	@[ -n "$(ARGS)" ] || echo "Next: make check, then CONTRIBUTING.md for what a change comes with" >&2
 

@@ -358,6 +358,11 @@ def _after_attempts(attempts: Sequence[PastRun], now: datetime) -> LaunchDecisio
 
 def _after_gate_closed(runs: Sequence[PastRun], now: datetime) -> LaunchDecision | None:
     last = runs[-1]
+    if len(runs) >= MAX_GATE_CLOSED_RUNS and _is_duplicate(last):
+        return _leave(
+            f"{len(runs)} runs could not begin, the last ({last.run_id}) with {last.failure_class}: its page names the "
+            "one that was at work. Find out why that one does not publish the day, end it, then materialise it"
+        )
     if len(runs) >= MAX_GATE_CLOSED_RUNS:
         return _leave(
             f"the gate looks open from here, but {len(runs)} runs found it closed, the last ({last.run_id}) with "

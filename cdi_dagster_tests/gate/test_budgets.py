@@ -75,7 +75,7 @@ def test_a_run_that_found_the_gate_closed_costs_no_attempt_and_no_wait(failure):
     assert decided(*again).action is LaunchAction.WAIT
     gate_closed = decided(*[run(failure)] * MAX_GATE_CLOSED_RUNS)
     assert gate_closed.action is LaunchAction.LEAVE
-    assert "same settings and permissions" in gate_closed.reason
+    assert ("same settings and permissions" in gate_closed.reason) == (failure != "DUPLICATE_RUN")
 
 
 NOW_LOST = run("CLUSTER_LOST", minutes_ago=0)
@@ -113,7 +113,9 @@ def test_a_day_whose_runs_all_give_way_to_another_process_is_not_tried_for_ever(
     """As where `cdi ingest` of a terminal has the day's lease, or a run goes on that Dagster takes for dead."""
     lost = run("CLUSTER_LOST")
     assert decided(lost, *[run("DUPLICATE_RUN", minutes_ago=0)] * 2).action is LaunchAction.WAIT
-    assert decided(lost, *[run("DUPLICATE_RUN")] * MAX_GATE_CLOSED_RUNS).action is LaunchAction.LEAVE
+    left = decided(lost, *[run("DUPLICATE_RUN")] * MAX_GATE_CLOSED_RUNS)
+    assert left.action is LaunchAction.LEAVE
+    assert "10 runs could not begin, the last (r1) with DUPLICATE_RUN" in left.reason
 
 
 def test_a_changed_input_is_run_again_at_once_and_three_times_at_most_whatever_it_was_launched_for():
