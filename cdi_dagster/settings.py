@@ -26,7 +26,7 @@ from cdi_dagster.aws.clients import REGION, use_region, use_roles
 from cdi_dagster.coalescer.shard import MOST_SHARDS
 from cdi_dagster.coalescer_status.batch_jobs import QUEUES as BATCH_QUEUES
 from cdi_dagster.core.alert_target import AlertTargetKind, alert_target
-from cdi_dagster.core.collections import REGISTRY, Collection, find_collection, require_append_only
+from cdi_dagster.core.collections import REGISTRY, Collection, find_collection
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.key_service_access import DEFAULT_RETRY_BUDGET_SECONDS, KeyServiceAccess
@@ -605,7 +605,7 @@ class Settings(AwsSettings):
         registered = [collection.id for collection in REGISTRY]
         for collection_id in paths:
             try:
-                require_append_only(find_collection(collection_id))
+                find_collection(collection_id)
             except CdiError as error:
                 raise ValueError(error.cause) from None
             close = difflib.get_close_matches(collection_id, registered, n=1, cutoff=0.85)

@@ -45,7 +45,7 @@ class InputConfig(dg.Config):
     allow_fewer_offsets: bool = Field(
         default=False,
         description="Continue although the day lacks offsets that it had when it was pinned or published before, "
-        "instead of failing with INPUT_CHANGED: their records are removed from what is published.",
+        "instead of failing with OFFSETS_LOST: their records are removed from what is published.",
     )
 
 

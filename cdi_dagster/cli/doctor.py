@@ -37,12 +37,15 @@ from cdi_dagster.table_definitions import all_with_tables
 
 _FAIL_BELOW_BYTES = 1_000_000_000
 _WARN_BELOW_BYTES = 5_000_000_000
+_ON_EMR = "not needed here: Spark runs on EMR"
 
 
 def check_java(settings: Settings) -> Finding:
     """The Java that local Spark would use."""
     from cdi_dagster.local_spark.java import find_java
 
+    if settings.deployment == "emr":
+        return note(_ON_EMR)
     try:
         java = find_java()
     except CdiError as error:
@@ -57,7 +60,7 @@ def check_spark(settings: Settings) -> Finding:
     from cdi_dagster.local_spark.spark_submit import spark_environment, spark_submit_command
 
     if settings.deployment == "emr":
-        return note("not needed here: Spark runs on EMR")
+        return note(_ON_EMR)
     try:
         arguments = ("--published-root", settings.published_root)
         submit = spark_submit_command(PUBLISH_TABLES, arguments, config=settings.local_spark)[0]
@@ -106,9 +109,9 @@ def check_table_definitions(settings: Settings) -> Finding:
     except StorageError as error:
         return failed(str(error), "Fix what it names, or correct CDI_TABLE_DEFINITIONS.")
     described = (
-        f"{collection.id}: {len(collection.tables.tables)} by {collection.tables.source}"
+        f"{collection.id}: {len(definition.tables)} by {definition.source}"
         for collection in collections
-        if collection.tables
+        if (definition := collection.tables or collection.snapshot_tables)
     )
     return ok("; ".join(described))
 

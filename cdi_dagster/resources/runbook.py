@@ -7,13 +7,14 @@ from pathlib import Path
 import cdi_dagster
 from cdi_dagster.core.failures import FAILURE_GUIDE, FailureClass
 
-_RUNBOOK = Path(cdi_dagster.__file__).parent.parent / "docs" / "runbook.md"
+_PAGE = Path("docs", "runbook.md")
+_FOLDERS = (Path(cdi_dagster.__file__).parent.parent, Path())  # a checkout; else below the current folder, as installed
 _BY_ITSELF = re.compile(r"^(- \*\*By itself\*\*: ).*?\n(?=- |\Z)", flags=re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 
 
 def runbook_section(failure_class: FailureClass, by_itself: str) -> str:
-    """Return the section of the checkout's runbook, without its links; where there is none, what the class means.
+    """Return the section of the runbook, without its links; where there is no runbook, what the class means.
 
     Args:
         failure_class: whose section.
@@ -27,10 +28,10 @@ def runbook_section(failure_class: FailureClass, by_itself: str) -> str:
 
 @cache
 def _sections() -> dict[str, str]:
-    try:
-        text = _RUNBOOK.read_text(encoding="utf-8")
-    except OSError:
+    page = next((page for folder in _FOLDERS if (page := folder / _PAGE).is_file()), None)
+    if page is None:
         return {}
+    text = page.read_text(encoding="utf-8")
     parts = re.split(r"^## (.+)$|^---$", text, flags=re.MULTILINE)
     bodies = zip(parts[1::2], parts[2::2], strict=True)
     return {title: _LINK.sub(r"\1", body).strip() for title, body in bodies if title}

@@ -85,6 +85,7 @@ def test_what_is_installed_works_without_the_checkout(installed: Path, tmp_path:
     # Loading the definitions compares the bundle with the code and has EMR's model check the template.
     check = (
         "import sys, cdi_dagster, cdi_dagster.definitions as d; print(cdi_dagster.__file__, len(list(d.defs.assets))); "
+        "from cdi_dagster.resources.runbook import runbook_section; print(runbook_section('RECORDS_REJECTED', '')); "
         "sys.exit('pyspark' in sys.modules)"
     )
     for command in (["python", "-c", check], ["cdi", "watch", "--help"]):
@@ -95,6 +96,7 @@ def test_what_is_installed_works_without_the_checkout(installed: Path, tmp_path:
         assert ended.returncode == 0, ended.stderr
         if command[0] == "python":
             assert ended.stdout.startswith(str(packages))
+            assert "| `ciphertext` |" in ended.stdout  # a table that only the page has
     assert not (installed / "venv/bin/pip").exists()
 
 

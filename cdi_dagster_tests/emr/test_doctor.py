@@ -95,6 +95,17 @@ def test_an_account_that_is_ready_is_said_to_be_line_by_line(installation: Insta
     assert "2 files" in checks["emr-bundle"]["text"]
 
 
+def test_no_java_is_needed_where_dagster_itself_runs(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    exit_code, checks = installation.doctor("java", "spark")
+    assert (exit_code, {finding["text"] for finding in checks.values()}) == (
+        0,
+        {"not needed here: Spark runs on EMR"},
+    )
+
+
 def test_roles_that_are_not_there_or_trust_nobody_are_named(installation: Installation) -> None:
     iam, own = installation.bench.emr.client("iam"), installation.own
     iam.update_assume_role_policy(RoleName=f"emr-{own}", PolicyDocument=trusting("lambda"))

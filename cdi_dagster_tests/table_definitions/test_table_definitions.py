@@ -152,7 +152,6 @@ def test_a_definition_that_cannot_be_used_fails_the_code_location_with_place_lin
         ('{"data:businessAudit": 1}', "not a JSON object of paths"),
         ('{"data:busnessAudit": "a.json"}', "did you mean data:businessAudit?"),
         ('{"businessAudit": "a.json"}', "write it as db:name"),
-        ('{"calculator:calculationParts": "a.json"}', "no tables are made of one day"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_refused_with_its_fix(
@@ -198,6 +197,19 @@ def test_what_is_wrong_with_a_table_of_a_snapshot_is_named(text: bytes, problem:
     with pytest.raises(CdiError) as refused:
         parse_table_definition(text, source="mine")
     assert problem in refused.value.cause
+
+
+def test_the_configured_definition_of_a_keyed_collection_gives_the_tables_of_its_snapshot(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_bytes(_of_snapshots())
+
+    def assets(path: Path | None) -> set[str]:
+        setting = json.dumps({"calculator:calculationParts": str(path) if path else None})
+        definitions = build_definitions(settings=load_settings(home=tmp_path, table_definitions=setting))
+        keys = (spec.key.to_user_string() for spec in definitions.resolve_all_asset_specs())
+        return {key.removeprefix("calculation_parts/") for key in keys if key.startswith("calculation_parts/")}
+
+    assert assets(tmp_path / "mine.json") == {"daily_rows", "snapshot", "parts"}
+    assert assets(None) == {"daily_rows", "snapshot"}
 
 
 def test_keyed_collections_have_tables_of_snapshots_and_no_others(tmp_path: Path) -> None:
