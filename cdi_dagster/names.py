@@ -11,6 +11,8 @@ from cdi_dagster.core.table_definition import Table
 OWNERS = ("team:corporate-data-ingestion",)
 
 PARTITION_TAG = "dagster/partition"
+DATA_VERSION_TAG = "dagster/data_version"
+"""On a materialisation: `dagster.DataVersion`."""
 RETRY_TAG = "dagster/retry_number"
 """On Dagster's own retry of a run whose worker was lost."""
 PRIORITY_TAG = "dagster/priority"

@@ -29,6 +29,8 @@ BEFORE_BACKFILLS = "10"
 AS_A_BACKFILL = "0"
 """Priority of a day before the look-back, which is part of a backfill."""
 
+_MOST_MADE_MEANWHILE = 10
+
 _MadeBy = Callable[[dg.DagsterRun, Collection], frozenset[dg.AssetKey]]
 
 _STATES: Mapping[dg.DagsterRunStatus, RunState] = {
@@ -42,12 +44,6 @@ _STATES: Mapping[dg.DagsterRunStatus, RunState] = {
 def assets_of_run(context: dg.AssetExecutionContext) -> frozenset[dg.AssetKey]:
     """Return every asset that this run materialises: of a job all of it, else what was selected."""
     return frozenset(context.job_def.asset_layer.executable_asset_keys)
-
-
-def started_at(context: dg.AssetExecutionContext) -> datetime | None:
-    """Return when this run began (aware, UTC); None where its instance does not know it."""
-    record = context.instance.get_run_record_by_id(context.run.run_id)
-    return datetime.fromtimestamp(record.start_time, tz=UTC) if record and record.start_time else None
 
 
 def missing_of(instance: dg.DagsterInstance) -> list[str]:
@@ -84,6 +80,34 @@ def require_only_snapshot_run(context: dg.AssetExecutionContext, collection: Col
     """
     what = f"the snapshot of {collection.id}"
     _require_oldest(context, collection, _made_of_snapshot, names.snapshot_key(collection), what=what)
+
+
+def require_not_made_since(context: dg.AssetExecutionContext, fingerprint: str) -> None:
+    """Return where no other run has materialised this partition from the same input since this run began.
+
+    A run waits for its pool, and meanwhile one may go on that looked ended when it began: two daemons may both start a
+    run, of which Dagster then reports that it failed. What a lost run left, a cluster still at work on it or what that
+    published, is no reason to stop: nobody else will follow it to its end.
+
+    Raises:
+        CdiError: DUPLICATE_RUN, naming the other run.
+    """
+    mine = context.instance.get_run_record_by_id(context.run.run_id)
+    if mine is None or mine.start_time is None:
+        return
+    since = dg.AssetRecordsFilter(
+        asset_key=context.asset_key, asset_partitions=[context.partition_key], after_timestamp=mine.start_time
+    )
+    for made in context.instance.fetch_materializations(since, limit=_MOST_MADE_MEANWHILE).records:
+        materialization = made.asset_materialization
+        version = materialization.tags.get(names.DATA_VERSION_TAG) if materialization and materialization.tags else None
+        if made.run_id != context.run.run_id and version == fingerprint:
+            raise CdiError(
+                FailureClass.DUPLICATE_RUN,
+                f"Run {made.run_id} has materialised {context.asset_key.to_user_string()} of {context.partition_key} "
+                "from the same input since this run began.",
+                detail={"run_id": made.run_id},
+            )
 
 
 def _require_oldest(

@@ -31,9 +31,8 @@ from cdi_dagster.interfaces import (
     PySparkStepLauncher,
     StatusTable,
 )
-from cdi_dagster.published.read import read_mark
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.run_records import assets_of_run, started_at
+from cdi_dagster.run_records import assets_of_run, require_not_made_since
 from cdi_dagster.storage.interface import Storage, StorageError
 from cdi_dagster.storage.roots import Roots
 
@@ -110,7 +109,7 @@ def daily_records_asset(
             step.add_gate(status, overridden=overridden)
             with ingestion_lease(roots.published, step.day, holder=step.correlation_id, log=context.log.info) as lease:
                 pinned = _require_pin(roots.published, step.day)
-                _require_not_published_since(context, roots.published, step.day, pinned)
+                require_not_made_since(context, pinned.fingerprint)
                 # The second listing: what is the same in both was complete when the gate was checked between them.
                 require_unchanged(roots.corporate, pinned)
                 spark_step = ingest_step(
@@ -170,25 +169,6 @@ def _require_pin(published: Storage, day: CollectionDay) -> PinnedInput:
             "with this asset.",
         )
     return pinned
-
-
-def _require_not_published_since(
-    context: dg.AssetExecutionContext, published: Storage, day: CollectionDay, pinned: PinnedInput
-) -> None:
-    """Stop a run that waited, in the pool, while another published the same input.
-
-    Another that looked ended when this one began: two daemons may both start a run, of which Dagster reports it failed.
-    """
-    mark = read_mark(published, day)
-    if mark is None or mark.fingerprint != pinned.fingerprint or mark.correlation_id == context.run.run_id:
-        return
-    began_at = started_at(context)
-    if began_at and mark.published_at > began_at:
-        raise CdiError(
-            FailureClass.DUPLICATE_RUN,
-            f"Run {mark.correlation_id} published the same input of {day} after this run began.",
-            detail={"run_id": mark.correlation_id},
-        )
 
 
 def _metadata(report: IngestReport, evidence: LaunchEvidence, step: StepRecord, published: Storage) -> Metadata:

@@ -16,10 +16,11 @@ from cdi_dagster.checks.daily_records import id_parts_result
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.core.storage_keys import mark_key
+from cdi_dagster.ingestion.pinning import read_pinned_input
 from cdi_dagster.interfaces import LaunchAttempt
 from cdi_dagster.published.read import read_mark
 from cdi_dagster.storage.interface import StorageUnavailableError
-from cdi_dagster_tests.collections import CALCULATION_PARTS, EQUALITY
+from cdi_dagster_tests.collections import AUDIT, CALCULATION_PARTS, EQUALITY
 from cdi_dagster_tests.dagster_day import (
     DAY,
     ScriptedSpark,
@@ -50,25 +51,53 @@ def test_a_day_goes_from_pinned_input_to_tables_in_one_run(day):
     assert {step.correlation_id for step in day.spark.launched} == {result.run_id}
 
 
-def test_a_run_that_waited_while_another_published_the_same_input_gives_way(day, monkeypatch):
-    day.put_object("0_9", content=b"x" * 100)
+def run_while(day, monkeypatch, happens, **run):
+    """Run the day; `happens` is called with the fingerprint of its input when it is about to take the day's lease."""
     taken = daily_records.ingestion_lease
 
     @contextmanager
-    def after_another(published, of_day, **options):
-        publish_mark(day, DAY, at=datetime.now(UTC) + timedelta(seconds=1))
+    def after_it(published, of_day, **options):
+        happens(read_pinned_input(published, of_day).fingerprint)
         with taken(published, of_day, **options) as lease:
             yield lease
 
     with monkeypatch.context() as patched:
-        patched.setattr(daily_records, "ingestion_lease", after_another)
-        failure = failure_of(day.run())
+        patched.setattr(daily_records, "ingestion_lease", after_it)
+        return day.run(**run)
+
+
+def test_a_run_that_waited_while_another_published_the_same_input_gives_way(day, monkeypatch):
+    day.put_object("0_9", content=b"x" * 100)
+
+    def materialised(fingerprint):
+        tags = {"dagster/data_version": fingerprint}
+        asset_key = dg.AssetKey.from_user_string(RECORDS)
+        day.instance.report_runless_asset_event(dg.AssetMaterialization(asset_key, partition=str(DAY), tags=tags))
+
+    failure = failure_of(run_while(day, monkeypatch, materialised))
     assert failure["failure_class"] == "DUPLICATE_RUN"
-    assert "Run a-run published the same input of" in failure["cause"]
+    assert f"has materialised {RECORDS} of {DAY} from the same input since this run began" in failure["cause"]
     assert day.spark.launched == []
-    # Whoever begins after the publication means the day to be ingested again.
-    publish_mark(day, DAY)
-    assert day.run().success
+    # Of another input, or before this run began: it means the day to be ingested again.
+    assert run_while(day, monkeypatch, lambda fingerprint: materialised(f"not-{fingerprint}")).success
+
+
+def test_a_run_goes_on_where_what_a_lost_one_left_published_the_same_input_meanwhile(day, monkeypatch):
+    """As a cluster does that is still at work: only this run can follow it to its end."""
+    day.put_object("0_9", content=b"x" * 100)
+    tomorrow = datetime.now(UTC) + timedelta(days=1)  # by the clock of that cluster's node
+    assert run_while(day, monkeypatch, lambda _: publish_mark(day, DAY, at=tomorrow)).success
+    assert "ingest_daily" in [step.name for step in day.spark.launched]
+
+
+def test_a_day_with_a_damaged_mark_is_restored_as_its_next_step_states(day):
+    day.put_object("0_9", content=b"x" * 100)
+    day.published.write(mark_key(AUDIT.on(DAY)), b"{}")
+    failure = failure_of(day.run())
+    assert failure["failure_class"] == "INPUT_INVALID"
+    assert "allow_fewer_offsets" in failure["next_step"]
+    assert day.run(config={INPUT: {"allow_fewer_offsets": True}}).success
+    assert read_mark(day.published, AUDIT.on(DAY)) is not None
 
 
 def test_dagster_plots_the_figures_that_matter_alone(day):
