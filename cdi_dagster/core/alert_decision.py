@@ -6,7 +6,7 @@ Reading runs and sending is `cdi_dagster.sensors.failed_runs`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from cdi_dagster.core.automation import Automation
@@ -21,6 +21,9 @@ from cdi_dagster.core.launch_decision import (
     decide,
 )
 from cdi_dagster.core.snapshot_decision import SnapshotFacts, decide_snapshot, due_snapshots
+
+UNDECIDED_FOR = timedelta(hours=20)
+"""After its end a run is undecided for so long at most: after a day the failed runs sensor no longer looks at it."""
 
 
 class AlertAction(StrEnum):
@@ -67,6 +70,7 @@ def decide_alert(
         failure_class,
         facts,
         decide(facts, now),
+        now,
         named="day",
         why_nothing=None if automated else automation.why_nothing(now),
         may_be_late=may_be_late,
@@ -86,6 +90,7 @@ def decide_snapshot_alert(
         failure_class,
         facts,
         decide_snapshot(facts, now),
+        now,
         named="snapshot",
         why_nothing=None if automation.is_on and is_due else f"nothing: {why}; materialise it when the cause is fixed",
         may_be_late=is_due,
@@ -97,6 +102,7 @@ def _decide(
     failure_class: FailureClass,
     facts: DayFacts | SnapshotFacts,
     decision: LaunchDecision,
+    now: datetime,
     *,
     named: str,
     why_nothing: str | None,
@@ -111,15 +117,18 @@ def _decide(
     what_happens = _what_happens(decision, why_nothing, named)
     if timing is AlertTiming.DAY_LATE:
         return _quiet(f"its {named} is reported if it is late" if may_be_late else what_happens)
+    ended_at = facts.runs[position].ended_at if position < len(facts.runs) else None
+    may_wait = ended_at is None or now - ended_at < UNDECIDED_FOR
+    undecided = AlertAction.RETRY_LATER if may_wait else AlertAction.ALERT
     if facts.unreadable and timing is not AlertTiming.AT_ONCE:
-        return AlertDecision(action=AlertAction.RETRY_LATER, what_happens=facts.unreadable)
+        return AlertDecision(action=undecided, what_happens=facts.unreadable)
     will_retry = why_nothing is None and decision.action in (LaunchAction.LAUNCH, LaunchAction.WAIT)
     if not will_retry:
         return AlertDecision(action=AlertAction.ALERT, what_happens=what_happens)
     if _can_wait(timing, failure_class, facts.runs[:position]):
         may_be_last = timing is AlertTiming.AT_ONCE or position + 1 >= MAX_ATTEMPTS
         if is_unclear and may_be_last:
-            return AlertDecision(action=AlertAction.RETRY_LATER, what_happens=what_happens)
+            return AlertDecision(action=undecided, what_happens=what_happens)
         return _quiet(what_happens)
     return AlertDecision(action=AlertAction.ALERT, what_happens=what_happens, will_retry=True)
 

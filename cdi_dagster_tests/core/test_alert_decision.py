@@ -5,12 +5,13 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 
-from cdi_dagster.core.alert_decision import AlertAction, decide_alert
+from cdi_dagster.core.alert_decision import UNDECIDED_FOR, AlertAction, decide_alert
 from cdi_dagster.core.automation import Automation
 from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.failures import FailureClass
 from cdi_dagster.core.gate import CoalescerState, CoalescerStatus
 from cdi_dagster.core.launch_decision import DayFacts, PastRun, PublishedFrom, RunState, launch_of
+from cdi_dagster.sensors.failed_runs import LOOKS_BACK
 
 DAY = date(2023, 3, 26)
 NOW = datetime(2023, 3, 27, 12, tzinfo=UTC)
@@ -44,13 +45,13 @@ ALERTED_RUNS = {
 }
 
 
-def failed(number, failure, *, by_person=False, state=RunState.FAILED):
+def failed(number, failure, *, by_person=False, state=RunState.FAILED, hours_ago=1 / 6):
     return PastRun(
         run_id=f"r{number}",
         state=state,
         launch=launch_of(DAY, OPEN),
         failure_class=FailureClass(failure) if failure else None,
-        ended_at=NOW - timedelta(minutes=10),
+        ended_at=NOW - timedelta(hours=hours_ago),
         by_person=by_person,
     )
 
@@ -173,6 +174,10 @@ def test_a_published_day_whose_attempts_may_be_used_up_is_looked_at_again_when_t
         "published; since then coalescer UNKNOWN: no answer",
     )
     assert decided("r3", failure, *runs, **stale).action is AlertAction.ALERT
+    # Not for ever: later nobody looks at the run again.
+    assert UNDECIDED_FOR < LOOKS_BACK
+    long_ago = [failed(number, failure, hours_ago=21) for number in (1, 2, 3)]
+    assert decided("r3", failure, *long_ago, coalescer=closed, **stale).action is AlertAction.ALERT
     # The first is followed by another; and a day that is not published is late, and reported as that.
     first = decided("r1", "CLUSTER_LOST", failed(1, "CLUSTER_LOST"), coalescer=closed, **stale)
     assert first.action is AlertAction.STAY_QUIET
@@ -181,4 +186,6 @@ def test_a_published_day_whose_attempts_may_be_used_up_is_looked_at_again_when_t
 
 def test_what_cannot_be_read_delays_only_what_can_wait():
     assert decided("r1", "CLUSTER_LOST", unreadable="no answer").action is AlertAction.RETRY_LATER
+    long_ago = failed(1, "CLUSTER_LOST", hours_ago=21)
+    assert decided("r1", "CLUSTER_LOST", long_ago, unreadable="no answer").action is AlertAction.ALERT
     assert decided("r1", "JOB_FAILED", failed(1, "JOB_FAILED"), unreadable="no answer").action is AlertAction.ALERT
