@@ -159,7 +159,7 @@ def test_it_has_everything_that_containers_and_dagsters_files_take_from_the_envi
     for name in ("dagster.yaml", "workspace.yaml"):
         wanted |= set(re.findall(r"\{env: (\w+)\}", shipped(f"production/{name}").read_text(encoding="utf-8")))
     image = set(re.findall(r"(\w+)=", " ".join(of(LAST, "ENV"))))
-    for task in ("DaemonTask", "CodeTask", "WebTask"):
+    for task in ("DaemonTask", "CodeTask", "WebTask", "CommandTask"):
         for container in template("dagster")["Resources"][task]["Properties"]["ContainerDefinitions"]:
             given = {each["Name"] for part in ("Environment", "Secrets") for each in container[part]}
             assert wanted - image - given == set(), container["Name"]
