@@ -56,6 +56,11 @@ def snapshot_staging_prefix(day: CollectionDay) -> str:
     return f"{_BASE}/_staging/exports/{day.collection.db}/{day.collection.name}/{day.export_day}/"
 
 
+def run_staging_prefix(day: CollectionDay, correlation_id: str) -> str:
+    """Prefix of what one run has written there."""
+    return f"{snapshot_staging_prefix(day)}{correlation_id}/"
+
+
 def snapshot_lease_key(day: CollectionDay) -> str:
     """Key of the lease that the run which makes the snapshot holds."""
     return f"{control_prefix(day)}snapshot_lease.json"

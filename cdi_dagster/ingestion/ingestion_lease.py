@@ -151,7 +151,7 @@ def discard_after_failure(published: Storage, day: CollectionDay, lease: Lease) 
         if lease.is_lost():
             raise
         try:
-            discard_uploads(published, day)
+            discard_uploads(published, day, group=None)
         except StorageError as error:  # raising it would hide why the step failed
             _log.warning("Some uploads of %s could not be discarded; the next run does: %s", day, error)
         raise

@@ -58,7 +58,7 @@ def begin_ingestion(published: Storage, day: CollectionDay, correlation_id: str)
     """
     for prefix in (daily_prefix(day), runs_prefix(day)):
         published.recover(prefix)
-    discard_uploads(published, day)
+    discard_uploads(published, day, group=None)
     try:
         mark = read_mark(published, day)
     except CdiError:
@@ -67,10 +67,16 @@ def begin_ingestion(published: Storage, day: CollectionDay, correlation_id: str)
         published.delete([run_report_key(day, correlation_id)])
 
 
-def discard_uploads(published: Storage, day: CollectionDay) -> None:
-    """Remove the records and rejects that any run of the day wrote but did not decide to publish."""
+def discard_uploads(published: Storage, day: CollectionDay, *, group: str | None) -> None:
+    """Remove the records and rejects of the day that a run wrote but did not decide to publish.
+
+    Args:
+        published: where it wrote them.
+        day: which it ingested.
+        group: its correlation id; None for those of every run, only while the day's lease is held.
+    """
     for prefix in (daily_prefix(day), runs_prefix(day)):
-        published.discard(prefix, group=None)
+        published.discard(prefix, group=group)
 
 
 def publish_day(

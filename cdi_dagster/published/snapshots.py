@@ -31,6 +31,7 @@ from cdi_dagster.core.storage_keys import (
     SUCCESS_MARK,
     id_part_of,
     is_data_key,
+    run_staging_prefix,
     snapshot_prefix,
     snapshot_staging_prefix,
 )
@@ -45,8 +46,6 @@ MOST_WEEKS = 13
 RESTORE_PART = "Restore it, or make again what it is a part of: the day's rows, or the snapshot."
 
 _THREADS = 16
-_GROUP = "snapshot"
-"""Of all uploads of snapshots: the lease allows one run at a time, so what is left is nobody's."""
 
 
 def snapshot_of(collection: Collection, export_day: date) -> CollectionDay:
@@ -176,23 +175,28 @@ def require_snapshot(published: Storage, day: CollectionDay) -> SnapshotMark:
     return mark
 
 
-def discard_staged(published: Storage, day: CollectionDay) -> None:
-    """Delete what any run has written of the snapshot and not published."""
-    published.discard(snapshot_prefix(day), group=None)
-    published.delete([stored.key for stored in published.list(snapshot_staging_prefix(day))])
+def discard_staged(published: Storage, day: CollectionDay, *, correlation_id: str) -> None:
+    """Delete what a run has written of the snapshot and not published; of no other, which may hold the lease by now."""
+    published.discard(snapshot_prefix(day), group=correlation_id)
+    _delete_below(published, run_staging_prefix(day, correlation_id))
 
 
 def begin_snapshot(published: Storage, day: CollectionDay) -> None:
-    """Complete what a killed run had decided to publish, and delete everything else that it left."""
+    """Complete what a killed run had decided to publish, and delete everything else that any run left."""
     published.recover(snapshot_prefix(day))
-    discard_staged(published, day)
+    published.discard(snapshot_prefix(day), group=None)
+    _delete_below(published, snapshot_staging_prefix(day))
 
 
-def staged_parts(published: Storage, day: CollectionDay) -> tuple[SnapshotPart, ...]:
-    """Return the files that Spark has written, without those that belong to its writing (`_SUCCESS`, checksums)."""
+def _delete_below(published: Storage, prefix: str) -> None:
+    published.delete([stored.key for stored in published.list(prefix)])
+
+
+def staged_parts(published: Storage, day: CollectionDay, *, correlation_id: str) -> tuple[SnapshotPart, ...]:
+    """Return the files that a run's Spark has written, without what belongs to its writing (`_SUCCESS`, checksums)."""
     return tuple(
         SnapshotPart(key=stored.key, size_bytes=stored.size_bytes)
-        for stored in published.list(snapshot_staging_prefix(day))
+        for stored in published.list(run_staging_prefix(day, correlation_id))
         if is_data_key(stored.key)
     )
 
@@ -202,15 +206,17 @@ def published_key(day: CollectionDay, staged_key: str) -> str:
     return snapshot_prefix(day) + "/".join(staged_key.rsplit("/", 2)[-2:])
 
 
-def prepare_staged(published: Storage, day: CollectionDay, staged: Sequence[SnapshotPart]) -> list[PreparedObject]:
-    """Prepare the staged files for publication, some at a time."""
+def prepare_staged(
+    published: Storage, day: CollectionDay, staged: Sequence[SnapshotPart], *, correlation_id: str
+) -> list[PreparedObject]:
+    """Prepare the staged files of a run for publication, some at a time."""
     with ThreadPoolExecutor(_THREADS) as threads:
-        return list(threads.map(partial(prepare_part, published, day), staged))
+        return list(threads.map(partial(prepare_part, published, day, correlation_id=correlation_id), staged))
 
 
-def prepare_part(published: Storage, day: CollectionDay, part: SnapshotPart) -> PreparedObject:
+def prepare_part(published: Storage, day: CollectionDay, part: SnapshotPart, *, correlation_id: str) -> PreparedObject:
     """Prepare one staged file; what is prepared and not published, `discard_staged` discards."""
-    return published.prepare_stored(part.key, published_key(day, part.key), group=_GROUP)
+    return published.prepare_stored(part.key, published_key(day, part.key), group=correlation_id)
 
 
 def publish_snapshot(
@@ -222,7 +228,7 @@ def publish_snapshot(
         StorageError: something could not be written; the published snapshot is as it was, or `begin_snapshot` completes
             the new one.
     """
-    published.publish(snapshot_prefix(day), prepared, mark.to_bytes(), group=_GROUP)
+    published.publish(snapshot_prefix(day), prepared, mark.to_bytes(), group=mark.correlation_id)
 
 
 def adopt_snapshot(

@@ -57,10 +57,16 @@ def failure_of(error: Exception) -> CdiError:
         )
     if isinstance(error, StorageError):
         return storage_failure(error)
-    if isinstance(error, MemoryError) or _MEMORY.search(text):
-        return CdiError(FailureClass.OUT_OF_MEMORY, f"Spark ran out of memory: {_line(_MEMORY, text) or _gist(error)}.")
     if of_storage := _OF_STORAGE.search(text):
         return storage_failure(_STORAGE_ERRORS[of_storage[1]](of_storage[2]))
+    if is_full(error) or reports_full(text):  # also what keeps Spark from spilling or fetching
+        return storage_full(
+            f"A disk is full: {_gist(error)}.",
+            next_step="Free space where the published root, Spark's scratch folder (CDI_HOME) and the temp folder are, "
+            "then run the day again.",
+        )
+    if isinstance(error, MemoryError) or _MEMORY.search(text):
+        return CdiError(FailureClass.OUT_OF_MEMORY, f"Spark ran out of memory: {_line(_MEMORY, text) or _gist(error)}.")
     if lost := _line(_TASK_LOST, text):
         return CdiError(
             FailureClass.CLUSTER_LOST,
@@ -69,12 +75,6 @@ def failure_of(error: Exception) -> CdiError:
         )
     if isinstance(error, Py4JNetworkError | ConnectionRefusedError) or _SPARK_LOST.search(text):
         return CdiError(FailureClass.CLUSTER_LOST, "Spark itself ended under the job.")
-    if is_full(error) or reports_full(text):
-        return storage_full(
-            f"A disk is full: {_gist(error)}.",
-            next_step="Free space where the published root, Spark's scratch folder (CDI_HOME) and the temp folder are, "
-            "then run the day again.",
-        )
     return CdiError(FailureClass.JOB_FAILED, f"{type(error).__name__}: {_gist(error)}")
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 
 from cdi_dagster.core.collections import find_collection
 from cdi_dagster.core.snapshot import SnapshotInput
-from cdi_dagster.core.storage_keys import snapshot_staging_prefix
+from cdi_dagster.core.storage_keys import run_staging_prefix
 from cdi_dagster.published.snapshot_mark import SnapshotMark, SnapshotPart
 from cdi_dagster.published.snapshots import (
     begin_snapshot,
@@ -29,10 +29,10 @@ def publish_run(storage: Storage, number: int) -> None:
     """Do what the job of run `number` does on the storage, from its start; one file: several have no certain order."""
     run = f"run-{number}"
     begin_snapshot(storage, SNAPSHOT)
-    folder = f"{snapshot_staging_prefix(SNAPSHOT)}{run}/group=00000/"
+    folder = f"{run_staging_prefix(SNAPSHOT, run)}group=00000/"
     storage.write(f"{folder}id_part=0{number}/part-00000-{run}.zlib.orc", b"x" * number)
     used = SnapshotInput(base=None, days={date(2023, 6, 8): run})
-    staged = staged_parts(storage, SNAPSHOT)
+    staged = staged_parts(storage, SNAPSHOT, correlation_id=run)
     mark = SnapshotMark(
         correlation_id=run,
         collection_id=SNAPSHOT.collection.id,
@@ -45,8 +45,8 @@ def publish_run(storage: Storage, number: int) -> None:
         parts=tuple(SnapshotPart(key=published_key(SNAPSHOT, part.key), size_bytes=part.size_bytes) for part in staged),
         published_at=datetime(2023, 6, 9, tzinfo=UTC),
     )
-    publish_snapshot(storage, SNAPSHOT, prepare_staged(storage, SNAPSHOT, staged), mark)
-    discard_staged(storage, SNAPSHOT)
+    publish_snapshot(storage, SNAPSHOT, prepare_staged(storage, SNAPSHOT, staged, correlation_id=run), mark)
+    discard_staged(storage, SNAPSHOT, correlation_id=run)
 
 
 if __name__ == "__main__":

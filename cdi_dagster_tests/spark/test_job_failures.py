@@ -19,6 +19,11 @@ KILLED = LOST_EXECUTOR + "Container killed by YARN for exceeding physical memory
 IN_A_WORKER = LOST_TASK + "org.apache.spark.api.python.PythonException: Traceback (most recent call last):\n  ...\n"
 BUSY = "cdi_dagster.storage.interface.TransientStorageError: Could not read s3://b/k: S3 answered SlowDown"
 FULL = "cdi_dagster.storage.interface.StorageFullError: Could not write /data/x: no space"
+FETCH_FAILED = (
+    "ShuffleMapStage 5 has failed the maximum allowable number of times: 4. Most recent failure reason:\n"
+    "org.apache.spark.shuffle.FetchFailedException: "
+)
+NO_SPACE = "No space left on device"
 
 
 @pytest.mark.parametrize(
@@ -32,14 +37,24 @@ FULL = "cdi_dagster.storage.interface.StorageFullError: Could not write /data/x:
         (f"{LOST_EXECUTOR}Slave lost", FailureClass.CLUSTER_LOST, "Slave lost"),
         (f"{LOST_TASK}Python worker exited unexpectedly (crashed)", FailureClass.CLUSTER_LOST, "(crashed)"),
         (
-            "ShuffleMapStage 5 has failed the maximum allowable number of times: 4. Most recent failure reason:\n"
-            "org.apache.spark.shuffle.FetchFailedException: Failed to connect to a/10.0.0.1:7337\n\tat org",
+            f"{FETCH_FAILED}Failed to connect to a/10.0.0.1:7337\n\tat org",
             FailureClass.CLUSTER_LOST,
             "FetchFailedException",
+        ),
+        (
+            f"{FETCH_FAILED}Error\n\tat org\nCaused by: java.io.IOException: {NO_SPACE}\n\tat",
+            FailureClass.STORAGE_FULL,
+            "A disk is full",
+        ),
+        (
+            f"{LOST_TASK}org.apache.spark.memory.SparkOutOfMemoryError: Error while calling spill() on x : {NO_SPACE}",
+            FailureClass.STORAGE_FULL,
+            "A disk is full",
         ),
         ("Job 0 cancelled because SparkContext was shut down", FailureClass.CLUSTER_LOST, "Spark itself ended"),
         (f"{IN_A_WORKER}{BUSY}\n\n\tat org", FailureClass.STORAGE_UNAVAILABLE, "Could not read s3://b/k"),
         (f"{IN_A_WORKER}{FULL}\n\n\tat org", FailureClass.STORAGE_FULL, "Could not write /data/x"),
+        (f"{IN_A_WORKER}OSError: {NO_SPACE}\n\n{FULL}\n\n\tat", FailureClass.STORAGE_FULL, "Could not write /data/x"),
         ("something else", FailureClass.JOB_FAILED, "something else"),
         ("Metastore: Connection refused", FailureClass.JOB_FAILED, "Connection refused"),
     ],

@@ -216,11 +216,14 @@ class IngestDaily:
         return time.monotonic() - self._started
 
     def _discard_uploads_if_possible(self) -> None:
-        """At the end: what made the run fail may make this fail too, and is the failure to report."""
+        """At the end, its own: another run may have the day's lease by now.
+
+        What made the run fail may make this fail too, and is the failure to report.
+        """
         try:
-            discard_uploads(self._published, self._day)
+            discard_uploads(self._published, self._day, group=self._arguments.correlation_id)
         except StorageError as error:
-            _log.warning("Some uploads of this day could not be discarded; they are never read: %s", error)
+            _log.warning("Some uploads of this run could not be discarded; they are never read: %s", error)
 
 
 def _gathering(settings: TaskSettings) -> Gathering:

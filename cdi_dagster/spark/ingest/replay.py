@@ -89,7 +89,7 @@ def replay_rejects(publication: Publication, published: Storage, key_service: Ke
     try:
         return replay.run()
     finally:
-        discard_uploads(published, publication.day)
+        discard_uploads(published, publication.day, group=key_service.correlation_id)
 
 
 class _Replay:

@@ -30,8 +30,8 @@ from cdi_dagster.core.storage_keys import (
     id_part_folder,
     id_part_of,
     run_failure_key,
+    run_staging_prefix,
     snapshot_report_key,
-    snapshot_staging_prefix,
 )
 from cdi_dagster.published.snapshot_mark import SnapshotMark, SnapshotPart
 from cdi_dagster.published.snapshots import (
@@ -145,7 +145,7 @@ class BuildSnapshot:
         for number, id_parts in enumerate(groups_of_id_parts(files.stored_bytes, most_bytes=self._group_bytes)):
             self._write_group(spark, files, id_parts, number)
             self._reporter.progress(f"Wrote {len(id_parts)} id_parts, the last is {id_parts[-1]!r}")
-        staged = staged_parts(self._published, self._day)
+        staged = staged_parts(self._published, self._day, correlation_id=self._correlation_id)
         by_part = self._count_staged(spark, staged)
         mark = self._with_sample(spark, self._mark(used, rows_in, by_part, staged), staged)
         if self._input_now()[0].fingerprint != used.fingerprint:
@@ -161,8 +161,8 @@ class BuildSnapshot:
     def _prepare(self, spark: SparkSession, staged: Sequence[SnapshotPart]) -> list[PreparedObject]:
         """Prepare the files here, or where they are very many on the workers: S3 takes seconds to copy each."""
         if len(staged) <= FILES_OF_ONE_MACHINE:
-            return prepare_staged(self._published, self._day, staged)
-        work = partial(_prepare_on_worker, self._published.root, self._day)
+            return prepare_staged(self._published, self._day, staged, correlation_id=self._correlation_id)
+        work = partial(_prepare_on_worker, self._published.root, self._day, self._correlation_id)
         slices = math.ceil(len(staged) / _FILES_OF_A_TASK)
         return spark.sparkContext.parallelize(staged, slices).map(work).collect()
 
@@ -194,7 +194,7 @@ class BuildSnapshot:
         context = spark.sparkContext
         slices = slices_of(size, cores=planned_cores(context), task_memory_bytes=_task_memory(context))
         latest = latest_rows(all_rows(files.read(spark, id_parts)), slices=slices)
-        folder = f"{snapshot_staging_prefix(self._day)}{self._correlation_id}/group={number:05d}"
+        folder = f"{run_staging_prefix(self._day, self._correlation_id)}group={number:05d}"
         written = latest.write.partitionBy("id_part").option("compression", "zlib")
         # A killed attempt of this run may have left S3A's marker of the folder, which is no object to us.
         written.mode("overwrite").orc(spark_path(self._published.uri(folder)))
@@ -299,15 +299,20 @@ class BuildSnapshot:
         return sorted(day for day in stale_snapshots(later.made, later.identities) if day > self._export_day)
 
     def _discard_if_possible(self) -> None:
-        """At the end: what made the run fail may make this fail too, and is the failure to report."""
+        """At the end, its own: another run may have the lease by now.
+
+        What made the run fail may make this fail too, and is the failure to report.
+        """
         try:
-            discard_staged(self._published, self._day)
+            discard_staged(self._published, self._day, correlation_id=self._correlation_id)
         except StorageError as error:
             _log.warning("Some files in staging could not be deleted; they are never read: %s", error)
 
 
-def _prepare_on_worker(published_root: str, day: CollectionDay, part: SnapshotPart) -> PreparedObject:
-    return prepare_part(task_storage(published_root), day, part)
+def _prepare_on_worker(
+    published_root: str, day: CollectionDay, correlation_id: str, part: SnapshotPart
+) -> PreparedObject:
+    return prepare_part(task_storage(published_root), day, part, correlation_id=correlation_id)
 
 
 def _task_memory(spark: SparkContext) -> int:

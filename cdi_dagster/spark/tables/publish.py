@@ -168,11 +168,14 @@ class _DayTables:
         return attempts
 
     def _end_killed_runs(self, table: Table) -> None:
-        """Let what one had decided become a whole attempt, which the next publication deletes; discard all else."""
+        """Let what one had decided become a whole attempt, which the next publication deletes; discard all else.
+
+        Whoever starts the job holds the lease: of the day; or of all the snapshots' tables, as their attempts lie
+        in one place whatever the Friday.
+        """
         prefix = partition_prefix(table, self._request.export_day)
         self._published.recover(prefix)
-        if table.is_partitioned:  # whoever starts the job holds the lease of the day
-            self._published.discard(prefix, group=None)
+        self._published.discard(prefix, group=None)
 
     def _write_rows(self, tables: Sequence[Table], reporter: Reporter) -> dict[str, WrittenRows]:
         outputs = {table.name: self._output(table) for table in tables}

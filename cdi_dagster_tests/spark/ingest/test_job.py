@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import boto3
 import orjson
@@ -17,8 +18,9 @@ from pyspark.sql import SparkSession
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.object_names import parse_object_name
 from cdi_dagster.core.storage_keys import pinned_input_key
+from cdi_dagster.spark.ingest import job
 from cdi_dagster.spark.ingest.reading import MAX_ENVELOPE_BYTES
-from cdi_dagster.storage import open_storage
+from cdi_dagster.storage import PreparedObject, open_storage
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 from cdi_dagster_tests.spark.ingest_support import SampleDay
 from cdi_dagster_tests.spark.scripted_key_service import ScriptedKeyService, status
@@ -292,3 +294,29 @@ def test_rejects_of_an_earlier_attempt_of_the_same_run_do_not_stay(file_day: Sam
     file_day.pin()
     assert file_day.ingest(spark.sparkContext).rejected == 0
     assert file_day.rejects() == []
+
+
+def test_a_failing_run_discards_its_own_uploads_not_those_of_the_run_that_took_over_its_day(
+    file_day: SampleDay, spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_day.write(records=60, objects=2, bad_envelopes=3)
+    file_day.pin()
+    of_next: list[PreparedObject] = []
+    combine = job.combine
+
+    def combine_late(*arguments: Any) -> Any:
+        with file_day.published.upload(f"{file_day.records_prefix}part-0.jsonl.gz", group="next") as upload:
+            upload.write(b"records")
+            of_next.append(upload.prepare())
+        assert uploads_of(tmp_path / "published") == {"=run-1", "=next"}
+        return combine(*arguments)
+
+    monkeypatch.setattr(job, "combine", combine_late)
+    failure(file_day, spark)
+    assert uploads_of(tmp_path / "published") == {"=next"}
+    file_day.published.publish(file_day.records_prefix, of_next, b"mark", group="next")
+    assert file_day.published_keys() == ["_SUCCESS", "part-0.jsonl.gz"]
+
+
+def uploads_of(root: Path) -> set[str]:
+    return {path.name for path in (root / ".cdi-staging" / "uploads").glob("=*")}

@@ -1,6 +1,7 @@
 """Rejects are tried again: what is fixed joins the publication, whole or not at all; the rest is kept again."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from cdi_dagster.published.counts import count_mismatches
 from cdi_dagster.published.read import read_publication
 from cdi_dagster.spark.ingest.replay import ReplaySummary, begin_replay, replay_rejects
 from cdi_dagster.spark.key_service.client import KeyServiceConfig
+from cdi_dagster.storage import PreparedObject
 from cdi_dagster_tests.spark.ingest_support import SampleDay
 
 if TYPE_CHECKING:
@@ -19,8 +21,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.spark
 
 
-def replay(day: SampleDay, correlation_id: str, *, dks_url: str | None = None) -> ReplaySummary:
+def replay(
+    day: SampleDay, correlation_id: str, *, dks_url: str | None = None, meanwhile: Callable[[], object] = lambda: None
+) -> ReplaySummary:
     publication = begin_replay(day.published, day.collection.on(day.storage_day), correlation_id)
+    meanwhile()
     config = KeyServiceConfig(url=dks_url or day.dks_url, correlation_id=correlation_id, retry_budget_seconds=1)
     return replay_rejects(publication, day.published, config)
 
@@ -93,8 +98,16 @@ def test_a_key_service_that_is_down_changes_nothing(file_day: SampleDay, spark: 
         day.dks_url = service.url
         day.ingest(spark.sparkContext, "--max-rejected", "60", correlation_id="first")
     mark = day.mark()
+    of_next: list[PreparedObject] = []
+
+    def take_over() -> None:
+        with day.published.upload(f"{day.records_prefix}part-0.jsonl.gz", group="next") as upload:
+            of_next.append(upload.prepare())
+
     with pytest.raises(CdiError) as caught:
-        replay(day, "second", dks_url="http://127.0.0.1:9")
+        replay(day, "second", dks_url="http://127.0.0.1:9", meanwhile=take_over)
     assert caught.value.failure_class is FailureClass.DKS_UNAVAILABLE
     assert day.mark() == mark
     assert len(day.rejects("first")) == 60
+    # What another run had prepared is still there.
+    day.published.publish(day.records_prefix, of_next, b"mark", group="next")

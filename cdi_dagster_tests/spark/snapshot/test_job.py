@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pyarrow as pa
 import pytest
@@ -20,7 +20,7 @@ from cdi_dagster.core.storage_keys import (
 from cdi_dagster.published.snapshots import adopt_snapshot, read_snapshot_mark, snapshot_of
 from cdi_dagster.spark.snapshot import job
 from cdi_dagster.spark.snapshot.job import main
-from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster.storage import PreparedObject, Storage, open_storage
 from cdi_dagster_tests.spark.snapshot.daily_rows import (
     PARTS,
     Row,
@@ -212,3 +212,43 @@ def test_what_is_missing_or_half_there_stops_it_by_name_and_changes_nothing(
     assert run(published, date(2023, 6, 8)) == 1
     assert read_snapshot(published, SECOND) == whole
     assert list(published.list(snapshot_staging_prefix(snapshot_of(PARTS, SECOND)))) == []
+
+
+def test_a_failing_run_deletes_what_it_wrote_not_what_the_run_that_took_over_its_friday_did(
+    spark: "SparkSession", published: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_history(published, history(2, FIRST_DAY, FIRST - ONE_DAY, ids=20), FIRST_DAY, FIRST - ONE_DAY)
+    day = snapshot_of(PARTS, FIRST)
+    staged = f"{snapshot_staging_prefix(day)}next/group=00000/id_part=00/part-0.orc"
+    of_next: list[PreparedObject] = []
+
+    def publish_late(*_: object) -> NoReturn:
+        """The run has staged and prepared its files; the other one has, too, and goes on."""
+        for key in (staged, staged.replace("part-0", "part-1")):
+            published.write(key, b"rows")
+        of_next.append(published.prepare_stored(staged, f"{snapshot_prefix(day)}id_part=00/part-0.orc", group="next"))
+        raise OSError("as its machine has been frozen")
+
+    monkeypatch.setattr(job, "publish_snapshot", publish_late)
+    assert run(published, FIRST) == 1
+    assert "frozen" in failure_of(published, FIRST)
+    left = [stored.key for stored in published.list(snapshot_staging_prefix(day))]
+    assert left == [staged.replace("part-0", "part-1")]
+    published.publish(snapshot_prefix(day), of_next, b"mark", group="next")
+
+
+def test_what_another_run_stages_meanwhile_is_not_published(
+    spark: "SparkSession", published: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_history(published, history(2, FIRST_DAY, FIRST - ONE_DAY, ids=20), FIRST_DAY, FIRST - ONE_DAY)
+    day = snapshot_of(PARTS, FIRST)
+    staged = f"{snapshot_staging_prefix(day)}before/group=00000/id_part=00/part-0.orc"
+    begin = job.begin_snapshot
+
+    def begin_then_thaw(*arguments: Any) -> None:
+        begin(*arguments)
+        published.write(staged, b"rows")
+
+    monkeypatch.setattr(job, "begin_snapshot", begin_then_thaw)
+    assert run(published, FIRST) == 0
+    assert [stored.key for stored in published.list(snapshot_staging_prefix(day))] == [staged]

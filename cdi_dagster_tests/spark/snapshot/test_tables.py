@@ -17,7 +17,9 @@ from cdi_dagster.published.snapshots import snapshot_of
 from cdi_dagster.spark.tables import partition
 from cdi_dagster.spark.tables import publish as publishing
 from cdi_dagster.spark.tables.job import main
-from cdi_dagster.storage import Storage, open_storage
+from cdi_dagster.spark.tables.locations import attempt_prefix
+from cdi_dagster.storage import ObjectMissingError, Storage, open_storage
+from cdi_dagster.table_definitions import read_table_definition
 from cdi_dagster_tests.spark.snapshot.daily_rows import PARTS, orc_bytes
 
 if TYPE_CHECKING:
@@ -127,6 +129,21 @@ def test_each_table_is_replaced_whole_and_each_can_be_published_alone(
     assert part in failure["cause"]
     assert publish(published, date(2023, 6, 23), definition, run_id="none") == 1
     assert values(metastore, ONE) == [2]
+
+
+def test_what_a_killed_run_had_prepared_of_another_friday_is_discarded_by_the_next(
+    metastore: "SparkSession", published: Storage, definition: str
+) -> None:
+    publish_snapshot_of(published, FRIDAY, '{"n":1}')
+    table = read_table_definition(definition).named(("parts",))[0]
+    prefix = attempt_prefix(table, NEXT, "20230616T040000Z-0123abcd")
+    with published.upload(f"{prefix}part-0.orc", group="killed") as upload:
+        upload.write(b"decrypted rows")
+        prepared = upload.prepare()
+    assert publish(published, FRIDAY, definition, "--tables", "parts") == 0
+    with pytest.raises(ObjectMissingError):
+        published.publish(prefix, [prepared], b"mark", group="killed")
+    assert values(metastore, ONE) == [1]
 
 
 def test_an_attempt_that_another_run_publishes_meanwhile_is_not_cleaned_up(
