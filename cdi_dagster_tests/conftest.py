@@ -18,12 +18,14 @@ from cdi_dagster.local_spark.java import use_java_for_spark_in_this_process
 from cdi_dagster.local_spark.jvm_options import quick_start_options
 from cdi_dagster.storage import use_encryption
 from cdi_dagster_tests.clock import start_clock_of_environment
+from cdi_dagster_tests.developers_environment import leave_out_developers_settings
 from cdi_dagster_tests.markers import MarkerGuard
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+leave_out_developers_settings()
 start_clock_of_environment()  # before modules of tests look at it
 settings.register_profile("any machine", deadline=None)  # an example may take as long as it needs
 settings.load_profile("any machine")

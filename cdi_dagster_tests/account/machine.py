@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cdi_dagster_tests.waiting import wait_until
+from cdi_dagster_tests.waiting import last_lines_of, wait_until
 
 SYSTEMD = Path("/lib/systemd/systemd")
 _BOOT = """
@@ -35,6 +35,13 @@ umount --lazy /before
 export container=other
 exec "$2" --system --unit=basic.target --log-target=null
 """
+_NAMESPACES = ("--pid", "--fork", "--kill-child", "--mount", "--net", "--uts", "--ipc", "--cgroup")
+_MAY_MOUNT = """
+mount -t tmpfs tmpfs "$1"
+mkdir "$1"/{changes,work,root}
+mount -t overlay overlay -o "lowerdir=/,upperdir=$1/changes,workdir=$1/work" "$1/root"
+"""
+"""What a container without privileges, or without a kernel module, refuses."""
 
 
 class Machine:
@@ -60,13 +67,23 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 def booted(folder: Path) -> Iterator[Machine]:
     """Yield a machine on which everything of `folder`/installed, where it is there, is laid over this one's files.
 
-    Skips the test where this machine cannot be another one: without root, systemd or namespaces.
+    Skips the test where this machine cannot be another one: without root, systemd or namespaces. Where it can, a boot
+    that ends or does not come up is a failure.
     """
-    if os.geteuid() != 0 or not SYSTEMD.exists() or shutil.which("unshare") is None:
-        pytest.skip("needs root, systemd and unshare: the units are only verified")
+    programs = all(map(shutil.which, ("unshare", "nsenter", "pgrep")))
+    if os.geteuid() != 0 or not SYSTEMD.exists() or not programs:
+        pytest.skip("needs root, systemd, util-linux and procps: the units are only verified")
     (folder / "machine").mkdir()
-    namespaces = ["--pid", "--fork", "--kill-child", "--mount", "--net", "--uts", "--ipc", "--cgroup"]
-    boot = ["unshare", *namespaces, "bash", "-euc", _BOOT, "boot", str(folder), str(SYSTEMD)]
+    allowed = subprocess.run(
+        ["unshare", *_NAMESPACES, "bash", "-euc", _MAY_MOUNT, "may_mount", str(folder / "machine")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=_ENVIRONMENT,
+    )
+    if allowed.returncode:
+        pytest.skip(f"this machine allows no namespaces with mounts of their own: {allowed.stderr[-200:]}")
+    boot = ["unshare", *_NAMESPACES, "bash", "-euc", _BOOT, "boot", str(folder), str(SYSTEMD)]
     with (
         (folder / "boot.log").open("wb") as log,
         subprocess.Popen(boot, stdout=log, stderr=log, env=_ENVIRONMENT) as unshare,
@@ -81,15 +98,11 @@ def _machine(unshare: "subprocess.Popen[bytes]", log: Path) -> Machine:
     """Return the machine once it has booted."""
 
     def up() -> Machine | None:
-        if unshare.poll() is not None:
-            pytest.skip(f"this machine allows no namespaces: {log.read_text()[-200:]}")
+        assert unshare.poll() is None, f"the boot ended: {last_lines_of(log)}"
         children = subprocess.run(["pgrep", "--parent", str(unshare.pid)], capture_output=True, text=True, check=False)
         machine = Machine(int(children.stdout)) if children.stdout else None
         return machine if machine and machine.show("basic.target", "ActiveState") == "active" else None
 
-    try:
-        machine = wait_until(up, "systemd has booted")
-    except AssertionError as error:
-        pytest.skip(f"systemd does not boot in namespaces here: {error}")
+    machine = wait_until(up, "systemd has booted", seen=lambda: last_lines_of(log))
     assert machine is not None
     return machine

@@ -1,6 +1,7 @@
 """A real PostgreSQL on a folder and a port of its own, where the machine has one."""
 
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
@@ -48,6 +49,8 @@ def binaries() -> Path:
 def postgres() -> Iterator[Postgres]:
     """Run a server; it takes no root, so as root it runs as the user `postgres` of the package."""
     programs, is_root = binaries(), os.getuid() == 0
+    if is_root and "postgres" not in {user.pw_name for user in pwd.getpwall()}:
+        pytest.skip("PostgreSQL does not run as root, and this machine has no user postgres")
     user: dict[str, Any] = {"user": "postgres", "group": "postgres", "extra_groups": []} if is_root else {}
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     try:

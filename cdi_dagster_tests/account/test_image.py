@@ -44,6 +44,8 @@ def of(stage: list[tuple[str, str]], name: str) -> list[str]:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return /opt/cdi as the build stage leaves it."""
     folder, cdi = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("opt") / "cdi"
+    wheels = REPOSITORY / ".wheels"  # of `make wheels`, the build's setuptools among them
+    offline = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)} if (wheels / ".complete").exists() else {}
     for sources, target in (line.rsplit(maxsplit=1) for line in of(BUILD, "COPY")):
         for source in sources.split():
             copy = shutil.copytree if (REPOSITORY / source).is_dir() else shutil.copy
@@ -52,7 +54,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run(
             ["sh", "-ec", command.replace("/opt/cdi", str(cdi)).replace("python -m", f"{sys.executable} -m")],
             cwd=folder,
-            env={**os.environ, "PIP_NO_DEPS": "1"},
+            env={**os.environ, "PIP_NO_DEPS": "1", **offline},
             check=True,
             capture_output=True,
         )

@@ -37,6 +37,8 @@ def test_systemd_takes_them(installed: list[str]) -> None:
 
 
 def test_they_may_do_little(installed: list[str]) -> None:
+    if "--offline" not in subprocess.run(["systemd-analyze", "--help"], capture_output=True, text=True).stdout:
+        pytest.skip("systemd-analyze of this machine rates no files (security --offline: systemd 250)")
     for unit in installed:
         if unit.endswith(".service"):
             rated = subprocess.run(

@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from cdi_dagster.cli.servers import REPOSITORY, Guarded
 from cdi_dagster.core.storage_keys import mark_key, tables_report_key
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.cli.conftest import Cdi
+from cdi_dagster_tests.clock import clock_at
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.gate.hearing import hearing
 from cdi_dagster_tests.gate.instigators import publish_mark
@@ -27,10 +29,12 @@ WATCH = ("watch", "--collection", AUDIT.id)
 
 
 @pytest.fixture
-def late_days() -> list[date]:
-    """The last two storage days: both are late from 00:01 UTC on."""
-    yesterday = datetime.now(UTC).date() - timedelta(days=1)
-    return [yesterday - timedelta(days=1), yesterday]
+def late_days() -> Iterator[list[date]]:
+    """The last two storage days: both are late from 00:01 UTC on, and midnight must not come in the middle."""
+    mid_morning = datetime.now(UTC).replace(hour=10, minute=0)
+    yesterday = mid_morning.date() - timedelta(days=1)
+    with clock_at(mid_morning):
+        yield [yesterday - timedelta(days=1), yesterday]
 
 
 @pytest.fixture

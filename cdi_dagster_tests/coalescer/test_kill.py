@@ -132,26 +132,26 @@ def require_finished(storage: Storage, *, minutes_later: int) -> None:
     assert ingested(storage) == small_day_records()
 
 
-def test_killed_at_any_operation_nothing_is_lost_or_doubled_and_the_next_run_finishes(folder: Path) -> None:
+def test_killed_at_any_operation_nothing_is_lost_or_doubled_and_the_next_run_finishes(tmp_path: Path) -> None:
     operations = 0
     while True:
-        storage = open_storage((folder / str(operations)).as_uri())
+        storage = open_storage((tmp_path / str(operations)).as_uri())
         put_small_day(storage)
         killed = run_and_kill(storage, operations, minutes_later=0)
         assert ingested(storage) == small_day_records(), operations
         assert set(indexed(storage)) >= (set() if killed else set(COALESCED)), operations
         require_finished(storage, minutes_later=10)
-        assert not list((folder / str(operations) / ".cdi-staging").rglob("uploads/*/*")), operations
+        assert not list((tmp_path / str(operations) / ".cdi-staging").rglob("uploads/*/*")), operations
         if not killed:
             break
         operations += 1
     assert operations > 50
 
 
-def test_a_shard_killed_at_any_operation_loses_and_doubles_nothing_whatever_runs_next(folder: Path) -> None:
+def test_a_shard_killed_at_any_operation_loses_and_doubles_nothing_whatever_runs_next(tmp_path: Path) -> None:
     shards = [Shard(index=index, count=2) for index in range(2)]
     for operations in range(0, 60, 3):
-        storage = open_storage((folder / str(operations)).as_uri())
+        storage = open_storage((tmp_path / str(operations)).as_uri())
         put_small_day(storage)
         killed = run_and_kill(storage, operations, minutes_later=0, shard=shards[0])
         assert ingested(storage) == small_day_records(), operations
@@ -163,16 +163,16 @@ def test_a_shard_killed_at_any_operation_loses_and_doubles_nothing_whatever_runs
             assert coalesce(storage, AUDIT.on(DAY), shard=shards[0], clock=later(10)).succeeded
             assert names(storage) == COALESCED
             assert ingested(storage) == small_day_records()
-        assert not list((folder / str(operations) / ".cdi-staging").rglob("uploads/*/*")), operations
+        assert not list((tmp_path / str(operations) / ".cdi-staging").rglob("uploads/*/*")), operations
         if not killed:
             break
     assert operations > 30
 
 
-def test_killed_again_and_again_it_still_finishes(folder: Path) -> None:
+def test_killed_again_and_again_it_still_finishes(tmp_path: Path) -> None:
     random_points = random.Random(5)
     for world in range(8):
-        storage = open_storage((folder / str(world)).as_uri())
+        storage = open_storage((tmp_path / str(world)).as_uri())
         put_small_day(storage)
         for attempt in range(1, 5):
             run_and_kill(storage, random_points.randrange(70), minutes_later=10 * attempt)
@@ -180,8 +180,8 @@ def test_killed_again_and_again_it_still_finishes(folder: Path) -> None:
         require_finished(storage, minutes_later=100)
 
 
-def test_the_program_killed_at_random_moments_loses_and_doubles_nothing(folder: Path) -> None:
-    storage = open_storage((folder / "corporate").as_uri())
+def test_the_program_killed_at_random_moments_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    storage = open_storage((tmp_path / "corporate").as_uri())
     for first in range(0, 1500, 5):
         put_raw(storage, first, first + 4)
     before = ingested(storage)
@@ -226,8 +226,8 @@ command.coalesce_command()
 """
 
 
-def test_sigterm_writes_failed_at_once(folder: Path) -> None:
-    storage = open_storage((folder / "corporate").as_uri())
+def test_sigterm_writes_failed_at_once(tmp_path: Path) -> None:
+    storage = open_storage((tmp_path / "corporate").as_uri())
     for first in range(0, 2000, 5):
         put_raw(storage, first, first + 4)
     command = [sys.executable, "-c", _UNHURRIED, "--corporate-root", storage.root]

@@ -142,10 +142,10 @@ def process_of(storage: Storage, shard: Shard) -> int | None:
     return int(ours.writer.rpartition(":")[2].partition("#")[0])
 
 
-def test_kill_9_of_one_shards_process_loses_and_doubles_nothing_and_the_next_run_finishes(folder: Path) -> None:
-    storage = open_storage((folder / "corporate").as_uri())
+def test_kill_9_of_one_shards_process_loses_and_doubles_nothing_and_the_next_run_finishes(tmp_path: Path) -> None:
+    storage = open_storage((tmp_path / "corporate").as_uri())
     before = put_larger_day(storage)
-    program = started(storage, folder, "--lease-seconds", "4")
+    program = started(storage, tmp_path, "--lease-seconds", "4")
     pid = wait_until(lambda: process_of(storage, Shard(index=1, count=2)), "shard 1 works", seen=program.poll)
     os.kill(pid, signal.SIGKILL)
     _, stderr = program.communicate(timeout=PATIENCE_SECONDS)
@@ -161,10 +161,10 @@ def test_kill_9_of_one_shards_process_loses_and_doubles_nothing_and_the_next_run
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGKILL])
-def test_when_who_started_them_is_stopped_each_stops_and_writes_failed(folder: Path, kind: signal.Signals) -> None:
-    storage = open_storage((folder / "corporate").as_uri())
+def test_when_who_started_them_is_stopped_each_stops_and_writes_failed(tmp_path: Path, kind: signal.Signals) -> None:
+    storage = open_storage((tmp_path / "corporate").as_uri())
     before = put_larger_day(storage)
-    program = started(storage, folder)
+    program = started(storage, tmp_path)
     wait_until(lambda: process_of(storage, Shard(index=1, count=2)), "shard 1 works", seen=program.poll)
     program.send_signal(kind)
     program.communicate(timeout=PATIENCE_SECONDS)

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,13 @@ def serving(servicer: DagsterApiServicer, address: str) -> Iterator[int]:
         server.stop(grace=None).wait()
 
 
+@pytest.fixture
+def socket_path() -> Iterator[str]:
+    """A path for a socket: the kernel takes some 100 bytes, and the folders of pytest may be longer."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield f"{folder}/socket"
+
+
 def health(**server: Any) -> WorkerStatus:
     run = dg.DagsterRun(job_name="daily", run_id=RUN_ID, tags={GRPC_INFO_TAG: json.dumps(server)})
     return CodeServerRunLauncher().check_run_worker_health(run).status
@@ -65,27 +73,25 @@ def health(**server: Any) -> WorkerStatus:
     ],
 )
 def test_a_run_that_its_code_server_does_not_have_is_gone_and_a_proxy_is_not_believed(
-    servicer: DagsterApiServicer, status: WorkerStatus, tmp_path: Path
+    servicer: DagsterApiServicer, status: WorkerStatus, socket_path: str
 ) -> None:
     with serving(servicer, "127.0.0.1:0") as port:
         assert health(host="127.0.0.1", port=port) is status
-    path = str(tmp_path / "socket")
-    with serving(servicer, f"unix:{path}"):
-        assert health(host="localhost", socket=path) is status
+    with serving(servicer, f"unix:{socket_path}"):
+        assert health(host="localhost", socket=socket_path) is status
 
 
 def test_a_code_server_that_does_not_respond_may_be_starting_again_but_a_socket_without_a_server_is_never_served_again(
-    tmp_path: Path,
+    socket_path: str,
 ) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         assert health(host="127.0.0.1", port=free.getsockname()[1]) is WorkerStatus.RUNNING
-    path = tmp_path / "socket"
-    assert health(host="localhost", socket=str(path)) is WorkerStatus.NOT_FOUND
+    assert health(host="localhost", socket=socket_path) is WorkerStatus.NOT_FOUND
     with socket.socket(socket.AF_UNIX) as killed:
-        killed.bind(str(path))
-    assert path.exists()
-    assert health(host="localhost", socket=str(path)) is WorkerStatus.NOT_FOUND
+        killed.bind(socket_path)
+    assert Path(socket_path).exists()
+    assert health(host="localhost", socket=socket_path) is WorkerStatus.NOT_FOUND
 
 
 def test_a_run_whose_code_server_is_not_known_is_left_alone() -> None:
