@@ -21,6 +21,7 @@ from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.collections import EQUALITY
 from cdi_dagster_tests.emr.emulator import create_status_table
 from cdi_dagster_tests.emr.launches import Bench
+from cdi_dagster_tests.instance import lines_of_run
 from cdi_dagster_tests.waiting import reserved_port, wait_until
 
 
@@ -55,7 +56,7 @@ class Operator:
         os.kill(pid, signal.SIGKILL)
 
     def logged(self, run_id: str) -> list[str]:
-        return [entry.user_message for entry in self.instance.all_logs(run_id)]
+        return lines_of_run(self.instance, run_id)
 
     def wait_for_line(self, run_id: str, word: str) -> None:
         wait_until(
