@@ -118,7 +118,6 @@ class Installation:
             "CDI_HOME": str(self._home / "cdi"),
             "CDI_AUTOMATION": "true",
             "CDI_COLLECTIONS": AUDIT.id,
-            "CDI_TEST_DUE_TIME_RAPID": "00:00",
         }
 
     def coalesced(self, day: date) -> None:
