@@ -217,7 +217,12 @@ class GateDagster:
         """Start webserver, daemon and code servers, and wait until they answer."""
         self._starts += 1
         self._logs.append(self.home / f"dagster-{self._starts}.log")
-        process = Guarded(self._command, environment=_environment(self.home), log_path=self._logs[-1])
+        process = Guarded(
+            self._command,
+            environment=_environment(self.home),
+            log_path=self._logs[-1],
+            grace_seconds=PATIENCE_SECONDS,  # for a run to report that it was interrupted
+        )
         self._processes.enter_context(process)
         webserver = Webserver(self.url)
 
