@@ -22,7 +22,7 @@ from cdi_dagster_tests.collections import EQUALITY
 from cdi_dagster_tests.emr.emulator import create_status_table
 from cdi_dagster_tests.emr.launches import Bench
 from cdi_dagster_tests.instance import lines_of_run
-from cdi_dagster_tests.waiting import reserved_port, wait_until
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, reserved_port, wait_until
 
 
 class Operator:
@@ -46,7 +46,7 @@ class Operator:
         requested = urllib.request.Request(
             f"{self.webserver.url}/graphql", data=body, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(requested, timeout=30) as answer:
+        with urllib.request.urlopen(requested, timeout=PATIENCE_SECONDS) as answer:
             assert json.load(answer)["data"]["terminateRun"]["__typename"] == "TerminateRunSuccess"
 
     def kill_worker(self, run_id: str) -> None:
