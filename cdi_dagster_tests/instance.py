@@ -22,6 +22,21 @@ def instance_on_disk() -> Iterator[dg.DagsterInstance]:
             yield instance
 
 
+def lines_of_run(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    """Return what a run's page says, one string an event; a failure's with its error and its metadata."""
+    return [f"{entry.user_message}{_failure_of(entry)}" for entry in instance.all_logs(run_id)]
+
+
+def _failure_of(entry: dg.EventLogEntry) -> str:
+    event = entry.dagster_event
+    if event is None or not event.is_step_failure:
+        return ""
+    failed = event.step_failure_data
+    facts = failed.user_failure_data.metadata if failed.user_failure_data else {}
+    errors = [failed.error.to_string()] if failed.error else []
+    return "\n".join(["", *errors, *(f"{label}: {fact.value}" for label, fact in facts.items())])
+
+
 @cache
 def _new_home() -> "tempfile.TemporaryDirectory[str]":
     """Make a home once: its databases take half a second of CPU, and a copy next to nothing."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from cdi_dagster.aws.clients import _shared_loader
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 Function = Callable[..., Any]
 
@@ -41,6 +42,7 @@ def print_kill_points(run: Callable[[int], object], steps: Iterable[int]) -> Non
     for step in steps:
         child = os.fork()
         if child == 0:
+            signal.alarm(int(PATIENCE_SECONDS))  # a step that hangs is killed, and named below
             try:
                 run(step)
             except BaseException:  # noqa: BLE001 - whatever it is, the child must not go on as its parent

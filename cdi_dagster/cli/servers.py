@@ -29,12 +29,21 @@ _KEY_SERVICE_PATIENCE_SECONDS = 30.0
 class Guarded:
     """One guarded process: leaving the `with` block ends it and everything it started.
 
-    Its output goes to a log file, so that a crash can be explained.
+    Its output goes to a log file, so that a crash can be explained. What has not ended `grace_seconds` after it was
+    asked to is killed.
     """
 
-    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str], log_path: Path) -> None:
-        self._command = [sys.executable, "-I", process_guard.__file__, "--grace-seconds", str(_GRACE_SECONDS), "--"]
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        log_path: Path,
+        grace_seconds: float = _GRACE_SECONDS,
+    ) -> None:
+        self._command = [sys.executable, "-I", process_guard.__file__, "--grace-seconds", str(grace_seconds), "--"]
         self._command += command
+        self._grace_seconds = grace_seconds
         self._environment = environment
         self.log_path = log_path
 
@@ -59,7 +68,7 @@ class Guarded:
             if self._process.stdin:
                 self._process.stdin.close()
             try:
-                self._process.wait(timeout=_GRACE_SECONDS + 10)
+                self._process.wait(timeout=self._grace_seconds + 10)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

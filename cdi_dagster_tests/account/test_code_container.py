@@ -27,6 +27,7 @@ from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.account.stacks import shipped, template
 from cdi_dagster_tests.clock import clock_at
 from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.instance import lines_of_run
 from cdi_dagster_tests.processes import processes
 from cdi_dagster_tests.repository.files import REPOSITORY
 from cdi_dagster_tests.waiting import last_lines_of, reserved_port, wait_until
@@ -117,7 +118,6 @@ class Installation:
             "CDI_HOME": str(self._home / "cdi"),
             "CDI_AUTOMATION": "true",
             "CDI_COLLECTIONS": AUDIT.id,
-            "CDI_TEST_DUE_TIME_RAPID": "00:00",
         }
 
     def coalesced(self, day: date) -> None:
@@ -155,7 +155,7 @@ class Installation:
 
     def _seen(self) -> str:
         with dg.DagsterInstance.from_config(str(self._home)) as instance:
-            events = [event.user_message for run in self.runs() for event in instance.all_logs(run.run_id)]
+            events = [line for run in self.runs() for line in lines_of_run(instance, run.run_id)]
         return "\n".join(
             [*map(str, self.outcomes()), *events, last_lines_of(self._home / "daemon.log", self._home / "code.log")]
         )

@@ -15,6 +15,7 @@ from cdi_dagster.core.metrics import HEARTBEAT, NAMESPACE
 from cdi_dagster.table_definitions import read_table_definition
 from cdi_dagster_tests.account.stacks import NAMES, TEMPLATES, template
 from cdi_dagster_tests.aws_actions import NODES_POLICY, POLICIES
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 PLACEHOLDERS = {
     "CorporateBucket": "CHANGE-ME-CORPORATE",
@@ -42,7 +43,7 @@ def test_cfn_lint_has_nothing_to_report() -> None:
         [str(Path(sys.executable).with_name("cfn-lint")), "--", *files],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert (linted.stdout + linted.stderr, linted.returncode) == ("", 0)

@@ -23,7 +23,7 @@ from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.gate.hearing import hearing
 from cdi_dagster_tests.gate.instigators import publish_mark
 from cdi_dagster_tests.processes import descendants_of
-from cdi_dagster_tests.waiting import last_lines_of, reserved_port, wait_until
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, last_lines_of, reserved_port, wait_until
 
 WATCH = ("watch", "--collection", AUDIT.id)
 
@@ -213,7 +213,7 @@ def test_on_a_full_disk_of_its_own_it_still_reports_and_alerts(
             capture_output=True,
             text=True,
             check=False,
-            timeout=240,
+            timeout=PATIENCE_SECONDS,
         )
     assert ended.returncode == 1, ended.stderr
     assert "The published root cannot be read: " in ended.stdout

@@ -19,7 +19,6 @@ from cdi_dagster_tests.coalescer.days import DAY, ingested, names
 from cdi_dagster_tests.coalescer.killed_shards import COALESCED, SHARDS, records
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.s3_server import REGION, new_s3_storage, s3_endpoint
-from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.kill
 
@@ -76,7 +75,7 @@ def require_nothing_left_over(template: str) -> None:
 
 def test_killed_at_any_request_nothing_is_lost_or_doubled_and_the_next_run_finishes(template: str) -> None:
     command = [sys.executable, "-m", "cdi_dagster_tests.coalescer.killed_shards", template]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     steps = range(int(done.stdout))
     assert len(steps) > 40

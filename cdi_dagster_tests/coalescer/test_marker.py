@@ -87,7 +87,7 @@ def test_the_heartbeat_is_written_while_it_works(file_storage: Storage) -> None:
 
 
 def test_a_heartbeat_has_how_much_is_done_and_the_end_has_not(file_storage: Storage) -> None:
-    with claim(file_storage, lease_seconds=1.2) as held:
+    with claim(file_storage, lease_seconds=6) as held:
         held.share_done = 0.62
         wait_until(lambda: marker(file_storage).share_done == 0.62, "a heartbeat has it")
         held.complete()

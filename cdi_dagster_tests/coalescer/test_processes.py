@@ -116,10 +116,10 @@ if __name__ == "__main__":
 """
 
 
-def started(storage: Storage, folder: Path, *more: str) -> subprocess.Popen[str]:
-    program = folder / "unhurried.py"
+def started(storage: Storage, tmp_path: Path) -> subprocess.Popen[str]:
+    program = tmp_path / "unhurried.py"
     program.write_text(_UNHURRIED)
-    command = [sys.executable, str(program), *arguments(storage), "--processes", "2", "--max-objects", "2", *more]
+    command = [sys.executable, str(program), *arguments(storage), "--processes", "2", "--max-objects", "2"]
     paths = filter(None, [os.environ.get("PYTHONPATH"), str(Path(__file__).parents[2])])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -145,7 +145,7 @@ def process_of(storage: Storage, shard: Shard) -> int | None:
 def test_kill_9_of_one_shards_process_loses_and_doubles_nothing_and_the_next_run_finishes(tmp_path: Path) -> None:
     storage = open_storage((tmp_path / "corporate").as_uri())
     before = put_larger_day(storage)
-    program = started(storage, tmp_path, "--lease-seconds", "4")
+    program = started(storage, tmp_path)
     pid = wait_until(lambda: process_of(storage, Shard(index=1, count=2)), "shard 1 works", seen=program.poll)
     os.kill(pid, signal.SIGKILL)
     _, stderr = program.communicate(timeout=PATIENCE_SECONDS)

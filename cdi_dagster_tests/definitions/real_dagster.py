@@ -20,7 +20,7 @@ from cdi_dagster.demo.sample import write_sample
 from cdi_dagster.settings import Settings, load_settings
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.collections import EQUALITY
-from cdi_dagster_tests.waiting import last_lines_of, reserved_port, wait_until
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, last_lines_of, reserved_port, wait_until
 
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 
@@ -126,7 +126,7 @@ class RealDagster:
         request = urllib.request.Request(  # noqa: S310
             f"{self.webserver.url}/graphql", data=body, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:  # noqa: S310
             assert json.load(answer)["data"]["terminateRun"]["__typename"] == "TerminateRunSuccess"
 
     def row(self, run_id: str) -> Any:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ OPT_FOLDER = "/opt/cdi"
 """Where the bundle lies on a real cluster; here it is a folder of the cluster's own."""
 
 _LOG_SIZE = 1_000_000
+Watcher = tuple[float | None, Callable[[], None]]
 
 
 @dataclass
@@ -316,7 +318,7 @@ class Cluster(Thread):
             (self.folder / logs).mkdir(parents=True)
             (self.folder / logs / "stderr").write_text(self.faults.step_stderr)
             return self.faults.step_exit
-        watchers = [
+        watchers: list[Watcher] = [
             (self.faults.copy_logs_after, lambda: self._copy_logs(logs)),
             (self.faults.kill_step_after, self._kill),
             (
@@ -328,15 +330,10 @@ class Cluster(Thread):
                 lambda: self.terminate("Terminated by user request", code="USER_REQUEST"),
             ),
         ]
-        for seconds, action in watchers:
-            if seconds is not None:
-                timer = Timer(seconds, action)
-                timer.daemon = True
-                timer.start()
         arguments = [a.replace(OPT_FOLDER, str(self._opt)) for a in step.request["HadoopJarStep"].get("Args", [])]
         if arguments[0] == "spark-submit":
             arguments = self._spark_submit(arguments[1:])
-        return self._execute(arguments, logs)
+        return self._execute(arguments, logs, watchers)
 
     def _spark_submit(self, arguments: list[str]) -> list[str]:
         """Turn a submission to YARN into one to Spark here, or into plain Python where the test needs no Spark."""
@@ -373,7 +370,14 @@ class Cluster(Thread):
     def _opt(self) -> Path:
         return self.folder / "opt" / "cdi"
 
-    def _execute(self, command: list[str], logs: str) -> int:
+    def _execute(self, command: list[str], logs: str, watchers: Sequence[Watcher] = ()) -> int:
+        """Run a command and return its exit code.
+
+        Args:
+            command: on the node.
+            logs: folder of its logs.
+            watchers: what happens how many seconds after its start, None for never.
+        """
         environment = {
             **os.environ,
             "AWS_ENDPOINT_URL": self._endpoint,
@@ -393,11 +397,16 @@ class Cluster(Thread):
             stderr.write(self.faults.step_stderr.encode())
             stderr.flush()
             with self._lock:
-                if self._ending.is_set():
+                if self._ending.is_set() or (self._current and self._current.state == "CANCEL_PENDING"):
                     return -signal.SIGKILL
                 self._process = subprocess.Popen(
                     command, stdout=stdout, stderr=stderr, cwd=self.folder, env=environment, start_new_session=True
                 )
+            for seconds, action in watchers:
+                if seconds is not None:
+                    timer = Timer(seconds, action)
+                    timer.daemon = True
+                    timer.start()
             exit_code = self._process.wait()
         with self._lock:
             self._process = None

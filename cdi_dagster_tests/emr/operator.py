@@ -21,7 +21,8 @@ from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.collections import EQUALITY
 from cdi_dagster_tests.emr.emulator import create_status_table
 from cdi_dagster_tests.emr.launches import Bench
-from cdi_dagster_tests.waiting import reserved_port, wait_until
+from cdi_dagster_tests.instance import lines_of_run
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, reserved_port, wait_until
 
 
 class Operator:
@@ -45,7 +46,7 @@ class Operator:
         requested = urllib.request.Request(
             f"{self.webserver.url}/graphql", data=body, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(requested, timeout=30) as answer:
+        with urllib.request.urlopen(requested, timeout=PATIENCE_SECONDS) as answer:
             assert json.load(answer)["data"]["terminateRun"]["__typename"] == "TerminateRunSuccess"
 
     def kill_worker(self, run_id: str) -> None:
@@ -55,7 +56,7 @@ class Operator:
         os.kill(pid, signal.SIGKILL)
 
     def logged(self, run_id: str) -> list[str]:
-        return [entry.user_message for entry in self.instance.all_logs(run_id)]
+        return lines_of_run(self.instance, run_id)
 
     def wait_for_line(self, run_id: str, word: str) -> None:
         wait_until(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 
-from cdi_dagster_tests.emr.cluster import ClusterFaults
+from cdi_dagster_tests.emr.cluster import Cluster, ClusterFaults
 from cdi_dagster_tests.emr.emulator import EmrEmulator
 
 
@@ -97,6 +97,21 @@ def test_steps_are_added_to_a_waiting_cluster_and_cancelled(emr: EmrEmulator) ->
     client.cancel_steps(ClusterId=cluster_id, StepIds=[step_id])
     emr.wait(lambda: emr.clusters[cluster_id].steps[0].state == "CANCELLED")
     emr.wait(lambda: emr.clusters[cluster_id].state == "WAITING")
+
+
+def test_a_step_that_is_cancelled_before_its_process_is_there_starts_none(
+    emr: EmrEmulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    execute = Cluster._execute
+
+    def cancelled_just_before(cluster: Cluster, *arguments: Any) -> int:
+        cluster.cancel(cluster.steps[0].step_id)
+        return execute(cluster, *arguments)
+
+    monkeypatch.setattr(Cluster, "_execute", cancelled_just_before)
+    begun = tmp_path / "begun"
+    assert end(emr, launch(emr, "touch", str(begun)))[2] == ["CANCELLED"]
+    assert not begun.exists()
 
 
 def test_a_lost_answer_still_started_a_cluster(emr: EmrEmulator) -> None:

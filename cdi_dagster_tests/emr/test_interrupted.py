@@ -15,6 +15,7 @@ import pytest
 
 from cdi_dagster_tests.emr import run_worker
 from cdi_dagster_tests.emr.launches import Bench
+from cdi_dagster_tests.instance import lines_of_run
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS, last_lines_of, wait_until
 
 pytestmark = pytest.mark.kill
@@ -53,7 +54,7 @@ class Orchestrator:
         return self.instance.get_runs(limit=1)[0]
 
     def logged(self, run_id: str) -> list[str]:
-        return [entry.user_message for entry in self.instance.all_logs(run_id)]
+        return lines_of_run(self.instance, run_id)
 
     def wait_for_line(self, word: str) -> str:
         """Wait until the newest run's page has a word; return the run's id."""

@@ -8,7 +8,7 @@ from cdi_dagster_tests.emr import region_step
 from cdi_dagster_tests.emr.emulator import REGION
 from cdi_dagster_tests.emr.launches import Bench
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.spark
 
 
 def test_driver_and_python_workers_get_the_region(bench: Bench) -> None:

@@ -27,7 +27,7 @@ from cdi_dagster.resources.status_table import FileStatusTable
 from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import open_storage
 from cdi_dagster_tests.gate.hearing import Heard, hearing
-from cdi_dagster_tests.waiting import last_lines_of, reserved_port, wait_until
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, last_lines_of, reserved_port, wait_until
 
 Found = TypeVar("Found")
 RECORDS = 30
@@ -47,6 +47,8 @@ _EVALUATE = """mutation($s: SensorSelector!) { sensorDryRun(selectorData: $s, cu
   ... on PythonError { message }
   ... on DryRunInstigationTick { evaluationResult {
     error { message } runRequests { runKey tags { key value } } } } } }"""
+_RELOAD = """mutation($name: String!) { reloadRepositoryLocation(repositoryLocationName: $name) { __typename
+  ... on WorkspaceLocationEntry { locationOrLoadError { __typename } } } }"""
 _BACKFILL = """mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) { __typename
   ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 
@@ -76,6 +78,18 @@ class Place:
         selector = {f"{kind}Name": name, "repositoryName": "__repository__", "repositoryLocationName": self.name}
         answer = self.dagster.ask(_START[kind], s=selector)
         assert "PythonError" not in json.dumps(answer), answer
+
+    def next_tick(self, *schedules: str) -> datetime:
+        """Have the started schedules tick in the minute that comes, by a reload, and return when.
+
+        Nothing here has to be quick: the daemon makes up for a tick that was due since it last noted the schedule.
+        """
+        self.dagster.wait(lambda: self.dagster.are_noted(schedules), "the daemon has noted the schedules")
+        due_at = (datetime.now(UTC) + timedelta(minutes=1)).replace(second=0, microsecond=0)
+        (self.settings.home / "due_time").write_text(f"{due_at:%H:%M}")
+        answer = self.dagster.ask(_RELOAD, name=self.name)["reloadRepositoryLocation"]
+        assert answer["locationOrLoadError"]["__typename"] == "RepositoryLocation", answer
+        return due_at
 
     def evaluate(self, sensor: str) -> list[tuple[str, list[dict[str, str]]]]:
         """Evaluate a sensor as the UI does, launching nothing, and return its run requests' keys and tags."""
@@ -203,7 +217,12 @@ class GateDagster:
         """Start webserver, daemon and code servers, and wait until they answer."""
         self._starts += 1
         self._logs.append(self.home / f"dagster-{self._starts}.log")
-        process = Guarded(self._command, environment=_environment(self.home), log_path=self._logs[-1])
+        process = Guarded(
+            self._command,
+            environment=_environment(self.home),
+            log_path=self._logs[-1],
+            grace_seconds=PATIENCE_SECONDS,  # for a run to report that it was interrupted
+        )
         self._processes.enter_context(process)
         webserver = Webserver(self.url)
 
@@ -235,7 +254,7 @@ class GateDagster:
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(f"{self.url}/graphql", data=body, headers={"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
             raise AssertionError(error.read().decode()[:2000]) from error
@@ -285,6 +304,11 @@ class GateDagster:
         with Guarded(command, environment=_environment(self.home), log_path=self.home / "second.log") as daemon:
             yield daemon
 
+    def are_noted(self, schedules: Sequence[str]) -> bool:
+        """Whether the daemon has noted when it first looked at schedules: from then on it makes up for ticks."""
+        data = {state.name: state.instigator_data for state in self.instance.all_instigator_state()}
+        return all(getattr(data[name], "last_iteration_timestamp", None) for name in schedules)
+
     def ticks(self, name: str) -> list[Any]:
         """Return the ticks of a schedule or sensor, youngest first."""
         states = [state for state in self.instance.all_instigator_state() if state.name == name]
@@ -293,13 +317,8 @@ class GateDagster:
         ]
 
 
-def next_due_time() -> datetime:
-    """Return a minute that Dagster will be up before, on a slow machine too: three or four from now."""
-    return (datetime.now(UTC) + timedelta(seconds=230)).replace(second=0, microsecond=0)
-
-
 @contextmanager
-def gate_dagster(home: Path, due_at: datetime, *, locations: Sequence[str] = LOCATIONS) -> Iterator[GateDagster]:
+def gate_dagster(home: Path, *, locations: Sequence[str] = LOCATIONS) -> Iterator[GateDagster]:
     """Run it, with nothing automatic on; each location costs two processes that import Dagster."""
     dagster_home = home / "dagster_home"
     dagster_home.mkdir(parents=True)
@@ -307,8 +326,8 @@ def gate_dagster(home: Path, due_at: datetime, *, locations: Sequence[str] = LOC
     (home / "workspace.yaml").write_text("load_from:\n" + "".join(_LOCATION.format(name) for name in locations))
     with hearing() as heard, reserved_port() as port:
         dagster = GateDagster(home, port, heard, locations)
-        variables = {"TEST_DUE_TIME_ON_TIME": f"{due_at:%H:%M}", "ALERT_TARGET": heard.url, "DAGSTER_URL": dagster.url}
-        (home / "environment.json").write_text(json.dumps({f"CDI_{name}": value for name, value in variables.items()}))
+        variables = {"CDI_ALERT_TARGET": heard.url, "CDI_DAGSTER_URL": dagster.url}
+        (home / "environment.json").write_text(json.dumps(variables))
         try:
             dagster.start()
             with dg.DagsterInstance.from_config(str(dagster_home)) as dagster.instance:
@@ -320,9 +339,6 @@ def gate_dagster(home: Path, due_at: datetime, *, locations: Sequence[str] = LOC
 def _environment(home: Path) -> dict[str, str]:
     return os.environ | {
         "CDI_HOME": str(home),
-        "CDI_TEST_DUE_TIME_LATER": "00:00",
-        "CDI_TEST_DUE_TIME_RAPID": "00:00",
-        "CDI_TEST_DUE_TIME_RETRIES": "00:00",
         "DAGSTER_HOME": str(home / "dagster_home"),
         **json.loads((home / "environment.json").read_text()),
     }

@@ -16,8 +16,7 @@ SENSORS = ("business_audit_coalescer_completion_sensor", "failed_runs_sensor")
 @pytest.fixture
 def dagster(tmp_path):
     mid_morning = datetime.now(UTC).replace(hour=10, minute=0)
-    due_at = mid_morning + timedelta(hours=8)
-    with clock_at(mid_morning), gate_dagster(tmp_path, due_at, locations=["rapid"]) as running:
+    with clock_at(mid_morning), gate_dagster(tmp_path, locations=["rapid"]) as running:
         yield running
 
 

@@ -25,7 +25,7 @@ TABLES = "publish_tables"
 @pytest.fixture
 def dagster(tmp_path):
     mid_morning = datetime.now(UTC).replace(hour=10, minute=0)
-    with clock_at(mid_morning), gate_dagster(tmp_path, mid_morning, locations=("retries",)) as running:
+    with clock_at(mid_morning), gate_dagster(tmp_path, locations=("retries",)) as running:
         yield running
 
 

@@ -24,7 +24,6 @@ def kill_at_every_step(template: str, *arguments: str, module: str = "killed_day
         [sys.executable, "-m", f"cdi_dagster_tests.published.{module}", template, "0", "400", *arguments],
         capture_output=True,
         text=True,
-        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,6 @@ import pytest
 from cdi_dagster.core.storage_keys import PUBLICATIONS_PREFIX
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.storage.killed_publisher import PREFIX, publish_version, whole
-from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.kill
 
@@ -25,7 +24,6 @@ def kill_at_every_step(
         [sys.executable, "-m", "cdi_dagster_tests.storage.killed_publisher", template, *map(str, numbers), swap],
         capture_output=True,
         text=True,
-        timeout=PATIENCE_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cdi_dagster_tests import run_all
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 PACKAGES = {
     "good": "def test_one(): pass\ndef test_two(): pass",
@@ -34,7 +35,9 @@ def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(suite: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(suite, *arguments), capture_output=True, text=True, check=False, timeout=100)
+    return subprocess.run(
+        command(suite, *arguments), capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS
+    )
 
 
 def command(suite: Path, *arguments: str) -> list[str]:
@@ -67,10 +70,9 @@ def test_a_package_without_a_selected_test_is_no_failure(suite: Path) -> None:
 @pytest.mark.kill
 def test_terminated_it_starts_no_other_package_and_lets_the_running_one_clean_up(suite: Path) -> None:
     with subprocess.Popen(command(suite, "slow", "good", "-w", "1"), stdout=subprocess.PIPE, text=True) as process:
-        while not (suite.parent / "started").exists():
-            assert process.poll() is None
+        wait_until((suite.parent / "started").exists, "the slow package is at work", seen=process.poll)
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 1
     assert (suite.parent / "cleaned").exists()
     assert "== slow: FAILED" in output

@@ -18,6 +18,7 @@ from cdi_dagster.spark.tables.rows_job import plan_rows
 from cdi_dagster.spark.tables.rows_task import RowsResult, RowsSettings, RowsTask, TableOutput, run_rows_task
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.spark.tables.test_values import column
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 MB = 1024 * 1024
 
@@ -116,7 +117,11 @@ print(result.rows, (after - before) // 1024)
 
 def test_a_record_of_64_mb_takes_a_bounded_multiple_of_its_size(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _LARGE_RECORD, str(tmp_path)], stdout=subprocess.PIPE, text=True, check=True, timeout=600
+        [sys.executable, "-c", _LARGE_RECORD, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=PATIENCE_SECONDS,
     )
     rows, megabytes = map(int, done.stdout.split())
     assert rows == 3
