@@ -16,7 +16,6 @@ from cdi_dagster.checks.daily_records import id_parts_result
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.core.storage_keys import mark_key
-from cdi_dagster.ingestion.pinning import read_pinned_input
 from cdi_dagster.interfaces import LaunchAttempt
 from cdi_dagster.published.read import read_mark
 from cdi_dagster.storage.interface import StorageUnavailableError
@@ -51,42 +50,45 @@ def test_a_day_goes_from_pinned_input_to_tables_in_one_run(day):
     assert {step.correlation_id for step in day.spark.launched} == {result.run_id}
 
 
-def run_while(day, monkeypatch, happens, **run):
-    """Run the day; `happens` is called with the fingerprint of its input when it is about to take the day's lease."""
+def run_while(day, monkeypatch, happens):
+    """Run the day; `happens` is called when it is about to take the day's lease."""
     taken = daily_records.ingestion_lease
 
     @contextmanager
     def after_it(published, of_day, **options):
-        happens(read_pinned_input(published, of_day).fingerprint)
+        happens()
         with taken(published, of_day, **options) as lease:
             yield lease
 
     with monkeypatch.context() as patched:
         patched.setattr(daily_records, "ingestion_lease", after_it)
-        return day.run(**run)
+        return day.run()
 
 
 def test_a_run_that_waited_while_another_published_the_same_input_gives_way(day, monkeypatch):
     day.put_object("0_9", content=b"x" * 100)
+    assert day.run().success
+    key = dg.AssetKey.from_user_string(RECORDS)
+    (made,) = day.instance.fetch_materializations(key, limit=1).records
 
-    def materialised(fingerprint):
-        tags = {"dagster/data_version": fingerprint}
-        asset_key = dg.AssetKey.from_user_string(RECORDS)
-        day.instance.report_runless_asset_event(dg.AssetMaterialization(asset_key, partition=str(DAY), tags=tags))
+    def materialised_again():
+        day.instance.report_runless_asset_event(made.asset_materialization)
 
-    failure = failure_of(run_while(day, monkeypatch, materialised))
+    failure = failure_of(run_while(day, monkeypatch, materialised_again))
     assert failure["failure_class"] == "DUPLICATE_RUN"
     assert f"has materialised {RECORDS} of {DAY} from the same input since this run began" in failure["cause"]
-    assert day.spark.launched == []
+    launched = len(day.spark.launched)
     # Of another input, or before this run began: it means the day to be ingested again.
-    assert run_while(day, monkeypatch, lambda fingerprint: materialised(f"not-{fingerprint}")).success
+    day.put_object("10_19", content=b"x" * 100)
+    assert run_while(day, monkeypatch, materialised_again).success
+    assert len(day.spark.launched) > launched
 
 
 def test_a_run_goes_on_where_what_a_lost_one_left_published_the_same_input_meanwhile(day, monkeypatch):
     """As a cluster does that is still at work: only this run can follow it to its end."""
     day.put_object("0_9", content=b"x" * 100)
     tomorrow = datetime.now(UTC) + timedelta(days=1)  # by the clock of that cluster's node
-    assert run_while(day, monkeypatch, lambda _: publish_mark(day, DAY, at=tomorrow)).success
+    assert run_while(day, monkeypatch, lambda: publish_mark(day, DAY, at=tomorrow)).success
     assert "ingest_daily" in [step.name for step in day.spark.launched]
 
 
