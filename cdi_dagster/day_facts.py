@@ -17,7 +17,7 @@ from cdi_dagster.core.listing import listing_fingerprint
 from cdi_dagster.interfaces import CoalescerStatusSource
 from cdi_dagster.published.read import origin_of, read_mark
 from cdi_dagster.published.tables import missing_tables
-from cdi_dagster.run_records import past_runs
+from cdi_dagster.run_records import has_materialised_records, past_runs
 from cdi_dagster.storage.interface import StorageError
 from cdi_dagster.storage.roots import Roots
 
@@ -32,17 +32,20 @@ def read_day_facts(
 ) -> list[DayFacts]:
     """Return the facts of each day, in the order given.
 
-    Costs one query of run records, and for each day its status, its mark, and which tables show its records.
+    Costs one query of run records, and for each day its status, its mark, and which tables show its records; for one
+    whose run was lost another query.
     """
     # Run records before marks: a run that ends in between is seen as running, and its day waits. The other way round
     # it would be seen as ended, and its day as unpublished.
     runs = past_runs(instance, collection, storage_days)
     return [
-        _facts(collection.on(storage_day), runs[storage_day], coalescer_status, roots) for storage_day in storage_days
+        _facts(instance, collection.on(storage_day), runs[storage_day], coalescer_status, roots)
+        for storage_day in storage_days
     ]
 
 
 def _facts(
+    instance: dg.DagsterInstance,
     day: CollectionDay,
     runs: tuple[PastRun, ...],
     coalescer_status: CoalescerStatusSource,
@@ -68,6 +71,9 @@ def _facts(
         unreadable=unreadable,
         damaged=damaged,
     )
+    if lost := facts.lost_publisher:
+        recorded = has_materialised_records(instance, lost.run_id, day.collection)
+        facts = replace(facts, is_unrecorded=not recorded)
     if facts.needs_listing:
         try:
             listing = roots.corporate.list(day.corporate_prefix)

@@ -110,6 +110,13 @@ def require_not_made_since(context: dg.AssetExecutionContext, fingerprint: str) 
             )
 
 
+def has_materialised_records(instance: dg.DagsterInstance, run_id: str, collection: Collection) -> bool:
+    """Whether a run has materialised daily records of a collection."""
+    materialised = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    key = names.daily_records_key(collection)
+    return any(entry.dagster_event is not None and entry.dagster_event.asset_key == key for entry in materialised)
+
+
 def _require_oldest(
     context: dg.AssetExecutionContext, collection: Collection, made_by: _MadeBy, first: dg.AssetKey, *, what: str
 ) -> None:

@@ -32,6 +32,8 @@ _FOUND_GATE_CLOSED = frozenset(
         FailureClass.COALESCER_UNKNOWN,
     }
 )
+_PROCESS_LOST = {None, FailureClass.WORKER_LOST, FailureClass.INTERRUPTED}
+"""Of a failed run: its process did not see its step to the end. Without a class nobody has looked at it yet."""
 _NO_ATTEMPT = _FOUND_GATE_CLOSED | {FailureClass.DUPLICATE_RUN}
 RUN_AGAIN_WHEN_POSSIBLE = RUN_AGAIN_AT_ONCE | _FOUND_GATE_CLOSED | {FailureClass.OFFSETS_LOST}
 """A day of any age whose run failed so is run again as soon as what it waited for is there."""
@@ -106,6 +108,7 @@ class DayFacts:
         missing_tables: names of the tables that do not show the published records; none where no table is defined.
         runs: of this day, oldest first.
         listing_fingerprint: of the day's listing now. Read only where `needs_listing`.
+        is_unrecorded: whether Dagster has no materialisation of the published records by `lost_publisher`.
         unreadable: why something of the above could not be read; then the day waits.
         damaged: of records whose mark is there and cannot be read: no run gets past it before a person restores it.
     """
@@ -116,6 +119,7 @@ class DayFacts:
     runs: tuple[PastRun, ...]
     listing_fingerprint: str | None = None
     missing_tables: tuple[str, ...] = ()
+    is_unrecorded: bool = False
     unreadable: str | None = None
     damaged: CdiError | None = None
 
@@ -144,6 +148,14 @@ class DayFacts:
             return False
         is_unclear = self.published_from is not None and not self.coalescer.fingerprint and not self.is_published_for
         return is_unclear or self.lost_offsets is not None
+
+    @property
+    def lost_publisher(self) -> PastRun | None:
+        """The last run for records, where its process was lost and its step, on a cluster, published them."""
+        last = last_but_duplicates(self.runs_for_records)
+        if last is None or last.state is not RunState.FAILED or last.failure_class not in _PROCESS_LOST:
+            return None
+        return last if self.published_from and self.published_from.run_id == last.run_id else None
 
     @property
     def lost_offsets(self) -> PastRun | None:
@@ -238,7 +250,7 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
         since = f"{published}; since then " if facts.published_from else ""
         reason = f"{since}coalescer {facts.coalescer.state}: {facts.coalescer.reason}"
         return LaunchDecision(action=LaunchAction.WAIT, reason=reason)
-    done = _why_done(facts) if facts.coalescer.is_open else None
+    done = _why_done(facts) if facts.coalescer.is_open and not facts.is_unrecorded else None
     if done and facts.missing_tables:
         return _decide_tables(facts, published, now)
     if done:
@@ -269,6 +281,8 @@ def _why_launched(facts: DayFacts, published: str, runs: Sequence[PastRun]) -> s
     if not facts.coalescer.is_open:
         since = f"{published}; since then " if facts.published_from else ""
         return f"{since}the run coalesces it: {facts.coalescer.reason}"
+    if facts.is_unrecorded and facts.lost_publisher:
+        return f"again: run {facts.lost_publisher.run_id} was lost, and what its step published is not recorded"
     if facts.published_from:
         return "again: it was coalesced again after it was published"
     if facts.lost_offsets:

@@ -67,6 +67,7 @@ def publish_mark(
     storage_day: date,
     *,
     fingerprint: str | None = None,
+    run_id: str = "a-run",
     at: datetime = datetime(2023, 3, 27, 9, 40, tzinfo=UTC),
 ) -> None:
     """Leave the mark of a publication from the objects that are there now, and its tables' report, without a run."""
@@ -74,7 +75,7 @@ def publish_mark(
         fingerprint = listing_fingerprint(day.corporate.list(AUDIT.on(storage_day).corporate_prefix))
     mark = Mark(
         fingerprint=fingerprint,
-        correlation_id="a-run",
+        correlation_id=run_id,
         collection_id=AUDIT.id,
         storage_day=storage_day,
         published=0,

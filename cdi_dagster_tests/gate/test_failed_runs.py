@@ -22,7 +22,7 @@ from cdi_dagster.run_records import past_runs
 from cdi_dagster.storage import TransientStorageError
 from cdi_dagster_tests.collections import AUDIT, EQUALITY
 from cdi_dagster_tests.dagster_day import DAY, ScriptedSpark
-from cdi_dagster_tests.gate.instigators import RECORDS, launched, run_as, sensor_tick
+from cdi_dagster_tests.gate.instigators import RECORDS, launched, publish_mark, run_as, sensor_tick
 
 INPUT, DAILY_RECORDS = RECORDS
 NOW = datetime(2023, 3, 27, 10, tzinfo=UTC)
@@ -181,6 +181,27 @@ def test_the_row_of_a_killed_worker_is_closed_and_the_day_is_run_again_by_itself
     _tick(day)
     assert day.rows.get(result.run_id, DATA_PRODUCT).status == "COMPLETED"
     assert _alerted(day) == []
+
+
+@pytest.mark.kill
+def test_a_day_that_the_cluster_of_a_lost_run_published_is_run_again_until_dagster_has_it(killed):
+    day, run = killed
+    with freeze_time(NOW):
+        day.instance.report_run_failed(run, "Detected run worker status UNHEALTHY")
+    _tick(day)
+    publish_mark(day, DAY, run_id=run.run_id, at=NOW)
+    assert not sensor_tick(day, NOW + timedelta(minutes=5)).run_requests
+    (request,) = sensor_tick(day, NOW + timedelta(minutes=11)).run_requests
+    because = f"again: run {run.run_id} was lost, and what its step published is not recorded"
+    assert request.tags["cdi/launched_because"] == because
+    day.published.delete([ingestion_lease_key(AUDIT.on(DAY))])  # eleven minutes later it has ended by itself
+    with freeze_time(NOW):
+        result = run_as(day, request)
+    assert result.success
+    assert day.rows.get(result.run_id, DATA_PRODUCT).status == "COMPLETED"
+    # Its step may also have found that of the lost run done, and left the mark as it is.
+    publish_mark(day, DAY, run_id=run.run_id, at=NOW)
+    assert not sensor_tick(day, NOW + timedelta(minutes=22)).run_requests
 
 
 @pytest.mark.kill
