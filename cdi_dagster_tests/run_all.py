@@ -38,6 +38,7 @@ NEEDED_BYTES = {"disk": 6 << 30, "memory": 12 << 30}
 
 _NO_TESTS_SELECTED = 5
 _COUNTED = re.compile(r"(\d+) (passed|failed|error|skipped)")
+_CLOSING = re.compile(r"\d+ \w+.* in \d+\.\d+s\b|no tests ran in ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +68,9 @@ class Ended:
     def summary(self) -> list[str]:
         """pytest's summary: a line for each test that was skipped or failed, and the closing line with the counts."""
         lines = self.output.rstrip().splitlines() or [f"no output, exit code {self.exit_code}"]
-        start = max((n for n, line in enumerate(lines) if "short test summary info" in line), default=len(lines) - 2)
-        return lines[start + 1 :]
+        end = max((n for n, line in enumerate(lines) if _CLOSING.match(line)), default=len(lines) - 1)
+        start = max((n for n, line in enumerate(lines) if "short test summary info" in line), default=end - 1)
+        return lines[start + 1 : end + 1]  # what a process prints that outlives pytest comes after it
 
     @property
     def counts(self) -> Counter[str]:

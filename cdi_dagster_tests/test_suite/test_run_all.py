@@ -11,7 +11,7 @@ from cdi_dagster_tests import run_all
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS, wait_until
 
 PACKAGES = {
-    "good": "def test_one(): pass\ndef test_two(): pass",
+    "good": "import atexit\natexit.register(print, 'said after pytest')\ndef test_one(): pass\ndef test_two(): pass",
     "bad": "def test_one(): pass\ndef test_two():\n    print('what it printed')\n    raise ValueError('why')",
     "broken": "import no_such_module",
     "killed": "import os, signal\ndef test_one(): os.kill(os.getpid(), signal.SIGKILL)",
