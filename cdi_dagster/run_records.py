@@ -83,14 +83,14 @@ def require_only_snapshot_run(context: dg.AssetExecutionContext, collection: Col
 
 
 def require_not_made_since(context: dg.AssetExecutionContext, fingerprint: str) -> None:
-    """Return where no other run has materialised this partition from the same input since this run began.
+    """Return where nobody has materialised this partition from the same input since this run began.
 
     A run waits for its pool, and meanwhile one may go on that looked ended when it began: two daemons may both start a
-    run, of which Dagster then reports that it failed. What a lost run left, a cluster still at work on it or what that
-    published, is no reason to stop: nobody else will follow it to its end.
+    run, of which Dagster then reports that it failed. Or it is this run's other worker. What a lost run left, a cluster
+    still at work on it or what that published, is no reason to stop: nobody else will follow it to its end.
 
     Raises:
-        CdiError: DUPLICATE_RUN, naming the other run.
+        CdiError: DUPLICATE_RUN, naming the run that has.
     """
     mine = context.instance.get_run_record_by_id(context.run.run_id)
     if mine is None or mine.start_time is None:
@@ -101,7 +101,7 @@ def require_not_made_since(context: dg.AssetExecutionContext, fingerprint: str) 
     for made in context.instance.fetch_materializations(since, limit=_MOST_MADE_MEANWHILE).records:
         materialization = made.asset_materialization
         version = materialization.tags.get(names.DATA_VERSION_TAG) if materialization and materialization.tags else None
-        if made.run_id != context.run.run_id and version == fingerprint:
+        if version == fingerprint:
             raise CdiError(
                 FailureClass.DUPLICATE_RUN,
                 f"Run {made.run_id} has materialised {context.asset_key.to_user_string()} of {context.partition_key} "

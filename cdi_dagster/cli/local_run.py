@@ -4,9 +4,7 @@ What `cdi ingest`, `cdi tables` and `cdi rejects replay` have in common. Not for
 """
 
 import json
-import os
 import re
-import socket
 import uuid
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -75,8 +73,7 @@ def only_this_run(run: LocalRun) -> "AbstractContextManager[Lease]":
     return ingestion_lease(
         run.roots.published,
         run.day,
-        # With its process: two processes may be given the same correlation id.
-        holder=f"{run.correlation_id} ({socket.gethostname()}:{os.getpid()})",
+        holder=run.correlation_id,
         log=lambda text: console.print(escape(text)),
     )
 

@@ -1,7 +1,5 @@
 """`cdi snapshot`: the snapshot of a Friday, without Dagster, by the Spark job that the asset runs; and its adoption."""
 
-import os
-import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import date
@@ -162,8 +160,7 @@ def _make(run: LocalRun, export_day: date, *, verbose: bool) -> SnapshotReport:
 
 def _held(run: LocalRun, lease: Callable[..., AbstractContextManager[Any]]) -> AbstractContextManager[Any]:
     console = progress_console()
-    holder = f"{run.correlation_id} ({socket.gethostname()}:{os.getpid()})"
-    return lease(run.roots.published, run.day, holder=holder, log=lambda text: console.print(escape(text)))
+    return lease(run.roots.published, run.day, holder=run.correlation_id, log=lambda text: console.print(escape(text)))
 
 
 def _facts(report: SnapshotReport, uri: str) -> list[tuple[str, str]]:

@@ -5,6 +5,8 @@ processes that share only the storage: `Storage.publish` allows one publisher of
 """
 
 import logging
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,7 +38,8 @@ def ingestion_lease(
     Args:
         published: where the lease is kept, beside what is published.
         day: what is ingested.
-        holder: the run's correlation id; a run that resumes after its process was lost takes its own lease at once.
+        holder: the run's correlation id. The lease is that of this process of it: where two daemons start a run, the
+            second worker is refused as any other run's is.
         lease_seconds: after how long a silent holder counts as killed.
         log: logs, once, that this waits for the lease of a holder that may be dead.
 
@@ -45,7 +48,7 @@ def ingestion_lease(
             taken the lease meanwhile: then that run discarded what this one was writing.
         StorageError: the lease cannot be read or written.
     """
-    lease = Lease(published, ingestion_lease_key(day), holder, lease_seconds=lease_seconds, log=log)
+    lease = Lease(published, ingestion_lease_key(day), _process_of(holder), lease_seconds=lease_seconds, log=log)
     with _held(lease, f"has been ingesting {day}"):
         yield lease
 
@@ -60,7 +63,7 @@ def snapshot_lease(
         CdiError: DUPLICATE_RUN, naming the other run, which is alive.
         StorageError: the lease cannot be read or written.
     """
-    lease = Lease(published, snapshot_lease_key(day), holder, log=log)
+    lease = Lease(published, snapshot_lease_key(day), _process_of(holder), log=log)
     with _held(lease, f"has been making the snapshot of {day.collection.id} for {day.export_day}"):
         yield lease
 
@@ -91,7 +94,7 @@ def snapshot_tables_lease(
         deadline = time.monotonic() + most_wait_seconds
         while True:
             try:
-                stack.enter_context(Lease(published, key, holder, lease_seconds=lease_seconds, log=log))
+                stack.enter_context(Lease(published, key, _process_of(holder), lease_seconds=lease_seconds, log=log))
                 break
             except LeaseHeldError as error:
                 if time.monotonic() >= deadline:
@@ -101,13 +104,17 @@ def snapshot_tables_lease(
         yield
 
 
+def _process_of(holder: str) -> str:
+    return f"{holder} ({socket.gethostname()}:{os.getpid()})"
+
+
 def _not_its_turn(day: CollectionDay, error: LeaseHeldError) -> CdiError:
     return CdiError(
         FailureClass.TABLES_MISSING,
         f"{error.holder} has been publishing tables of another snapshot of {day.collection.id} since {error.since}; it "
         f"is alive. Those of {day.export_day} waited for it too long.",
         next_step="Find out why that run does not end, and end it; then materialise the tables.",
-        detail={"correlation_id": error.holder},
+        detail={"correlation_id": error.holder.partition(" ")[0]},
     )
 
 
@@ -120,7 +127,7 @@ def _held(lease: Lease, doing: str) -> Iterator[None]:
             raise CdiError(
                 FailureClass.DUPLICATE_RUN,
                 f"{error.holder} {doing} since {error.since}; it is alive.",
-                detail={"correlation_id": error.holder},
+                detail={"correlation_id": error.holder.partition(" ")[0]},
             ) from error
         try:
             yield

@@ -1,6 +1,7 @@
 """A run whose lease another one has taken: what it fails of is that, and it leaves the other's work alone."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -29,6 +30,22 @@ def failing_run(published: Storage) -> Iterator[None]:
     with ingestion_lease(published, DAY, holder="slow") as lease, discard_after_failure(published, DAY, lease):
         yield
         raise FAILED
+
+
+def test_the_second_worker_of_a_run_is_refused_as_another_run_is(published: Storage) -> None:
+    """Two daemons may both start a run: then two processes have its id."""
+    with ingestion_lease(published, DAY, holder="r1", lease_seconds=6):
+        child = os.fork()
+        if child == 0:
+            try:
+                with ingestion_lease(published, DAY, holder="r1", lease_seconds=6):
+                    os._exit(1)
+            except CdiError as refused:
+                named = refused.detail["correlation_id"] == "r1" and str(os.getppid()) in refused.cause
+                os._exit(0 if refused.failure_class is FailureClass.DUPLICATE_RUN and named else 2)
+            finally:
+                os._exit(3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def another_takes_the_lease(published: Storage) -> None:
