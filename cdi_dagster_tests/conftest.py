@@ -16,6 +16,7 @@ from cdi_dagster.aws.clients import use_region, use_roles
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.local_spark.java import use_java_for_spark_in_this_process
 from cdi_dagster.local_spark.jvm_options import quick_start_options
+from cdi_dagster.local_spark.spark_submit import utf8_locale
 from cdi_dagster.storage import use_encryption
 from cdi_dagster_tests.clock import start_clock_of_environment
 from cdi_dagster_tests.developers_environment import leave_out_developers_settings
@@ -74,7 +75,10 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
     builder = SparkSession.builder.master("local[2,4]").appName("tests")
     for name, value in options.items():
         builder = builder.config(name, value)
-    session = builder.getOrCreate()
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in utf8_locale(os.environ).items():
+            patched.setenv(name, value)
+        session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     yield session
     session.stop()

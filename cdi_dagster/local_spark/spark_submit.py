@@ -128,7 +128,7 @@ def pyspark_folder() -> Path:
 def spark_environment(java: Path, jars: Sequence[Path] = ()) -> dict[str, str]:
     """Return the environment of the Spark process: ours, with this Python, this pyspark, that Java and these jars."""
     environment = {**environment_with(java, os.environ), **s3a_class_path(jars, os.environ)}
-    environment |= {**region_environment(), **encryption().environment, **_utf8_locale(environment)}
+    environment |= {**region_environment(), **encryption().environment, **utf8_locale(environment)}
     environment["SPARK_HOME"] = str(pyspark_folder())
     environment["PYSPARK_PYTHON"] = environment["PYSPARK_DRIVER_PYTHON"] = sys.executable
     environment["PYTHONUNBUFFERED"] = "1"
@@ -140,7 +140,7 @@ def spark_environment(java: Path, jars: Sequence[Path] = ()) -> dict[str, str]:
     return environment
 
 
-def _utf8_locale(environment: Mapping[str, str]) -> dict[str, str]:
+def utf8_locale(environment: Mapping[str, str]) -> dict[str, str]:
     """Return what gives the JVM a UTF-8 locale: in any other it writes paths beyond ASCII to other places."""
     locale = environment.get("LC_ALL") or environment.get("LC_CTYPE") or environment.get("LANG") or ""
     return {} if locale.lower().replace("-", "").endswith("utf8") else {"LC_ALL": "C.UTF-8"}

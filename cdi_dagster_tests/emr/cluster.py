@@ -142,6 +142,11 @@ class Cluster(Thread):
         """Whether it takes no steps any more."""
         return self._ending.is_set() or self.state == "TERMINATING" or self.has_ended
 
+    @property
+    def shown_state(self) -> str:
+        """The state that EMR would show: one that is to end does so at once, whenever its thread gets to it."""
+        return "TERMINATING" if self._ending.is_set() and not self.has_ended else self.state
+
     def add_step(self, request: dict[str, Any]) -> Step:
         """Queue a step."""
         step = Step(request)
@@ -178,7 +183,7 @@ class Cluster(Thread):
             "Id": self.cluster_id,
             "Name": self.request["Name"],
             "Status": {
-                "State": self.state,
+                "State": self.shown_state,
                 "StateChangeReason": {"Code": self.reason_code, "Message": self.reason} if self.reason_code else {},
                 "Timeline": {name: moment for name, moment in timeline.items() if moment is not None},
             },

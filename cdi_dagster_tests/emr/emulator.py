@@ -215,7 +215,7 @@ class EmrEmulator:
         found = [
             cluster.summarise()
             for cluster in reversed(self.clusters.values())
-            if (not states or cluster.state in states) and after <= cluster.created_at <= before
+            if (not states or cluster.shown_state in states) and after <= cluster.created_at <= before
         ]
         return self._page("Clusters", found, body)
 

@@ -118,6 +118,17 @@ def test_a_day_whose_runs_all_give_way_to_another_process_is_not_tried_for_ever(
     assert "10 runs could not begin, the last (r1) with DUPLICATE_RUN" in left.reason
 
 
+def test_a_run_that_follows_a_lost_one_that_published_is_not_followed_by_another():
+    lost, other = run("WORKER_LOST"), run(state=RunState.SUCCEEDED)
+    facts = DayFacts(
+        storage_day=DAY, coalescer=OPEN, published_from=PublishedFrom(fingerprint="f1", run_id="r1"), runs=(lost,)
+    )
+    assert facts.lost_publisher is lost
+    assert replace(facts, runs=(lost, run("DUPLICATE_RUN"))).lost_publisher is lost
+    assert replace(facts, runs=(lost, replace(other, run_id="r2"))).lost_publisher is None
+    assert replace(facts, runs=(run("RECORDS_REJECTED"),)).lost_publisher is None
+
+
 def test_a_changed_input_is_run_again_at_once_and_three_times_at_most_whatever_it_was_launched_for():
     changes = [run("INPUT_CHANGED", launch=f"{DAY}|f-{n}", minutes_ago=0) for n in range(MAX_INPUT_CHANGES)]
     assert decided(run("INPUT_CHANGED", minutes_ago=0)).action is LaunchAction.LAUNCH
