@@ -8,6 +8,7 @@ fetching all of them takes a minute. The commands of the last stage make a user:
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -52,7 +53,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             copy(REPOSITORY / source, folder / target)
     for command in of(BUILD, "RUN"):
         subprocess.run(
-            ["sh", "-ec", command.replace("/opt/cdi", str(cdi)).replace("python -m", f"{sys.executable} -m")],
+            [
+                "sh",
+                "-ec",
+                command.replace("/opt/cdi", str(cdi)).replace("python -m", f"{shlex.quote(sys.executable)} -m"),
+            ],
             cwd=folder,
             env={**os.environ, "PIP_NO_DEPS": "1", **offline},
             check=True,

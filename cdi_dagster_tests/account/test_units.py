@@ -21,9 +21,10 @@ def installed(tmp_path: Path) -> list[str]:
     """Return the units, with this environment in the place of /opt/cdi/venv."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not on this machine")
-    programs = str(Path(sys.executable).parent)
+    programs = tmp_path / "bin"  # ExecStart splits a path with a space
+    programs.symlink_to(Path(sys.executable).parent)
     for path in UNITS:
-        text = path.read_text().replace("/opt/cdi/venv/bin", programs)
+        text = path.read_text().replace("/opt/cdi/venv/bin", str(programs))
         (tmp_path / path.name).write_text(text.replace("WorkingDirectory=/opt/cdi", f"WorkingDirectory={tmp_path}"))
     return [str(tmp_path / path.name) for path in UNITS]
 

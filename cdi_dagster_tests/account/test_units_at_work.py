@@ -41,7 +41,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
         if unit.suffix == ".service":
             # Here this environment is in the place of the one that the page makes, wherever it is.
             (units / f"{unit.name}.d").mkdir()
-            seen = f"{sys.base_prefix} {REPOSITORY}"
+            seen = f'"{sys.base_prefix}" "{REPOSITORY}"'
             (units / f"{unit.name}.d/here.conf").write_text(f"[Service]\nProtectHome=tmpfs\nBindReadOnlyPaths={seen}\n")
     (installed / "opt/cdi/venv").symlink_to(sys.prefix)
     shutil.copy(shipped("production/workspace.yaml"), installed / "opt/cdi")
