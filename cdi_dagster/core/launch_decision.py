@@ -32,7 +32,7 @@ _FOUND_GATE_CLOSED = frozenset(
         FailureClass.COALESCER_UNKNOWN,
     }
 )
-_PROCESS_LOST = {None, FailureClass.WORKER_LOST, FailureClass.INTERRUPTED}
+_PROCESS_LOST = frozenset({None, FailureClass.WORKER_LOST, FailureClass.INTERRUPTED})
 """Of a failed run: its process did not see its step to the end. Without a class nobody has looked at it yet."""
 _NO_ATTEMPT = _FOUND_GATE_CLOSED | {FailureClass.DUPLICATE_RUN}
 RUN_AGAIN_WHEN_POSSIBLE = RUN_AGAIN_AT_ONCE | _FOUND_GATE_CLOSED | {FailureClass.OFFSETS_LOST}
@@ -372,17 +372,17 @@ def _after_attempts(attempts: Sequence[PastRun], now: datetime) -> LaunchDecisio
 
 def _after_gate_closed(runs: Sequence[PastRun], now: datetime) -> LaunchDecision | None:
     last = runs[-1]
-    if len(runs) >= MAX_GATE_CLOSED_RUNS and _is_duplicate(last):
+    if len(runs) < MAX_GATE_CLOSED_RUNS:
+        return _wait(last, GATE_CLOSED_WAIT * (len(runs) - 1), now)
+    if _is_duplicate(last):
         return _leave(
             f"{len(runs)} runs could not begin, the last ({last.run_id}) with {last.failure_class}: its page names the "
             "one that was at work. Find out why that one does not publish the day, end it, then materialise it"
         )
-    if len(runs) >= MAX_GATE_CLOSED_RUNS:
-        return _leave(
-            f"the gate looks open from here, but {len(runs)} runs found it closed, the last ({last.run_id}) with "
-            f"{last.failure_class}: check that runs have the same settings and permissions, then materialise it"
-        )
-    return _wait(last, GATE_CLOSED_WAIT * (len(runs) - 1), now)
+    return _leave(
+        f"the gate looks open from here, but {len(runs)} runs found it closed, the last ({last.run_id}) with "
+        f"{last.failure_class}: check that runs have the same settings and permissions, then materialise it"
+    )
 
 
 def _why_lost_offsets_hold(facts: DayFacts) -> LaunchDecision | None:

@@ -108,13 +108,18 @@ def _process_of(holder: str) -> str:
     return f"{holder} ({socket.gethostname()}:{os.getpid()})"
 
 
+def correlation_id_of(holder: str) -> str:
+    """Return the run of a lease's holder, which names its process too."""
+    return holder.partition(" ")[0]
+
+
 def _not_its_turn(day: CollectionDay, error: LeaseHeldError) -> CdiError:
     return CdiError(
         FailureClass.TABLES_MISSING,
         f"{error.holder} has been publishing tables of another snapshot of {day.collection.id} since {error.since}; it "
         f"is alive. Those of {day.export_day} waited for it too long.",
         next_step="Find out why that run does not end, and end it; then materialise the tables.",
-        detail={"correlation_id": error.holder.partition(" ")[0]},
+        detail={"correlation_id": correlation_id_of(error.holder)},
     )
 
 
@@ -127,7 +132,7 @@ def _held(lease: Lease, doing: str) -> Iterator[None]:
             raise CdiError(
                 FailureClass.DUPLICATE_RUN,
                 f"{error.holder} {doing} since {error.since}; it is alive.",
-                detail={"correlation_id": error.holder.partition(" ")[0]},
+                detail={"correlation_id": correlation_id_of(error.holder)},
             ) from error
         try:
             yield
