@@ -1,24 +1,28 @@
 """Reading the facts for a decision: the gate, what is published of records and tables, the run records of each day.
 
-Schedule and sensor both use it. "Could not read" becomes a fact of the day, and the day waits; a damaged
-mark is another, as it stays so.
+And of each snapshot. Schedules and sensors use it. "Could not read" becomes a fact of the day, and the day waits; a
+damaged mark is another, as it stays so.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
 
 import dagster as dg
 
+from cdi_dagster import names
 from cdi_dagster.core.collections import Collection, CollectionDay
+from cdi_dagster.core.day_calendar import DayCalendar
 from cdi_dagster.core.failures import CdiError
 from cdi_dagster.core.launch_decision import DayFacts, PastRun
 from cdi_dagster.core.listing import listing_fingerprint
+from cdi_dagster.core.snapshot_decision import SnapshotFacts, due_snapshots
 from cdi_dagster.interfaces import CoalescerStatusSource
 from cdi_dagster.published.read import origin_of, read_mark
+from cdi_dagster.published.snapshot_facts import read_snapshot
 from cdi_dagster.published.tables import missing_tables
-from cdi_dagster.run_records import has_materialised_records, past_runs
-from cdi_dagster.storage.interface import StorageError
+from cdi_dagster.run_records import has_materialised, past_runs, past_snapshot_runs
+from cdi_dagster.storage.interface import Storage, StorageError
 from cdi_dagster.storage.roots import Roots
 
 
@@ -42,6 +46,31 @@ def read_day_facts(
         _facts(instance, collection.on(storage_day), runs[storage_day], coalescer_status, roots)
         for storage_day in storage_days
     ]
+
+
+def read_snapshot_facts(
+    instance: dg.DagsterInstance,
+    collection: Collection,
+    export_days: Sequence[date],
+    *,
+    published: Storage,
+    calendar: DayCalendar,
+    now: datetime,
+) -> list[SnapshotFacts]:
+    """Return the facts of a keyed collection's snapshots, in the order given."""
+    runs = past_snapshot_runs(instance, collection, export_days)
+    newest = due_snapshots(calendar, now)[-1:]
+    found = []
+    for export_day in export_days:
+        facts, _ = read_snapshot(
+            published, collection, export_day, calendar.first_storage_day, tables=[export_day] == newest
+        )
+        facts = replace(facts, runs=runs[export_day])
+        if lost := facts.lost_publisher:
+            recorded = has_materialised(instance, lost.run_id, names.snapshot_key(collection))
+            facts = replace(facts, is_unrecorded=not recorded)
+        found.append(facts)
+    return found
 
 
 def _facts(
@@ -72,7 +101,7 @@ def _facts(
         damaged=damaged,
     )
     if lost := facts.lost_publisher:
-        recorded = has_materialised_records(instance, lost.run_id, day.collection)
+        recorded = has_materialised(instance, lost.run_id, names.daily_records_key(day.collection))
         facts = replace(facts, is_unrecorded=not recorded)
     if facts.needs_listing:
         try:

@@ -110,10 +110,9 @@ def require_not_made_since(context: dg.AssetExecutionContext, fingerprint: str) 
             )
 
 
-def has_materialised_records(instance: dg.DagsterInstance, run_id: str, collection: Collection) -> bool:
-    """Whether a run has materialised daily records of a collection."""
+def has_materialised(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> bool:
+    """Whether a run has materialised an asset."""
     materialised = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-    key = names.daily_records_key(collection)
     return any(entry.dagster_event is not None and entry.dagster_event.asset_key == key for entry in materialised)
 
 

@@ -152,10 +152,7 @@ class DayFacts:
     @property
     def lost_publisher(self) -> PastRun | None:
         """The last run for records, where its process was lost and its step, on a cluster, published them."""
-        last = last_but_duplicates(self.runs_for_records)
-        if last is None or last.state is not RunState.FAILED or last.failure_class not in _PROCESS_LOST:
-            return None
-        return last if self.published_from and self.published_from.run_id == last.run_id else None
+        return lost_publisher(self.runs, self.published_from.run_id if self.published_from else None)
 
     @property
     def lost_offsets(self) -> PastRun | None:
@@ -282,7 +279,7 @@ def _why_launched(facts: DayFacts, published: str, runs: Sequence[PastRun]) -> s
         since = f"{published}; since then " if facts.published_from else ""
         return f"{since}the run coalesces it: {facts.coalescer.reason}"
     if facts.is_unrecorded and facts.lost_publisher:
-        return f"again: run {facts.lost_publisher.run_id} was lost, and what its step published is not recorded"
+        return why_unrecorded(facts.lost_publisher)
     if facts.published_from:
         return "again: it was coalesced again after it was published"
     if facts.lost_offsets:
@@ -336,6 +333,19 @@ def last_but_duplicates(runs: Sequence[PastRun]) -> PastRun | None:
     """Return the last run that was not a duplicate: it shows how the day is. Of duplicates alone the last."""
     last = runs[-1] if runs else None
     return next((run for run in reversed(runs) if not _is_duplicate(run)), last)
+
+
+def lost_publisher(runs: Sequence[PastRun], published_by: str | None) -> PastRun | None:
+    """Return the last run for records, where its process was lost and its step, on a cluster, published them."""
+    last = last_but_duplicates([run for run in runs if run.publishes_records])
+    if last is None or last.state is not RunState.FAILED or last.failure_class not in _PROCESS_LOST:
+        return None
+    return last if last.run_id == published_by else None
+
+
+def why_unrecorded(lost: PastRun) -> str:
+    """Say why what a lost run's step published is published by another run, which takes up what that step did."""
+    return f"again: run {lost.run_id} was lost, and what its step published is not recorded"
 
 
 def _is_duplicate(run: PastRun) -> bool:

@@ -12,9 +12,11 @@ from cdi_dagster.core.launch_decision import (
     LaunchDecision,
     PastRun,
     RunState,
+    lost_publisher,
     since_person_requested,
     why_failed,
     why_not_again,
+    why_unrecorded,
 )
 from cdi_dagster.core.snapshot import days_in_words, first_snapshot_day, is_snapshot_day
 
@@ -27,6 +29,8 @@ class SnapshotFacts:
         export_day: a Friday.
         is_published: whether it is there.
         published_at: when, where it is; aware, UTC.
+        published_by: correlation id of the run that made it, where it is.
+        is_unrecorded: whether Dagster has no materialisation of it by `lost_publisher`.
         is_stale: whether what is there no longer holds what its days and base would give.
         fingerprint: of what it would be made from now; None while that is not complete.
         missing_tables: names of the tables that do not show it; of the newest snapshot only, as a table shows one.
@@ -39,6 +43,8 @@ class SnapshotFacts:
     export_day: date
     is_published: bool = False
     published_at: datetime | None = None
+    published_by: str | None = None
+    is_unrecorded: bool = False
     is_stale: bool = False
     fingerprint: str | None = None
     missing_tables: tuple[str, ...] = ()
@@ -49,8 +55,13 @@ class SnapshotFacts:
 
     @property
     def is_done(self) -> bool:
-        """Whether it is there, holds what is published, and its tables show it."""
-        return self.is_published and not self.is_stale and not self.missing_tables
+        """Whether it is there, recorded, holds what is published, and its tables show it."""
+        return self.is_published and not self.is_unrecorded and not self.is_stale and not self.missing_tables
+
+    @property
+    def lost_publisher(self) -> PastRun | None:
+        """The last run of the snapshot, where its process was lost and its step, on a cluster, published it."""
+        return lost_publisher(self.runs, self.published_by)
 
     @property
     def is_live(self) -> bool:
@@ -107,9 +118,9 @@ def decide_snapshot(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
         return LaunchDecision(action=LaunchAction.WAIT, reason=f"run {live.run_id} is running")
     if facts.is_done:
         return LaunchDecision(action=LaunchAction.DONE, reason="published")
-    if facts.is_published and not facts.is_stale:
+    if facts.is_published and not facts.is_stale and not facts.is_unrecorded:
         return _decide_tables(facts, now)
-    stale = "stale: rows of its days, or its base, were published again; " if facts.is_published else ""
+    stale = "stale: rows of its days, or its base, were published again; " if facts.is_stale else ""
     if facts.fingerprint is None and not facts.missing_days:
         reason = "it would take in no day: correct CDI_FIRST_STORAGE_DAY, or choose a later Friday"
         return LaunchDecision(action=LaunchAction.WAIT, reason=f"{stale}{reason}")
@@ -121,10 +132,14 @@ def decide_snapshot(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
     held = why_not_again(runs, now)
     if held:
         return held
-    reason = (
-        f"again: run {runs[-1].run_id} failed with {why_failed(runs[-1])}" if runs else f"{stale}its days are there"
-    )
+    reason = _why_launched(facts, runs) or f"{stale}its days are there"
     return LaunchDecision(action=LaunchAction.LAUNCH, reason=reason, launch=launch, attempt=len(facts.runs) + 1)
+
+
+def _why_launched(facts: SnapshotFacts, runs: Sequence[PastRun]) -> str | None:
+    if facts.is_unrecorded and facts.lost_publisher:
+        return why_unrecorded(facts.lost_publisher)
+    return f"again: run {runs[-1].run_id} failed with {why_failed(runs[-1])}" if runs else None
 
 
 def _decide_tables(facts: SnapshotFacts, now: datetime) -> LaunchDecision:

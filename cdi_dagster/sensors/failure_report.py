@@ -19,15 +19,13 @@ from cdi_dagster.core.days import parse_day, storage_day_of
 from cdi_dagster.core.failure_messages import FailedDay, FailureMessage, group_failures
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.launch_decision import LaunchAction, decide
-from cdi_dagster.core.snapshot_decision import due_snapshots
 from cdi_dagster.core.status_rows import data_product_of
-from cdi_dagster.day_facts import read_day_facts
+from cdi_dagster.day_facts import read_day_facts, read_snapshot_facts
 from cdi_dagster.ingestion.status_rows import TERMINATED
 from cdi_dagster.interfaces import AlertSink, CoalescerStatusSource, StatusRow, StatusTable
 from cdi_dagster.own_tags import add_own_tags, own_tag
-from cdi_dagster.published.snapshot_facts import read_snapshot
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.run_records import is_by_person, is_sensor_on, makes_snapshot, past_snapshot_runs
+from cdi_dagster.run_records import is_by_person, is_sensor_on, makes_snapshot
 from cdi_dagster.sensors.alerted_causes import AlertedCause, earlier_message
 from cdi_dagster.sensors.failure_alert import failure_alert, recovery_alert
 from cdi_dagster.sensors.run_failure import close_row, read_failure
@@ -126,17 +124,16 @@ class FailureReporter:
         self, run: dg.DagsterRun, collection: Collection, failure_class: FailureClass, now: datetime
     ) -> AlertDecision:
         export_day = parse_day(run.tags[names.PARTITION_TAG])
-        calendar = self.automation.calendar
-        runs = past_snapshot_runs(self.instance, collection, [export_day])[export_day]
-        facts, _ = read_snapshot(
-            self.roots.published,
+        (facts,) = read_snapshot_facts(
+            self.instance,
             collection,
-            export_day,
-            calendar.first_storage_day,
-            tables=due_snapshots(calendar, now)[-1:] == [export_day],
+            [export_day],
+            published=self.roots.published,
+            calendar=self.automation.calendar,
+            now=now,
         )
         automation = self._as_switched(names.snapshot_sensor_name(collection))
-        return decide_snapshot_alert(run.run_id, failure_class, replace(facts, runs=runs), now, automation)
+        return decide_snapshot_alert(run.run_id, failure_class, facts, now, automation)
 
     def _as_switched(self, sensor: str) -> Automation:
         # This sensor runs; the one that launches does too, unless a person switched it off.

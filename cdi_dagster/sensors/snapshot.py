@@ -1,12 +1,11 @@
 """The snapshot sensor: makes a snapshot once its days are there, again where it is stale; alerts where it is late.
 
-Fetch (`published.snapshot_facts`), decide (`core.snapshot_decision`), translate. There is no schedule beside it: a
+Fetch (`day_facts`), decide (`core.snapshot_decision`), translate. There is no schedule beside it: a
 snapshot has no time of its own, it follows its last day.
 """
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import date, datetime
 
 import dagster as dg
@@ -25,10 +24,10 @@ from cdi_dagster.core.snapshot_decision import (
     leaves_tables,
     to_launch,
 )
+from cdi_dagster.day_facts import read_snapshot_facts
 from cdi_dagster.interfaces import AlertSink
-from cdi_dagster.published.snapshot_facts import read_snapshot
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.run_records import past_snapshot_runs, snapshot_run_request
+from cdi_dagster.run_records import snapshot_run_request
 from cdi_dagster.sensors.lateness import is_sent
 from cdi_dagster.storage.roots import Roots
 
@@ -67,15 +66,10 @@ def snapshot_sensor(
     ) -> dg.SensorResult:
         now = clock()
         due = due_snapshots(calendar, now)
-        runs = past_snapshot_runs(context.instance, collection, due)
-        decisions: list[_Decided] = []
-        for export_day in due:
-            is_newest = export_day == due[-1]
-            facts, _ = read_snapshot(
-                roots.published, collection, export_day, calendar.first_storage_day, tables=is_newest
-            )
-            facts = replace(facts, runs=runs[export_day])
-            decisions.append((facts, decide_snapshot(facts, now)))
+        all_facts = read_snapshot_facts(
+            context.instance, collection, due, published=roots.published, calendar=calendar, now=now
+        )
+        decisions = [(facts, decide_snapshot(facts, now)) for facts in all_facts]
         chosen = to_launch(decisions)
         lines = [f"{facts.export_day}: {decision.reason}" for facts, decision in decisions]
         late = _Lateness(collection, calendar, alerts, options, log=context.log.warning)

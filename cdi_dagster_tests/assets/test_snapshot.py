@@ -14,7 +14,7 @@ import pytest
 from freezegun import freeze_time
 
 from cdi_dagster.core.failures import CdiError, FailureClass
-from cdi_dagster.core.storage_keys import is_tables_report_key, runs_prefix
+from cdi_dagster.core.storage_keys import is_tables_report_key, runs_prefix, snapshot_lease_key
 from cdi_dagster.ingestion.ingestion_lease import snapshot_lease, snapshot_tables_lease
 from cdi_dagster.interfaces import LaunchAttempt
 from cdi_dagster.published.snapshots import snapshot_of
@@ -22,10 +22,11 @@ from cdi_dagster.resources.status_table import FileStatusTable
 from cdi_dagster.table_definitions import with_tables
 from cdi_dagster_tests.dagster_day import DagsterDay, argument, checks_of, failure_of, metadata_of
 from cdi_dagster_tests.instance import instance_on_disk
-from cdi_dagster_tests.scripted_snapshot import PARTS, ScriptedSnapshots, publish_days
+from cdi_dagster_tests.scripted_snapshot import PARTS, ScriptedSnapshots, make_snapshot, publish_days
 
 FIRST_DAY, FRIDAY, NEXT = date(2023, 6, 2), date(2023, 6, 9), date(2023, 6, 16)
 THURSDAY = date(2023, 6, 8)
+KILLED_AT = datetime(2023, 6, 9, 11, tzinfo=UTC)
 ASSET = "calculation_parts/snapshot"
 TABLES = with_tables(PARTS, {}).snapshot_table_names
 
@@ -283,8 +284,9 @@ class KilledSpark(ScriptedSnapshots):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.kill
-def test_the_row_of_a_killed_snapshot_is_closed_and_keeps_its_prefix(day, tmp_path):
+@pytest.fixture
+def killed(day, tmp_path):
+    """The run of a Friday, at 11:00 of it, whose worker was killed, and the status table."""
     publish_days(day.published, FIRST_DAY, THURSDAY)
     day.rows = FileStatusTable(tmp_path / "rows")
     day.use(step_launcher=KilledSpark(day.published))
@@ -293,15 +295,43 @@ def test_the_row_of_a_killed_snapshot_is_closed_and_keeps_its_prefix(day, tmp_pa
         with dg.DagsterInstance.from_ref(day.instance.get_ref()) as day.instance:
             run(day)
     os.waitpid(child, 0)
+    day.use(step_launcher=day.spark)
     (killed,) = day.instance.get_runs()
-    at = datetime(2023, 6, 9, 11, tzinfo=UTC)
-    with freeze_time(at):
+    with freeze_time(KILLED_AT):
         day.instance.report_run_failed(killed, "Detected run worker status UNHEALTHY")
-    assert "WORKER_LOST; no alert is sent" in failed_runs_tick(day, at)
+    return killed
+
+
+@pytest.mark.kill
+def test_the_row_of_a_killed_snapshot_is_closed_and_keeps_its_prefix(day, killed):
+    assert "WORKER_LOST; no alert is sent" in failed_runs_tick(day, KILLED_AT)
     row = day.rows.get(killed.run_id, "CDI-calculator:calculationParts")
     assert (row.status, row.current_step) == ("FAILED", "build_snapshot")
     assert row.failure == "WORKER_LOST: Dagster reports: Detected run worker status UNHEALTHY"
     assert row.snapshot_prefix == "corporate_data_ingestion/exports/calculator/calculationParts/2023-06-09/"
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("has_tables", [False, True])
+def test_a_snapshot_that_the_cluster_of_a_lost_run_published_is_run_again_until_dagster_has_it(day, killed, has_tables):
+    day.published.delete([snapshot_lease_key(snapshot_of(PARTS, FRIDAY))])  # it ends by itself, minutes later
+    make_snapshot(day.published, FRIDAY, first_storage_day=FIRST_DAY, correlation_id=killed.run_id)
+    if has_tables:
+        keys = [f"calculation_parts/{table.partition('.')[2]}" for table in TABLES]
+        with freeze_time(KILLED_AT - timedelta(hours=1)):
+            assert run(day, assets=keys).success
+    assert "no alert is sent" in failed_runs_tick(day, KILLED_AT)
+    (request,) = tick(day, KILLED_AT + timedelta(minutes=11)).run_requests
+    because = f"again: run {killed.run_id} was lost, and what its step published is not recorded"
+    assert request.tags["cdi/launched_because"] == because
+    assert request.asset_selection is None
+    with freeze_time(KILLED_AT):
+        result = launched(day, request)
+    assert result.success
+    assert day.rows.get(result.run_id, "CDI-calculator:calculationParts").status == "COMPLETED"
+    # Its step may also have found that of the lost run done, and left the mark as it is.
+    make_snapshot(day.published, FRIDAY, first_storage_day=FIRST_DAY, correlation_id=killed.run_id)
+    assert not tick(day, KILLED_AT + timedelta(minutes=22)).run_requests
 
 
 def test_tables_of_the_newest_snapshot_that_are_missing_are_made_alone(day):

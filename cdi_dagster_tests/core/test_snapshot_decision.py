@@ -37,6 +37,15 @@ def test_it_is_made_once_and_again_only_where_it_is_stale() -> None:
     assert reason.startswith("stale")
 
 
+def test_what_a_lost_run_published_is_run_once_more_where_it_is_not_recorded() -> None:
+    lost = run(RunState.FAILED, failure_class=FailureClass.WORKER_LOST)
+    published = {"is_published": True, "published_by": "r1", "is_unrecorded": True}
+    again = (LaunchAction.LAUNCH, "again: run r1 was lost, and what its step published is not recorded")
+    assert decided(runs=(lost,), **published) == again
+    assert decided(runs=(lost,), missing_tables=("uc.parts",), **published) == again
+    assert decided(runs=(lost,) * 3, **published)[0] is LaunchAction.LEAVE
+
+
 def test_what_cannot_be_read_and_what_is_running_wait() -> None:
     assert decided(unreadable="no network") == (LaunchAction.WAIT, "no network")
     live = run(RunState.LIVE, ended_at=None)
