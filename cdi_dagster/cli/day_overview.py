@@ -33,7 +33,6 @@ from cdi_dagster.core.snapshot import is_snapshot_day
 from cdi_dagster.core.status_rows import StatusRow, StatusTable, data_product_of
 from cdi_dagster.core.storage_keys import ingestion_lease_key, run_failure_key, run_report_key
 from cdi_dagster.core.tables_report import PublishedTable
-from cdi_dagster.ingestion.ingestion_lease import correlation_id_of
 from cdi_dagster.published.mark import Mark
 from cdi_dagster.published.read import origin_of, read_mark
 from cdi_dagster.published.runs import last_run
@@ -269,7 +268,7 @@ class DayOverviews:
         since = None
         with suppress(ValueError):
             since = datetime.fromisoformat(taken_at).astimezone(UTC)
-        return correlation_id_of(holder), since
+        return holder, since
 
     def _report(self, day: CollectionDay, run_id: str | None) -> Mapping[str, Any]:
         return self._json(run_report_key(day, run_id)) or {} if run_id else {}

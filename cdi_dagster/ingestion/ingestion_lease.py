@@ -5,8 +5,6 @@ processes that share only the storage: `Storage.publish` allows one publisher of
 """
 
 import logging
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -38,8 +36,8 @@ def ingestion_lease(
     Args:
         published: where the lease is kept, beside what is published.
         day: what is ingested.
-        holder: the run's correlation id. The lease is that of this process of it: where two daemons start a run, the
-            second worker is refused as any other run's is.
+        holder: the run's correlation id. Where two daemons start a run, its second worker is refused as any other
+            run's is.
         lease_seconds: after how long a silent holder counts as killed.
         log: logs, once, that this waits for the lease of a holder that may be dead.
 
@@ -48,7 +46,7 @@ def ingestion_lease(
             taken the lease meanwhile: then that run discarded what this one was writing.
         StorageError: the lease cannot be read or written.
     """
-    lease = Lease(published, ingestion_lease_key(day), _process_of(holder), lease_seconds=lease_seconds, log=log)
+    lease = Lease(published, ingestion_lease_key(day), holder, lease_seconds=lease_seconds, log=log)
     with _held(lease, f"has been ingesting {day}"):
         yield lease
 
@@ -63,7 +61,7 @@ def snapshot_lease(
         CdiError: DUPLICATE_RUN, naming the other run, which is alive.
         StorageError: the lease cannot be read or written.
     """
-    lease = Lease(published, snapshot_lease_key(day), _process_of(holder), log=log)
+    lease = Lease(published, snapshot_lease_key(day), holder, log=log)
     with _held(lease, f"has been making the snapshot of {day.collection.id} for {day.export_day}"):
         yield lease
 
@@ -94,32 +92,23 @@ def snapshot_tables_lease(
         deadline = time.monotonic() + most_wait_seconds
         while True:
             try:
-                stack.enter_context(Lease(published, key, _process_of(holder), lease_seconds=lease_seconds, log=log))
+                stack.enter_context(Lease(published, key, holder, lease_seconds=lease_seconds, log=log))
                 break
             except LeaseHeldError as error:
                 if time.monotonic() >= deadline:
                     raise _not_its_turn(day, error) from error
-                log(f"Waiting for {error.holder}, which publishes tables of another snapshot of {day.collection.id}")
+                log(f"Waiting for {error.named}, which publishes tables of another snapshot of {day.collection.id}")
                 log = _log.info  # that is enough on the page of the run
         yield
-
-
-def _process_of(holder: str) -> str:
-    return f"{holder} ({socket.gethostname()}:{os.getpid()})"
-
-
-def correlation_id_of(holder: str) -> str:
-    """Return the run of a lease's holder, which names its process too."""
-    return holder.partition(" ")[0]
 
 
 def _not_its_turn(day: CollectionDay, error: LeaseHeldError) -> CdiError:
     return CdiError(
         FailureClass.TABLES_MISSING,
-        f"{error.holder} has been publishing tables of another snapshot of {day.collection.id} since {error.since}; it "
-        f"is alive. Those of {day.export_day} waited for it too long.",
+        f"{error.named} has been publishing tables of another snapshot of {day.collection.id} since "
+        f"{error.since}; it is alive. Those of {day.export_day} waited for it too long.",
         next_step="Find out why that run does not end, and end it; then materialise the tables.",
-        detail={"correlation_id": correlation_id_of(error.holder)},
+        detail={"correlation_id": error.holder},
     )
 
 
@@ -131,8 +120,8 @@ def _held(lease: Lease, doing: str) -> Iterator[None]:
         except LeaseHeldError as error:
             raise CdiError(
                 FailureClass.DUPLICATE_RUN,
-                f"{error.holder} {doing} since {error.since}; it is alive.",
-                detail={"correlation_id": correlation_id_of(error.holder)},
+                f"{error.named} {doing} since {error.since}; it is alive.",
+                detail={"correlation_id": error.holder},
             ) from error
         try:
             yield

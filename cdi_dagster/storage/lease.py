@@ -6,6 +6,8 @@ heartbeat is seen to change, and dead if it does not change for the lease time.
 
 import json
 import logging
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -34,14 +36,20 @@ class LeaseHeldError(Exception):
     """Another live process holds the lease.
 
     Attributes:
-        holder: who.
+        holder: on whose behalf.
+        named: holder and process, for a person.
         since: when it took the lease, by its own clock.
     """
 
-    def __init__(self, holder: str, since: str) -> None:
-        super().__init__(f"held by {holder} since {since}")
-        self.holder = holder
-        self.since = since
+    def __init__(self, value: dict[str, Any]) -> None:
+        self.holder = str(value.get("holder"))
+        self.named = _named(value)
+        self.since = str(value.get("since"))
+        super().__init__(f"held by {self.named} since {self.since}")
+
+
+def _named(value: dict[str, Any]) -> str:
+    return f"{value.get('holder')} ({value.get('process')})"
 
 
 def live_holder(storage: Storage, key: str, now: datetime) -> tuple[str, str] | None:
@@ -73,7 +81,7 @@ class Lease:
     Args:
         storage: where it is kept.
         key: of the object.
-        holder: who takes it; the same holder may take it again (a restarted process).
+        holder: on whose behalf. The lease is this process's: another one is refused, of the same holder too.
         lease_seconds: how long a holder's heartbeat may stay unchanged.
         log: called once with the reason, if it waits for a holder that may be dead.
         sleep: called to wait while watching another holder.
@@ -100,6 +108,8 @@ class Lease:
         self._storage = storage
         self._key = key
         self._holder = holder
+        # The random part: the processes of two containers of one host may have the same number.
+        self._process = f"{socket.gethostname()}:{os.getpid()}#{os.urandom(3).hex()}"
         self.lease_seconds = lease_seconds
         self._log = log
         self._sleep = sleep
@@ -144,8 +154,8 @@ class Lease:
         lost_races = 0
         while True:
             etag, value = self._present()
-            free = value is None or value.get("released") or value.get("holder") == self._holder
-            if free or (etag == watched and time.monotonic() >= deadline):
+            is_free = value is None or value.get("released")
+            if is_free or (etag == watched and time.monotonic() >= deadline):
                 try:
                     if etag is None:
                         return self._storage.write(self._key, self._content(), if_absent=True).etag
@@ -158,10 +168,10 @@ class Lease:
                     self._sleep(_RACE_PAUSE_SECONDS * lost_races)
                     continue
             if watched is not None and etag != watched and value is not None:
-                raise LeaseHeldError(str(value.get("holder")), str(value.get("since")))
+                raise LeaseHeldError(value)
             if watched is None:
                 watched, deadline = etag, time.monotonic() + self.lease_seconds
-                who = f"{value.get('holder')} since {value.get('since')}" if value else "an unknown holder"
+                who = f"{_named(value)} since {value.get('since')}" if value else "an unknown holder"
                 self._log(f"Waiting for {who}: without a heartbeat for {self.lease_seconds:.0f} s it counts as killed")
             self._sleep(self.lease_seconds / _HEARTBEATS_PER_LEASE / 4)
 
@@ -180,7 +190,13 @@ class Lease:
         return stored.etag, value if isinstance(value, dict) else None
 
     def _content(self, *, released: bool = False) -> bytes:
-        value = {"holder": self._holder, "since": self._since, "beats": self._beats, "released": released}
+        value = {
+            "holder": self._holder,
+            "process": self._process,
+            "since": self._since,
+            "beats": self._beats,
+            "released": released,
+        }
         return json.dumps(value).encode()
 
     def _beat(self) -> None:
@@ -202,5 +218,4 @@ class Lease:
 
     def _etag_if_ours(self) -> str | None:
         etag, value = self._present()
-        ours = value is not None and value.get("holder") == self._holder and value.get("since") == self._since
-        return etag if ours else None
+        return etag if value is not None and value.get("process") == self._process else None
