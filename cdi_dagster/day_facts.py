@@ -21,7 +21,7 @@ from cdi_dagster.interfaces import CoalescerStatusSource
 from cdi_dagster.published.read import origin_of, read_mark
 from cdi_dagster.published.snapshot_facts import read_snapshot
 from cdi_dagster.published.tables import missing_tables
-from cdi_dagster.run_records import has_materialised, past_runs, past_snapshot_runs
+from cdi_dagster.run_records import is_unrecorded, past_runs, past_snapshot_runs
 from cdi_dagster.storage.interface import Storage, StorageError
 from cdi_dagster.storage.roots import Roots
 
@@ -37,7 +37,7 @@ def read_day_facts(
     """Return the facts of each day, in the order given.
 
     Costs one query of run records, and for each day its status, its mark, and which tables show its records; for one
-    whose run was lost another query.
+    whose publisher failed another query.
     """
     # Run records before marks: a run that ends in between is seen as running, and its day waits. The other way round
     # it would be seen as ended, and its day as unpublished.
@@ -57,7 +57,7 @@ def read_snapshot_facts(
     calendar: DayCalendar,
     now: datetime,
 ) -> list[SnapshotFacts]:
-    """Return the facts of a keyed collection's snapshots, in the order given."""
+    """Return the facts of a keyed collection's snapshots, in the order given; else as `read_day_facts`."""
     runs = past_snapshot_runs(instance, collection, export_days)
     newest = due_snapshots(calendar, now)[-1:]
     found = []
@@ -66,10 +66,8 @@ def read_snapshot_facts(
             published, collection, export_day, calendar.first_storage_day, tables=[export_day] == newest
         )
         facts = replace(facts, runs=runs[export_day])
-        if lost := facts.lost_publisher:
-            recorded = has_materialised(instance, lost.run_id, names.snapshot_key(collection))
-            facts = replace(facts, is_unrecorded=not recorded)
-        found.append(facts)
+        key = names.snapshot_key(collection)
+        found.append(replace(facts, is_unrecorded=is_unrecorded(instance, key, export_day, facts.failed_publisher)))
     return found
 
 
@@ -100,9 +98,8 @@ def _facts(
         unreadable=unreadable,
         damaged=damaged,
     )
-    if lost := facts.lost_publisher:
-        recorded = has_materialised(instance, lost.run_id, names.daily_records_key(day.collection))
-        facts = replace(facts, is_unrecorded=not recorded)
+    key = names.daily_records_key(day.collection)
+    facts = replace(facts, is_unrecorded=is_unrecorded(instance, key, day.storage_day, facts.failed_publisher))
     if facts.needs_listing:
         try:
             listing = roots.corporate.list(day.corporate_prefix)

@@ -110,10 +110,16 @@ def require_not_made_since(context: dg.AssetExecutionContext, fingerprint: str) 
             )
 
 
-def has_materialised(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> bool:
-    """Whether a run has materialised an asset."""
-    materialised = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-    return any(entry.dagster_event is not None and entry.dagster_event.asset_key == key for entry in materialised)
+def is_unrecorded(instance: dg.DagsterInstance, key: dg.AssetKey, partition: date, publisher: PastRun | None) -> bool:
+    """Whether Dagster has no materialisation of a partition since the run began that published it, and failed."""
+    if publisher is None or publisher.started_at is None:
+        return False
+    since = dg.AssetRecordsFilter(
+        asset_key=key,
+        asset_partitions=[partition.isoformat()],
+        after_timestamp=publisher.started_at.timestamp(),
+    )
+    return not instance.fetch_materializations(since, limit=1).records
 
 
 def _require_oldest(

@@ -32,8 +32,6 @@ _FOUND_GATE_CLOSED = frozenset(
         FailureClass.COALESCER_UNKNOWN,
     }
 )
-_PROCESS_LOST = frozenset({None, FailureClass.WORKER_LOST, FailureClass.INTERRUPTED})
-"""Of a failed run: its process did not see its step to the end. Without a class nobody has looked at it yet."""
 _NO_ATTEMPT = _FOUND_GATE_CLOSED | {FailureClass.DUPLICATE_RUN}
 RUN_AGAIN_WHEN_POSSIBLE = RUN_AGAIN_AT_ONCE | _FOUND_GATE_CLOSED | {FailureClass.OFFSETS_LOST}
 """A day of any age whose run failed so is run again as soon as what it waited for is there."""
@@ -108,7 +106,7 @@ class DayFacts:
         missing_tables: names of the tables that do not show the published records; none where no table is defined.
         runs: of this day, oldest first.
         listing_fingerprint: of the day's listing now. Read only where `needs_listing`.
-        is_unrecorded: whether Dagster has no materialisation of the published records by `lost_publisher`.
+        is_unrecorded: whether Dagster has no materialisation of what `failed_publisher` published.
         unreadable: why something of the above could not be read; then the day waits.
         damaged: of records whose mark is there and cannot be read: no run gets past it before a person restores it.
     """
@@ -150,9 +148,9 @@ class DayFacts:
         return is_unclear or self.lost_offsets is not None
 
     @property
-    def lost_publisher(self) -> PastRun | None:
-        """The last run for records, where its process was lost and its step, on a cluster, published them."""
-        return lost_publisher(self.runs, self.published_from.run_id if self.published_from else None)
+    def failed_publisher(self) -> PastRun | None:
+        """The run that published the records, where it failed."""
+        return failed_publisher(self.runs, self.published_from.run_id if self.published_from else None)
 
     @property
     def lost_offsets(self) -> PastRun | None:
@@ -247,11 +245,9 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
         since = f"{published}; since then " if facts.published_from else ""
         reason = f"{since}coalescer {facts.coalescer.state}: {facts.coalescer.reason}"
         return LaunchDecision(action=LaunchAction.WAIT, reason=reason)
-    done = _why_done(facts) if facts.coalescer.is_open and not facts.is_unrecorded else None
-    if done and facts.missing_tables:
-        return _decide_tables(facts, published, now)
-    if done:
-        return LaunchDecision(action=LaunchAction.DONE, reason=done)
+    done = _decide_done(facts, published, now) if facts.coalescer.is_open else None
+    if done and not facts.is_unrecorded:
+        return done
     launch = launch_of(facts.storage_day, facts.coalescer)
     runs = [run for run in facts.runs_for_records if run.launch == launch]
     held = (
@@ -259,6 +255,8 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
         or why_not_again(since_person_requested(runs), now)
         or _why_input_is_left(since_person_requested(facts.runs_for_records))
     )
+    if held and held.action is LaunchAction.LEAVE and done:
+        return done  # what is published counts, recorded or not
     if held and runs and held.action is LaunchAction.LEAVE and not facts.coalescer.is_open:
         return _leave(
             f"{len(runs)} runs could not coalesce it, the last is {runs[-1].run_id} ({why_failed(runs[-1])}): "
@@ -278,14 +276,22 @@ def _why_launched(facts: DayFacts, published: str, runs: Sequence[PastRun]) -> s
     if not facts.coalescer.is_open:
         since = f"{published}; since then " if facts.published_from else ""
         return f"{since}the run coalesces it: {facts.coalescer.reason}"
-    if facts.is_unrecorded and facts.lost_publisher:
-        return why_unrecorded(facts.lost_publisher)
+    if facts.failed_publisher and _why_done(facts):
+        return why_unrecorded(facts.failed_publisher)
     if facts.published_from:
         return "again: it was coalesced again after it was published"
     if facts.lost_offsets:
         return f"again: its listing changed since run {facts.lost_offsets.run_id} failed with OFFSETS_LOST"
     last = last_but_duplicates(runs)
     return f"again: run {last.run_id} failed with {why_failed(last)}" if last else facts.coalescer.reason
+
+
+def _decide_done(facts: DayFacts, published: str, now: datetime) -> LaunchDecision | None:
+    """Decide about a day whose records are as they should be; None where they are not."""
+    done = _why_done(facts)
+    if done and facts.missing_tables:
+        return _decide_tables(facts, published, now)
+    return LaunchDecision(action=LaunchAction.DONE, reason=done) if done else None
 
 
 def _decide_tables(facts: DayFacts, missing: str, now: datetime) -> LaunchDecision:
@@ -335,17 +341,14 @@ def last_but_duplicates(runs: Sequence[PastRun]) -> PastRun | None:
     return next((run for run in reversed(runs) if not _is_duplicate(run)), last)
 
 
-def lost_publisher(runs: Sequence[PastRun], published_by: str | None) -> PastRun | None:
-    """Return the last run for records, where its process was lost and its step, on a cluster, published them."""
-    last = last_but_duplicates([run for run in runs if run.publishes_records])
-    if last is None or last.state is not RunState.FAILED or last.failure_class not in _PROCESS_LOST:
-        return None
-    return last if last.run_id == published_by else None
+def failed_publisher(runs: Sequence[PastRun], published_by: str | None) -> PastRun | None:
+    """Return the run that published what is there, where it failed: its step, on a cluster, may have outlived it."""
+    return next((run for run in runs if run.run_id == published_by and run.state is RunState.FAILED), None)
 
 
-def why_unrecorded(lost: PastRun) -> str:
-    """Say why what a lost run's step published is published by another run, which takes up what that step did."""
-    return f"again: run {lost.run_id} was lost, and what its step published is not recorded"
+def why_unrecorded(failed: PastRun) -> str:
+    """Say why what a failed run's step published is published by another run, which takes up what that step did."""
+    return f"again: run {failed.run_id} published it, and failed with {why_failed(failed)} before that was recorded"
 
 
 def _is_duplicate(run: PastRun) -> bool:

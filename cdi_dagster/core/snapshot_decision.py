@@ -12,7 +12,8 @@ from cdi_dagster.core.launch_decision import (
     LaunchDecision,
     PastRun,
     RunState,
-    lost_publisher,
+    failed_publisher,
+    last_but_duplicates,
     since_person_requested,
     why_failed,
     why_not_again,
@@ -30,7 +31,7 @@ class SnapshotFacts:
         is_published: whether it is there.
         published_at: when, where it is; aware, UTC.
         published_by: correlation id of the run that made it, where it is.
-        is_unrecorded: whether Dagster has no materialisation of it by `lost_publisher`.
+        is_unrecorded: whether Dagster has no materialisation of what `failed_publisher` made.
         is_stale: whether what is there no longer holds what its days and base would give.
         fingerprint: of what it would be made from now; None while that is not complete.
         missing_tables: names of the tables that do not show it; of the newest snapshot only, as a table shows one.
@@ -55,13 +56,13 @@ class SnapshotFacts:
 
     @property
     def is_done(self) -> bool:
-        """Whether it is there, recorded, holds what is published, and its tables show it."""
-        return self.is_published and not self.is_unrecorded and not self.is_stale and not self.missing_tables
+        """Whether it is there, holds what is published, and its tables show it."""
+        return self.is_published and not self.is_stale and not self.missing_tables
 
     @property
-    def lost_publisher(self) -> PastRun | None:
-        """The last run of the snapshot, where its process was lost and its step, on a cluster, published it."""
-        return lost_publisher(self.runs, self.published_by)
+    def failed_publisher(self) -> PastRun | None:
+        """The run that made it, where it failed."""
+        return failed_publisher(self.runs, self.published_by)
 
     @property
     def is_live(self) -> bool:
@@ -116,10 +117,9 @@ def decide_snapshot(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
     live = next((run for run in facts.runs if run.state is RunState.LIVE), None)
     if live:
         return LaunchDecision(action=LaunchAction.WAIT, reason=f"run {live.run_id} is running")
-    if facts.is_done:
-        return LaunchDecision(action=LaunchAction.DONE, reason="published")
-    if facts.is_published and not facts.is_stale and not facts.is_unrecorded:
-        return _decide_tables(facts, now)
+    done = _decide_done(facts, now)
+    if done and not (facts.is_unrecorded and facts.fingerprint):
+        return done
     stale = "stale: rows of its days, or its base, were published again; " if facts.is_stale else ""
     if facts.fingerprint is None and not facts.missing_days:
         reason = "it would take in no day: correct CDI_FIRST_STORAGE_DAY, or choose a later Friday"
@@ -131,15 +131,22 @@ def decide_snapshot(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
     runs = since_person_requested([run for run in facts.runs if run.launch == launch and run.publishes_records])
     held = why_not_again(runs, now)
     if held:
-        return held
-    reason = _why_launched(facts, runs) or f"{stale}its days are there"
+        return done if done and held.action is LaunchAction.LEAVE else held  # what is published counts
+    last = last_but_duplicates(runs)
+    if done and facts.failed_publisher:
+        reason = why_unrecorded(facts.failed_publisher)
+    elif last:
+        reason = f"again: run {last.run_id} failed with {why_failed(last)}"
+    else:
+        reason = f"{stale}its days are there"
     return LaunchDecision(action=LaunchAction.LAUNCH, reason=reason, launch=launch, attempt=len(facts.runs) + 1)
 
 
-def _why_launched(facts: SnapshotFacts, runs: Sequence[PastRun]) -> str | None:
-    if facts.is_unrecorded and facts.lost_publisher:
-        return why_unrecorded(facts.lost_publisher)
-    return f"again: run {runs[-1].run_id} failed with {why_failed(runs[-1])}" if runs else None
+def _decide_done(facts: SnapshotFacts, now: datetime) -> LaunchDecision | None:
+    """Decide about a snapshot that is as it should be; None where it is not."""
+    if facts.is_done:
+        return LaunchDecision(action=LaunchAction.DONE, reason="published")
+    return _decide_tables(facts, now) if facts.is_published and not facts.is_stale else None
 
 
 def _decide_tables(facts: SnapshotFacts, now: datetime) -> LaunchDecision:

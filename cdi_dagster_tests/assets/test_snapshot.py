@@ -292,7 +292,7 @@ def killed(day, tmp_path):
     day.use(step_launcher=KilledSpark(day.published))
     child = os.fork()
     if child == 0:
-        with dg.DagsterInstance.from_ref(day.instance.get_ref()) as day.instance:
+        with freeze_time(KILLED_AT), dg.DagsterInstance.from_ref(day.instance.get_ref()) as day.instance:
             run(day)
     os.waitpid(child, 0)
     day.use(step_launcher=day.spark)
@@ -322,10 +322,10 @@ def test_a_snapshot_that_the_cluster_of_a_lost_run_published_is_run_again_until_
             assert run(day, assets=keys).success
     assert "no alert is sent" in failed_runs_tick(day, KILLED_AT)
     (request,) = tick(day, KILLED_AT + timedelta(minutes=11)).run_requests
-    because = f"again: run {killed.run_id} was lost, and what its step published is not recorded"
+    because = f"again: run {killed.run_id} published it, and failed with WORKER_LOST before that was recorded"
     assert request.tags["cdi/launched_because"] == because
     assert request.asset_selection is None
-    with freeze_time(KILLED_AT):
+    with freeze_time(KILLED_AT + timedelta(minutes=11)):
         result = launched(day, request)
     assert result.success
     assert day.rows.get(result.run_id, "CDI-calculator:calculationParts").status == "COMPLETED"

@@ -16,7 +16,7 @@ CALENDAR = DayCalendar(first_storage_day=date(2023, 6, 2), due_time=time(9, 30),
 
 
 def run(state: RunState, **values: object) -> PastRun:
-    return PastRun(run_id="r1", state=state, **{"launch": LAUNCH, "ended_at": NOW - timedelta(hours=1), **values})  # type: ignore[arg-type]
+    return PastRun(state=state, **{"run_id": "r1", "launch": LAUNCH, "ended_at": NOW - timedelta(hours=1), **values})  # type: ignore[arg-type]
 
 
 def decided(**values: object) -> tuple[LaunchAction, str]:
@@ -37,13 +37,21 @@ def test_it_is_made_once_and_again_only_where_it_is_stale() -> None:
     assert reason.startswith("stale")
 
 
-def test_what_a_lost_run_published_is_run_once_more_where_it_is_not_recorded() -> None:
-    lost = run(RunState.FAILED, failure_class=FailureClass.WORKER_LOST)
-    published = {"is_published": True, "published_by": "r1", "is_unrecorded": True}
-    again = (LaunchAction.LAUNCH, "again: run r1 was lost, and what its step published is not recorded")
-    assert decided(runs=(lost,), **published) == again
-    assert decided(runs=(lost,), missing_tables=("uc.parts",), **published) == again
-    assert decided(runs=(lost,) * 3, **published)[0] is LaunchAction.LEAVE
+def test_what_a_failed_run_published_is_run_again_until_it_is_recorded() -> None:
+    lost = run(RunState.FAILED, failure_class=FailureClass.WORKER_LOST, run_id="lost")
+    other = run(RunState.FAILED, failure_class=FailureClass.INTERRUPTED)
+    published = {"is_published": True, "published_by": "lost", "is_unrecorded": True}
+    again = (LaunchAction.LAUNCH, "again: run lost published it, and failed with WORKER_LOST before that was recorded")
+    for runs in ((lost,), (lost, other)):
+        assert decided(runs=runs, **published) == again
+        assert decided(runs=runs, missing_tables=("uc.parts",), **published) == again
+        assert decided(runs=runs, **{**published, "is_unrecorded": False}) == (LaunchAction.DONE, "published")
+    used_up = {"runs": (lost, other, other), **published}
+    assert decided(**used_up) == (LaunchAction.DONE, "published")  # what is published counts
+    action, reason = decided(missing_tables=("uc.parts",), published_at=NOW, **used_up)
+    assert (action, reason.partition(":")[0]) == (LaunchAction.LAUNCH, "TABLES_MISSING")
+    assert decided(fingerprint=None, missing_days=(FRIDAY,), **published, runs=(lost,))[0] is LaunchAction.DONE
+    assert decided(is_stale=True, **published, runs=(lost,))[1] == "again: run lost failed with WORKER_LOST"
 
 
 def test_what_cannot_be_read_and_what_is_running_wait() -> None:

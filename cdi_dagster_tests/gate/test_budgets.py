@@ -118,15 +118,33 @@ def test_a_day_whose_runs_all_give_way_to_another_process_is_not_tried_for_ever(
     assert "10 runs could not begin, the last (r1) with DUPLICATE_RUN" in left.reason
 
 
-def test_a_run_that_follows_a_lost_one_that_published_is_not_followed_by_another():
-    lost, other = run("WORKER_LOST"), run(state=RunState.SUCCEEDED)
-    facts = DayFacts(
-        storage_day=DAY, coalescer=OPEN, published_from=PublishedFrom(fingerprint="f1", run_id="r1"), runs=(lost,)
+UNRECORDED = "again: run lost published it, and failed with {} before that was recorded"
+
+
+@pytest.mark.parametrize("failure", [None, "WORKER_LOST", "INTERRUPTED", "CLUSTER_LOST", "STORAGE_UNAVAILABLE"])
+@pytest.mark.parametrize("later", [(), ("INTERRUPTED",), ("DUPLICATE_RUN",)])
+def test_what_a_failed_run_published_is_run_again_until_it_is_recorded(failure, later):
+    lost = replace(run(failure), run_id="lost")
+    facts = published_by_a_lost_run(lost, *map(run, later))
+    assert decide(facts, NOW).action is LaunchAction.LAUNCH
+    assert decide(facts, NOW).reason == UNRECORDED.format(failure or "a lost worker")
+    assert not decide(facts, NOW).tables_only
+    assert decide(replace(facts, is_unrecorded=False), NOW).action is LaunchAction.DONE
+
+
+@pytest.mark.parametrize("later", [("LAUNCH_FAILED", "LAUNCH_FAILED"), ("JOB_FAILED",)])
+def test_what_is_published_counts_where_no_further_run_records_it(later):
+    facts = published_by_a_lost_run(replace(run("WORKER_LOST"), run_id="lost"), *map(run, later))
+    assert decide(facts, NOW).action is LaunchAction.DONE
+    tables = replace(
+        facts, missing_tables=("uc.parts",), published_from=replace(facts.published_from, published_at=NOW)
     )
-    assert facts.lost_publisher is lost
-    assert replace(facts, runs=(lost, run("DUPLICATE_RUN"))).lost_publisher is lost
-    assert replace(facts, runs=(lost, replace(other, run_id="r2"))).lost_publisher is None
-    assert replace(facts, runs=(run("RECORDS_REJECTED"),)).lost_publisher is None
+    assert (decide(tables, NOW).action, decide(tables, NOW).tables_only) == (LaunchAction.LAUNCH, True)
+
+
+def published_by_a_lost_run(*runs):
+    published = PublishedFrom(fingerprint="f1", run_id="lost")
+    return DayFacts(storage_day=DAY, coalescer=OPEN, published_from=published, runs=runs, is_unrecorded=True)
 
 
 def test_a_changed_input_is_run_again_at_once_and_three_times_at_most_whatever_it_was_launched_for():

@@ -192,7 +192,7 @@ def test_a_day_that_the_cluster_of_a_lost_run_published_is_run_again_until_dagst
     publish_mark(day, DAY, run_id=run.run_id, at=NOW)
     assert not sensor_tick(day, NOW + timedelta(minutes=5)).run_requests
     (request,) = sensor_tick(day, NOW + timedelta(minutes=11)).run_requests
-    because = f"again: run {run.run_id} was lost, and what its step published is not recorded"
+    because = f"again: run {run.run_id} published it, and failed with WORKER_LOST before that was recorded"
     assert request.tags["cdi/launched_because"] == because
     day.published.delete([ingestion_lease_key(AUDIT.on(DAY))])  # eleven minutes later it has ended by itself
     with freeze_time(NOW + timedelta(minutes=12)):
