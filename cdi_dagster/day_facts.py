@@ -21,7 +21,7 @@ from cdi_dagster.interfaces import CoalescerStatusSource
 from cdi_dagster.published.read import origin_of, read_mark
 from cdi_dagster.published.snapshot_facts import read_snapshot
 from cdi_dagster.published.tables import missing_tables
-from cdi_dagster.run_records import is_unrecorded, past_runs, past_snapshot_runs
+from cdi_dagster.run_records import is_materialised_since, past_runs, past_snapshot_runs
 from cdi_dagster.storage.interface import Storage, StorageError
 from cdi_dagster.storage.roots import Roots
 
@@ -66,8 +66,10 @@ def read_snapshot_facts(
             published, collection, export_day, calendar.first_storage_day, tables=[export_day] == newest
         )
         facts = replace(facts, runs=runs[export_day])
-        key = names.snapshot_key(collection)
-        found.append(replace(facts, is_unrecorded=is_unrecorded(instance, key, export_day, facts.failed_publisher)))
+        if failed := facts.failed_publisher:
+            is_recorded = is_materialised_since(instance, names.snapshot_key(collection), export_day, failed)
+            facts = replace(facts, is_unrecorded=not is_recorded)
+        found.append(facts)
     return found
 
 
@@ -98,8 +100,10 @@ def _facts(
         unreadable=unreadable,
         damaged=damaged,
     )
-    key = names.daily_records_key(day.collection)
-    facts = replace(facts, is_unrecorded=is_unrecorded(instance, key, day.storage_day, facts.failed_publisher))
+    if failed := facts.failed_publisher:
+        key = names.daily_records_key(day.collection)
+        is_recorded = is_materialised_since(instance, key, day.storage_day, failed)
+        facts = replace(facts, is_unrecorded=not is_recorded)
     if facts.needs_listing:
         try:
             listing = roots.corporate.list(day.corporate_prefix)

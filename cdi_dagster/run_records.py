@@ -110,16 +110,14 @@ def require_not_made_since(context: dg.AssetExecutionContext, fingerprint: str) 
             )
 
 
-def is_unrecorded(instance: dg.DagsterInstance, key: dg.AssetKey, partition: date, publisher: PastRun | None) -> bool:
-    """Whether Dagster has no materialisation of a partition since the run began that published it, and failed."""
-    if publisher is None or publisher.started_at is None:
+def is_materialised_since(instance: dg.DagsterInstance, key: dg.AssetKey, partition: date, run: PastRun) -> bool:
+    """Whether a partition was materialised since a run began, by it or another."""
+    if run.started_at is None:
         return False
     since = dg.AssetRecordsFilter(
-        asset_key=key,
-        asset_partitions=[partition.isoformat()],
-        after_timestamp=publisher.started_at.timestamp(),
+        asset_key=key, asset_partitions=[partition.isoformat()], after_timestamp=run.started_at.timestamp()
     )
-    return not instance.fetch_materializations(since, limit=1).records
+    return bool(instance.fetch_materializations(since, limit=1).records)
 
 
 def _require_oldest(

@@ -13,7 +13,7 @@ from cdi_dagster.core.days import parse_day, storage_day_of
 from cdi_dagster.core.failure_messages import EarlierMessage, collection_of, is_left
 from cdi_dagster.core.launch_decision import PastRun, RunState
 from cdi_dagster.own_tags import own_tag
-from cdi_dagster.run_records import past_runs, past_snapshot_runs
+from cdi_dagster.run_records import is_materialised_since, past_runs, past_snapshot_runs
 
 REMINDS_FOR = timedelta(days=7)
 """A day that nobody wants any more is not reminded of for ever."""
@@ -112,14 +112,24 @@ def _unsolved(
 ) -> tuple[dg.DagsterRun, ...]:
     last: Mapping[date, dg.DagsterRun] = {parse_day(run.tags[names.PARTITION_TAG]): run for run in runs}
     past = (past_snapshot_runs if is_snapshot else past_runs)(instance, collection, list(last))
-    return tuple(run for day, run in last.items() if not _succeeded_after(instance, run, past[day]))
+    key = names.snapshot_key(collection) if is_snapshot else names.daily_records_key(collection)
+    return tuple(run for day, run in last.items() if not _succeeded_after(instance, run, past[day], key, day))
 
 
-def _succeeded_after(instance: dg.DagsterInstance, run: dg.DagsterRun, past: Sequence[PastRun]) -> bool:
-    """Whether a later run has succeeded of those that publish, or of the same assets where this one publishes none."""
+def _succeeded_after(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, past: Sequence[PastRun], key: dg.AssetKey, partition: date
+) -> bool:
+    """Whether a later run has succeeded of those that publish, or of the same assets where this one publishes none.
+
+    Of the tables alone only where the records, `key`, are not what failed: they were materialised since.
+    """
     ids = [each.run_id for each in past]
     if run.run_id in ids:
-        return any(each.state is RunState.SUCCEEDED for each in past[ids.index(run.run_id) + 1 :])
+        failed = past[ids.index(run.run_id)]
+        later = [each for each in past[ids.index(run.run_id) + 1 :] if each.state is RunState.SUCCEEDED]
+        if any(each.publishes_records or not failed.publishes_records for each in later):
+            return True
+        return bool(later) and is_materialised_since(instance, key, partition, failed)
     filters = dg.RunsFilter(
         tags={names.PARTITION_TAG: run.tags[names.PARTITION_TAG]}, statuses=[dg.DagsterRunStatus.SUCCESS]
     )

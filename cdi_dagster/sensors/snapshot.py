@@ -132,18 +132,22 @@ class _Lateness:
 
     def _sent(self, facts: SnapshotFacts, decision: LaunchDecision, *, is_over: bool = False) -> bool:
         named = f"the snapshot of {self._collection.id} for {facts.export_day}"
+        is_at_work = facts.is_live or decision.action is LaunchAction.LAUNCH
         is_left = decision.action is LaunchAction.LEAVE
         automatically = "nothing" if is_left else "it is made as soon as that allows it"
+        what_happens = "It is being made." if is_at_work else f"Automatically: {automatically}."
+        late_level = AlertLevel.WARNING if is_at_work else AlertLevel.ERROR
         failure_class = facts.runs[-1].failure_class if facts.runs else None
         alert = Alert(
             kind="LATE_OVER" if is_over else "LATE",
             key=f"{self._collection.id}|snapshot of {facts.export_day}",
-            level=AlertLevel.INFORMATION if is_over else AlertLevel.ERROR,
+            level=AlertLevel.INFORMATION if is_over else late_level,
             title=f"No longer late: {named}" if is_over else f"LATE: {named} is not published",
-            text="Published." if is_over else f"{decision.reason.rstrip('.')}. Automatically: {automatically}.",
+            text="Published." if is_over else f"{decision.reason.rstrip('.')}. {what_happens}",
             runbook=f"{self._options.runbook_url}#late",
             collection_id=self._collection.id,
             storage_days=(storage_day_of(facts.export_day),),
             failure_class=None if is_over else failure_class,
+            next_step="Nothing, while it is being made." if is_at_work and not is_over else None,
         )
         return is_sent(self._alerts, alert, self._log)

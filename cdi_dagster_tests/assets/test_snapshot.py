@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 from freezegun import freeze_time
 
+from cdi_dagster.core.alert import AlertLevel
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.storage_keys import is_tables_report_key, runs_prefix, snapshot_lease_key
 from cdi_dagster.ingestion.ingestion_lease import snapshot_lease, snapshot_tables_lease
@@ -232,6 +233,16 @@ def test_a_late_snapshot_sends_one_alert_and_one_when_it_is_there(day):
         ("LATE_OVER", "calculator:calculationParts|snapshot of 2023-06-09"),
     ]
     assert "waits for the daily rows of 2023-06-08" in day.alerts.sent[0].text
+    assert day.alerts.sent[0].level is AlertLevel.ERROR
+
+
+def test_a_late_snapshot_that_is_being_made_is_a_warning_with_nothing_to_do(day):
+    publish_days(day.published, FIRST_DAY, THURSDAY)
+    late = datetime.combine(FRIDAY, day.settings.late_time, tzinfo=UTC)
+    assert tick(day, late).run_requests
+    (alert,) = day.alerts.sent
+    assert (alert.level, alert.next_step) == (AlertLevel.WARNING, "Nothing, while it is being made.")
+    assert alert.text == "its days are there. It is being made."
 
 
 def test_a_failed_snapshot_is_alerted_like_a_day_not_as_late_too_and_reported_over(day):

@@ -14,6 +14,7 @@ from dagster._core.storage.tags import TAGS_TO_MAYBE_OMIT_ON_RETRY
 from dagster._utils.error import SerializableErrorInfo
 from freezegun import freeze_time
 
+from cdi_dagster import names
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.gate import CoalescerState
 from cdi_dagster.core.storage_keys import ingestion_lease_key
@@ -25,6 +26,7 @@ from cdi_dagster_tests.dagster_day import DAY, ScriptedSpark
 from cdi_dagster_tests.gate.instigators import RECORDS, launched, publish_mark, run_as, sensor_tick
 
 INPUT, DAILY_RECORDS = RECORDS
+TABLES = [key.to_user_string() for key in names.table_keys(AUDIT)]
 NOW = datetime(2023, 3, 27, 10, tzinfo=UTC)
 DATA_PRODUCT = "CDI-data:businessAudit"
 
@@ -451,6 +453,26 @@ def test_a_run_of_the_input_alone_is_over_when_a_later_run_publishes_its_day(ope
     with freeze_time(NOW + timedelta(hours=1)):
         assert open_day.run(*RECORDS).success
     _tick(open_day, NOW + timedelta(hours=1))
+    assert [alert.kind for alert in open_day.alerts.sent] == ["FAILED", "FAILED_OVER"]
+
+
+@pytest.mark.parametrize(("failing", "is_over"), [("ingest_daily", False), ("publish_tables", True)])
+def test_tables_alone_are_no_success_where_the_records_failed(open_day, failing, is_over):
+    whole = (*RECORDS, *TABLES)
+    assert _run(open_day, *whole).success
+    open_day.put_object("10_19")
+    open_day.spark.failure_of = {failing: CdiError(FailureClass.JOB_FAILED, "It broke.")}
+    with freeze_time(NOW + timedelta(hours=1), tick=True):
+        assert not open_day.run(*whole).success
+    _tick(open_day, NOW + timedelta(hours=1))
+    open_day.spark.failure_of = {}
+    with freeze_time(NOW + timedelta(hours=2)):
+        assert open_day.run(*TABLES).success
+    _tick(open_day, NOW + timedelta(hours=2))
+    assert [alert.kind for alert in open_day.alerts.sent] == ["FAILED", *["FAILED_OVER"] * is_over]
+    with freeze_time(NOW + timedelta(hours=3)):
+        assert open_day.run(*whole).success
+    _tick(open_day, NOW + timedelta(hours=3))
     assert [alert.kind for alert in open_day.alerts.sent] == ["FAILED", "FAILED_OVER"]
 
 
