@@ -71,7 +71,9 @@ def recorded_step(
 
     def what_happens(failure: CdiError) -> str:
         _report_check(context, record.day, failure)
-        return _what_happens(context, record.day, failure, automation)
+        runs = past_runs(context.instance, collection, [record.day.storage_day])[record.day.storage_day]
+        switched = _as_switched(context, names.completion_sensor_name(collection), automation)
+        return switched.after(failure.failure_class, record.day.storage_day, runs, utc_now())
 
     with _recorded(context, record, require_only_run, options=options, what_happens=what_happens) as step:
         yield step
@@ -104,7 +106,8 @@ def recorded_snapshot(
     _tag(context, tags_to_read(snapshot.collection, snapshot.storage_day))
 
     def what_happens(failure: CdiError) -> str:
-        if automation.is_on and snapshot.export_day in due_snapshots(automation.calendar, utc_now()):
+        switched = _as_switched(context, names.snapshot_sensor_name(snapshot.collection), automation)
+        if switched.is_on and snapshot.export_day in due_snapshots(automation.calendar, utc_now()):
             return FAILURE_GUIDE[failure.failure_class].by_itself
         return "Nothing: materialise the snapshot when the cause is fixed."
 
@@ -152,7 +155,11 @@ def _recorded(
     except Exception as error:
         failure = failure_of(error, record.step)
         _tag_class(context, failure)
-        raise as_failure(failure, options, what_happens(failure)) from error
+        try:
+            by_itself = what_happens(failure)
+        except Exception as unread:  # noqa: BLE001 - raising here would hide why the step failed
+            by_itself = f"Not known: Dagster's records could not be read ({type(unread).__name__})."
+        raise as_failure(failure, options, by_itself) from error
 
 
 def _report_check(context: dg.AssetExecutionContext, day: CollectionDay, error: CdiError) -> None:
@@ -188,15 +195,8 @@ def as_failure(error: CdiError, options: IngestOptions, by_itself: str) -> dg.Fa
     return dg.Failure(description=str(error), metadata=metadata, allow_retries=False)
 
 
-def _what_happens(
-    context: dg.AssetExecutionContext, day: CollectionDay, error: CdiError, automation: Automation
-) -> str:
-    try:
-        is_on = is_sensor_on(context.instance, names.completion_sensor_name(day.collection), default=automation.is_on)
-        runs = past_runs(context.instance, day.collection, [day.storage_day])[day.storage_day]
-    except Exception as unread:  # noqa: BLE001 - raising here would hide why the step failed
-        return f"Not known: Dagster's records could not be read ({type(unread).__name__})."
-    return replace(automation, is_on=is_on).after(error.failure_class, day.storage_day, runs, utc_now())
+def _as_switched(context: dg.AssetExecutionContext, sensor: str, automation: Automation) -> Automation:
+    return replace(automation, is_on=is_sensor_on(context.instance, sensor, default=automation.is_on))
 
 
 def _link(place: str) -> dg.MetadataValue:

@@ -126,10 +126,10 @@ def _succeeded_after(
     ids = [each.run_id for each in past]
     if run.run_id in ids:
         failed = past[ids.index(run.run_id)]
-        later = [each for each in past[ids.index(run.run_id) + 1 :] if each.state is RunState.SUCCEEDED]
-        if any(each.publishes_records or not failed.publishes_records for each in later):
+        succeeded = [each for each in past[ids.index(run.run_id) + 1 :] if each.state is RunState.SUCCEEDED]
+        if any(each.publishes_records or not failed.publishes_records for each in succeeded):
             return True
-        return bool(later) and is_materialised_since(instance, key, partition, failed)
+        return bool(succeeded) and is_materialised_since(instance, key, partition, failed)
     filters = dg.RunsFilter(
         tags={names.PARTITION_TAG: run.tags[names.PARTITION_TAG]}, statuses=[dg.DagsterRunStatus.SUCCESS]
     )

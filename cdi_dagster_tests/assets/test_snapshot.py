@@ -11,10 +11,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus
 from freezegun import freeze_time
 
 from cdi_dagster.core.alert import AlertLevel
-from cdi_dagster.core.failures import CdiError, FailureClass
+from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
 from cdi_dagster.core.storage_keys import is_tables_report_key, runs_prefix, snapshot_lease_key
 from cdi_dagster.ingestion.ingestion_lease import snapshot_lease, snapshot_tables_lease
 from cdi_dagster.interfaces import LaunchAttempt
@@ -273,6 +276,23 @@ def test_a_failed_snapshot_is_alerted_like_a_day_not_as_late_too_and_reported_ov
         ("FAILED", f"Still: {alert.title}"),
         ("FAILED_OVER", "No longer failed: JOB_FAILED: the snapshot of calculator:calculationParts for 2023-06-09"),
     ]
+
+
+def test_the_page_of_a_failed_snapshot_promises_a_retry_only_where_its_sensor_is_on(day):
+    publish_days(day.published, FIRST_DAY, THURSDAY)
+    day.spark.failure = CdiError(FailureClass.CLUSTER_LOST, "Its cluster is gone.")
+    location = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("cdi"), "__repository__")
+    sensor = RemoteInstigatorOrigin(location, "calculation_parts_snapshot_sensor")
+
+    def what_happens(status):
+        state = InstigatorState(sensor, InstigatorType.SENSOR, status)
+        is_new = not day.instance.all_instigator_state()
+        (day.instance.add_instigator_state if is_new else day.instance.update_instigator_state)(state)
+        with freeze_time(KILLED_AT):
+            return failure_of(run(day))["what_happens_by_itself"]
+
+    assert what_happens(InstigatorStatus.RUNNING) == FAILURE_GUIDE[FailureClass.CLUSTER_LOST].by_itself
+    assert what_happens(InstigatorStatus.STOPPED) == "Nothing: materialise the snapshot when the cause is fixed."
 
 
 def test_a_snapshot_that_automation_makes_again_is_alerted_only_when_its_retries_are_used_up(day):
