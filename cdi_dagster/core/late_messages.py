@@ -11,20 +11,12 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from cdi_dagster.core.alert import REMIND_AFTER
-from cdi_dagster.core.failures import FailureClass
+from cdi_dagster.core.failures import FAILURE_GUIDE, AlertTiming, FailureClass
 
 SETTLED_AFTER = timedelta(minutes=10)
 """A cause that comes after the message is sent once it has stayed for so long: a state may be unreadable for a tick."""
 _MOST_DAYS = 100
-_OF_THE_GATE = frozenset(
-    {
-        FailureClass.COALESCER_RUNNING,
-        FailureClass.COALESCER_NOT_STARTED,
-        FailureClass.COALESCER_FAILED,
-        FailureClass.COALESCER_UNKNOWN,
-    }
-)
-"""No run alerts of these; of any other class the run does."""
+_NO_RUN_ALERTS = frozenset(each for each, guide in FAILURE_GUIDE.items() if guide.alert_timing is AlertTiming.DAY_LATE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +57,7 @@ class LateGroup:
         open_days: those of them that are still late.
         sent_at: when the last message of them was sent; aware, UTC.
         causes: what the days waited for in the messages since the last reminder; none where all were at work.
-        changed_at: since when a day waits for the coalescer in a way that these messages do not state.
+        changed_at: since when a day is late for a cause that these messages do not state, and no run's alert does.
     """
 
     days: tuple[date, ...]
@@ -193,7 +185,7 @@ def _causes(late: Sequence[LateDay]) -> tuple[FailureClass, ...]:
 
 
 def _is_news(group: LateGroup, late: Sequence[LateDay]) -> bool:
-    """Whether a day waits for the coalescer in a way that no message stated, and nothing else will state."""
-    unstated = (set(_causes(late)) & _OF_THE_GATE) - set(group.causes)
+    """Whether a day is late for a cause that no message stated, and no run's alert will: the gate, or a run at work."""
+    unstated = (set(_causes(late)) & _NO_RUN_ALERTS) - set(group.causes)
     # That it runs is good news, but where nothing was to be done because the day was being run.
     return bool(unstated - {FailureClass.COALESCER_RUNNING} if group.causes else unstated)

@@ -90,6 +90,14 @@ def test_a_coalescer_that_fails_after_the_message_is_a_message_once_it_has_staye
     assert story.sent == [("LATE", [0, 1])] * 3
 
 
+def test_a_day_whose_runs_all_gave_way_is_a_message_as_none_of_them_sends_an_alert():
+    story = Story()
+    story.tick(late(DAYS[0], at_work=True))
+    for hours in (1, 1.2):
+        story.tick(late(DAYS[0], cause=FailureClass.DUPLICATE_RUN), hours=hours)
+    assert story.sent == [("LATE", [0])] * 2
+
+
 def test_a_cause_that_comes_and_goes_is_sent_once_between_reminders_and_not_where_it_is_gone_at_once():
     story = Story()
     for tick in range(60):
