@@ -17,11 +17,11 @@ from cdi_dagster.cli.dagster_runs import DagsterRuns, open_dagster_runs
 from cdi_dagster.cli.run_seen import RunSeen, run_of_dagster
 from cdi_dagster.clock import utc_now
 from cdi_dagster.core.collections import CollectionDay
-from cdi_dagster.core.days import due_at
+from cdi_dagster.core.days import due_at, export_day_of, latest_due_storage_day
 from cdi_dagster.core.failures import FAILURE_GUIDE, runbook_link
 from cdi_dagster.core.launch_decision import LaunchAction, LaunchDecision, RunState
 from cdi_dagster.core.snapshot import snapshot_days
-from cdi_dagster.core.snapshot_decision import SnapshotFacts, decide_snapshot
+from cdi_dagster.core.snapshot_decision import SnapshotFacts, decide_snapshot, due_snapshots
 from cdi_dagster.core.storage_keys import snapshot_prefix
 from cdi_dagster.core.tables_report import PublishedTable
 from cdi_dagster.published.snapshot_facts import read_snapshot
@@ -40,7 +40,7 @@ class SnapshotOverview:
         day: by which it is named: the collection, and its last storage day.
         facts: what its sensor knows.
         decision: what its sensor does.
-        is_automated: whether the sensor is on.
+        is_automated: whether the sensor makes it: it is on, and the snapshot is one of the look-back.
         runs: that made it or would have, or its tables, oldest first.
         mark: of what is published, where it is.
         tables: that were made from that.
@@ -75,7 +75,7 @@ class SnapshotOverview:
     @property
     def reason(self) -> str:
         """In a sentence."""
-        if self.state == "waiting" and self.decision.action is LaunchAction.LAUNCH and not self.is_automated:
+        if self.state in ("waiting", "stale") and self.decision.action is LaunchAction.LAUNCH and not self.is_automated:
             return f"{self.decision.reason}; nothing launches it by itself: materialise it, or cdi relaunch"
         return self.decision.reason
 
@@ -190,8 +190,10 @@ def snapshot_overviews(
         return []
     collection, now = days[0].collection, utc_now()
     past = dagster.past_snapshot_runs(collection, [day.export_day for day in days])
-    is_automated = dagster.is_on(names.snapshot_sensor_name(collection))
-    newest = snapshot_days(now.date(), weeks=1)[0]  # a table shows one snapshot
+    is_on = dagster.is_on(names.snapshot_sensor_name(collection))
+    automated = due_snapshots(settings.calendar, now)
+    latest_due = export_day_of(latest_due_storage_day(now, settings.due_time))
+    (newest,) = snapshot_days(latest_due, weeks=1)  # a table shows one snapshot
     overviews = []
     for day in days:
         facts_of, mark = read_snapshot(
@@ -203,7 +205,7 @@ def snapshot_overviews(
                 day=day,
                 facts=known,
                 decision=decide_snapshot(known, now),
-                is_automated=is_automated,
+                is_automated=is_on and day.export_day in automated,
                 runs=tuple(run_of_dagster(run, dagster, settings) for run in past[day.export_day]),
                 mark=mark,
                 tables=shown_tables(published, day, snapshot=mark) if mark else (),

@@ -114,6 +114,17 @@ def test_a_snapshot_that_is_left_to_a_person_has_class_next_step_and_link_and_ex
     assert f"cdi status {' '.join(OF_PARTS)} --export-day 2023-06-09" in " ".join(refused.stderr.split())
 
 
+def test_an_older_friday_that_the_sensor_no_longer_makes_is_not_waited_for(
+    day: DagsterDay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CDI_AUTOMATION", "true")
+    publish_days(day.published, FIRST_DAY, date(2023, 6, 15))
+    day.spark.failure = CdiError(FailureClass.CLUSTER_LOST, "The cluster ended.")
+    run(day, FRIDAY), run(day, NEXT)
+    states = {export_day: each["state"] for export_day, each in status()[1].items()}
+    assert states == {"2023-06-16": "waiting", "2023-06-09": "failed"}
+
+
 def test_show_has_the_mark_of_a_snapshot_its_tables_and_every_run(day: DagsterDay) -> None:
     publish_days(day.published, FIRST_DAY, date(2023, 6, 15))
     day.spark.failure = CdiError(FailureClass.CLUSTER_LOST, "The cluster ended.")
