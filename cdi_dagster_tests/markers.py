@@ -13,11 +13,11 @@ import pytest
 from cdi_dagster_tests.processes import descendants_of
 
 MARKERS_BY_COMMAND = {
-    "spark": re.compile(r"^\S*\bjava (?!.*-version)"),
-    "daemon": re.compile(r"^[^-]*python\S* .*\bdagster(_webserver|\._daemon| dev| api grpc| code-server)\b"),
-    "browser": re.compile(r"^\S*(chrom|playwright)"),
+    "spark": re.compile(r"java (?!.*-version)"),
+    "daemon": re.compile(r"python\S* .*\bdagster(_webserver|\._daemon| dev| api grpc| code-server)\b"),
+    "browser": re.compile(r"chrom|headless_shell"),
 }
-"""What a command line looks like that only a test with the marker may start."""
+"""How a program's name and arguments begin that only a test with the marker may start."""
 
 LOOK_EVERY_SECONDS = 0.2
 """Short against the life of a JVM or a server, long against the 2 ms of a look."""
@@ -66,7 +66,7 @@ class MarkerGuard:
         with self._lock:
             for process in descendants_of(os.getpid()):
                 for marker, pattern in MARKERS_BY_COMMAND.items():
-                    if process.pid not in self._known and pattern.search(process.command):
+                    if process.pid not in self._known and pattern.match(f"{process.program} {process.arguments}"):
                         self._known.add(process.pid)
                         self._require(marker, f"started {process.command[:200]}")
 

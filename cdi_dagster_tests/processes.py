@@ -14,12 +14,16 @@ class Process:
 
     Attributes:
         command: its command line, the arguments separated by spaces.
+        program: the name of its program, without the folder.
+        arguments: separated by spaces.
     """
 
     pid: int
     parent: int
     session: int
     command: str
+    program: str
+    arguments: str
 
 
 def processes() -> Iterator[Process]:
@@ -43,10 +47,20 @@ def _process(pid: int) -> Process | None:
     try:
         with open(f"{folder}/stat") as stat, open(f"{folder}/cmdline", errors="replace") as cmdline:
             fields = stat.read().rpartition(")")[2].split()
-            command = cmdline.read().replace("\0", " ")
+            program, _, arguments = cmdline.read().partition("\0")
     except OSError:
         return None
-    return Process(pid=pid, parent=int(fields[1]), session=int(fields[3]), command=command)
+    # A browser writes its command line anew, without the zeros.
+    program, dashes, more = program.partition(" --")
+    arguments = f"{dashes}{more} {arguments}".replace("\0", " ").strip()
+    return Process(
+        pid=pid,
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        command=f"{program} {arguments}",
+        program=os.path.basename(program),
+        arguments=arguments,
+    )
 
 
 def _children_of(pid: int) -> set[int]:

@@ -31,6 +31,8 @@ changes how long it takes and nothing else."""
 
 WAITING_WORKERS = 1
 """Workers beyond one for each core: those that start a Dagster daemon wait for most of their time."""
+BYTES_OF_A_WORKER = 3 << 30
+"""Memory that a package takes at most: Spark, Dagster and a browser."""
 
 MEMORY_DISK = Path("/dev/shm")
 NEEDED_BYTES = {"disk": 6 << 30, "memory": 12 << 30}
@@ -121,6 +123,29 @@ def memory_disk() -> Path | None:
     return MEMORY_DISK if all(found[name] >= needed for name, needed in NEEDED_BYTES.items()) else None
 
 
+def usual_workers(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how many packages run at a time: as many as there are cores and memory for.
+
+    Of what this process may use: a container may have less of both than its machine.
+    """
+    cores = len(os.sched_getaffinity(0))
+    quota, _, period = _limit(cgroup / "cpu.max").partition(" ")
+    if quota.isdigit():
+        cores = min(cores, max(1, int(quota) // int(period)))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = _limit(cgroup / "memory.max")
+    if limit.isdigit():
+        memory = min(memory, int(limit))
+    return max(1, min(cores + WAITING_WORKERS, memory // BYTES_OF_A_WORKER))
+
+
+def _limit(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:  # no container, or one of another kind
+        return "max"
+
+
 def run_packages(packages: Sequence[str], options: Sequence[str], *, workers: int, folder: Path) -> Iterator[Ended]:
     """Run packages side by side and yield each when it ends; once interrupted, start no more and wait for the rest."""
     waiting, running = list(packages), dict[int, tuple[str, Path, float]]()
@@ -160,8 +185,7 @@ def main(arguments: Sequence[str], *, folder: Path = TESTS) -> int:
     """Run tests, print each package as it starts and ends, then what failed; return 1 unless all went well."""
     parser = argparse.ArgumentParser(prog="python -m cdi_dagster_tests.run_all", description=main.__doc__)
     parser.add_argument("packages", nargs="*", help="folders or files of tests (default: all)")
-    workers = (os.cpu_count() or 2) + WAITING_WORKERS
-    parser.add_argument("-w", "--workers", type=int, default=workers, help="how many at a time (%(default)s)")
+    parser.add_argument("-w", "--workers", type=int, default=usual_workers(), help="how many at a time (%(default)s)")
     parser.add_argument("-m", dest="markers", help="only tests with these markers, as pytest takes them")
     asked = parser.parse_args(arguments)
     # Of the files with a process of their own, markers mostly select none.

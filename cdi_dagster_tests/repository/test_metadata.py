@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -136,6 +137,7 @@ def test_make_refuses_in_a_sentence_where_there_is_no_python(tmp_path: Path) -> 
     refused = subprocess.run(
         ["make", "install", f"INSTALLED={tmp_path / 'installed'}", f"PYTHON={tmp_path / 'python3.11'}"],
         cwd=REPOSITORY,
+        env={name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))},
         capture_output=True,
         text=True,
         check=False,

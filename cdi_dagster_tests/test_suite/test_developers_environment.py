@@ -15,11 +15,17 @@ OF_AN_INSTALLATION = {
     "SPARK_CONF_DIR": "/nowhere",
     "AWS_PROFILE": "nobody",
     "AWS_ENDPOINT_URL_S3": PROXY,
+    "AWS_MAX_ATTEMPTS": "1",
+    "AWS_ACCESS_KEY_ID": "a-real-one",
+    "FORCE_COLOR": "1",
+    "TTY_COMPATIBLE": "1",
+    "PYTHONWARNINGS": "error",
 }
 NEEDS_NONE_OF_IT = (
     "definitions/test_definitions.py",  # loads the definitions as it is imported
     "storage/test_s3.py::test_an_endpoint_that_nobody_serves_is_unavailable",
     "test_suite/test_aws_actions.py",  # asks a server on loopback
+    "cli/test_day_by_hand.py",  # reads what a command prints
 )
 
 

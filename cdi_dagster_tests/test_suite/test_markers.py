@@ -17,9 +17,9 @@ def pytest_configure(config):
         config.addinivalue_line("markers", marker)
 """
 STARTS = {
-    "spark": "subprocess.run(['./java', '-c', 'sleep 0.5'])",
+    "spark": "subprocess.run(['./java', '-c', 'sleep 0.5; true'])",
     "daemon": "subprocess.run([sys.executable, '-c', 'import time; time.sleep(0.5)', '-m', 'dagster._daemon'])",
-    "browser": "subprocess.run(['./chromium', '-c', 'sleep 0.5'])",
+    "browser": "subprocess.run(['./chromium', '-c', 'sleep 0.5; true'])",
 }
 
 
@@ -53,7 +53,7 @@ def test_what_a_command_of_the_test_starts_counts_too_and_asking_for_a_version_d
     run(tests, "subprocess.run(['sh', '-c', './java -c \"sleep 0.5; true\"; true'])").assert_outcomes(
         passed=1, errors=1
     )
-    run(tests, "subprocess.run(['./java', '-c', 'sleep 0.5', '-version'])").assert_outcomes(passed=1)
+    run(tests, "subprocess.run(['./java', '-c', 'sleep 0.5; true', '-version'])").assert_outcomes(passed=1)
 
 
 def test_what_a_test_before_started_counts_for_that_test_only(tests: pytest.Pytester) -> None:

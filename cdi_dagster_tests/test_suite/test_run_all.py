@@ -96,3 +96,13 @@ def test_a_file_with_a_process_of_its_own_is_run_once_and_with_its_package(
     options = ["-p", "no:cacheprovider"]
     ran = list(run_all.run_packages(["good/test_long.py", "good"], options, workers=1, folder=suite))
     assert [(ended.package, ended.counts["passed"]) for ended in ran] == [("good/test_long.py", 1), ("good", 2)]
+
+
+@pytest.mark.parametrize(
+    ("cpu", "memory", "workers"),
+    [("100000 100000", "max", 2), ("50000 100000", "max", 2), ("max 100000", str(1 << 30), 1)],
+)
+def test_a_container_is_given_what_it_may_use(tmp_path: Path, cpu: str, memory: str, workers: int) -> None:
+    (tmp_path / "cpu.max").write_text(f"{cpu}\n")
+    (tmp_path / "memory.max").write_text(f"{memory}\n")
+    assert run_all.usual_workers(tmp_path) == workers
