@@ -18,6 +18,7 @@ import trustme
 from cdi_dagster.demo.key_service import DevelopmentKeyService, TlsFiles
 from cdi_dagster.demo.key_service_server import KeyServiceHandler
 from cdi_dagster.spark.key_service.client import KeyServiceConfig
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 Behaviour = Callable[["ScriptedHandler"], None]
 
@@ -79,6 +80,17 @@ def answer(value: object) -> Behaviour:
 def slow(seconds: float) -> Behaviour:
     def behave(handler: ScriptedHandler) -> None:
         time.sleep(seconds)
+        handler.as_usual()
+
+    return behave
+
+
+def together(number: int) -> Behaviour:
+    """Answer as usual once so many requests are here at the same time, however long that takes."""
+    all_here = threading.Barrier(number)
+
+    def behave(handler: ScriptedHandler) -> None:
+        all_here.wait(PATIENCE_SECONDS)
         handler.as_usual()
 
     return behave
