@@ -2,8 +2,10 @@
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +42,14 @@ def descendants_of(pid: int) -> list[Process]:
         if process := _process(child):
             found += [process, *descendants_of(child)]
     return found
+
+
+def kill_session(session: int) -> None:
+    """Kill every process of a session with SIGKILL: the JVM, Spark's Python daemon, its workers."""
+    for process in processes():
+        if process.session == session:
+            with suppress(ProcessLookupError):  # without the others it has ended by itself
+                os.kill(process.pid, signal.SIGKILL)
 
 
 def _process(pid: int) -> Process | None:

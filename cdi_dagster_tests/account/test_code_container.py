@@ -5,7 +5,6 @@ Real processes, started by the commands of deploy/aws/dagster.yaml, on the insta
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from cdi_dagster_tests.account.stacks import shipped, template
 from cdi_dagster_tests.clock import clock_at
 from cdi_dagster_tests.collections import AUDIT
 from cdi_dagster_tests.instance import lines_of_run
-from cdi_dagster_tests.processes import processes
+from cdi_dagster_tests.processes import kill_session
 from cdi_dagster_tests.repository.files import REPOSITORY
 from cdi_dagster_tests.waiting import last_lines_of, reserved_port, wait_until
 
@@ -67,9 +66,7 @@ class Container:
 
     def kill(self) -> None:
         """Kill all of it at once."""
-        for process in processes():
-            if process.session == self._first.pid:
-                os.kill(process.pid, signal.SIGKILL)
+        kill_session(self._first.pid)
         self._first.wait()
 
 

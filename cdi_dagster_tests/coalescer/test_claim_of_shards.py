@@ -57,7 +57,7 @@ def test_many_shards_that_start_at_once_all_work_and_end_complete(storage: Stora
 
 def test_heartbeats_of_shards_keep_each_others_claims(file_storage: Storage) -> None:
     shards = [Shard(index=index, count=3) for index in range(3)]
-    claims = [claim(file_storage, shard, lease_seconds=3) for shard in shards]
+    claims = [claim(file_storage, shard, lease_seconds=12) for shard in shards]
     for each in claims:
         each.__enter__()
     begun = marker(file_storage)

@@ -87,7 +87,7 @@ def test_the_heartbeat_is_written_while_it_works(file_storage: Storage) -> None:
 
 
 def test_a_heartbeat_has_how_much_is_done_and_the_end_has_not(file_storage: Storage) -> None:
-    with claim(file_storage, lease_seconds=6) as held:
+    with claim(file_storage, lease_seconds=12) as held:
         held.share_done = 0.62
         wait_until(lambda: marker(file_storage).share_done == 0.62, "a heartbeat has it")
         held.complete()
@@ -155,7 +155,7 @@ def test_a_heartbeat_that_fails_once_is_made_up_for(file_storage: Storage) -> No
             raise StorageUnavailableError("Could not write it: 503")
         return real(*arguments, **options)
 
-    with claim(Meddled(file_storage, write=write), lease_seconds=6) as held:
+    with claim(Meddled(file_storage, write=write), lease_seconds=12) as held:
         begun = marker(file_storage)
         wait_until(lambda: marker(file_storage).heartbeat_at > begun.heartbeat_at, "there is another heartbeat")
         held.require_held()
@@ -170,7 +170,7 @@ def test_a_heartbeat_whose_response_was_lost_is_still_its_own(file_storage: Stor
             raise StorageUnavailableError("The reply was lost")
         return written
 
-    with claim(Meddled(file_storage, write=write), lease_seconds=6) as held:
+    with claim(Meddled(file_storage, write=write), lease_seconds=12) as held:
         begun = marker(file_storage)
         wait_until(lambda: marker(file_storage).heartbeat_at > begun.heartbeat_at, "there is another heartbeat")
         first = marker(file_storage)

@@ -95,7 +95,7 @@ def opens_the_partition(page, day, *, that_says):
         page.goto(f"/assets/equality/daily_records?view=partitions&partition={day}")
         page.get_by_text("Latest materialization").wait_for()
         with suppress(NotOnThePage):
-            page.get_by_text(that_says).first.wait_for(timeout=3_000)
+            page.get_by_text(that_says).first.wait_for(timeout=30_000)
             return True
         return False
 

@@ -36,11 +36,9 @@ def test_a_day_materialised_in_the_ui_is_published_checked_and_completed(dagster
     assert json.loads(dagster.published.read(run_report_key(EQUALITY.on(DAY), run_id)))["totals"]["read"] == 200
 
 
-def test_a_day_whose_coalescer_has_not_run_fails_within_seconds_of_its_start(dagster):
+def test_a_day_whose_coalescer_has_not_run_fails_without_a_spark(dagster):
     run_id = dagster.launch(DAY + timedelta(days=20))
     assert dagster.wait(run_id, ENDED) == "FAILURE"
-    run = dagster.webserver.run(run_id, None)
-    assert run["endTime"] - run["startTime"] < 60  # seconds, on a busy machine too: it waits for nobody
     assert dagster.spark_processes() == {}
     assert dagster.row(run_id)["Failure"].startswith("COALESCER_NOT_STARTED")
 

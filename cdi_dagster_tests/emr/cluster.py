@@ -116,6 +116,7 @@ class Cluster(Thread):
         self.reason = ""
         self.created_at = time.time()
         self.ready_at: float | None = None
+        self.ending_at: float | None = None
         self.ended_at: float | None = None
         self.steps: list[Step] = []
         self._endpoint = endpoint
@@ -172,7 +173,7 @@ class Cluster(Thread):
         with self._lock:
             if self._ending.is_set() or self.has_ended:
                 return
-            self.reason_code, self.reason = code, reason
+            self.reason_code, self.reason, self.ending_at = code, reason, time.time()
             self._ending.set()
             self._kill()
 

@@ -125,7 +125,7 @@ def test_a_day_that_is_coalesced_again_under_its_cluster_is_pinned_and_launched_
     assert [key for key in pinned if key in failure["cause"]], failure["cause"]
     assert read_mark(day.published, AUDIT.on(STORAGE_DAY)) is None
     [ended] = bench.emr.clusters.values()
-    assert ended.has_ended
+    assert ended.is_ending
     assert failure["attempts"].startswith(f"1. [large, cluster {ended.cluster_id}](https://")
     assert "JOB (INPUT_CHANGED) after" in failure["attempts"]
 

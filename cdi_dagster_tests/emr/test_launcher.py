@@ -57,8 +57,8 @@ def test_a_cluster_stuck_in_starting_is_ended_before_the_next_is_tried(bench: Be
     launched = bench.launch(OK, start_deadline_seconds=4)
     assert launched.attempts == [("small", "NO_CAPACITY"), ("medium", "SUCCEEDED")]
     stuck, next_one = bench.emr.clusters.values()
-    assert stuck.ended_at is not None
-    assert stuck.ended_at < next_one.created_at
+    assert stuck.ending_at is not None
+    assert stuck.ending_at < next_one.created_at
     assert "still STARTING" in launched.text
 
 

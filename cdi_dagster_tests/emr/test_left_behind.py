@@ -51,8 +51,8 @@ def test_a_cluster_at_work_on_an_input_that_was_pinned_anew_is_ended_first(bench
     logged = in_a_run(stopped_then_pinned_anew)
     old, new = bench.emr.clusters.values()
     assert old.reason_code == "USER_REQUEST"
-    assert old.ended_at is not None
-    assert old.ended_at < new.created_at
+    assert old.ending_at is not None
+    assert old.ending_at < new.created_at
     assert any("works on an input that is no longer requested" in line for line in logged)
 
 
@@ -75,8 +75,8 @@ def test_a_cluster_at_work_on_another_input_is_ended_first_also_where_that_faile
     in_a_run(pinned_anew)
     old, new = bench.emr.clusters.values()
     assert old.reason_code == "USER_REQUEST"
-    assert old.ended_at is not None
-    assert old.ended_at < new.created_at
+    assert old.ending_at is not None
+    assert old.ending_at < new.created_at
 
 
 @pytest.mark.parametrize(("before", "renamed"), [({}, "compact"), ({"existing_cluster_id": "j-1"}, "small")])

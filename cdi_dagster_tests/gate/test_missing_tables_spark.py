@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime, time, timedelta
 
 import pytest
@@ -67,7 +68,8 @@ def _kill_the_tables(published):
         if "/bin/java" in each.command and "publish_tables" in each.command
     ]
     for pid in spark:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _progress(day, of_yesterday):

@@ -1,7 +1,5 @@
 """Spark jobs as processes of their own behind an S3 that cuts connections, or kills the job, at a chosen request."""
 
-import os
-import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from cdi_dagster.local_spark.spark_submit import (
     spark_submit_command,
 )
 from cdi_dagster.storage import Storage
+from cdi_dagster_tests.processes import kill_session
 from cdi_dagster_tests.s3_server import REGION, s3_endpoint
 from cdi_dagster_tests.storage.faulty_s3 import Proxy
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS
@@ -54,16 +53,6 @@ class Once:
         if self.session is not None:
             kill_session(self.session)
         return self.body_bytes
-
-
-def kill_session(session: int) -> None:
-    """Kill every process of a session with SIGKILL: the JVM, Spark's Python daemon, its workers."""
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and os.getsid(int(entry.name)) == session:
-                os.kill(int(entry.name), signal.SIGKILL)
-        except ProcessLookupError:
-            continue
 
 
 def spark_config(folder: Path) -> SparkProcessConfig:

@@ -21,8 +21,9 @@ from cdi_dagster.spark.tables.locations import partition_prefix
 from cdi_dagster.storage import Encryption, Storage, use_encryption
 from cdi_dagster.table_definitions import read_table_definition
 from cdi_dagster_tests.collections import AUDIT
+from cdi_dagster_tests.processes import kill_session
 from cdi_dagster_tests.s3_server import REGION, new_s3_storage, s3_endpoint
-from cdi_dagster_tests.s3a.spark_job import Once, keep_versions, kill_session, killed_at, s3_at, spark_config
+from cdi_dagster_tests.s3a.spark_job import Once, keep_versions, killed_at, s3_at, spark_config
 from cdi_dagster_tests.spark.tables.daily_records import DAY, EXPORT_DAY, MANAGED, RAW, publish_records, record
 from cdi_dagster_tests.storage.faulty_s3 import Proxy
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS

@@ -7,6 +7,8 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
+
 Cut = Callable[[str, str, int], int | None]
 
 
@@ -46,7 +48,7 @@ class Proxy:
                     self.end_headers()
                     self.wfile.write(_DENIED)
                     return
-                connection = HTTPConnection(urlsplit(endpoint).netloc, timeout=20)
+                connection = HTTPConnection(urlsplit(endpoint).netloc, timeout=PATIENCE_SECONDS)
                 headers = {name: v for name, v in self.headers.items() if not name.lower().startswith(dropped)}
                 connection.request(self.command, self.path, body, headers)
                 answer = connection.getresponse()

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from cdi_dagster.ingestion.ingestion_lease import discard_after_failure
 from cdi_dagster.local_spark.java import find_java
 from cdi_dagster.local_spark.spark_submit import SparkProcessConfig, spark_environment, spark_submit_command
 from cdi_dagster.storage.lease import Lease
-from cdi_dagster_tests.processes import processes
+from cdi_dagster_tests.processes import kill_session
 from cdi_dagster_tests.spark.ingest_support import SampleDay
 from cdi_dagster_tests.spark.scripted_key_service import ScriptedKeyService, slow
 from cdi_dagster_tests.spark.worker_processes import python_workers, staged_files
@@ -40,9 +40,11 @@ def test_a_killed_worker_is_replaced_and_nothing_is_doubled(file_day: SampleDay,
 
         def kill_one_that_has_written() -> None:
             wait_until(lambda: len(service.requests) >= 16, "somebody has written")
-            for pid in python_workers()[:1]:
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
+            for pid in python_workers():
+                with suppress(ProcessLookupError):  # it has ended by itself: another one
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
+                    break
 
         killer = threading.Thread(target=kill_one_that_has_written)
         killer.start()
@@ -145,8 +147,6 @@ def spark_job(day: SampleDay, folder: Path) -> "Iterator[subprocess.Popen[str]]"
     try:
         yield job
     finally:
-        for process in processes():
-            if process.session == job.pid:
-                os.kill(process.pid, signal.SIGKILL)
+        kill_session(job.pid)
         job.wait(PATIENCE_SECONDS)
         job.stdout.close()

@@ -35,7 +35,7 @@ _Lines: TypeAlias = list[dict[str, Any]]
 class KeysTogether(ReversedKeys):
     """Answers nobody before so many keys are asked for."""
 
-    def __init__(self, keys: int, patience_seconds: float = 20.0) -> None:
+    def __init__(self, keys: int, patience_seconds: float = PATIENCE_SECONDS) -> None:
         super().__init__()
         self._missing = keys
         self._patience_seconds = patience_seconds

@@ -10,8 +10,7 @@ from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.spark.records import key_prefetch
 from cdi_dagster.spark.records.key_prefetch import KeyPrefetch
 from cdi_dagster.spark.records.keys import KeyRef
-
-PATIENCE_SECONDS = 20.0
+from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 
 def refs(*names: str) -> set[KeyRef]:
