@@ -81,7 +81,9 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]
         }
         for name, value in environment.items():
             patch.setenv(name, value)
-        yield Production(home=home, database=database, bucket=bucket, environment={**os.environ, **environment})
+        made = Production(home=home, database=database, bucket=bucket, environment={**os.environ, **environment})
+        assert migrate(made).returncode == 0  # of an empty database
+        yield made
 
 
 def containers() -> dict[str, list[str]]:
@@ -120,7 +122,6 @@ def test_a_run_is_kept_in_the_database_and_its_output_in_the_bucket(production: 
     def printing() -> None:
         prints()
 
-    assert migrate(production).returncode == 0  # of an empty database
     with dg.DagsterInstance.from_config(str(production.home)) as instance:
         run_id = printing.execute_in_process(instance=instance).run_id
         instance.compute_log_manager.dispose()

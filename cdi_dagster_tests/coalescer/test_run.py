@@ -5,12 +5,14 @@ import random
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cdi_dagster.coalescer import CoalesceProgress, CoalesceSummary, coalesce
+from cdi_dagster.coalescer import run as coalescer_run
 from cdi_dagster.coalescer.marker import MarkerState, read_marker
 from cdi_dagster.coalescer.shard import Shard
 from cdi_dagster.core import member_index
@@ -415,20 +417,36 @@ def test_batches_are_at_work_at_the_same_time(file_storage: Storage) -> None:
     assert names(file_storage) == COALESCED
 
 
-def test_a_run_that_is_stopped_completes_and_deletes_nothing_more(storage: Storage) -> None:
+def test_a_run_that_is_stopped_completes_and_deletes_nothing_more(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_small_day(storage)
-    stopped = threading.Event()
+    before = names(storage)
+    one_goes_first, stopping = threading.Lock(), threading.Event()
+    changed: list[object] = []
+
+    class Batches(ThreadPoolExecutor):
+        def shutdown(self, *arguments: Any, **options: Any) -> None:
+            stopping.set()
+            super().shutdown(*arguments, **options)
 
     def stop(_: CoalesceProgress) -> None:
-        stopped.set()
-        raise KeyboardInterrupt
+        if not stopping.is_set():
+            raise KeyboardInterrupt
+
+    def upload(real: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        if not one_goes_first.acquire(blocking=False):
+            assert stopping.wait(PATIENCE_SECONDS)  # the others go on where the run is being stopped
+        return real(*arguments, **options)
 
     def delete(real: Callable[..., Any], keys: Iterable[str]) -> None:
-        assert not stopped.is_set()
+        changed.append(keys)
         real(keys)
 
+    monkeypatch.setattr(coalescer_run, "ThreadPoolExecutor", Batches)
     with pytest.raises(KeyboardInterrupt):
-        run(Meddled(storage, delete=delete), progress=stop)
+        run(Meddled(storage, upload=upload, delete=delete), progress=stop)
+    assert (changed, names(storage)) == ([], before)
     assert marker_state(storage) == (MarkerState.FAILED, "stopped by KeyboardInterrupt")
     assert ingested(storage) == small_day_records()
     assert run(storage).succeeded

@@ -121,9 +121,9 @@ def test_a_complete_one_opens_the_gate_with_its_fingerprint(corporate: Storage) 
 
 
 def just_now() -> datetime:
-    """A moment that what is written next is younger than: the kernel's clock for files goes by steps of some ms."""
+    """A moment that what is written next is younger than: some file systems keep the time in whole seconds."""
     moment = datetime.now(UTC)
-    time.sleep(0.3)
+    time.sleep(1.05 - moment.microsecond / 1_000_000)  # and the kernel's clock for files goes by steps of some ms
     return moment
 
 

