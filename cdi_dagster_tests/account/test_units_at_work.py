@@ -4,7 +4,9 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from grp import getgrall
 from pathlib import Path
+from pwd import getpwall
 
 import pytest
 
@@ -16,7 +18,11 @@ from cdi_dagster_tests.waiting import wait_until
 pytestmark = pytest.mark.daemon
 
 SERVICES = ("cdi-code", "cdi-daemon", "cdi-webserver")
-_USER_ID = 990
+_USER_ID = next(
+    number
+    for number in range(990, 0, -1)
+    if number not in {entry.pw_uid for entry in getpwall()} | {entry.gr_gid for entry in getgrall()}
+)
 _HOME = "/var/lib/cdi"
 _LOCATIONS = """
 import json, urllib.request
@@ -30,6 +36,8 @@ print(urllib.request.urlopen(request, timeout=60).read().decode())
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A machine with the installation of the page, of which nothing is started yet."""
+    if not REPOSITORY.stat().st_mode & Path(__file__).stat().st_mode & 0o004:
+        pytest.skip("the checkout is not readable by other users, as the one that the units run as")
     folder = tmp_path_factory.mktemp("machine")
     installed = folder / "installed"
     units = installed / "etc/systemd/system"
@@ -50,8 +58,8 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     for path in (home.parent, *home.parent.rglob("*")):
         shutil.chown(path, _USER_ID, _USER_ID)
     for name, line in (("passwd", f"{_USER_ID}::{_HOME}:/usr/sbin/nologin"), ("group", "")):
-        known = Path("/etc", name).read_text()
-        (installed / "etc" / name).write_text(f"{known}cdi:x:{_USER_ID}:{line}\n")
+        known = [each for each in Path("/etc", name).read_text().splitlines() if not each.startswith("cdi:")]
+        (installed / "etc" / name).write_text("\n".join([*known, f"cdi:x:{_USER_ID}:{line}", ""]))
     with booted(folder) as machine:
         yield machine
 

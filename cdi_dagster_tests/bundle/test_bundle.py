@@ -17,6 +17,7 @@ from cdi_dagster.bundle.source_digest import source_digest, why_not_this_code
 from cdi_dagster.cli.app import cdi
 from cdi_dagster.storage import open_storage
 from cdi_dagster.storage.roots import Roots
+from cdi_dagster_tests.package_index import require_package_index
 from cdi_dagster_tests.waiting import PATIENCE_SECONDS
 
 CONSTRAINTS = Path(cdi_dagster.__file__).parents[1] / "constraints.txt"
@@ -32,6 +33,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    require_package_index()
     return build_bundle(tmp_path_factory.mktemp("bundles"), constraints=CONSTRAINTS)
 
 

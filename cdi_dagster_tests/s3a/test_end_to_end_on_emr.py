@@ -39,6 +39,7 @@ from cdi_dagster.settings import load_settings
 from cdi_dagster.storage import Storage, open_storage
 from cdi_dagster_tests.collections import AUDIT, CALCULATION_PARTS
 from cdi_dagster_tests.emr.emulator import REGION, EmrEmulator, create_status_table
+from cdi_dagster_tests.package_index import require_package_index
 from cdi_dagster_tests.s3a import aws_shim
 from cdi_dagster_tests.spark.snapshot.daily_rows import history, publish_history, read_snapshot, reference
 
@@ -68,6 +69,7 @@ class Account:
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory, s3a_jars: tuple[Path, ...]) -> Iterator[Account]:
     """Buckets, the status table, the bundle as `cdi deploy` stores it, and EMR."""
+    require_package_index()
     tmp_path = tmp_path_factory.mktemp("account")
     with EmrEmulator(tmp_path / "emr") as emr, pytest.MonkeyPatch.context() as monkeypatch:
         environment = {
