@@ -90,7 +90,7 @@ def test_a_day_without_objects_is_refused_unless_it_is_allowed(published: Storag
     ("make", "problem"),
     [
         (lambda path: path.symlink_to("nothing"), "is a link to nothing"),
-        (lambda path: path.symlink_to("/etc/hostname"), "is a link out of the root"),
+        (lambda path: path.symlink_to("/etc/passwd"), "is a link out of the root"),
         (os.mkfifo, "is neither a file nor a folder"),
     ],
     ids=["dangling", "outside", "pipe"],
