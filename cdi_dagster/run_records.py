@@ -110,14 +110,16 @@ def require_not_made_since(context: dg.AssetExecutionContext, fingerprint: str) 
             )
 
 
-def is_materialised_since(instance: dg.DagsterInstance, key: dg.AssetKey, partition: date, run: PastRun) -> bool:
-    """Whether a partition was materialised since a run began, by it or another."""
-    if run.started_at is None:
+def is_materialised_since(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partition: date, since: datetime | None
+) -> bool:
+    """Whether a partition was materialised since a moment, by whatever run; not since a run that never started."""
+    if since is None:
         return False
-    since = dg.AssetRecordsFilter(
-        asset_key=key, asset_partitions=[partition.isoformat()], after_timestamp=run.started_at.timestamp()
+    found = dg.AssetRecordsFilter(
+        asset_key=key, asset_partitions=[partition.isoformat()], after_timestamp=since.timestamp()
     )
-    return bool(instance.fetch_materializations(since, limit=1).records)
+    return bool(instance.fetch_materializations(found, limit=1).records)
 
 
 def _require_oldest(

@@ -19,7 +19,7 @@ from cdi_dagster.ingestion.steps import tables_of, tables_step
 from cdi_dagster.interfaces import LaunchEvidence, PySparkStepLauncher, StatusTable
 from cdi_dagster.published.tables import is_whole
 from cdi_dagster.resources.ingest_options import IngestOptions
-from cdi_dagster.run_records import assets_of_run, is_by_person
+from cdi_dagster.run_records import assets_of_run, is_by_person, is_materialised_since
 from cdi_dagster.storage.interface import Storage
 from cdi_dagster.storage.roots import Roots
 
@@ -100,9 +100,15 @@ def materialized(
 
 
 def _require_work_left(context: dg.AssetExecutionContext, day: CollectionDay, published: Storage) -> None:
-    """Stop a run that automation launched for missing tables where another has published them since."""
-    is_for_missing = names.daily_records_key(day.collection) not in assets_of_run(context)
-    if is_for_missing and not is_by_person(context.run) and is_whole(published, day):
+    """Stop a run that automation launched for tables alone where another has made them since it was requested."""
+    mine = context.instance.get_run_record_by_id(context.run.run_id)
+    if mine is None or is_by_person(context.run) or names.daily_records_key(day.collection) in assets_of_run(context):
+        return
+    are_made = all(
+        is_materialised_since(context.instance, key, day.storage_day, mine.create_timestamp)
+        for key in context.selected_asset_keys
+    )
+    if are_made and is_whole(published, day):
         raise CdiError(FailureClass.DUPLICATE_RUN, f"The tables of {day} show its records already.")
 
 

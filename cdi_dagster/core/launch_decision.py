@@ -106,7 +106,8 @@ class DayFacts:
         missing_tables: names of the tables that do not show the published records; none where no table is defined.
         runs: of this day, oldest first.
         listing_fingerprint: of the day's listing now. Read only where `needs_listing`.
-        is_unrecorded: whether Dagster has no materialisation of what `failed_publisher` published.
+        unrecorded: the run that published the records and failed, where Dagster has no materialisation of them.
+        unrecorded_tables: the same of the tables.
         unreadable: why something of the above could not be read; then the day waits.
         damaged: of records whose mark is there and cannot be read: no run gets past it before a person restores it.
     """
@@ -117,7 +118,8 @@ class DayFacts:
     runs: tuple[PastRun, ...]
     listing_fingerprint: str | None = None
     missing_tables: tuple[str, ...] = ()
-    is_unrecorded: bool = False
+    unrecorded: PastRun | None = None
+    unrecorded_tables: PastRun | None = None
     unreadable: str | None = None
     damaged: CdiError | None = None
 
@@ -146,11 +148,6 @@ class DayFacts:
             return False
         is_unclear = self.published_from is not None and not self.coalescer.fingerprint and not self.is_published_for
         return is_unclear or self.lost_offsets is not None
-
-    @property
-    def failed_publisher(self) -> PastRun | None:
-        """The run that published the records, where it failed."""
-        return failed_publisher(self.runs, self.published_from.run_id if self.published_from else None)
 
     @property
     def lost_offsets(self) -> PastRun | None:
@@ -246,7 +243,7 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
         reason = f"{since}coalescer {facts.coalescer.state}: {facts.coalescer.reason}"
         return LaunchDecision(action=LaunchAction.WAIT, reason=reason)
     done = _decide_done(facts, published, now) if facts.coalescer.is_open else None
-    if done and not facts.is_unrecorded:
+    if done and not facts.unrecorded:
         return done
     launch = launch_of(facts.storage_day, facts.coalescer)
     runs = [run for run in facts.runs_for_records if run.launch == launch]
@@ -276,8 +273,8 @@ def _why_launched(facts: DayFacts, published: str, runs: Sequence[PastRun]) -> s
     if not facts.coalescer.is_open:
         since = f"{published}; since then " if facts.published_from else ""
         return f"{since}the run coalesces it: {facts.coalescer.reason}"
-    if facts.failed_publisher and _why_done(facts):
-        return why_unrecorded(facts.failed_publisher)
+    if facts.unrecorded and _why_done(facts):
+        return why_unrecorded(facts.unrecorded)
     if facts.published_from:
         return "again: it was coalesced again after it was published"
     if facts.lost_offsets:
@@ -289,9 +286,13 @@ def _why_launched(facts: DayFacts, published: str, runs: Sequence[PastRun]) -> s
 def _decide_done(facts: DayFacts, published: str, now: datetime) -> LaunchDecision | None:
     """Decide about a day whose records are as they should be; None where they are not."""
     done = _why_done(facts)
-    if done and facts.missing_tables:
+    if done is None:
+        return None
+    if facts.missing_tables:
         return _decide_tables(facts, published, now)
-    return LaunchDecision(action=LaunchAction.DONE, reason=done) if done else None
+    if facts.unrecorded_tables:
+        return decide_unrecorded_tables(facts.unrecorded_tables, _decide_tables(facts, published, now), done)
+    return LaunchDecision(action=LaunchAction.DONE, reason=done)
 
 
 def _decide_tables(facts: DayFacts, missing: str, now: datetime) -> LaunchDecision:
@@ -341,9 +342,17 @@ def last_but_duplicates(runs: Sequence[PastRun]) -> PastRun | None:
     return next((run for run in reversed(runs) if not _is_duplicate(run)), last)
 
 
-def failed_publisher(runs: Sequence[PastRun], published_by: str | None) -> PastRun | None:
-    """Return the run that published what is there, where it failed: its step, on a cluster, may have outlived it."""
-    return next((run for run in runs if run.run_id == published_by and run.state is RunState.FAILED), None)
+def decide_unrecorded_tables(failed: PastRun, again: LaunchDecision, done: str) -> LaunchDecision:
+    """Decide about tables that are there, and of which Dagster has no materialisation: what is published counts.
+
+    Args:
+        failed: the run that published them.
+        again: what would be done if they were missing.
+        done: why nothing else is left to do.
+    """
+    if again.action is LaunchAction.LEAVE:
+        return LaunchDecision(action=LaunchAction.DONE, reason=done)
+    return replace(again, reason=why_unrecorded(failed)) if again.action is LaunchAction.LAUNCH else again
 
 
 def why_unrecorded(failed: PastRun) -> str:

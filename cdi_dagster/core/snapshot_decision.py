@@ -12,7 +12,7 @@ from cdi_dagster.core.launch_decision import (
     LaunchDecision,
     PastRun,
     RunState,
-    failed_publisher,
+    decide_unrecorded_tables,
     last_but_duplicates,
     since_person_requested,
     why_failed,
@@ -30,8 +30,8 @@ class SnapshotFacts:
         export_day: a Friday.
         is_published: whether it is there.
         published_at: when, where it is; aware, UTC.
-        published_by: correlation id of the run that made it, where it is.
-        is_unrecorded: whether Dagster has no materialisation of what `failed_publisher` made.
+        unrecorded: the run that made it and failed, where Dagster has no materialisation of it.
+        unrecorded_tables: the same of its tables.
         is_stale: whether what is there no longer holds what its days and base would give.
         fingerprint: of what it would be made from now; None while that is not complete.
         missing_tables: names of the tables that do not show it; of the newest snapshot only, as a table shows one.
@@ -44,8 +44,8 @@ class SnapshotFacts:
     export_day: date
     is_published: bool = False
     published_at: datetime | None = None
-    published_by: str | None = None
-    is_unrecorded: bool = False
+    unrecorded: PastRun | None = None
+    unrecorded_tables: PastRun | None = None
     is_stale: bool = False
     fingerprint: str | None = None
     missing_tables: tuple[str, ...] = ()
@@ -58,11 +58,6 @@ class SnapshotFacts:
     def is_done(self) -> bool:
         """Whether it is there, holds what is published, and its tables show it."""
         return self.is_published and not self.is_stale and not self.missing_tables
-
-    @property
-    def failed_publisher(self) -> PastRun | None:
-        """The run that made it, where it failed."""
-        return failed_publisher(self.runs, self.published_by)
 
     @property
     def is_live(self) -> bool:
@@ -118,7 +113,7 @@ def decide_snapshot(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
     if live:
         return LaunchDecision(action=LaunchAction.WAIT, reason=f"run {live.run_id} is running")
     done = _decide_done(facts, now)
-    if done and not (facts.is_unrecorded and facts.fingerprint):
+    if done and not (facts.unrecorded and facts.fingerprint):
         return done
     stale = "stale: rows of its days, or its base, were published again; " if facts.is_stale else ""
     if facts.fingerprint is None and not facts.missing_days:
@@ -133,8 +128,8 @@ def decide_snapshot(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
     if held:
         return done if done and held.action is LaunchAction.LEAVE else held  # what is published counts
     last = last_but_duplicates(runs)
-    if done and facts.failed_publisher:
-        reason = why_unrecorded(facts.failed_publisher)
+    if done and facts.unrecorded:
+        reason = why_unrecorded(facts.unrecorded)
     elif last:
         reason = f"again: run {last.run_id} failed with {why_failed(last)}"
     else:
@@ -144,6 +139,8 @@ def decide_snapshot(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
 
 def _decide_done(facts: SnapshotFacts, now: datetime) -> LaunchDecision | None:
     """Decide about a snapshot that is as it should be; None where it is not."""
+    if facts.is_done and facts.unrecorded_tables:
+        return decide_unrecorded_tables(facts.unrecorded_tables, _decide_tables(facts, now), "published")
     if facts.is_done:
         return LaunchDecision(action=LaunchAction.DONE, reason="published")
     return _decide_tables(facts, now) if facts.is_published and not facts.is_stale else None
@@ -152,6 +149,7 @@ def _decide_done(facts: SnapshotFacts, now: datetime) -> LaunchDecision | None:
 def _decide_tables(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
     tables = ", ".join(facts.missing_tables)
     missing = f"{FailureClass.TABLES_MISSING}: the snapshot is published, tables ({tables}) are not"
+    missing = missing if tables else "published"
     runs = since_person_requested(facts.runs_for_tables)
     held = why_not_again(runs, now)
     if held:

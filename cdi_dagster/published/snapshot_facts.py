@@ -46,7 +46,6 @@ def read_snapshot(
         export_day=export_day,
         is_published=mark is not None,
         published_at=mark.published_at if mark else None,
-        published_by=mark.correlation_id if mark else None,
         is_stale=export_day in stale_snapshots(now.made, now.identities),
         fingerprint=fingerprint,
         missing_tables=missing_of,

@@ -85,6 +85,15 @@ def shown_tables(
     return tuple(table for table in last_made.values() if table)
 
 
+def tables_made_by(published: Storage, day: CollectionDay) -> str | None:
+    """Return the correlation id of the run that made tables of a day last; None where none did.
+
+    Raises:
+        StorageError: the storage does not respond.
+    """
+    return next((report.correlation_id for _, report in _newest_first(published, [day])), None)
+
+
 def _fridays_until(day: CollectionDay) -> list[CollectionDay]:
     return [snapshot_of(day.collection, friday) for friday in snapshot_days(day.export_day, weeks=MOST_WEEKS)]
 

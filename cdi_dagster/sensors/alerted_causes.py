@@ -129,7 +129,7 @@ def _succeeded_after(
         succeeded = [each for each in past[ids.index(run.run_id) + 1 :] if each.state is RunState.SUCCEEDED]
         if any(each.publishes_records or not failed.publishes_records for each in succeeded):
             return True
-        return bool(succeeded) and is_materialised_since(instance, key, partition, failed)
+        return bool(succeeded) and is_materialised_since(instance, key, partition, failed.started_at)
     filters = dg.RunsFilter(
         tags={names.PARTITION_TAG: run.tags[names.PARTITION_TAG]}, statuses=[dg.DagsterRunStatus.SUCCESS]
     )

@@ -18,7 +18,12 @@ from freezegun import freeze_time
 
 from cdi_dagster.core.alert import AlertLevel
 from cdi_dagster.core.failures import FAILURE_GUIDE, CdiError, FailureClass
-from cdi_dagster.core.storage_keys import is_tables_report_key, runs_prefix, snapshot_lease_key
+from cdi_dagster.core.storage_keys import (
+    is_tables_report_key,
+    runs_prefix,
+    snapshot_lease_key,
+    snapshot_tables_lease_key,
+)
 from cdi_dagster.ingestion.ingestion_lease import snapshot_lease, snapshot_tables_lease
 from cdi_dagster.interfaces import LaunchAttempt
 from cdi_dagster.published.snapshots import snapshot_of
@@ -315,15 +320,30 @@ class KilledSpark(ScriptedSnapshots):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class KilledAfterTheTables(ScriptedSnapshots):
+    """Its run worker is killed when the tables are published, and before it knows."""
+
+    def launch(self, context, step):
+        evidence = super().launch(context, step)
+        if step.name == "publish_tables":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return evidence
+
+
 @pytest.fixture
 def killed(day, tmp_path):
     """The run of a Friday, at 11:00 of it, whose worker was killed, and the status table."""
+    return run_that_is_killed(day, tmp_path, KilledSpark(day.published))
+
+
+def run_that_is_killed(day, folder, spark):
     publish_days(day.published, FIRST_DAY, THURSDAY)
-    day.rows = FileStatusTable(tmp_path / "rows")
-    day.use(step_launcher=KilledSpark(day.published))
+    day.rows = FileStatusTable(folder / "rows")
+    day.use(step_launcher=spark)
     child = os.fork()
     if child == 0:
-        with freeze_time(KILLED_AT), dg.DagsterInstance.from_ref(day.instance.get_ref()) as day.instance:
+        at = freeze_time(KILLED_AT - timedelta(minutes=1), tick=True)
+        with at, dg.DagsterInstance.from_ref(day.instance.get_ref()) as day.instance:
             run(day)
     os.waitpid(child, 0)
     day.use(step_launcher=day.spark)
@@ -362,6 +382,20 @@ def test_a_snapshot_that_the_cluster_of_a_lost_run_published_is_run_again_until_
     assert day.rows.get(result.run_id, "CDI-calculator:calculationParts").status == "COMPLETED"
     # Its step may also have found that of the lost run done, and left the mark as it is.
     make_snapshot(day.published, FRIDAY, first_storage_day=FIRST_DAY, correlation_id=killed.run_id)
+    assert not tick(day, KILLED_AT + timedelta(minutes=22)).run_requests
+
+
+@pytest.mark.kill
+def test_tables_of_a_snapshot_that_a_lost_run_published_are_published_again_until_dagster_has_them(day, tmp_path):
+    killed = run_that_is_killed(day, tmp_path, KilledAfterTheTables(day.published))
+    assert "no alert is sent: published: run" in failed_runs_tick(day, KILLED_AT)
+    (request,) = tick(day, KILLED_AT + timedelta(minutes=11)).run_requests
+    because = f"again: run {killed.run_id} published it, and failed with WORKER_LOST before that was recorded"
+    assert (request.tags["cdi/launched_because"], len(request.asset_selection)) == (because, 3)
+    of_friday = snapshot_of(PARTS, FRIDAY)  # leases end by themselves, minutes later
+    day.published.delete([snapshot_lease_key(of_friday), snapshot_tables_lease_key(PARTS)])
+    with freeze_time(KILLED_AT + timedelta(minutes=11)):
+        assert launched(day, request).success
     assert not tick(day, KILLED_AT + timedelta(minutes=22)).run_requests
 
 

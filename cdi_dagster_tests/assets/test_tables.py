@@ -81,10 +81,22 @@ def test_tables_are_not_published_beside_an_ingestion_of_the_day(day):
     assert [step.name for step in day.spark.launched] == ["ingest_daily"]
 
 
-def test_a_run_for_missing_tables_stops_where_another_has_published_them_and_a_persons_does_not(day):
+def test_a_run_for_tables_stops_where_another_has_made_them_since_it_was_requested_and_a_persons_does_not(
+    day, monkeypatch
+):
     day.put_object("0_9")
     assert day.run().success
-    failure = failure_of(day.run(*TABLES, tags={"cdi/launched_by": "sensor"}))
+    by_sensor = {"cdi/launched_by": "sensor"}
+    assert day.run(*TABLES, tags=by_sensor).success  # whatever it was launched for, nobody else has done it
+
+    def lease_after_another_run(*arguments, **options):
+        for name in TABLES:
+            made = dg.AssetMaterialization(dg.AssetKey.from_user_string(name), partition=str(DAY))
+            day.instance.report_runless_asset_event(made)
+        return ingestion_lease(*arguments, **options)
+
+    monkeypatch.setattr("cdi_dagster.assets.tables.ingestion_lease", lease_after_another_run)
+    failure = failure_of(day.run(*TABLES, tags=by_sensor))
     assert failure["failure_class"] == "DUPLICATE_RUN"
     assert "show its records already" in failure["cause"]
     assert day.run(*TABLES).success

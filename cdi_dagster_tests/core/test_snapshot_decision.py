@@ -40,18 +40,20 @@ def test_it_is_made_once_and_again_only_where_it_is_stale() -> None:
 def test_what_a_failed_run_published_is_run_again_until_it_is_recorded() -> None:
     lost = run(RunState.FAILED, failure_class=FailureClass.WORKER_LOST, run_id="lost")
     other = run(RunState.FAILED, failure_class=FailureClass.INTERRUPTED)
-    published = {"is_published": True, "published_by": "lost", "is_unrecorded": True}
+    published = {"is_published": True, "unrecorded": lost}
     again = (LaunchAction.LAUNCH, "again: run lost published it, and failed with WORKER_LOST before that was recorded")
     for runs in ((lost,), (lost, other)):
         assert decided(runs=runs, **published) == again
         assert decided(runs=runs, missing_tables=("uc.parts",), **published) == again
-        assert decided(runs=runs, **{**published, "is_unrecorded": False}) == (LaunchAction.DONE, "published")
+        assert decided(runs=runs, **{**published, "unrecorded": None}) == (LaunchAction.DONE, "published")
     used_up = {"runs": (lost, other, other), **published}
     assert decided(**used_up) == (LaunchAction.DONE, "published")  # what is published counts
     action, reason = decided(missing_tables=("uc.parts",), published_at=NOW, **used_up)
     assert (action, reason.partition(":")[0]) == (LaunchAction.LAUNCH, "TABLES_MISSING")
     assert decided(fingerprint=None, missing_days=(FRIDAY,), **published, runs=(lost,))[0] is LaunchAction.DONE
     assert decided(is_stale=True, **published, runs=(lost,))[1] == "again: run lost failed with WORKER_LOST"
+    assert decided(runs=(lost,), is_published=True, unrecorded_tables=lost) == again
+    assert decided(runs=(lost, other, other), is_published=True, unrecorded_tables=lost)[0] is LaunchAction.DONE
 
 
 def test_what_cannot_be_read_and_what_is_running_wait() -> None:

@@ -129,7 +129,7 @@ def test_what_a_failed_run_published_is_run_again_until_it_is_recorded(failure, 
     assert decide(facts, NOW).action is LaunchAction.LAUNCH
     assert decide(facts, NOW).reason == UNRECORDED.format(failure or "a lost worker")
     assert not decide(facts, NOW).tables_only
-    assert decide(replace(facts, is_unrecorded=False), NOW).action is LaunchAction.DONE
+    assert decide(replace(facts, unrecorded=None), NOW).action is LaunchAction.DONE
 
 
 @pytest.mark.parametrize("later", [("LAUNCH_FAILED", "LAUNCH_FAILED"), ("JOB_FAILED",)])
@@ -142,9 +142,20 @@ def test_what_is_published_counts_where_no_further_run_records_it(later):
     assert (decide(tables, NOW).action, decide(tables, NOW).tables_only) == (LaunchAction.LAUNCH, True)
 
 
-def published_by_a_lost_run(*runs):
+def test_tables_that_a_failed_run_published_are_published_again_until_they_are_recorded():
+    lost = replace(run("WORKER_LOST"), run_id="lost")
+    facts = replace(published_by_a_lost_run(lost), unrecorded=None, unrecorded_tables=lost)
+    assert (decide(facts, NOW).action, decide(facts, NOW).tables_only) == (LaunchAction.LAUNCH, True)
+    assert decide(facts, NOW).reason == UNRECORDED.format("WORKER_LOST")
+    waits = replace(facts, runs=(lost, run("CLUSTER_LOST", minutes_ago=1)))
+    assert decide(waits, NOW).action is LaunchAction.WAIT
+    used_up = replace(facts, runs=(lost, run("CLUSTER_LOST"), run("CLUSTER_LOST")))
+    assert (decide(used_up, NOW).action, decide(used_up, NOW).reason) == (LaunchAction.DONE, "published")
+
+
+def published_by_a_lost_run(lost, *later):
     published = PublishedFrom(fingerprint="f1", run_id="lost")
-    return DayFacts(storage_day=DAY, coalescer=OPEN, published_from=published, runs=runs, is_unrecorded=True)
+    return DayFacts(storage_day=DAY, coalescer=OPEN, published_from=published, runs=(lost, *later), unrecorded=lost)
 
 
 def test_a_changed_input_is_run_again_at_once_and_three_times_at_most_whatever_it_was_launched_for():

@@ -146,21 +146,36 @@ class KilledSpark(ScriptedSpark):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class KilledAfterTheTables(ScriptedSpark):
+    """Its run worker is killed when the tables are published, and before it knows."""
+
+    def launch(self, context, step):
+        evidence = super().launch(context, step)
+        if step.name == "publish_tables":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return evidence
+
+
 @pytest.fixture
 def killed(open_day, tmp_path):
-    """A run whose worker was killed, as Dagster's run monitoring leaves it, and the status table."""
-    open_day.rows = FileStatusTable(tmp_path / "rows")
-    good, open_day.spark = open_day.spark, KilledSpark(open_day.published)
-    open_day.use()
+    """A run of the records whose worker was killed, as Dagster's run monitoring leaves it, and the status table."""
+    return open_day, run_that_is_killed(open_day, tmp_path, KilledSpark(open_day.published), *RECORDS)
+
+
+def run_that_is_killed(day, folder, spark, *assets):
+    day.rows = FileStatusTable(folder / "rows")
+    good, day.spark = day.spark, spark
+    day.use()
     child = os.fork()
     if child == 0:
-        with dg.DagsterInstance.from_ref(open_day.instance.get_ref()) as open_day.instance:
-            _run(open_day)
+        at = freeze_time(NOW - timedelta(minutes=1), tick=True)
+        with at, dg.DagsterInstance.from_ref(day.instance.get_ref()) as day.instance:
+            day.run(*assets)
     os.waitpid(child, 0)
-    (run,) = open_day.instance.get_runs()
-    open_day.spark = good
-    open_day.use()
-    return open_day, run
+    (run,) = day.instance.get_runs()
+    day.spark = good
+    day.use()
+    return run
 
 
 @pytest.mark.kill
@@ -196,6 +211,27 @@ def test_a_day_that_the_cluster_of_a_lost_run_published_is_run_again_until_dagst
     (request,) = sensor_tick(day, NOW + timedelta(minutes=11)).run_requests
     because = f"again: run {run.run_id} published it, and failed with WORKER_LOST before that was recorded"
     assert request.tags["cdi/launched_because"] == because
+    day.published.delete([ingestion_lease_key(AUDIT.on(DAY))])  # eleven minutes later it has ended by itself
+    with freeze_time(NOW + timedelta(minutes=12)):
+        result = run_as(day, request)
+    assert result.success
+    assert day.rows.get(result.run_id, DATA_PRODUCT).status == "COMPLETED"
+    assert not sensor_tick(day, NOW + timedelta(minutes=22)).run_requests
+
+
+@pytest.mark.kill
+def test_tables_that_a_lost_run_published_are_published_again_until_dagster_has_them(open_day, tmp_path):
+    day, whole = open_day, (*RECORDS, *TABLES)
+    run = run_that_is_killed(day, tmp_path, KilledAfterTheTables(day.published), *whole)
+    with freeze_time(NOW):
+        day.instance.report_run_failed(run, "Detected run worker status UNHEALTHY")
+    assert "no alert is sent: published: run" in _tick(day)
+    assert day.rows.get(run.run_id, DATA_PRODUCT).status == "FAILED"
+    assert not sensor_tick(day, NOW + timedelta(minutes=5)).run_requests
+    (request,) = sensor_tick(day, NOW + timedelta(minutes=11)).run_requests
+    because = f"again: run {run.run_id} published it, and failed with WORKER_LOST before that was recorded"
+    assert request.tags["cdi/launched_because"] == because
+    assert sorted(key.to_user_string() for key in request.asset_selection) == sorted(TABLES)
     day.published.delete([ingestion_lease_key(AUDIT.on(DAY))])  # eleven minutes later it has ended by itself
     with freeze_time(NOW + timedelta(minutes=12)):
         result = run_as(day, request)
