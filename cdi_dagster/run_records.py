@@ -273,6 +273,7 @@ def _past_run(record: dg.RunRecord, made: frozenset[dg.AssetKey], records_key: d
         started_at=datetime.fromtimestamp(record.start_time, tz=UTC) if record.start_time else None,
         ended_at=datetime.fromtimestamp(record.end_time, tz=UTC) if record.end_time else None,
         by_person=is_by_person(run),
+        is_configured=bool(run.run_config.get("ops")),
         publishes_records=records_key in made,
         publishes_tables=bool(made - {records_key}),
         is_alerted=own_tag(run, names.CAUSE_TAG) is not None,

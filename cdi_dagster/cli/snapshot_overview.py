@@ -38,8 +38,8 @@ class SnapshotOverview:
 
     Attributes:
         day: by which it is named: the collection, and its last storage day.
-        facts: what its sensor knows.
-        decision: what its sensor does.
+        facts: what its sensor knows, but for what Dagster has recorded.
+        decision: what its sensor does by them.
         is_automated: whether the sensor makes it: it is on, and the snapshot is one of the look-back.
         runs: that made it or would have, or its tables, oldest first.
         mark: of what is published, where it is.
@@ -75,7 +75,8 @@ class SnapshotOverview:
     @property
     def reason(self) -> str:
         """In a sentence."""
-        if self.state in ("waiting", "stale") and self.decision.action is LaunchAction.LAUNCH and not self.is_automated:
+        is_retry = self.decision.action is LaunchAction.WAIT and self.state == "failed" and not self.facts.unreadable
+        if (self.decision.action is LaunchAction.LAUNCH or is_retry) and not self.is_automated:
             return f"{self.decision.reason}; nothing launches it by itself: materialise it, or cdi relaunch"
         return self.decision.reason
 

@@ -62,6 +62,7 @@ class PastRun:
         started_at: aware, UTC; None while it is queued.
         ended_at: aware, UTC; None while it is live.
         by_person: whether a person requested it: by a click, a backfill or a re-execution.
+        is_configured: whether it was given configuration, which automation gives to none.
         publishes_records: whether it publishes the records; one that does not, publishes tables alone.
         publishes_tables: whether it publishes tables.
         is_alerted: whether on call was alerted of its failure.
@@ -75,6 +76,7 @@ class PastRun:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     by_person: bool = False
+    is_configured: bool = False
     publishes_records: bool = True
     publishes_tables: bool = True
     is_alerted: bool = False
@@ -246,7 +248,8 @@ def decide(facts: DayFacts, now: datetime) -> LaunchDecision:
     if done and not facts.unrecorded:
         return done
     launch = launch_of(facts.storage_day, facts.coalescer)
-    runs = [run for run in facts.runs_for_records if run.launch == launch]
+    counted = facts.unrecorded if done else None  # also where a person requested it, for nothing in particular
+    runs = [run for run in facts.runs_for_records if run.launch == launch or run is counted]
     held = (
         _why_lost_offsets_hold(facts)
         or why_not_again(since_person_requested(runs), now)

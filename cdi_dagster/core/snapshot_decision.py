@@ -123,7 +123,9 @@ def decide_snapshot(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
         days = f"the daily rows of {days_in_words(facts.missing_days)}"
         return LaunchDecision(action=LaunchAction.WAIT, reason=f"{stale}waits for {days}")
     launch = f"{facts.export_day}|{facts.fingerprint}"
-    runs = since_person_requested([run for run in facts.runs if run.launch == launch and run.publishes_records])
+    counted = facts.unrecorded if done else None  # also where a person requested it, for nothing in particular
+    made = [run for run in facts.runs if run.publishes_records and (run.launch == launch or run is counted)]
+    runs = since_person_requested(made)
     held = why_not_again(runs, now)
     if held:
         return done if done and held.action is LaunchAction.LEAVE else held  # what is published counts
@@ -140,16 +142,18 @@ def decide_snapshot(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
 def _decide_done(facts: SnapshotFacts, now: datetime) -> LaunchDecision | None:
     """Decide about a snapshot that is as it should be; None where it is not."""
     if facts.is_done and facts.unrecorded_tables:
-        return decide_unrecorded_tables(facts.unrecorded_tables, _decide_tables(facts, now), "published")
+        again = _decide_tables(facts, "published", now)
+        return decide_unrecorded_tables(facts.unrecorded_tables, again, "published")
     if facts.is_done:
         return LaunchDecision(action=LaunchAction.DONE, reason="published")
-    return _decide_tables(facts, now) if facts.is_published and not facts.is_stale else None
-
-
-def _decide_tables(facts: SnapshotFacts, now: datetime) -> LaunchDecision:
+    if not facts.is_published or facts.is_stale:
+        return None
     tables = ", ".join(facts.missing_tables)
     missing = f"{FailureClass.TABLES_MISSING}: the snapshot is published, tables ({tables}) are not"
-    missing = missing if tables else "published"
+    return _decide_tables(facts, missing, now)
+
+
+def _decide_tables(facts: SnapshotFacts, missing: str, now: datetime) -> LaunchDecision:
     runs = since_person_requested(facts.runs_for_tables)
     held = why_not_again(runs, now)
     if held:

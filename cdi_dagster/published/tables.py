@@ -85,13 +85,13 @@ def shown_tables(
     return tuple(table for table in last_made.values() if table)
 
 
-def tables_made_by(published: Storage, day: CollectionDay) -> str | None:
-    """Return the correlation id of the run that made tables of a day last; None where none did.
+def newest_report(published: Storage, day: CollectionDay) -> TablesReport | None:
+    """Return the report of the run that made tables of a day last; None where none did.
 
     Raises:
         StorageError: the storage does not respond.
     """
-    return next((report.correlation_id for _, report in _newest_first(published, [day])), None)
+    return next((report for _, report in _newest_first(published, [day])), None)
 
 
 def _fridays_until(day: CollectionDay) -> list[CollectionDay]:

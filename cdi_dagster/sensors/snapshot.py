@@ -90,7 +90,10 @@ def _run_request(
 
 
 class _Lateness:
-    """Sends one alert for each late snapshot, and one when it is there; which were sent is kept in the cursor."""
+    """Sends one alert for each late snapshot, and one when it is there; which were sent is kept in the cursor.
+
+    Where the first told nobody to act, as the snapshot was being made, another follows if it is left to a person.
+    """
 
     def __init__(
         self,
@@ -109,22 +112,24 @@ class _Lateness:
 
     def report(self, decisions: Sequence[_Decided], cursor: str | None, now: datetime) -> str:
         """Send what has to be sent; return the new cursor. What could not be sent is sent at the next tick."""
-        sent_before = {parse_day(day) for day in json.loads(cursor or "[]")}
-        kept = []
+        before = _read(cursor)
+        kept: dict[str, bool] = {}
         for facts, decision in decisions:
-            is_known = facts.export_day in sent_before
+            was_for_person = before.get(facts.export_day)
             is_over = facts.unreadable is None and facts.is_published and not facts.missing_tables
             # A failed run that was alerted, by `failed_runs_sensor`, is reminded of and reported over by that.
             is_expected = facts.unreadable is None and not facts.is_alerted and self._is_late(facts.export_day, now)
             # A person published the tables of an older Friday, and they are about to be made from this one again.
-            is_renewed = facts.set_back_at is not None and (facts.is_live or decision.action is LaunchAction.LAUNCH)
+            is_renewed = facts.set_back_at is not None and _is_at_work(facts, decision)
             is_late = is_expected and not is_over and not is_renewed
-            if is_late and not is_known:
-                is_known = self._sent(facts, decision)
-            elif is_over and is_known:
-                is_known = not self._sent(facts, decision, is_over=True)
-            if is_known:
-                kept.append(facts.export_day.isoformat())
+            is_left = decision.action is LaunchAction.LEAVE or bool(facts.missing_days)
+            is_news = was_for_person is None or (is_left and not was_for_person)
+            if is_late and is_news and self._sent(facts, decision):
+                was_for_person = not _is_at_work(facts, decision)
+            elif is_over and was_for_person is not None and self._sent(facts, decision, is_over=True):
+                was_for_person = None
+            if was_for_person is not None:
+                kept[facts.export_day.isoformat()] = was_for_person
         return json.dumps(kept)
 
     def _is_late(self, export_day: date, now: datetime) -> bool:
@@ -132,7 +137,7 @@ class _Lateness:
 
     def _sent(self, facts: SnapshotFacts, decision: LaunchDecision, *, is_over: bool = False) -> bool:
         named = f"the snapshot of {self._collection.id} for {facts.export_day}"
-        is_at_work = facts.is_live or decision.action is LaunchAction.LAUNCH
+        is_at_work = _is_at_work(facts, decision)
         is_left = decision.action is LaunchAction.LEAVE
         automatically = "nothing" if is_left else "it is made as soon as that allows it"
         what_happens = "It is being made." if is_at_work else f"Automatically: {automatically}."
@@ -151,3 +156,17 @@ class _Lateness:
             next_step="Nothing, while it is being made." if is_at_work and not is_over else None,
         )
         return is_sent(self._alerts, alert, self._log)
+
+
+def _is_at_work(facts: SnapshotFacts, decision: LaunchDecision) -> bool:
+    return facts.is_live or decision.action is LaunchAction.LAUNCH
+
+
+def _read(cursor: str | None) -> dict[date, bool]:
+    """Return of which snapshots a message was sent, and whether it was for a person; none where the cursor is lost."""
+    try:
+        found = json.loads(cursor or "{}")
+        # An earlier version kept a list of days, each with a message for a person.
+        return {parse_day(day): bool(found[day]) if isinstance(found, dict) else True for day in found}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}

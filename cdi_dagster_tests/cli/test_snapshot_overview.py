@@ -121,8 +121,13 @@ def test_an_older_friday_that_the_sensor_no_longer_makes_is_not_waited_for(
     publish_days(day.published, FIRST_DAY, date(2023, 6, 15))
     day.spark.failure = CdiError(FailureClass.CLUSTER_LOST, "The cluster ended.")
     run(day, FRIDAY), run(day, NEXT)
-    states = {export_day: each["state"] for export_day, each in status()[1].items()}
-    assert states == {"2023-06-16": "waiting", "2023-06-09": "failed"}
+    seen = status()[1]
+    assert {export_day: each["state"] for export_day, each in seen.items()} == {
+        "2023-06-16": "waiting",
+        "2023-06-09": "failed",
+    }
+    nobody = "; nothing launches it by itself: materialise it, or cdi relaunch"
+    assert [each["reason"].endswith(nobody) for each in seen.values()] == [False, True]
 
 
 def test_show_has_the_mark_of_a_snapshot_its_tables_and_every_run(day: DagsterDay) -> None:

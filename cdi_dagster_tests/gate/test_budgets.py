@@ -142,6 +142,12 @@ def test_what_is_published_counts_where_no_further_run_records_it(later):
     assert (decide(tables, NOW).action, decide(tables, NOW).tables_only) == (LaunchAction.LAUNCH, True)
 
 
+@pytest.mark.parametrize(("failure", "action"), [("WORKER_LOST", LaunchAction.WAIT), ("JOB_FAILED", LaunchAction.DONE)])
+def test_a_click_that_published_and_failed_is_followed_as_its_class_has_it(failure, action):
+    click = replace(run(failure, launch=None, by_person=True, minutes_ago=1), run_id="lost")
+    assert decide(published_by_a_lost_run(click), NOW).action is action
+
+
 def test_tables_that_a_failed_run_published_are_published_again_until_they_are_recorded():
     lost = replace(run("WORKER_LOST"), run_id="lost")
     facts = replace(published_by_a_lost_run(lost), unrecorded=None, unrecorded_tables=lost)

@@ -19,7 +19,7 @@ OF_AN_INSTALLATION = {
     "AWS_ACCESS_KEY_ID": "a-real-one",
     "FORCE_COLOR": "1",
     "TTY_COMPATIBLE": "1",
-    "PYTHONWARNINGS": "error",
+    "PYTHONWARNINGS": "always",
 }
 NEEDS_NONE_OF_IT = (
     "definitions/test_definitions.py",  # loads the definitions as it is imported

@@ -1,5 +1,6 @@
 """The runner of all tests: it loses no package, no failure and no output, however a package ends."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -100,9 +101,19 @@ def test_a_file_with_a_process_of_its_own_is_run_once_and_with_its_package(
 
 @pytest.mark.parametrize(
     ("cpu", "memory", "workers"),
-    [("100000 100000", "max", 2), ("50000 100000", "max", 2), ("max 100000", str(1 << 30), 1)],
+    [
+        ("200000 100000", "max", 3),
+        ("50000 100000", "max", 2),
+        ("max 100000", "max", 5),
+        ("max 100000", str(1 << 30), 1),
+    ],
 )
-def test_a_container_is_given_what_it_may_use(tmp_path: Path, cpu: str, memory: str, workers: int) -> None:
+def test_a_container_is_given_what_it_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpu: str, memory: str, workers: int
+) -> None:
+    machine = {"SC_PHYS_PAGES": 4 << 20, "SC_PAGE_SIZE": 4096}  # 16 GiB
+    monkeypatch.setattr(os, "sysconf", machine.__getitem__)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     (tmp_path / "cpu.max").write_text(f"{cpu}\n")
     (tmp_path / "memory.max").write_text(f"{memory}\n")
     assert run_all.usual_workers(tmp_path) == workers
