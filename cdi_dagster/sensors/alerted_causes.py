@@ -13,7 +13,7 @@ from cdi_dagster.core.days import parse_day, storage_day_of
 from cdi_dagster.core.failure_messages import EarlierMessage, collection_of, is_left
 from cdi_dagster.core.launch_decision import PastRun, RunState
 from cdi_dagster.own_tags import own_tag
-from cdi_dagster.run_records import is_materialised_since, past_runs, past_snapshot_runs
+from cdi_dagster.run_records import past_runs, past_snapshot_runs
 
 REMINDS_FOR = timedelta(days=7)
 """A day that nobody wants any more is not reminded of for ever."""
@@ -28,7 +28,8 @@ class AlertedCause:
         cause: what the runs have in common.
         collection: whose.
         runs: that failed for it, oldest first.
-        unsolved: the last of them of each day, where no later run of the day has succeeded.
+        unsolved: the last of them of each day, where no later run of what failed has succeeded.
+        unclear: those of them since which tables alone were made: whether the day is done decides.
         sent_at: when the last message was sent.
         is_snapshot: whether the runs are of snapshots.
     """
@@ -38,6 +39,7 @@ class AlertedCause:
     runs: tuple[dg.DagsterRun, ...]
     unsolved: tuple[dg.DagsterRun, ...]
     sent_at: datetime
+    unclear: tuple[dg.DagsterRun, ...] = ()
     is_snapshot: bool = False
 
     @property
@@ -83,12 +85,14 @@ def alerted_causes(
         collection = by_id.get(collection_id)
         sent = [at for run in of_cause if (at := own_tag(run, names.ALERTED_AT_TAG))]
         if collection and sent:
+            unsolved, unclear = _unsolved(instance, collection, of_cause, is_snapshot=is_snapshot)
             causes.append(
                 AlertedCause(
                     cause=cause,
                     collection=collection,
                     runs=tuple(of_cause),
-                    unsolved=_unsolved(instance, collection, of_cause, is_snapshot=is_snapshot),
+                    unsolved=unsolved,
+                    unclear=unclear,
                     sent_at=datetime.fromisoformat(max(sent)),
                     is_snapshot=is_snapshot,
                 )
@@ -109,27 +113,24 @@ def earlier_message(instance: dg.DagsterInstance, collection: Collection, cause:
 
 def _unsolved(
     instance: dg.DagsterInstance, collection: Collection, runs: Sequence[dg.DagsterRun], *, is_snapshot: bool
-) -> tuple[dg.DagsterRun, ...]:
+) -> tuple[tuple[dg.DagsterRun, ...], tuple[dg.DagsterRun, ...]]:
+    """Return what is unsolved and, of that, unclear."""
     last: Mapping[date, dg.DagsterRun] = {parse_day(run.tags[names.PARTITION_TAG]): run for run in runs}
     past = (past_snapshot_runs if is_snapshot else past_runs)(instance, collection, list(last))
-    key = names.snapshot_key(collection) if is_snapshot else names.daily_records_key(collection)
-    return tuple(run for day, run in last.items() if not _succeeded_after(instance, run, past[day], key, day))
+    unsolved = {day: run for day, run in last.items() if not _succeeded_after(instance, run, past[day])}
+    unclear = (run for day, run in unsolved.items() if _succeeded_since(run, past[day]))
+    return tuple(unsolved.values()), tuple(unclear)
 
 
-def _succeeded_after(
-    instance: dg.DagsterInstance, run: dg.DagsterRun, past: Sequence[PastRun], key: dg.AssetKey, partition: date
-) -> bool:
+def _succeeded_after(instance: dg.DagsterInstance, run: dg.DagsterRun, past: Sequence[PastRun]) -> bool:
     """Whether a later run has succeeded of those that publish, or of the same assets where this one publishes none.
 
-    Of the tables alone only where the records, `key`, are not what failed: they were materialised since.
+    Of a run for records those for tables alone do not count: the records may be what failed.
     """
     ids = [each.run_id for each in past]
     if run.run_id in ids:
-        failed = past[ids.index(run.run_id)]
-        succeeded = [each for each in past[ids.index(run.run_id) + 1 :] if each.state is RunState.SUCCEEDED]
-        if any(each.publishes_records or not failed.publishes_records for each in succeeded):
-            return True
-        return bool(succeeded) and is_materialised_since(instance, key, partition, failed.started_at)
+        publishes_records = past[ids.index(run.run_id)].publishes_records
+        return any(each.publishes_records or not publishes_records for each in _succeeded_since(run, past))
     filters = dg.RunsFilter(
         tags={names.PARTITION_TAG: run.tags[names.PARTITION_TAG]}, statuses=[dg.DagsterRunStatus.SUCCESS]
     )
@@ -138,6 +139,12 @@ def _succeeded_after(
     later = [each.dagster_run for each in instance.get_run_records(filters) if _ended_at(each) > since]
     assets = run.asset_selection or frozenset()
     return any(each.run_id in ids or assets <= (each.asset_selection or frozenset()) for each in later)
+
+
+def _succeeded_since(run: dg.DagsterRun, past: Sequence[PastRun]) -> list[PastRun]:
+    ids = [each.run_id for each in past]
+    later = past[ids.index(run.run_id) + 1 :] if run.run_id in ids else ()
+    return [each for each in later if each.state is RunState.SUCCEEDED]
 
 
 def ended_lately(record: dg.RunRecord, now: datetime) -> bool:

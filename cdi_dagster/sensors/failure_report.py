@@ -4,7 +4,7 @@ Which messages there are is `core.failure_messages`. What was sent is kept in ta
 where the process ends in between, it is sent once more.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 
@@ -19,6 +19,7 @@ from cdi_dagster.core.days import parse_day, storage_day_of
 from cdi_dagster.core.failure_messages import FailedDay, FailureMessage, group_failures
 from cdi_dagster.core.failures import CdiError, FailureClass
 from cdi_dagster.core.launch_decision import LaunchAction, decide
+from cdi_dagster.core.snapshot_decision import decide_snapshot
 from cdi_dagster.core.status_rows import data_product_of
 from cdi_dagster.day_facts import read_day_facts, read_snapshot_facts
 from cdi_dagster.ingestion.status_rows import TERMINATED
@@ -179,19 +180,38 @@ class FailureReporter:
         return lines
 
     def _without_recovered(self, cause: AlertedCause, now: datetime) -> AlertedCause:
-        """Return the cause without days whose offsets are back as they were published: no run of them follows."""
-        if f"|{FailureClass.OFFSETS_LOST}|" not in cause.cause or not cause.unsolved:
+        """Return the cause without what is done, although no run of what failed has succeeded.
+
+        Offsets that are back as they were published: no run follows. Records that came from elsewhere, with tables of
+        them made by Dagster.
+        """
+        is_of_offsets = f"|{FailureClass.OFFSETS_LOST}|" in cause.cause
+        unclear = cause.unsolved if is_of_offsets else cause.unclear
+        of_day = {parse_day(run.tags[names.PARTITION_TAG]): run for run in unclear}
+        if not of_day:
             return cause
-        of_day = {parse_day(run.tags[names.PARTITION_TAG]): run for run in cause.unsolved}
-        facts = read_day_facts(
-            self.instance,
-            cause.collection,
-            list(of_day),
-            coalescer_status=self.coalescer_status,
-            roots=self.roots,
-        )
-        left = [of_day[each.storage_day] for each in facts if decide(each, now).action is not LaunchAction.DONE]
-        return replace(cause, unsolved=tuple(left))
+        done = {of_day[day].run_id for day in self._decided_done(cause, list(of_day), now)}
+        return replace(cause, unsolved=tuple(run for run in cause.unsolved if run.run_id not in done))
+
+    def _decided_done(self, cause: AlertedCause, days: Sequence[date], now: datetime) -> Iterator[date]:
+        """Yield the days, or export days of snapshots, of which nothing is left to do."""
+        if cause.is_snapshot:
+            for facts in read_snapshot_facts(
+                self.instance,
+                cause.collection,
+                days,
+                published=self.roots.published,
+                calendar=self.automation.calendar,
+                now=now,
+            ):
+                if decide_snapshot(facts, now).action is LaunchAction.DONE:
+                    yield facts.export_day
+            return
+        for of_day in read_day_facts(
+            self.instance, cause.collection, days, coalescer_status=self.coalescer_status, roots=self.roots
+        ):
+            if decide(of_day, now).action is LaunchAction.DONE:
+                yield of_day.storage_day
 
     def _tag(self, runs: Sequence[dg.DagsterRun], tags: Mapping[str, str]) -> None:
         for run in runs:

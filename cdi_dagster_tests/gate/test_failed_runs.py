@@ -512,6 +512,17 @@ def test_tables_alone_are_no_success_where_the_records_failed(open_day, failing,
     assert [alert.kind for alert in open_day.alerts.sent] == ["FAILED", "FAILED_OVER"]
 
 
+def test_a_failure_of_records_is_over_when_tables_are_made_of_records_that_came_from_a_terminal(open_day):
+    open_day.spark.failure_of = {"ingest_daily": CdiError(FailureClass.JOB_FAILED, "It broke.")}
+    assert not _run(open_day, *RECORDS, *TABLES).success
+    _tick(open_day)
+    publish_mark(open_day, DAY, run_id="of-a-terminal", at=NOW + timedelta(minutes=1))
+    with freeze_time(NOW + timedelta(hours=1)):
+        assert open_day.run(*TABLES).success
+    _tick(open_day, NOW + timedelta(hours=1))
+    assert [alert.kind for alert in open_day.alerts.sent] == ["FAILED", "FAILED_OVER"]
+
+
 def test_a_cause_that_goes_on_is_reminded_of_for_a_week(open_day):
     open_day.status.state = CoalescerState.COMPLETE
     open_day.spark.failure = CdiError(FailureClass.DKS_FORBIDDEN, "403")
