@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -31,6 +30,7 @@ from cdi_dagster.resources.status_table import FileStatusTable
 from cdi_dagster.table_definitions import with_tables
 from cdi_dagster_tests.dagster_day import DagsterDay, argument, checks_of, failure_of, metadata_of
 from cdi_dagster_tests.instance import instance_on_disk
+from cdi_dagster_tests.killed_worker import KillsItsWorker
 from cdi_dagster_tests.scripted_snapshot import PARTS, ScriptedSnapshots, make_snapshot, publish_days
 
 FIRST_DAY, FRIDAY, NEXT = date(2023, 6, 2), date(2023, 6, 9), date(2023, 6, 16)
@@ -313,33 +313,16 @@ def test_a_snapshot_that_automation_makes_again_is_alerted_only_when_its_retries
     assert [alert.kind for alert in day.alerts.sent] == ["FAILED"]
 
 
-class KilledSpark(ScriptedSnapshots):
-    """Its run worker is killed."""
-
-    def launch(self, context, step):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-class KilledAfterTheTables(ScriptedSnapshots):
-    """Its run worker is killed when the tables are published, and before it knows."""
-
-    def launch(self, context, step):
-        evidence = super().launch(context, step)
-        if step.name == "publish_tables":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return evidence
-
-
 @pytest.fixture
 def killed(day, tmp_path):
     """The run of a Friday, at 11:00 of it, whose worker was killed, and the status table."""
-    return run_that_is_killed(day, tmp_path, KilledSpark(day.published))
+    return run_that_is_killed(day, tmp_path, None)
 
 
-def run_that_is_killed(day, folder, spark):
+def run_that_is_killed(day, folder, after):
     publish_days(day.published, FIRST_DAY, THURSDAY)
     day.rows = FileStatusTable(folder / "rows")
-    day.use(step_launcher=spark)
+    day.use(step_launcher=KillsItsWorker(day.spark, after))
     child = os.fork()
     if child == 0:
         at = freeze_time(KILLED_AT - timedelta(minutes=1), tick=True)
@@ -387,7 +370,7 @@ def test_a_snapshot_that_the_cluster_of_a_lost_run_published_is_run_again_until_
 
 @pytest.mark.kill
 def test_tables_of_a_snapshot_that_a_lost_run_published_are_published_again_until_dagster_has_them(day, tmp_path):
-    killed = run_that_is_killed(day, tmp_path, KilledAfterTheTables(day.published))
+    killed = run_that_is_killed(day, tmp_path, "publish_tables")
     assert "no alert is sent: published: run" in failed_runs_tick(day, KILLED_AT)
     (request,) = tick(day, KILLED_AT + timedelta(minutes=11)).run_requests
     because = f"again: run {killed.run_id} published it, and failed with WORKER_LOST before that was recorded"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,8 +21,9 @@ from cdi_dagster.resources.status_table import FileStatusTable
 from cdi_dagster.run_records import past_runs
 from cdi_dagster.storage import TransientStorageError
 from cdi_dagster_tests.collections import AUDIT, EQUALITY
-from cdi_dagster_tests.dagster_day import DAY, ScriptedSpark
+from cdi_dagster_tests.dagster_day import DAY
 from cdi_dagster_tests.gate.instigators import RECORDS, launched, publish_mark, run_as, sensor_tick
+from cdi_dagster_tests.killed_worker import KillsItsWorker
 
 INPUT, DAILY_RECORDS = RECORDS
 TABLES = [key.to_user_string() for key in names.table_keys(AUDIT)]
@@ -139,32 +139,15 @@ def test_counts_that_do_not_reconcile_after_publication_are_alerted_by_class_too
     )
 
 
-class KilledSpark(ScriptedSpark):
-    """Its run worker is killed."""
-
-    def launch(self, context, step):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-class KilledAfterTheTables(ScriptedSpark):
-    """Its run worker is killed when the tables are published, and before it knows."""
-
-    def launch(self, context, step):
-        evidence = super().launch(context, step)
-        if step.name == "publish_tables":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return evidence
-
-
 @pytest.fixture
 def killed(open_day, tmp_path):
     """A run of the records whose worker was killed, as Dagster's run monitoring leaves it, and the status table."""
-    return open_day, run_that_is_killed(open_day, tmp_path, KilledSpark(open_day.published), *RECORDS)
+    return open_day, run_that_is_killed(open_day, tmp_path, None, *RECORDS)
 
 
-def run_that_is_killed(day, folder, spark, *assets):
+def run_that_is_killed(day, folder, after, *assets):
     day.rows = FileStatusTable(folder / "rows")
-    good, day.spark = day.spark, spark
+    good, day.spark = day.spark, KillsItsWorker(day.spark, after)
     day.use()
     child = os.fork()
     if child == 0:
@@ -222,7 +205,7 @@ def test_a_day_that_the_cluster_of_a_lost_run_published_is_run_again_until_dagst
 @pytest.mark.kill
 def test_tables_that_a_lost_run_published_are_published_again_until_dagster_has_them(open_day, tmp_path):
     day, whole = open_day, (*RECORDS, *TABLES)
-    run = run_that_is_killed(day, tmp_path, KilledAfterTheTables(day.published), *whole)
+    run = run_that_is_killed(day, tmp_path, "publish_tables", *whole)
     with freeze_time(NOW):
         day.instance.report_run_failed(run, "Detected run worker status UNHEALTHY")
     assert "no alert is sent: published: run" in _tick(day)
