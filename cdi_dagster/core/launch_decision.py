@@ -359,7 +359,7 @@ def decide_unrecorded_tables(failed: PastRun, again: LaunchDecision, done: str) 
 
 
 def why_unrecorded(failed: PastRun) -> str:
-    """Say why what a failed run's step published is published by another run, which takes up what that step did."""
+    """Say why what a failed run's step published is published again: by a run that takes that up, or does it again."""
     return f"again: run {failed.run_id} published it, and failed with {why_failed(failed)} before that was recorded"
 
 
