@@ -5,7 +5,7 @@ Used by assets, schedules and sensors, so that they agree on which run is about 
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 
@@ -116,8 +116,9 @@ def is_materialised_since(
     """Whether a partition was materialised since a moment, by whatever run; not since a run that never started."""
     if since is None:
         return False
+    before = since - timedelta(microseconds=1)  # the filter leaves out its own moment
     found = dg.AssetRecordsFilter(
-        asset_key=key, asset_partitions=[partition.isoformat()], after_timestamp=since.timestamp()
+        asset_key=key, asset_partitions=[partition.isoformat()], after_timestamp=before.timestamp()
     )
     return bool(instance.fetch_materializations(found, limit=1).records)
 

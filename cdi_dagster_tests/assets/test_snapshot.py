@@ -325,7 +325,7 @@ def run_that_is_killed(day, folder, after):
     day.use(step_launcher=KillsItsWorker(day.spark, after))
     child = os.fork()
     if child == 0:
-        at = freeze_time(KILLED_AT - timedelta(minutes=1), tick=True)
+        at = freeze_time(KILLED_AT - timedelta(minutes=1))
         with at, dg.DagsterInstance.from_ref(day.instance.get_ref()) as day.instance:
             run(day)
     os.waitpid(child, 0)

@@ -133,7 +133,7 @@ def test_the_run_at_work_is_named_whether_dagster_or_a_terminal_runs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with coalesced_day(tmp_path, monkeypatch) as day:
-        with ingestion_lease(day.published, AUDIT.on(DAY), holder="by-hand (host:1)"):
+        with ingestion_lease(day.published, AUDIT.on(DAY), holder="by-hand"):
             code, value = status(*OF_DAY)
         assert (code, value["state"], value["run_at_work"]) == (3, "running", "by-hand")
         run = day.instance.create_run_for_job(

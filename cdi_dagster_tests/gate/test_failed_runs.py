@@ -151,7 +151,7 @@ def run_that_is_killed(day, folder, after, *assets):
     day.use()
     child = os.fork()
     if child == 0:
-        at = freeze_time(NOW - timedelta(minutes=1), tick=True)
+        at = freeze_time(NOW - timedelta(minutes=1))
         with at, dg.DagsterInstance.from_ref(day.instance.get_ref()) as day.instance:
             day.run(*assets)
     os.waitpid(child, 0)
@@ -481,7 +481,7 @@ def test_tables_alone_are_no_success_where_the_records_failed(open_day, failing,
     assert _run(open_day, *whole).success
     open_day.put_object("10_19")
     open_day.spark.failure_of = {failing: CdiError(FailureClass.JOB_FAILED, "It broke.")}
-    with freeze_time(NOW + timedelta(hours=1), tick=True):
+    with freeze_time(NOW + timedelta(hours=1)):
         assert not open_day.run(*whole).success
     _tick(open_day, NOW + timedelta(hours=1))
     open_day.spark.failure_of = {}
